@@ -1,3 +1,61 @@
-//! zen.
+//! Asks a zen server its questions, and judges whether a server in any language keeps the protocol.
+//!
+//! # Run
+//!
+//! ```console
+//! $ cargo run -p zen-client
+//! $ cargo run -p zen-client -- check
+//! ```
+//!
+//! # How it works
+//!
+//! 1. `connect.rs` tries every address that a name has.
+//! 2. `ask.rs` sends one question, reads up to the first `.`, and sends the next. A failed question is
+//!    asked again (`--retries`), which is safe, as an answer changes nothing on the server.
+//! 3. `check.rs` runs the cases of `check/cases.rs` one after the other. A case is one small function
+//!    that plays a client, friendly or not, and compares every byte with what the protocol promises.
+//! 4. All sockets of `check` go through `check/client.rs`, which never waits beyond the deadline of the
+//!    case, and which reads while it sends, as rule 2 demands of a client that pipelines.
+//!
+//! # Predict
+//!
+//! The README asks what a server does to this client, and names the command that shows it.
+//!
+//! # Limits
+//!
+//! `check` sees only what the network shows: a server may leak and still pass. Only Linux is tested.
 
-fn main() {}
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod ask;
+mod check;
+mod connect;
+mod options;
+mod text;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use options::{Command, CommandLine};
+
+fn main() -> ExitCode {
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(refusal) => return options::explain(&refusal),
+    };
+    let outcome = match command_line.command {
+        None => ask::ask(&command_line.ask),
+        Some(Command::Check(options)) => check::check(&options),
+    };
+    outcome.unwrap_or_else(|error| {
+        // Nobody reads our output any more (`zen-client | head -1`): that is no error.
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            return ExitCode::SUCCESS;
+        }
+        text::complain(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,55 @@
+//! Rule 1 in company: what other clients do costs nobody an answer.
+
+use std::fmt;
+use std::sync::RwLock;
+use std::thread;
+
+use super::{BEAUTIFUL, EXPLICIT, IMPLICIT, SIMPLE, THREE_ANSWERS, THREE_QUESTIONS, UGLY};
+use crate::check::client::{Mismatch, Outcome, Target};
+
+pub(super) fn after_a_reset(server: &Target) -> Outcome {
+    let mut rude = server.connect()?;
+    // The server reads a reset, or meets it when it answers, or while it waits for the rest.
+    rude.send(SIMPLE)?;
+    rude.reset()?;
+    server.connect()?.exchange(BEAUTIFUL, UGLY)?;
+    let mut rude = server.connect()?;
+    rude.send(b"Simple is")?;
+    rude.reset()?;
+    server.connect()?.exchange(EXPLICIT, IMPLICIT)
+}
+
+pub(super) fn hundred_in_turn(server: &Target) -> Outcome {
+    for n in 1..=100 {
+        let mut client = server.connect()?;
+        client.exchange(EXPLICIT, IMPLICIT).map_err(|mismatch| mismatch.when(&format!("as client {n} of 100")))?;
+    }
+    Ok(())
+}
+
+/// More than a small pool of workers, fewer than a small backlog.
+const AT_ONCE: usize = 8;
+
+/// Each leaves once it is served, so even a server that takes one client at a time serves all, in whatever order.
+pub(super) fn clients_at_once(server: &Target) -> Outcome {
+    let gate = RwLock::new(());
+    let converse = || {
+        drop(gate.read());
+        // Nobody waits for the others *after* connecting: a full backlog may hold some of them up.
+        server.connect()?.exchange(THREE_QUESTIONS, THREE_ANSWERS)
+    };
+    thread::scope(|scope| {
+        let closed = gate.write();
+        let mut clients = Vec::new();
+        for n in 1..=AT_ONCE {
+            let name = format!("client {n}");
+            clients.push(thread::Builder::new().name(name).spawn_scoped(scope, converse).map_err(no_client)?);
+        }
+        drop(closed);
+        clients.into_iter().try_for_each(|client| client.join().unwrap_or_else(|_| Err(no_client("a panic"))))
+    })
+}
+
+fn no_client(reason: impl fmt::Display) -> Mismatch {
+    Mismatch { expected: format!("{AT_ONCE} clients"), saw: format!("the judge cannot start them: {reason}") }
+}
