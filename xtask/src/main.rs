@@ -1,3 +1,49 @@
-//! zen.
+//! Everything that runs across the servers of zen: tests, measurements, experiments.
+//!
+//! ```console
+//! $ cargo xtask test-all            # everything
+//! $ cargo xtask test-all poll::     # what has `poll::` in its name
+//! $ cargo xtask test-all --list
+//! ```
+//!
+//! A task is a module with a struct of flags, which clap turns into a subcommand. The servers are started as
+//! binaries: of the workspace only the protocol itself is linked.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod fuzz;
+#[allow(dead_code, reason = "some of it waits for the tables of hostile clients and faults")]
+mod harness;
+mod matrix;
+mod readme;
+mod servers;
+mod test_all;
+mod tidy;
+mod trial;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Runs one of the project's tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    TestAll(test_all::Flags),
+    Fuzz(fuzz::Flags),
+}
+
+fn main() -> ExitCode {
+    let done = harness::group::take_charge().and_then(|()| match Task::parse() {
+        Task::TestAll(flags) => test_all::run(&flags),
+        Task::Fuzz(flags) => fuzz::run(&flags),
+    });
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! `cargo xtask fuzz`: the property of the protocol's fuzz target, tried for longer than a test may take.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::workspace;
+
+/// Fuzzes the protocol
+#[derive(clap::Args)]
+pub(crate) struct Flags {
+    /// For how long
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u64,
+}
+
+pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
+    let time = (flags.seconds * 1000).to_string();
+    let status = workspace::cargo()
+        .args(["test", "--quiet", "--release", "--package", "zen-proto", "--test", "fuzz", "--", "--nocapture"])
+        // Bolero's stable engine: the corpus first, then random input until the time is over.
+        .env("BOLERO_RANDOM_TEST_TIME_MS", &time)
+        .env("BOLERO_RANDOM_ITERATIONS", u32::MAX.to_string())
+        .status()
+        .context("cannot run cargo test")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,82 @@
+//! What a child says on a pipe: always read, so that the child never blocks, and kept up to a bound.
+
+use std::io::Read;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::PATIENCE;
+
+/// A log longer than this is a defect which its beginning explains.
+const KEPT: usize = 1 << 20;
+
+pub(crate) struct Capture(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    said: Mutex<Said>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Said {
+    bytes: Vec<u8>,
+    has_ended: bool,
+}
+
+impl Capture {
+    /// Starts a thread that reads `pipe` to its end.
+    pub(crate) fn of(mut pipe: impl Read + Send + 'static) -> Result<Capture> {
+        let shared = Arc::new(Shared::default());
+        let capture = Capture(Arc::clone(&shared));
+        thread::Builder::new().name("capture".into()).spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut chunk) {
+                let mut said = shared.lock();
+                let room = KEPT - said.bytes.len();
+                said.bytes.extend_from_slice(&chunk[..n.min(room)]);
+                shared.changed.notify_all();
+            }
+            shared.lock().has_ended = true;
+            shared.changed.notify_all();
+        })?;
+        Ok(capture)
+    }
+
+    /// What `find` finds in all that was said, as soon as it does; `None` when the pipe ended or `limit` is over.
+    pub(crate) fn wait_for<T>(&self, limit: Duration, mut find: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + limit;
+        let mut said = self.0.lock();
+        loop {
+            if let Some(found) = find(&said.bytes) {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if said.has_ended || left.is_zero() {
+                return None;
+            }
+            said = self.0.changed.wait_timeout(said, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// All that was said, once the pipe has ended.
+    pub(crate) fn at_end(&self) -> Vec<u8> {
+        self.wait_for(PATIENCE, |_| None::<()>);
+        self.0.lock().bytes.clone()
+    }
+
+    /// All that was said so far, control bytes escaped but for newlines.
+    pub(crate) fn text(&self) -> String {
+        let escaped =
+            |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() };
+        String::from_utf8_lossy(&self.0.lock().bytes).chars().map(escaped).collect()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,171 @@
+//! A client for transcripts: literal bytes out, literal bytes in, and a time-out on each step.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::{PATIENCE, shown};
+
+/// The questions with their answers.
+pub(crate) const APHORISMS: [(&[u8], &[u8]); 3] = [
+    (b"Beautiful is better than?", b"ugly."),
+    (b"Explicit is better than?", b"implicit."),
+    (b"Simple is better than?", b"complex."),
+];
+
+pub(crate) struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    /// Connects; each later step may take [`PATIENCE`].
+    pub(crate) fn connect(address: SocketAddr) -> Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).context("cannot connect")?;
+        Client::over(stream)
+    }
+
+    /// Connects with a receive buffer of about `bytes`: a client for whom the network soon has no room.
+    pub(crate) fn connect_with_buffer(address: SocketAddr, bytes: usize) -> Result<Client> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // Before connecting, as the window is announced with the first segment.
+        socket.set_recv_buffer_size(bytes)?;
+        socket.connect_timeout(&address.into(), PATIENCE).context("cannot connect")?;
+        Client::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Result<Client> {
+        stream.set_nodelay(true)?;
+        let mut client = Client { stream };
+        client.set_patience(PATIENCE)?;
+        Ok(client)
+    }
+
+    /// Changes how long each step may take.
+    pub(crate) fn set_patience(&mut self, patience: Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(patience))?;
+        self.stream.set_write_timeout(Some(patience))?;
+        Ok(())
+    }
+
+    /// Sends these bytes.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).with_context(|| format!("cannot send {}", shown(bytes)))
+    }
+
+    /// Expects exactly these bytes next; says nothing about what follows them.
+    pub(crate) fn expect(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut got = vec![0; bytes.len()];
+        let mut filled = 0;
+        while filled < got.len() && got[..filled] == bytes[..filled] {
+            match self.stream.read(&mut got[filled..]) {
+                Ok(0) => bail!("end of file after {}, not {}", shown(&got[..filled]), shown(bytes)),
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => bail!("{} after {}, not {}", named(&error), shown(&got[..filled]), shown(bytes)),
+            }
+        }
+        ensure!(got[..filled] == *bytes, "{} came, not {}", shown(&got[..filled]), shown(bytes));
+        Ok(())
+    }
+
+    /// Sends a question and expects its answer.
+    pub(crate) fn ask(&mut self, question: &[u8], answer: &[u8]) -> Result<()> {
+        self.send(question)?;
+        self.expect(answer)
+    }
+
+    /// Asks the three aphorisms.
+    pub(crate) fn ask_all(&mut self) -> Result<()> {
+        APHORISMS.iter().try_for_each(|(question, answer)| self.ask(question, answer))
+    }
+
+    /// Expects that the server ends its sending side, with nothing more said, and without a reset.
+    pub(crate) fn expect_end(&mut self) -> Result<()> {
+        match self.read_some()? {
+            Came::Bytes(bytes) => bail!("{} came, not end of file", shown(&bytes)),
+            Came::End => Ok(()),
+            Came::Reset => bail!("a reset came, not end of file"),
+            Came::Nothing => bail!("nothing came, not end of file"),
+        }
+    }
+
+    /// Expects that the server resets this client, whatever bytes come before.
+    pub(crate) fn expect_reset(&mut self) -> Result<()> {
+        loop {
+            match self.read_some()? {
+                Came::Bytes(_) => {}
+                Came::Reset => return Ok(()),
+                Came::End => bail!("end of file came, not a reset"),
+                Came::Nothing => bail!("nothing came, not a reset"),
+            }
+        }
+    }
+
+    /// Expects that nothing comes for `time`.
+    pub(crate) fn expect_silence(&mut self, time: Duration) -> Result<()> {
+        self.set_patience(time)?;
+        let came = self.read_some()?;
+        self.set_patience(PATIENCE)?;
+        match came {
+            Came::Nothing => Ok(()),
+            came => bail!("{came:?} came, not silence"),
+        }
+    }
+
+    /// Whatever comes next.
+    pub(crate) fn read_some(&mut self) -> Result<Came> {
+        let mut chunk = vec![0; 65536];
+        loop {
+            return Ok(match self.stream.read(&mut chunk) {
+                Ok(0) => Came::End,
+                Ok(n) => {
+                    chunk.truncate(n);
+                    Came::Bytes(chunk)
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::Interrupted => continue,
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => Came::Nothing,
+                    ErrorKind::ConnectionReset => Came::Reset,
+                    _ => return Err(error.into()),
+                },
+            });
+        }
+    }
+
+    /// Ends the sending side: the server sees end of file.
+    pub(crate) fn end_sending(&mut self) -> Result<()> {
+        self.stream.shutdown(Shutdown::Write).context("cannot end the sending side")
+    }
+
+    /// Resets the connection.
+    pub(crate) fn reset(self) -> Result<()> {
+        // A linger time of zero turns the close into a reset.
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).context("cannot set the linger time")
+    }
+
+    /// The stream itself, for what is rarely done.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+/// What came at a client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    Bytes(Vec<u8>),
+    End,
+    Reset,
+    /// Nothing, for as long as the client has patience.
+    Nothing,
+}
+
+fn named(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "nothing".into(),
+        ErrorKind::ConnectionReset => "a reset".into(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,114 @@
+//! Process groups that cannot outlive the test: each child leads one, and the whole group is killed and reaped when
+//! the [`Group`] is dropped, when its time is over, and when the task itself is told to end.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpgid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::capture::Capture;
+use super::{PATIENCE, wait_for};
+
+/// The groups alive, and when each must be gone.
+static GROUPS: Mutex<BTreeMap<i32, Instant>> = Mutex::new(BTreeMap::new());
+
+/// No server of a test is needed for longer.
+const LIFE: Duration = Duration::from_secs(150);
+
+/// Makes this process responsible for whatever its children leave behind, also when it is itself told to end.
+pub(crate) fn take_charge() -> Result<()> {
+    // The workers of a parent that was killed become our children, so that they can be reaped.
+    set_child_subreaper(Some(getpid()))?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            kill_groups(|_| true);
+            std::process::exit(128 + signal);
+        }
+    })?;
+    thread::Builder::new().name("watchdog".into()).spawn(|| {
+        loop {
+            thread::sleep(Duration::from_millis(250));
+            let now = Instant::now();
+            kill_groups(|deadline| deadline <= now);
+        }
+    })?;
+    Ok(())
+}
+
+fn kill_groups(is_due: impl Fn(Instant) -> bool) {
+    let groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    for (&group, _) in groups.iter().filter(|&(_, &deadline)| is_due(deadline)) {
+        kill(group);
+    }
+}
+
+fn kill(group: i32) {
+    if let Some(group) = Pid::from_raw(group) {
+        // It may be gone already.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// A child and all that it starts.
+pub(crate) struct Group {
+    child: Child,
+}
+
+impl Group {
+    /// Starts `command` as the leader of a group of its own.
+    pub(crate) fn start(command: &mut Command) -> Result<Group> {
+        // Held while the child starts, so that a signal to this task finds the group complete.
+        let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = command.process_group(0).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let group = Group { child };
+        groups.insert(group.id(), Instant::now() + LIFE);
+        Ok(group)
+    }
+
+    /// The number of the group, which is its leader's.
+    pub(crate) fn id(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("the kernel numbers processes with an i32")
+    }
+
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// The leader's status, if it ends within `limit`.
+    pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        wait_for(limit, || self.child.try_wait().ok().flatten())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let id = self.id();
+        // The number stays ours until the leader and all orphans are reaped; so kill first, forget, then reap.
+        kill(id);
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let _ = self.child.wait();
+        let Some(group) = Pid::from_raw(id) else { return };
+        // An orphan is handed to us a moment after its parent died; ECHILD says that none is left.
+        wait_for(PATIENCE, || waitpgid(group, WaitOptions::NOHANG).is_err().then_some(()));
+    }
+}
+
+/// Runs `command` to its end, with a bound on its time and on what it says.
+pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<Output> {
+    let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
+    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let Some(status) = group.ended_within(limit) else {
+        bail!("{command:?} did not end within {limit:?}; stderr so far: {}", stderr.text());
+    };
+    drop(group);
+    Ok(Output { status, stdout: stdout.at_end(), stderr: stderr.at_end() })
+}

@@ -1,0 +1,83 @@
+//! Starts servers and talks to them, with a hard bound on every wait.
+
+pub(crate) mod capture;
+pub(crate) mod client;
+pub(crate) mod group;
+pub(crate) mod honest;
+pub(crate) mod process;
+pub(crate) mod server;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+pub(crate) use client::Client;
+pub(crate) use server::Server;
+
+/// How long an answer, an end or a start may take before the test gives up: a bound on the wait, never a
+/// measurement, so it is long enough for a machine that is busy with something else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Looks again and again until `look` finds something, at most for `limit`.
+pub(crate) fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A tool or a right that a test needs and this machine has not. The test then says so and passes, except in CI.
+#[derive(Debug)]
+pub(crate) struct Missing(pub(crate) String);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not tried: {} is missing here", self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Where `tool` is installed; an error of kind [`Missing`] if it is not.
+pub(crate) fn tool(tool: &str) -> Result<PathBuf> {
+    // Debian keeps some of them where an ordinary user's PATH does not look.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = folders.map(|folder| folder.join(tool)).find(|file| file.is_file());
+    Ok(found.ok_or_else(|| Missing(tool.to_owned()))?)
+}
+
+/// strace, if it is installed and may trace.
+pub(crate) fn strace() -> Result<PathBuf> {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    let strace = tool("strace")?;
+    let may_trace = || {
+        let tried = group::run_within(PATIENCE, Command::new(&strace).args(["-f", "-o", "/dev/null", "true"]));
+        tried.is_ok_and(|output| output.status.success())
+    };
+    ensure!(*MAY.get_or_init(may_trace), Missing("the right to trace".to_owned()));
+    Ok(strace)
+}
+
+/// Whether this is CI, where a missing tool is a failure.
+pub(crate) fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false")
+}
+
+/// Bytes as a test prints them: what is not printable is escaped, and what is long is cut.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    const SHOWN: usize = 200;
+    let head = &bytes[..bytes.len().min(SHOWN)];
+    let cut = if bytes.len() > SHOWN { format!("… ({} bytes)", bytes.len()) } else { String::new() };
+    format!("\"{}\"{cut}", head.escape_ascii())
+}

@@ -1,0 +1,78 @@
+//! What the processes of a group hold and use, from /proc.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// What all processes of a group hold together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) processes: usize,
+    pub(crate) threads: usize,
+    pub(crate) descriptors: usize,
+    /// Bytes of anonymous memory, that is stacks and heap. Pages of the binary are left out: they are shared with
+    /// whatever other test runs it.
+    pub(crate) memory: u64,
+    /// Processor time of the threads now alive.
+    pub(crate) cpu: Duration,
+}
+
+/// The processes of a group that are not zombies, the oldest first. Whoever lost a parent still counts.
+pub(crate) fn members(group: i32) -> Vec<i32> {
+    let numbers = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
+    let mut members: Vec<i32> = numbers.filter(|&pid| is_member(pid, group)).collect();
+    members.sort_unstable();
+    members
+}
+
+/// The children of a process.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let tasks = names_in(&Path::new("/proc").join(pid.to_string()).join("task"));
+    let lists = tasks.iter().map(|task| read(&format!("/proc/{pid}/task/{task}/children")));
+    lists.flat_map(|list| list.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Adds up what the members of `group` hold. A process that ends meanwhile counts as far as it was seen.
+pub(crate) fn usage(group: i32) -> Usage {
+    let mut usage = Usage::default();
+    for pid in members(group) {
+        let process = Path::new("/proc").join(pid.to_string());
+        let tasks = names_in(&process.join("task"));
+        usage.processes += 1;
+        usage.threads += tasks.len();
+        usage.descriptors += names_in(&process.join("fd")).len();
+        usage.memory += anonymous_memory(pid);
+        usage.cpu += tasks.iter().map(|task| cpu(pid, task)).sum();
+    }
+    usage
+}
+
+fn is_member(pid: i32, group: i32) -> bool {
+    // "PID (NAME) STATE PARENT GROUP …", where NAME may hold anything.
+    let stat = read(&format!("/proc/{pid}/stat"));
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+    let mut fields = rest.split(' ');
+    fields.next().is_some_and(|state| state != "Z") && fields.nth(1).is_some_and(|field| field == group.to_string())
+}
+
+fn anonymous_memory(pid: i32) -> u64 {
+    let rollup = read(&format!("/proc/{pid}/smaps_rollup"));
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+    let kilobytes: u64 = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0);
+    kilobytes * 1024
+}
+
+fn cpu(pid: i32, task: &str) -> Duration {
+    // The first number is nanoseconds on a processor: fine enough for a thousandth of a second, which utime is not.
+    let schedstat = read(&format!("/proc/{pid}/task/{task}/schedstat"));
+    Duration::from_nanos(schedstat.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0))
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}

@@ -1,0 +1,55 @@
+//! How many clients are served at once, and what happens to the next one.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Ctx, case};
+use crate::harness::Client;
+use crate::harness::client::APHORISMS;
+use crate::servers::Entry;
+
+pub(crate) const CASES: &[Case] = &[
+    case("the_next_client_waits", the_next_client_waits).on(|entry| !entry.is_exhibit && entry.makes_wait()),
+    case("idle_clients_take_no_place", idle_clients_take_no_place).on(|entry| !entry.is_exhibit && !entry.makes_wait()),
+    case("processes", processes),
+];
+
+/// Idle clients fill the place; the next one is answered when one of them leaves, and not before.
+fn the_next_client_waits(ctx: &mut Ctx) -> Result<()> {
+    let mut idle = served_clients(ctx, ctx.entry.at_once.context("it serves a number of clients")?)?;
+    let (question, answer) = APHORISMS[0];
+    let mut next = ctx.client()?;
+    next.send(question)?;
+    next.expect_silence(Duration::from_millis(300)).context("beyond its capacity")?;
+    // Those who are in are still served.
+    idle.iter_mut().try_for_each(|client| client.ask(question, answer)).context("a client that was in before")?;
+    drop(idle.pop());
+    next.expect(answer).context("a place is free")?;
+    next.ask_all()
+}
+
+/// 64 idle clients, and one more is served.
+fn idle_clients_take_no_place(ctx: &mut Ctx) -> Result<()> {
+    let mut idle = served_clients(ctx, 64)?;
+    ctx.client()?.ask_all().context("one more client")?;
+    idle.iter_mut().try_for_each(Client::ask_all).context("a client that was idle")
+}
+
+/// It runs as many processes as its architecture says.
+fn processes(ctx: &mut Ctx) -> Result<()> {
+    let Entry { name, processes, .. } = ctx.entry;
+    let found = ctx.server.processes().len();
+    ensure!(found == *processes, "{name} runs {found} processes, not {processes}");
+    Ok(())
+}
+
+/// This many clients, each known to be served.
+fn served_clients(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
+    let client = |n| {
+        let mut client = ctx.client()?;
+        client.ask_all().with_context(|| format!("client {n} of {count}"))?;
+        Ok(client)
+    };
+    (1..=count).map(client).collect()
+}

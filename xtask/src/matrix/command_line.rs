@@ -1,0 +1,165 @@
+//! The command line as a contract: what is wrong is refused with one line, and a ready line means what it says.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Ctx, bare, case};
+use crate::harness::client::Client;
+use crate::harness::group::run_within;
+use crate::harness::{PATIENCE, shown};
+use crate::servers::Entry;
+use crate::workspace;
+
+/// A line of the contract that is broken, once for each binary.
+const fn wrong(name: &'static str, arguments: &'static [&'static str]) -> Case {
+    bare(name, is_refused).arguments(arguments).on(Entry::is_first_of_package)
+}
+
+const fn on_threaded(case: Case) -> Case {
+    case.on(|entry| entry.name == "workers")
+}
+
+const fn on_poll(case: Case) -> Case {
+    case.on(|entry| entry.name == "poll")
+}
+
+const fn on_async(case: Case) -> Case {
+    case.on(|entry| entry.name == "smol")
+}
+
+pub(crate) const CASES: &[Case] = &[
+    wrong("unknown_flag", &["--no-such-flag"]),
+    wrong("two_hosts", &["127.0.0.1", "127.0.0.2"]),
+    wrong("port_no_number", &["-p", "http"]),
+    wrong("port_too_high", &["-p", "65536"]),
+    wrong("port_without_value", &["-p"]),
+    wrong("delay_bare_number", &["--delay", "10"]),
+    wrong("delay_no_duration", &["--delay", "soon"]),
+    wrong("delay_and_burn", &["--delay", "1ms", "--burn", "1ms"]),
+    wrong("burn_bare_number", &["--burn", "10"]),
+    wrong("idle_timeout_bare_number", &["--idle-timeout", "60"]),
+    wrong("question_timeout_bare_number", &["--question-timeout", "10"]),
+    wrong("max_connections_zero", &["--max-connections", "0"]),
+    wrong("backlog_negative", &["--backlog=-1"]),
+    wrong("grace_bare_number", &["--grace", "10"]),
+    wrong("processes_zero", &["--processes", "0"]),
+    wrong("inetd_unknown", &["--inetd", "maybe"]),
+    wrong("idle_exit_without_wait", &["--idle-exit", "1s"]),
+    on_threaded(wrong("workers_zero", &["--workers", "0"])),
+    on_threaded(wrong("mode_unknown", &["--mode", "forking"])),
+    on_threaded(wrong("workers_with_per_connection", &["--mode", "per-connection", "--workers", "2"])),
+    on_poll(wrong("loops_zero", &["--loops", "0"])),
+    on_poll(wrong("style_unknown", &["--style", "telegraph"])),
+    on_async(wrong("threads_zero", &["--threads", "0"])),
+    on_async(wrong("runtime_unknown", &["--runtime", "tokio"])),
+    bare("help", help).on(Entry::is_first_of_package),
+    bare("busy_port", busy_port).on(Entry::is_first_of_package),
+    bare("foreign_address", foreign_address).on(Entry::is_first_of_package),
+    case("ready_line", ready_line),
+    case("ipv6", ipv6).arguments(&["::1"]).on(|entry| entry.is_first_of_package()),
+    case("every_address", every_address).arguments(&[""]).on(|entry| entry.is_first_of_package()),
+    case("a_name", a_name).arguments(&["localhost"]).on(|entry| entry.is_first_of_package()),
+];
+
+/// Exit status 2, nothing on stdout, and on stderr one line that names the flag and says where to look.
+fn is_refused(entry: &Entry, arguments: &[&str]) -> Result<()> {
+    let output = run(entry, arguments)?;
+    is_one_error(&output, 2)?;
+    let line = String::from_utf8_lossy(&output.stderr);
+    ensure!(line.contains("try --help"), "no `try --help` in {line:?}");
+    // The last flag is the one too many; without any it is the last word.
+    let word =
+        arguments.iter().rev().find(|word| word.starts_with('-')).or(arguments.last()).context("no arguments")?;
+    let flag = match word.split('=').next().context("a word")? {
+        "-p" => "--port",
+        flag => flag,
+    };
+    ensure!(line.contains(flag), "{flag} is not named in {line:?}");
+    Ok(())
+}
+
+fn help(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let output = run(entry, &["--help"])?;
+    ensure!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(text.contains("--port") && text.contains("--delay"), "the help does not say much: {text}");
+    Ok(())
+}
+
+fn busy_port(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = taken.local_addr()?.port().to_string();
+    let output = run(entry, &["-p", &port])?;
+    is_one_error(&output, 1)?;
+    ensure!(
+        String::from_utf8_lossy(&output.stderr).contains(&port),
+        "the port is not named: {}",
+        shown(&output.stderr)
+    );
+    Ok(())
+}
+
+fn foreign_address(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    // Kept for documentation: no machine has it.
+    let output = run(entry, &["-p", "0", "192.0.2.1"])?;
+    is_one_error(&output, 1)?;
+    ensure!(
+        String::from_utf8_lossy(&output.stderr).contains("192.0.2.1"),
+        "the address is not named: {}",
+        shown(&output.stderr)
+    );
+    Ok(())
+}
+
+/// The ready line has the default address and the real port, and comes when clients can be served; its form has been checked
+/// when it was read, and that nothing follows it is part of the verdict.
+fn ready_line(ctx: &mut Ctx) -> Result<()> {
+    let address = ctx.server.address();
+    ensure!(address.ip() == Ipv4Addr::LOCALHOST, "it listens on {address}");
+    ctx.client()?.ask_all()
+}
+
+fn ipv6(ctx: &mut Ctx) -> Result<()> {
+    let address = ctx.server.address();
+    ensure!(address.ip() == Ipv6Addr::LOCALHOST, "it listens on {address}");
+    ctx.client()?.ask_all()
+}
+
+/// `''` is both families on one listener.
+fn every_address(ctx: &mut Ctx) -> Result<()> {
+    let address = ctx.server.address();
+    let mut own = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+    if has_ipv6() {
+        ensure!(address.ip() == Ipv6Addr::UNSPECIFIED, "it listens on {address}");
+        own.push(Ipv6Addr::LOCALHOST.into());
+    } else {
+        ensure!(address.ip() == Ipv4Addr::UNSPECIFIED, "it listens on {address}");
+    }
+    own.into_iter().try_for_each(|ip| Client::connect(SocketAddr::new(ip, address.port()))?.ask_all())
+}
+
+/// Of several addresses IPv4 comes first.
+fn a_name(ctx: &mut Ctx) -> Result<()> {
+    let address = ctx.server.address();
+    ensure!(address.ip() == Ipv4Addr::LOCALHOST, "localhost is {address}");
+    ctx.client()?.ask_all()
+}
+
+fn has_ipv6() -> bool {
+    TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+/// Runs the binary with these arguments alone; it is expected to end by itself.
+fn run(entry: &Entry, arguments: &[&str]) -> Result<Output> {
+    run_within(PATIENCE, Command::new(workspace::binary(entry.binary)?).args(arguments))
+}
+
+fn is_one_error(output: &Output, code: i32) -> Result<()> {
+    let is_line = output.stderr.starts_with(b"error: ")
+        && output.stderr.iter().position(|&b| b == b'\n') == output.stderr.len().checked_sub(1);
+    let is_right = output.status.code() == Some(code) && output.stdout.is_empty() && is_line;
+    ensure!(is_right, "{}, stdout {}, stderr {}", output.status, shown(&output.stdout), shown(&output.stderr));
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! `zen-client check`, one test for each of its cases: the judge for any server judges ours, the exhibit included.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::served;
+use crate::harness::PATIENCE;
+use crate::harness::group::run_within;
+use crate::servers::SERVERS;
+use crate::trial::Trial;
+use crate::workspace;
+
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    let mut trials = Vec::new();
+    for case in cases()? {
+        for entry in SERVERS {
+            let name = format!("{}::conformance::{case}", entry.name);
+            let case = case.clone();
+            trials.push(Trial::new(name, move || served(entry, &[], false, |ctx| check(ctx.server.address(), &case))));
+        }
+    }
+    Ok(trials)
+}
+
+/// The names that `zen-client check --list` prints, one a line.
+fn cases() -> Result<Vec<String>> {
+    let output = run_within(PATIENCE, Command::new(workspace::binary("zen-client")?).args(["check", "--list"]))?;
+    let cases: Vec<String> = String::from_utf8(output.stdout)?.lines().filter_map(first_word).collect();
+    ensure!(output.status.success() && !cases.is_empty(), "zen-client check --list lists nothing");
+    Ok(cases)
+}
+
+/// A line may go on to say what the case checks.
+fn first_word(line: &str) -> Option<String> {
+    line.split_whitespace().next().map(str::to_owned)
+}
+
+fn check(address: std::net::SocketAddr, case: &str) -> Result<()> {
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    let mut client = Command::new(workspace::binary("zen-client")?);
+    client.args(["check", &host, "-p", &port, "--case", case]);
+    let output = run_within(4 * PATIENCE, &mut client).context("zen-client check")?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&said));
+    Ok(())
+}

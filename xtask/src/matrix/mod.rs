@@ -1,0 +1,155 @@
+//! The matrix server × case: every case runs against every server that it applies to, and after each the verdict
+//! must hold.
+//!
+//! A new case is a function and a line in its file's table:
+//!
+//! ```ignore
+//! case("silence_after_connect", silence_after_connect).arguments(&["--idle-timeout", "300ms"]),
+//!
+//! fn silence_after_connect(ctx: &mut Ctx) -> Result<()> {
+//!     ctx.client()?.expect_end()
+//! }
+//! ```
+
+mod ancestor;
+mod capacity;
+mod command_line;
+mod conformance;
+mod parallel;
+mod spread;
+mod syscalls;
+mod verdict;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::harness::{Client, Server};
+use crate::servers::{Entry, SERVERS};
+use crate::trial::Trial;
+use crate::workspace;
+use verdict::Baseline;
+
+/// All tests of the matrix, for which everything is built first.
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    build()?;
+    let mut trials = conformance::trials()?;
+    let tables = [
+        ("ancestor", ancestor::CASES),
+        ("capacity", capacity::CASES),
+        ("command_line", command_line::CASES),
+        ("parallel", parallel::CASES),
+        ("spread", spread::CASES),
+        ("syscalls", syscalls::CASES),
+    ];
+    for (group, cases) in tables {
+        for case in cases {
+            let servers = SERVERS.iter().filter(|entry| (case.applies)(entry));
+            trials.extend(servers.map(|entry| case.trial(entry, group)));
+        }
+    }
+    Ok(trials)
+}
+
+/// Builds every binary that a test starts, in one go. Not xtask: it runs.
+pub(crate) fn build() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--quiet", "--bins", "--examples"]);
+    for package in workspace::metadata()?.packages.iter().filter(|package| package.name != "xtask") {
+        cargo.args(["-p", &package.name]);
+    }
+    let status = cargo.status().context("cannot run cargo build")?;
+    ensure!(status.success(), "the servers do not build");
+    Ok(())
+}
+
+/// A line of a table. Without more said it applies to every server but the exhibit, with no extra arguments, and may
+/// run beside others.
+pub(crate) struct Case {
+    name: &'static str,
+    run: Run,
+    arguments: &'static [&'static str],
+    applies: fn(&Entry) -> bool,
+    is_alone: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Run {
+    /// Against a server that was started for it and is judged after it.
+    Served(fn(&mut Ctx) -> Result<()>),
+    /// On its own: it starts what it needs, with its line's arguments.
+    Bare(fn(&'static Entry, &'static [&'static str]) -> Result<()>),
+}
+
+/// A case with a server; the verdict follows it.
+pub(crate) const fn case(name: &'static str, run: fn(&mut Ctx) -> Result<()>) -> Case {
+    with(name, Run::Served(run))
+}
+
+/// A case that starts by itself what it needs; no verdict follows it.
+pub(crate) const fn bare(name: &'static str, run: fn(&'static Entry, &'static [&'static str]) -> Result<()>) -> Case {
+    with(name, Run::Bare(run))
+}
+
+const fn with(name: &'static str, run: Run) -> Case {
+    Case { name, run, arguments: &[], applies: |entry| !entry.is_exhibit, is_alone: false }
+}
+
+impl Case {
+    /// Further arguments for the server.
+    pub(crate) const fn arguments(self, arguments: &'static [&'static str]) -> Case {
+        Case { arguments, ..self }
+    }
+
+    /// The servers it applies to.
+    pub(crate) const fn on(self, applies: fn(&Entry) -> bool) -> Case {
+        Case { applies, ..self }
+    }
+
+    /// For what looks at the processor, at the clock, or uses strace: nothing runs beside it.
+    pub(crate) const fn alone(self) -> Case {
+        Case { is_alone: true, ..self }
+    }
+
+    fn trial(&self, entry: &'static Entry, group: &str) -> Trial {
+        let &Case { run, arguments, is_alone, .. } = self;
+        let trial = Trial::new(format!("{}::{group}::{}", entry.name, self.name), move || match run {
+            Run::Served(run) => served(entry, arguments, is_alone, run),
+            Run::Bare(run) => run(entry, arguments),
+        });
+        if is_alone { trial.alone() } else { trial }
+    }
+}
+
+/// What a case works with: the server that was started for it, and which one it is.
+pub(crate) struct Ctx {
+    pub(crate) entry: &'static Entry,
+    pub(crate) server: Server,
+}
+
+impl Ctx {
+    /// A new client of the server.
+    pub(crate) fn client(&self) -> Result<Client> {
+        self.server.client()
+    }
+}
+
+/// Starts the server, runs the case and gives the verdict.
+pub(crate) fn served(
+    entry: &'static Entry,
+    arguments: &[&str],
+    is_alone: bool,
+    run: impl FnOnce(&mut Ctx) -> Result<()>,
+) -> Result<()> {
+    let mut ctx = Ctx { entry, server: Server::start(entry, arguments)? };
+    let judged = Baseline::of(&ctx, is_alone).context("before the case").and_then(|baseline| {
+        run(&mut ctx)?;
+        baseline.verdict(&mut ctx).context("the case went well, the verdict after it does not hold")
+    });
+    // A missing tool is told by its type: nothing may be wrapped around it.
+    judged.map_err(|error| {
+        if error.is::<crate::harness::Missing>() {
+            error
+        } else {
+            anyhow!("{error:#}\nstderr of {}:\n{}", entry.name, ctx.server.log())
+        }
+    })
+}

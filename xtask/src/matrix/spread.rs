@@ -1,0 +1,80 @@
+//! Whether clients are spread evenly over workers, processes and loops, going by what the server logs of each.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Ctx, case};
+use crate::harness::PATIENCE;
+
+pub(crate) const CASES: &[Case] = &[
+    case("even", even).arguments(&["-v"]).on(|entry| entry.parts.is_some()),
+    // Not a row of the table, but the same promise: the kernel wakes whoever has waited longest in accept.
+    case("even_over_processes", even_over_four)
+        .arguments(&["-v", "--processes", "4"])
+        .on(|entry| entry.name == "single"),
+];
+
+fn even(ctx: &mut Ctx) -> Result<()> {
+    is_even(ctx, ctx.entry.parts.context("it has parts")?)
+}
+
+fn even_over_four(ctx: &mut Ctx) -> Result<()> {
+    is_even(ctx, 4)
+}
+
+/// Each part gets its share of the clients, within 20 %.
+fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
+    let before = shares(&ctx.server.log());
+    let mut staying = Vec::new();
+    for n in 1..=CLIENTS {
+        let mut client = ctx.client()?;
+        client.ask_all().with_context(|| format!("client {n}"))?;
+        // Where clients wait for a place they leave at once; elsewhere they stay, since loops are chosen by how many they have.
+        if !ctx.entry.makes_wait() {
+            staying.push(client);
+        }
+    }
+    let came = |log: &str| {
+        let mut shares = shares(log);
+        before.iter().for_each(|(part, count)| *shares.entry(part.clone()).or_default() -= count);
+        shares
+    };
+    // A line of the log may come after the answer.
+    let is_complete = |log: &str| (came(log).values().sum::<usize>() >= CLIENTS).then_some(());
+    ctx.server.wait_for_log(PATIENCE, is_complete).context("the log does not show every client")?;
+    let shares = came(&ctx.server.log());
+    let share = CLIENTS / parts;
+    let is_even = shares.len() == parts && shares.values().all(|count| count.abs_diff(share) * 5 <= share);
+    ensure!(is_even, "{CLIENTS} clients, {parts} parts, but the shares are {shares:?}");
+    Ok(())
+}
+
+/// How many clients came to whom: the lines `[LEVEL WHO] … client … come …`, where WHO is a thread, or PID/THREAD.
+fn shares(log: &str) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    for line in log.lines() {
+        let Some((label, text)) = line.strip_prefix('[').and_then(|line| line.split_once("] ")) else { continue };
+        let Some(who) = label.split_whitespace().last() else { continue };
+        let says = |word| text.split(|c: char| !c.is_alphanumeric()).any(|found| found == word);
+        if says("client") && (says("come") || says("came")) {
+            *shares.entry(who.to_owned()).or_default() += 1;
+        }
+    }
+    shares
+}
+
+const CLIENTS: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_read_from_the_log() {
+        let log = "[INFO main] started\n[DEBUG worker-1] client 127.0.0.1:5 come\n[DEBUG 77/worker-1] client 127.0.0.1:6 come\n\
+                   [DEBUG worker-1] client 127.0.0.1:5 gone: finished\n[DEBUG worker-1] client 127.0.0.1:7 come\nnoise\n";
+        let expected = [("77/worker-1".to_owned(), 1), ("worker-1".to_owned(), 2)];
+        assert_eq!(shares(log), BTreeMap::from(expected));
+    }
+}

@@ -1,0 +1,83 @@
+//! What an answer costs in system calls, counted by strace under busy clients.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{fs, process, thread};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::{Case, bare};
+use crate::harness::client::APHORISMS;
+use crate::harness::{Client, PATIENCE, Server, strace};
+use crate::servers::Entry;
+use crate::trial::note;
+
+pub(crate) const CASES: &[Case] = &[bare("per_answer", per_answer).alone()];
+
+/// Two traces that differ only in the number of questions: their difference is the answers' own, without the cost of starting,
+/// accepting and ending.
+fn per_answer(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let short = traced(entry, SHORT)?;
+    let long = traced(entry, LONG)?;
+    let answers = f64::from(CLIENTS * (LONG - SHORT));
+    let more = |name: &str| f64::from(long.get(name).unwrap_or(&0) - short.get(name).unwrap_or(&0));
+    let calls: f64 = long.keys().map(|name| more(name)).sum::<f64>() / answers;
+    let waits: f64 = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll"].map(more).iter().sum();
+    let k = answers / waits.max(1.0);
+    let each: BTreeMap<_, _> = long.keys().map(|name| (name, format!("{:.2}", more(name) / answers))).collect();
+    note(format!("{}: {calls:.2} system calls per answer, {k:.1} answers per wait", entry.name));
+    match entry.package {
+        "zen-single" | "zen-threaded" => ensure!((calls - 2.0).abs() <= 0.05, "{calls:.2} calls per answer: {each:?}"),
+        "zen-poll" => ensure!(calls <= 2.0 + 5.0 / k + 0.05, "{calls:.2} calls per answer with k = {k:.1}: {each:?}"),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The calls of a whole run, by name, in which each client asks so many questions.
+fn traced(entry: &'static Entry, questions: u32) -> Result<BTreeMap<String, i32>> {
+    let strace = strace()?;
+    let table = std::env::temp_dir().join(format!("zen-strace-{}-{}-{questions}", process::id(), entry.name));
+    let (strace, output) = (strace.to_string_lossy(), table.to_string_lossy());
+    let mut server = Server::start_under(&[&strace, "-f", "-c", "-U", "name,calls", "-o", &output], entry, &[])?;
+    let asked = keep_busy(server.address(), entry.at_once, questions);
+    let stopped = server.stop(PATIENCE);
+    let text = fs::read_to_string(&table).unwrap_or_default();
+    let _ = fs::remove_file(&table);
+    asked?;
+    stopped?;
+    let calls: BTreeMap<_, _> = text.lines().filter_map(row).collect();
+    ensure!(!calls.is_empty(), "strace counted nothing:\n{text}");
+    Ok(calls)
+}
+
+/// 64 clients, each with its next question as soon as it has its answer; as many at once as are served at once.
+fn keep_busy(address: SocketAddr, at_once: Option<usize>, questions: u32) -> Result<()> {
+    let begun = AtomicUsize::new(0);
+    let converse = || -> Result<()> {
+        while begun.fetch_add(1, Ordering::Relaxed) < CLIENTS as usize {
+            let mut client = Client::connect(address)?;
+            for (question, answer) in APHORISMS.iter().cycle().take(questions as usize) {
+                client.ask(question, answer)?;
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..at_once.unwrap_or(CLIENTS as usize)).map(|_| scope.spawn(converse)).collect();
+        clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
+    })
+    .context("a busy client")
+}
+
+/// A row of `strace -c -U name,calls`; the headings and the sum are none.
+fn row(line: &str) -> Option<(String, i32)> {
+    let mut fields = line.split_whitespace();
+    let (name, calls) = (fields.next()?, fields.next()?);
+    (name != "total").then_some((name.to_owned(), calls.parse().ok()?))
+}
+
+const CLIENTS: u32 = 64;
+const SHORT: u32 = 10;
+const LONG: u32 = 110;

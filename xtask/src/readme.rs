@@ -1,0 +1,215 @@
+//! Runs the console blocks of every README and compares what they say with what is written there.
+//!
+//! A line `$ command` is run by a shell at the top of the checkout; the lines below it are its output, stdout and
+//! stderr together. `[..]` stands for anything within a line, a line `...` for any lines, `# exit: 1` for a status
+//! other than 0. A command that ends in ` &` is a server: its stdout is compared as soon as it is there, and the
+//! server ends with the block. As all of them use the default port, nothing runs beside a block.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::harness::capture::Capture;
+use crate::harness::group::{Group, run_within};
+use crate::harness::{PATIENCE, wait_for};
+use crate::trial::Trial;
+use crate::{matrix, workspace};
+
+/// One test for each console block, named after its file and line.
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    let root = workspace::root()?;
+    let mut files = vec![root.join("README.md")];
+    files.extend(workspace::metadata()?.packages.iter().map(|package| package.folder().join("README.md")));
+    let mut trials = Vec::new();
+    for file in files {
+        // Whether a README is there at all is a question of tidiness.
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
+        for block in blocks(&text) {
+            let block = block.with_context(|| name.clone())?;
+            trials.push(Trial::new(format!("readme::{name}:{}", block.line), move || block.run()).alone());
+        }
+    }
+    if !trials.is_empty() {
+        matrix::build()?;
+    }
+    Ok(trials)
+}
+
+/// A console block.
+#[derive(Debug, Default)]
+struct Block {
+    /// Where it begins.
+    line: usize,
+    steps: Vec<Step>,
+}
+
+/// A command and what it must lead to.
+#[derive(Debug, Default)]
+struct Step {
+    command: String,
+    output: Vec<String>,
+    status: i32,
+}
+
+/// All console blocks of a Markdown text.
+fn blocks(text: &str) -> Vec<Result<Block>> {
+    let mut blocks = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((n, line)) = lines.next() {
+        if line.trim_start() == "```console" {
+            let indent = line.len() - line.trim_start().len();
+            let inner = lines.by_ref().map(|(_, line)| line.get(indent..).unwrap_or(line.trim_start()));
+            blocks.push(Block::parse(n + 1, inner.take_while(|line| !line.starts_with("```"))));
+        }
+    }
+    blocks
+}
+
+impl Block {
+    fn parse<'a>(line: usize, inner: impl Iterator<Item = &'a str>) -> Result<Block> {
+        let mut block = Block { line, steps: Vec::new() };
+        for text in inner {
+            if let Some(command) = text.strip_prefix("$ ") {
+                block.steps.push(Step { command: without_remark(command).to_owned(), ..Step::default() });
+                continue;
+            }
+            let step = block.steps.last_mut().with_context(|| format!("line {line}: output without a command"))?;
+            // A command may go on after a backslash.
+            if let Some(begun) = step.command.strip_suffix('\\') {
+                step.command = format!("{begun}{}", text.trim_start().trim_start_matches("> "));
+            } else if let Some(status) = text.strip_prefix("# exit: ") {
+                step.status = status.trim().parse().with_context(|| format!("line {line}: exit status {status:?}"))?;
+            } else {
+                step.output.push(text.trim_end().to_owned());
+            }
+        }
+        Ok(block)
+    }
+
+    fn run(&self) -> Result<()> {
+        // Somebody else's server may be on its way out.
+        let free = wait_for(PATIENCE, || TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).ok());
+        drop(free.with_context(|| format!("port {DEFAULT_PORT}, which READMEs use, is taken"))?);
+        let mut servers = Vec::new();
+        for step in &self.steps {
+            // What is running already is not started again.
+            if step.command.starts_with("cargo xtask test-all") {
+                continue;
+            }
+            match step.command.strip_suffix(" &") {
+                Some(server) => servers.push(step.start(server)),
+                None => servers.push(step.run().map(|()| None)),
+            }
+            if let Some(Err(error)) = servers.pop_if(|server| server.is_err()) {
+                return Err(error.context(format!("$ {}", step.command)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    /// Runs it to its end.
+    fn run(&self) -> Result<()> {
+        let output = run_within(LIMIT, shell(&format!("{{ {}\n}} 2>&1", self.command))?.stdin(Stdio::null()))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(self.is_met_by(&said), "expected\n{}\n---- but it says\n{said}", self.output.join("\n"));
+        ensure!(output.status.code() == Some(self.status), "it ended with {}, not {}", output.status, self.status);
+        Ok(())
+    }
+
+    /// Starts a server and waits for what it is expected to say.
+    fn start(&self, command: &str) -> Result<Option<Group>> {
+        let mut group =
+            Group::start(shell(command)?.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+        let stdout = Capture::of(group.child().stdout.take().context("it is piped")?)?;
+        let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
+        let is_ready = |said: &[u8]| self.is_met_by(&String::from_utf8_lossy(said)).then_some(());
+        match stdout.wait_for(LIMIT, is_ready) {
+            Some(()) if !self.output.is_empty() => Ok(Some(group)),
+            Some(()) => bail!("a server says `listening on …`: write it there"),
+            None => bail!("expected\n{}\n---- but it says\n{}{}", self.output.join("\n"), stdout.text(), stderr.text()),
+        }
+    }
+
+    fn is_met_by(&self, said: &str) -> bool {
+        let expected: Vec<&str> = self.output.iter().map(String::as_str).collect();
+        let said: Vec<&str> = said.lines().map(str::trim_end).collect();
+        lines_match(&expected, &said)
+    }
+}
+
+/// `cargo run -p zen-poll     # a remark` without the remark.
+fn without_remark(command: &str) -> &str {
+    command.split(" # ").next().unwrap_or(command).trim_end()
+}
+
+fn shell(command: &str) -> Result<Command> {
+    let mut shell = Command::new("sh");
+    // Cargo's own talk is not part of what a command says.
+    shell.args(["-c", command]).env("CARGO_TERM_QUIET", "true").env("NO_COLOR", "1").env_remove("RUST_LOG");
+    shell.current_dir(workspace::root()?);
+    Ok(shell)
+}
+
+fn lines_match(expected: &[&str], said: &[&str]) -> bool {
+    match expected.split_first() {
+        None => said.is_empty(),
+        Some((&"...", rest)) => (0..=said.len()).any(|n| lines_match(rest, &said[n..])),
+        Some((first, rest)) => {
+            said.split_first().is_some_and(|(line, below)| line_matches(first, line) && lines_match(rest, below))
+        }
+    }
+}
+
+fn line_matches(expected: &str, line: &str) -> bool {
+    let mut pieces = expected.split("[..]");
+    let Some(mut rest) = pieces.next().and_then(|start| line.strip_prefix(start)) else { return false };
+    let mut last = None;
+    for piece in pieces {
+        // Only the last piece must stand at the end; those before it are taken where they first come.
+        if let Some(middle) = last.replace(piece) {
+            let Some(at) = rest.find(middle) else { return false };
+            rest = &rest[at + middle.len()..];
+        }
+    }
+    last.map_or(rest.is_empty(), |end| rest.ends_with(end))
+}
+
+/// The port of every server and of the client, if none is given.
+const DEFAULT_PORT: u16 = 1060;
+
+/// Everything is built by now, but `cargo run` for one package may build it once more with fewer features.
+const LIMIT: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_found_and_understood() {
+        let text = "a\n```console\n$ one &  \nlistening on [..]\n$ two \\\n  three   # remark\nout\n# exit: 1\n```\n```sh\n$ four\n```\n";
+        let blocks = blocks(text);
+        let [Ok(block)] = &blocks[..] else { panic!("{blocks:?}") };
+        assert_eq!((block.line, block.steps.len()), (2, 2));
+        assert_eq!(block.steps[0].command, "one &");
+        assert_eq!((block.steps[1].output.as_slice(), block.steps[1].status), (&["out".to_owned()][..], 1));
+    }
+
+    #[test]
+    fn output_is_compared_with_wildcards() {
+        assert!(line_matches("listening on 127.0.0.1:[..]", "listening on 127.0.0.1:1060"));
+        assert!(line_matches("[..] b [..] d", "a b c d"));
+        assert!(!line_matches("[..] b [..] d", "a b c"));
+        assert!(!line_matches("abc", "abcd"));
+        assert!(!line_matches("ab[..]bc", "abc"));
+        assert!(lines_match(&["a", "...", "z"], &["a", "b", "c", "z"]));
+        assert!(lines_match(&["...", "z"], &["z"]));
+        assert!(!lines_match(&["a"], &["a", "b"]));
+        assert!(!lines_match(&["a", "b"], &["a"]));
+    }
+}

@@ -1,0 +1,82 @@
+//! The only list of servers: how each is started, and what its architecture promises.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::workspace;
+
+/// One row of the table of architectures.
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    pub(crate) package: &'static str,
+    /// The binary, as it lies under `target/debug`.
+    pub(crate) binary: &'static str,
+    pub(crate) arguments: &'static [&'static str],
+    /// How many clients are served at once; the next waits in the backlog without a word. `None`: `--max-connections`
+    /// many, and the next is turned away.
+    pub(crate) at_once: Option<usize>,
+    /// How many answers are thought about at once under `--delay`, that is, who blocks whom. `None`: one for each client.
+    pub(crate) thinkers: Option<usize>,
+    /// Its processes: one, or a parent and its workers.
+    pub(crate) processes: usize,
+    /// Into how many parts (workers, processes, loops) clients are spread evenly, where the architecture says so.
+    pub(crate) parts: Option<usize>,
+    /// An exhibit passes `check`; it promises nothing of what surrounds a server (options, limits, draining).
+    pub(crate) is_exhibit: bool,
+}
+
+pub(crate) const SERVERS: &[Entry] = &[
+    Entry { at_once: Some(1), ..server("single", "zen-single", &[]) },
+    Entry { at_once: Some(4), thinkers: Some(4), parts: Some(4), ..server("workers", "zen-threaded", &[]) },
+    Entry { thinkers: None, ..server("per-connection", "zen-threaded", &["--mode", "per-connection"]) },
+    Entry {
+        at_once: Some(4),
+        thinkers: Some(4),
+        processes: 5,
+        parts: Some(4),
+        ..server("processes", "zen-threaded", &["--processes", "4", "--workers", "1"])
+    },
+    server("poll", "zen-poll", &[]),
+    server("poll-chat", "zen-poll", &["--style", "chat"]),
+    Entry { thinkers: Some(2), parts: Some(2), ..server("poll-loops", "zen-poll", &["--loops", "2"]) },
+    Entry { thinkers: Some(2), processes: 3, ..server("poll-processes", "zen-poll", &["--processes", "2"]) },
+    server("smol", "zen-async", &[]),
+    Entry { thinkers: Some(2), ..server("smol-threads", "zen-async", &["--threads", "2"]) },
+    server("async-std", "zen-async", &["--runtime", "async-std"]),
+    Entry { binary: "examples/raw", is_exhibit: true, ..server("raw", "zen-poll", &[]) },
+];
+
+/// What most of them are: one process, any number of clients, one thread that thinks.
+const fn server(name: &'static str, package: &'static str, arguments: &'static [&'static str]) -> Entry {
+    Entry {
+        name,
+        package,
+        binary: package,
+        arguments,
+        at_once: None,
+        thinkers: Some(1),
+        processes: 1,
+        parts: None,
+        is_exhibit: false,
+    }
+}
+
+impl Entry {
+    /// Its command line with no port yet.
+    pub(crate) fn command(&self) -> Result<Command> {
+        let mut command = Command::new(workspace::binary(self.binary)?);
+        command.args(self.arguments);
+        Ok(command)
+    }
+
+    /// Whether clients beyond those it serves wait in the backlog.
+    pub(crate) fn makes_wait(&self) -> bool {
+        self.at_once.is_some()
+    }
+
+    /// The first row of its package: for what concerns a binary and not an architecture.
+    pub(crate) fn is_first_of_package(&self) -> bool {
+        SERVERS.iter().find(|other| other.package == self.package).is_some_and(|first| first.name == self.name)
+    }
+}

@@ -1,0 +1,170 @@
+//! `cargo xtask test-all`: format, clippy, unit tests, the invariants, the READMEs, and the matrix server × case.
+//!
+//! A stage that fails does not hide those after it; the last line counts all their tests together.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::trial::{Tally, Trial};
+use crate::{matrix, readme, tidy, trial, workspace};
+
+/// Tests everything, or what has one of the filters in its name
+#[derive(clap::Args)]
+pub(crate) struct Flags {
+    /// Only tests that have one of these in their name; a stage is a name too
+    filter: Vec<String>,
+    /// List the tests instead of running them
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
+    let mut all = Tally::default();
+    for stage in STAGES.iter().filter(|stage| flags.concerns(stage)) {
+        let start = Instant::now();
+        let tally = match &stage.work {
+            Work::Command(_) | Work::UnitTests if flags.list => {
+                println!("{}", stage.name);
+                continue;
+            }
+            Work::Command(arguments) => {
+                announce(stage);
+                Ok(Tally::one(succeeds(workspace::cargo().args(*arguments))))
+            }
+            Work::UnitTests => {
+                announce(stage);
+                unit_tests()
+            }
+            Work::Trials(trials) => trials().map(|mut trials| {
+                trials.retain(|trial| flags.selects(&trial.name));
+                if flags.list {
+                    trials.iter().for_each(|trial| println!("{}", trial.name));
+                    return Tally::default();
+                }
+                if !trials.is_empty() {
+                    announce(stage);
+                }
+                trial::run(trials)
+            }),
+        };
+        let tally = tally.unwrap_or_else(|error| {
+            println!("{}: {error:#}", stage.name);
+            Tally::one(false)
+        });
+        if tally.passed + tally.failed > 0 {
+            let time = start.elapsed().as_secs_f32();
+            println!("---- {}: {} passed, {} failed, {time:.1} s\n", stage.name, tally.passed, tally.failed);
+        }
+        all += tally;
+    }
+    if !flags.list {
+        println!("{} passed, {} failed", all.passed, all.failed);
+    }
+    Ok(if all.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Stage {
+    name: &'static str,
+    work: Work,
+}
+
+enum Work {
+    /// One cargo command that counts as one test.
+    Command(&'static [&'static str]),
+    UnitTests,
+    Trials(fn() -> Result<Vec<Trial>>),
+}
+
+const STAGES: &[Stage] = &[
+    Stage { name: "fmt", work: Work::Command(&["fmt", "--all", "--check"]) },
+    Stage {
+        name: "clippy",
+        work: Work::Command(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    },
+    Stage { name: "unit", work: Work::UnitTests },
+    Stage { name: "tidy", work: Work::Trials(tidy::trials) },
+    Stage { name: "readme", work: Work::Trials(readme::trials) },
+    Stage { name: MATRIX, work: Work::Trials(matrix::trials) },
+];
+
+/// The one stage whose tests do not begin with its name: `SERVER::GROUP::CASE` says enough.
+const MATRIX: &str = "matrix";
+
+impl Flags {
+    /// Whether any test of the stage can be meant: a filter that begins with a stage's name means that stage, any other
+    /// the matrix.
+    fn concerns(&self, stage: &Stage) -> bool {
+        let means = |filter: &str, stage: &Stage| filter.starts_with(stage.name);
+        self.filter.is_empty()
+            || self.filter.iter().any(|filter| match STAGES.iter().find(|stage| means(filter, stage)) {
+                Some(named) => named.name == stage.name,
+                None => stage.name == MATRIX,
+            })
+    }
+
+    fn selects(&self, name: &str) -> bool {
+        let is_meant = |filter: &String| filter == MATRIX || name.contains(filter.as_str());
+        self.filter.is_empty() || self.filter.iter().any(is_meant)
+    }
+}
+
+fn announce(stage: &Stage) {
+    println!("---- {}", stage.name);
+}
+
+/// Runs the command where its output can be seen.
+fn succeeds(command: &mut Command) -> bool {
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Unit, property and doc tests, counted from what libtest says of each binary.
+fn unit_tests() -> Result<Tally> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot run cargo test")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("it is piped")?).lines() {
+        let line = line?;
+        tally += counted(&line).unwrap_or_default();
+        println!("{line}");
+    }
+    let status = child.wait()?;
+    // What does not build, or aborts, has no line that counts it.
+    ensure!(status.success() || tally.failed > 0, "cargo test ended with {status}");
+    Ok(tally)
+}
+
+/// The numbers in `test result: ok. 3 passed; 1 failed; …`.
+fn counted(line: &str) -> Option<Tally> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |what: &str| counts.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok());
+    Some(Tally { passed: number("passed")?, failed: number("failed")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtest_lines_are_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 1 filtered out; finished in 0.00s";
+        let tally = counted(line).expect("it is such a line");
+        assert_eq!((tally.passed, tally.failed), (12, 3));
+        assert!(counted("running 4 tests").is_none());
+    }
+
+    #[test]
+    fn a_filter_means_its_stage_or_the_matrix() {
+        let concerned = |filter: &[&str]| -> Vec<&str> {
+            let flags = Flags { filter: filter.iter().map(ToString::to_string).collect(), list: false };
+            STAGES.iter().filter(|stage| flags.concerns(stage)).map(|stage| stage.name).collect()
+        };
+        assert_eq!(concerned(&[]).len(), STAGES.len());
+        assert_eq!(concerned(&["tidy"]), ["tidy"]);
+        assert_eq!(concerned(&["poll::"]), ["matrix"]);
+        assert_eq!(concerned(&["readme::README", "single::"]), ["readme", "matrix"]);
+    }
+}

@@ -1,0 +1,135 @@
+//! What must hold in the sources.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use super::none;
+use super::source::{self, Source};
+use crate::servers::SERVERS;
+use crate::workspace;
+
+/// The one file that may hold the one `unsafe` block.
+const REGISTRATION: &str = "zen-poll/src/registration.rs";
+
+pub(super) fn unsafe_stands_in_one_block() -> Result<()> {
+    let mut elsewhere = Vec::new();
+    for source in source::all()? {
+        let found = Source::words(&source.code).filter(|&word| word == "unsafe").count();
+        if source.name() == REGISTRATION {
+            let blocks = source.code.split_whitespace().collect::<Vec<_>>().join(" ").matches("unsafe {").count();
+            ensure!(found == 1 && blocks == 1, "{REGISTRATION} says unsafe {found} times, {blocks} of them a block");
+        } else if found > 0 {
+            elsewhere.push(format!("{}: {found} times", source.name()));
+        }
+    }
+    none(elsewhere, "unsafe")
+}
+
+pub(super) fn crate_roots_forbid_unsafe_code() -> Result<()> {
+    let mut lacking = Vec::new();
+    for package in &workspace::metadata()?.packages {
+        for target in &package.targets {
+            let is_test = target.kind.iter().any(|kind| kind == "test");
+            let is_poll = package.name == "zen-poll" && target.kind.iter().any(|kind| kind == "bin");
+            let text = fs::read_to_string(&target.src_path)?;
+            // An exhibit may reuse the file in which the block stands.
+            let reuses = text.contains("registration.rs\"]");
+            if !is_test && !is_poll && !reuses && !text.contains("#![forbid(unsafe_code)]") {
+                lacking.push(format!("{} ({})", target.name, target.src_path.display()));
+            }
+        }
+    }
+    none(lacking, "crate roots that do not forbid unsafe code")
+}
+
+/// All of zen-proto but the chassis is handed its bytes and its time.
+pub(super) fn protocol_does_no_io() -> Result<()> {
+    const MODULES: [&str; 7] = ["env", "fs", "io", "net", "os", "process", "thread"];
+    const WORDS: [&str; 8] = ["log", "sleep", "SystemTime", "dbg", "eprint", "eprintln", "print", "println"];
+    let mut found = Vec::new();
+    for source in source::all()? {
+        let name = source.name();
+        if !name.starts_with("zen-proto/src/") || name.starts_with("zen-proto/src/server") {
+            continue;
+        }
+        let code = source.code_without_tests();
+        let flat: String = code.split_whitespace().collect();
+        let uses: String = code.split(';').filter(|item| item.contains("use std::")).collect();
+        let imported = Source::words(&uses).filter(|word| MODULES.contains(word));
+        let pathed = MODULES.iter().copied().filter(|module| flat.contains(&format!("std::{module}")));
+        let named = Source::words(code).filter(|word| WORDS.contains(word));
+        let now = flat.contains("::now()").then_some("now()");
+        found.extend(imported.chain(pathed).chain(named).chain(now).map(|what| format!("{name}: {what}")));
+    }
+    none(found, "the protocol half does no I/O, reads no clock, never sleeps and logs nothing")
+}
+
+pub(super) fn modules_begin_with_their_doc() -> Result<()> {
+    let lacking = source::all()?.into_iter().filter(|source| !source.text.starts_with("//! "));
+    none(lacking.map(|source| source.name()).collect(), "no module doc first")
+}
+
+/// One vocabulary in the servers, so that two of them differ by their architecture only.
+pub(super) fn names_are_the_houses() -> Result<()> {
+    const NOUNS: [&str; 5] = ["session", "conn", "sock", "request", "response"];
+    const VERBS: [&str; 4] = ["get_", "do_", "process_", "handle_"];
+    let mut found = Vec::new();
+    for package in &workspace::metadata()?.packages {
+        if !SERVERS.iter().any(|server| server.package == package.name) {
+            continue;
+        }
+        for source in source::of(package)? {
+            let words: Vec<&str> = Source::words(&source.code).collect();
+            let has_noun = |word: &str| parts(word).iter().any(|part| NOUNS.contains(&part.trim_end_matches('s')));
+            let nouns = words.iter().copied().filter(|word| has_noun(word));
+            let is_function = |pair: &&[&str]| pair[0] == "fn" && VERBS.iter().any(|verb| pair[1].starts_with(verb));
+            let functions = words.windows(2).filter(is_function).map(|pair| pair[1]);
+            found.extend(nouns.chain(functions).map(|word| format!("{}: {word}", source.name())));
+        }
+    }
+    none(found, "not our words")
+}
+
+/// `Conversation_of2` is conversation, of2: the words in an identifier, in small letters.
+fn parts(word: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    for c in word.chars() {
+        if c == '_' || c.is_uppercase() {
+            parts.push(String::new());
+        }
+        if let Some(part) = parts.last_mut().filter(|_| c != '_') {
+            part.extend(c.to_lowercase());
+        }
+    }
+    parts
+}
+
+pub(super) fn nothing_is_unwrapped() -> Result<()> {
+    let found = source::all()?.into_iter().filter(|source| source.code_without_tests().contains(".unwrap()"));
+    none(found.map(|source| source.name()).collect(), "unwrap outside tests")
+}
+
+pub(super) fn no_test_is_ignored() -> Result<()> {
+    let found = source::all()?.into_iter().filter(|source| source.code.contains("#[ignore"));
+    none(found.map(|source| source.name()).collect(), "ignored tests")
+}
+
+/// A file that a reader cannot hold in the head wants a split along an idea.
+pub(super) fn files_are_short() -> Result<()> {
+    const LIMIT: usize = 400;
+    let lines = |source: &Source| source.code.lines().filter(|line| !line.trim().is_empty()).count();
+    let long = source::all()?.into_iter().filter(|source| lines(source) > LIMIT);
+    none(long.map(|source| format!("{}: {}", source.name(), lines(&source))).collect(), "more than 400 lines of code")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_has_parts() {
+        assert_eq!(parts("per_connection"), ["per", "connection"]);
+        assert_eq!(parts("TcpConn"), ["", "tcp", "conn"]);
+    }
+}

@@ -1,0 +1,78 @@
+//! Where things are: the checkout, its packages, what cargo built of them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// What `cargo metadata` says of the workspace, as far as anything here asks.
+#[derive(Deserialize)]
+pub(crate) struct Metadata {
+    pub(crate) packages: Vec<Package>,
+    pub(crate) workspace_root: PathBuf,
+    target_directory: PathBuf,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) manifest_path: PathBuf,
+    pub(crate) dependencies: Vec<Dependency>,
+    pub(crate) targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Dependency {
+    pub(crate) name: String,
+    /// `None` for an ordinary one, else `dev` or `build`.
+    pub(crate) kind: Option<String>,
+    pub(crate) features: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) kind: Vec<String>,
+    pub(crate) src_path: PathBuf,
+}
+
+impl Package {
+    /// The folder of the package.
+    pub(crate) fn folder(&self) -> &Path {
+        self.manifest_path.parent().expect("a manifest stands in a folder")
+    }
+}
+
+/// The workspace, asked for once. CARGO_TARGET_DIR is honoured because cargo honours it.
+pub(crate) fn metadata() -> Result<&'static Metadata> {
+    static METADATA: OnceLock<Metadata> = OnceLock::new();
+    if let Some(metadata) = METADATA.get() {
+        return Ok(metadata);
+    }
+    let output =
+        cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata = serde_json::from_slice(&output.stdout).context("cargo metadata says something unexpected")?;
+    Ok(METADATA.get_or_init(|| metadata))
+}
+
+/// The top folder of the checkout.
+pub(crate) fn root() -> Result<&'static Path> {
+    Ok(&metadata()?.workspace_root)
+}
+
+/// The built binary of this name, or `examples/NAME`.
+pub(crate) fn binary(name: &str) -> Result<PathBuf> {
+    Ok(metadata()?.target_directory.join("debug").join(name))
+}
+
+/// A cargo that works on this checkout, wherever it was started.
+pub(crate) fn cargo() -> Command {
+    // Set by `cargo run`; the other one serves a binary that is started by hand.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(Path::new(&here).parent().expect("xtask stands in the checkout"));
+    command
+}
