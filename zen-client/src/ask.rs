@@ -26,7 +26,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     server: Server,
     /// How many questions to ask, in shuffled rounds of the three
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     questions: u64,
     /// Shuffle the same way each time
     #[arg(long, value_name = "N")]

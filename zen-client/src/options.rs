@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -22,7 +21,7 @@ pub(crate) struct CommandLine {
     pub(crate) ask: ask::Options,
 }
 
-/// One file for each. (A host that has one of these names is reached after `--`.)
+/// One file for each.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Judge whether a server keeps the protocol
@@ -33,7 +32,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Server {
     /// Name or address of the server; of a name, every address is tried
-    #[arg(value_name = "HOST", default_value = Server::DEFAULT_HOST, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(value_name = "HOST", default_value = Server::DEFAULT_HOST, value_parser = host)]
     pub(crate) host: String,
     /// Port of the server
     #[arg(short, long, default_value_t = 1060, value_parser = clap::value_parser!(u16).range(1..))]
@@ -42,6 +41,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) const DEFAULT_HOST: &str = "127.0.0.1";
+}
+
+/// A name or an address, and not a command that came too late, as in `zen-client -p 1060 check`.
+fn host(text: &str) -> Result<String, String> {
+    if CommandLine::command().find_subcommand(text).is_some() {
+        return Err("this is a command, and a command comes first".to_owned());
+    }
+    if text.is_empty() { Err("a name or an address is missing".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// `10s`, `500ms` or `0`; what is wrong with any other text.

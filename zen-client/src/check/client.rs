@@ -217,7 +217,7 @@ impl Client {
             }
         }
         // Of a long exchange show the answers before and after the first wrong byte.
-        let start = if same > ENOUGH_TO_SEE { same - 16 } else { 0 };
+        let start = if same > ENOUGH_TO_SEE / 2 { same - ENOUGH_TO_SEE / 4 } else { 0 };
         let place = if start == 0 { String::new() } else { format!(" from byte {start} on") };
         let expected = if answers.is_empty() { "end of file".to_owned() } else { quoted(&answers[start..]) + &place };
         let bytes = if received.is_empty() { None } else { Some(quoted(&received[start..])) };

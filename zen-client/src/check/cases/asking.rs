@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{BEAUTIFUL, COMPLEX, EXPLICIT, IMPLICIT, SIMPLE, THREE_ANSWERS, THREE_QUESTIONS, UGLY, UNKNOWN, many};
 use crate::check::client::{Outcome, Target};
+use crate::text::quoted;
 
 /// Between two sends, so that the server usually reads them apart. Nothing can force it to; its answer must be the same.
 const APART: Duration = Duration::from_millis(1);
@@ -27,9 +28,7 @@ pub(super) fn near_misses(server: &Target) -> Outcome {
     let questions: [&[u8]; 5] =
         [b"?", b"simple is better than?", b"Simple is better than ?", b"Simple  is better than?", b"is better than?"];
     for question in questions {
-        client
-            .exchange(question, UNKNOWN)
-            .map_err(|mismatch| mismatch.when(&format!("to {}", question.escape_ascii())))?;
+        client.exchange(question, UNKNOWN).map_err(|mismatch| mismatch.when(&format!("to {}", quoted(question))))?;
     }
     client.exchange(SIMPLE, COMPLEX)
 }
@@ -93,7 +92,8 @@ pub(super) fn whole_then_part(server: &Target) -> Outcome {
 
 pub(super) fn white_space_before(server: &Target) -> Outcome {
     let mut client = server.connect()?;
-    client.exchange(b" \t\r\nBeautiful is better than?\r\n\r\nExplicit is better than?", b"ugly.implicit.")?;
+    client.exchange(b" \t\r\nBeautiful is better than?", UGLY)?;
+    client.exchange(b"\r\n\r\nExplicit is better than?\n", IMPLICIT)?;
     client.send(b"\n")?;
     thread::sleep(APART);
     client.exchange(SIMPLE, COMPLEX)
@@ -110,9 +110,7 @@ pub(super) fn other_blanks_count(server: &Target) -> Outcome {
     let mut client = server.connect()?;
     for blank in [b"\x0b", b"\x0c", b"\x00", b"\x1c", b"\x85", b"\xa0"] {
         let question = [blank, SIMPLE].concat();
-        client
-            .exchange(&question, UNKNOWN)
-            .map_err(|mismatch| mismatch.when(&format!("to {}", question.escape_ascii())))?;
+        client.exchange(&question, UNKNOWN).map_err(|mismatch| mismatch.when(&format!("to {}", quoted(&question))))?;
     }
     client.exchange(SIMPLE, COMPLEX)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::RwLock;
 use std::thread;
 
-use super::{BEAUTIFUL, EXPLICIT, IMPLICIT, SIMPLE, THREE_ANSWERS, THREE_QUESTIONS, UGLY};
+use super::{BEAUTIFUL, EXPLICIT, IMPLICIT, SIMPLE, UGLY};
 use crate::check::client::{Mismatch, Outcome, Target};
 
 pub(super) fn after_a_reset(server: &Target) -> Outcome {
@@ -36,7 +36,9 @@ pub(super) fn clients_at_once(server: &Target) -> Outcome {
     let converse = || {
         drop(gate.read());
         // Nobody waits for the others *after* connecting: a full backlog may hold some of them up.
-        server.connect()?.exchange(THREE_QUESTIONS, THREE_ANSWERS)
+        let mut client = server.connect()?;
+        client.exchange(BEAUTIFUL, UGLY)?;
+        client.exchange(EXPLICIT, IMPLICIT)
     };
     thread::scope(|scope| {
         let closed = gate.write();

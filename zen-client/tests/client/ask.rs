@@ -1,0 +1,301 @@
+//! `zen-client` without a command: the conversation, and all that may come of it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::running::{client, client_of, serve, serve_on, text};
+use crate::sage::{Fault, converse};
+
+/// A server that keeps the protocol.
+fn honest() -> SocketAddr {
+    serve(4, |mut stream| {
+        let _ = converse(&mut stream, Fault::None);
+        Ok(())
+    })
+}
+
+/// A server that sends `answers` one by one, each for whatever it reads, and then does nothing until the client leaves.
+fn scripted(answers: &'static [&'static [u8]]) -> SocketAddr {
+    serve(1, move |mut stream| {
+        for answer in answers {
+            if stream.read(&mut [0; 256]).is_ok() {
+                let _ = stream.write_all(answer);
+            }
+        }
+        wait_for_end(&mut stream);
+        Ok(())
+    })
+}
+
+fn wait_for_end(stream: &mut TcpStream) {
+    let _ = std::io::copy(stream, &mut std::io::sink());
+}
+
+fn sorted_lines(output: &Output) -> Vec<&str> {
+    let mut lines: Vec<_> = text(&output.stdout).lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// Asserts status 1 and exactly one line on stderr, which `start`s and `end`s so.
+fn fails(output: &Output, start: &str, end: &str) {
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr.starts_with(start) && stderr.ends_with(&format!("{end}\n")), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+const ALL_THREE: [&str; 3] =
+    ["Beautiful is better than? ugly.", "Explicit is better than? implicit.", "Simple is better than? complex."];
+
+#[test]
+fn three_questions_get_three_lines() {
+    let output = client_of(honest(), "");
+    assert_eq!(sorted_lines(&output), ALL_THREE);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_seed_repeats_the_order_and_n_counts_questions() {
+    let server = honest();
+    let first = client_of(server, "--seed 5 -n 8");
+    assert_eq!(text(&first.stdout).lines().count(), 8);
+    assert_eq!(first.stdout, client_of(server, "--seed 5 -n 8").stdout);
+}
+
+#[test]
+fn a_name_is_resolved_and_its_addresses_are_tried() {
+    // localhost may mean ::1 first, where nobody listens.
+    assert_eq!(sorted_lines(&client_of(honest(), "localhost")), ALL_THREE);
+}
+
+#[test]
+fn ipv6_addresses_may_stand_in_brackets() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        return eprintln!("not tested: this machine has no IPv6 loopback");
+    };
+    let server = serve_on(listener, 1, |mut stream| {
+        let _ = converse(&mut stream, Fault::None);
+        Ok(())
+    });
+    for host in ["::1", "[::1]"] {
+        assert_eq!(sorted_lines(&client_of(server, host)), ALL_THREE);
+    }
+}
+
+#[test]
+fn an_answer_may_come_in_pieces_and_with_the_next_one() {
+    let server = serve(1, |mut stream| {
+        stream.set_nodelay(true).unwrap();
+        for piece in [&b"ug"[..], b"ly", b".imp", b"licit.", b"comple", b"x."] {
+            stream.write_all(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        wait_for_end(&mut stream);
+        Ok(())
+    });
+    let output = client_of(server, "");
+    let answers: Vec<_> = text(&output.stdout).lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(answers, ["ugly.", "implicit.", "complex."]);
+}
+
+#[test]
+fn control_bytes_of_an_answer_do_not_reach_the_terminal() {
+    let output = client_of(scripted(&[b"\x1b[31m\nugly."]), "-n 1");
+    assert!(text(&output.stdout).ends_with("? \\u{1b}[31m\\nugly.\n"), "{output:?}");
+}
+
+#[test]
+fn cause_error_sends_half_a_question_and_leaves() {
+    let (sender, receiver) = mpsc::channel();
+    let server = serve(1, move |mut stream| {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        sender.send(bytes).unwrap();
+        Ok(())
+    });
+    for flag in ["-e", "--cause-error"] {
+        let output = client_of(server, flag);
+        assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+        let sent = receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(sent.ends_with(b" is better than"), "{}", sent.escape_ascii());
+    }
+}
+
+#[test]
+fn a_refusal_says_how_to_start_a_server() {
+    let deserted = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let advice = format!("is a server running there? start one with `cargo run -p zen-poll -- -p {}`", deserted.port());
+    for arguments in ["", "-e"] {
+        fails(&client_of(deserted, arguments), &format!("error: connection refused by {deserted}: "), &advice);
+    }
+}
+
+#[test]
+fn an_early_end_counts_what_is_missing() {
+    let server = serve(1, |mut stream| {
+        let _ = stream.read(&mut [0; 256]);
+        let _ = stream.write_all(b"ugly.impl");
+        Ok(())
+    });
+    let output = client_of(server, "");
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+    // The second question may meet a closed socket, which resets.
+    fails(&output, &format!("error: {server} "), "2 of 3 answers are missing");
+    assert!(text(&output.stderr).contains(" in the middle of an answer, \"impl\": "), "{output:?}");
+}
+
+#[test]
+fn a_silent_server_runs_into_the_time_out() {
+    let server = scripted(&[b"ugly."]);
+    let output = client_of(server, "--timeout 300ms");
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+    fails(&output, &format!("error: {server} sent no answer within 300ms: "), "; 2 of 3 answers are missing");
+}
+
+#[test]
+fn dripping_bytes_buy_no_time() {
+    let server = serve(1, |mut stream| {
+        while stream.write_all(b"u").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    });
+    fails(
+        &client_of(server, "--timeout 300ms"),
+        &format!("error: {server} sent no answer within 300ms"),
+        "are missing",
+    );
+}
+
+#[test]
+fn one_note_tells_who_waits_why() {
+    let notes = |answers| {
+        let output = client_of(scripted(answers), "--timeout 2500ms");
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.lines().count(), 2, "{stderr}");
+        stderr.lines().next().unwrap().to_owned()
+    };
+    assert!(notes(&[]).starts_with("note: the server has not taken this client yet: "));
+    assert!(notes(&[b"ugly."]).starts_with("note: no answer for 1s, though the server has answered before: "));
+}
+
+#[test]
+fn an_error_for_an_answer_is_an_error() {
+    let server = scripted(&[b"Error: unknown aphorism."]);
+    let start = format!("error: {server} answered \"Error: unknown aphorism.\" to \"");
+    let output = client_of(server, "--retries 3");
+    fails(&output, &start, "is it a zen server? `zen-client check` tells");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn bytes_without_a_full_stop_are_not_the_protocol() {
+    let server = serve(1, |mut stream| {
+        while stream.write_all(b"HTTP/1\r\n").is_ok() {}
+        Ok(())
+    });
+    let start = format!(r#"error: {server} does not speak the protocol, it sent "HTTP/1\r\n"#);
+    fails(&client_of(server, ""), &start, "is the port right?");
+}
+
+#[test]
+fn failures_are_retried_as_often_as_asked() {
+    // The first client is not served, the second told that there are too many, the third gets one answer, the fourth all.
+    let turn = AtomicUsize::new(0);
+    let server = serve(1, move |mut stream| {
+        match turn.fetch_add(1, Ordering::Relaxed) % 4 {
+            0 => {}
+            1 => {
+                let _ = stream.write_all(b"Error: too many clients.");
+                wait_for_end(&mut stream);
+            }
+            2 => {
+                let _ = stream.read(&mut [0; 256]);
+                let _ = stream.write_all(b"ugly.");
+            }
+            _ => {
+                let _ = converse(&mut stream, Fault::None);
+            }
+        }
+        Ok(())
+    });
+    let output = client_of(server, "--retries 2");
+    assert_eq!(text(&output.stdout).lines().count(), 3);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let output = client_of(server, "--retries 1");
+    fails(&output, &format!("error: {server} is full (\"Error: too many clients.\"): "), "3 of 3 answers are missing");
+}
+
+#[test]
+fn a_reader_who_leaves_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_zen-client"))
+        .args(["-n", "1000000000", "-p", &honest().port().to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("? "));
+    // Its stdout is closed now: if it did not notice, a billion questions would last beyond any patience.
+    let (sender, receiver) = mpsc::channel();
+    let mut stderr = child.stderr.take().unwrap();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stderr.read_to_end(&mut bytes).unwrap();
+        let _ = sender.send(bytes);
+    });
+    let stderr = receiver.recv_timeout(Duration::from_secs(20));
+    if stderr.is_err() {
+        child.kill().unwrap();
+    }
+    let status = child.wait().unwrap();
+    assert_eq!((status.code(), stderr.as_deref()), (Some(0), Ok(&b""[..])));
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_that_names_the_flag() {
+    for (arguments, named) in [
+        ("--nonsense", "'--nonsense'"),
+        ("-x", "'-x'"),
+        ("-p 0", "--port"),
+        ("-p 65536", "--port"),
+        ("-p nonsense", "--port"),
+        ("-n 0", "-n"),
+        ("-n nonsense", "-n"),
+        ("--seed nonsense", "--seed"),
+        ("--timeout 10", "--timeout"),
+        ("--timeout soon", "--timeout"),
+        ("--retries -1", "-1"),
+        ("--cause-error -n 3", "--cause-error"),
+        ("127.0.0.1 1060", "1060"),
+        ("-p 1060 check", "check"),
+        ("check --timeout 0", "--timeout"),
+        ("check --timeout 5", "--timeout"),
+        ("check --case nonsense", "nonsense"),
+        ("check 127.0.0.1 nonsense", "nonsense"),
+        ("check --quick --case any-bytes", "--quick"),
+        ("check -n 3", "-n"),
+    ] {
+        let output = client(arguments);
+        let stderr = text(&output.stderr);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{arguments}: {stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.ends_with("; try --help\n"), "{arguments}: {stderr}");
+        assert!(stderr.lines().count() == 1 && stderr.contains(named), "{arguments}: {stderr}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for (arguments, start) in [("--help", "Asks a zen server"), ("--version", "zen-client "), ("check --help", "Judge")]
+    {
+        let output = client(arguments);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(text(&output.stdout).starts_with(start), "{output:?}");
+    }
+}

@@ -1,0 +1,79 @@
+//! What the tests of both commands need: small servers on threads, and the client with a bound on its life.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// No run of the client in these tests takes anywhere near as long.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// Runs `zen-client` with `arguments`, which end with the port of `server`.
+pub(crate) fn client_of(server: SocketAddr, arguments: &str) -> Output {
+    client(&format!("{arguments} -p {}", server.port()))
+}
+
+/// Runs `zen-client` with `arguments`, split at spaces.
+pub(crate) fn client(arguments: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_zen-client"))
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdout = read_aside(child.stdout.take().unwrap());
+    let stderr = read_aside(child.stderr.take().unwrap());
+    let Ok(stderr) = stderr.recv_timeout(BOUND) else {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        panic!("zen-client {arguments} still runs after {BOUND:?}");
+    };
+    let stdout = stdout.recv_timeout(BOUND).unwrap();
+    Output { status: child.wait().unwrap(), stdout, stderr }
+}
+
+fn read_aside(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// Text that a client wrote.
+pub(crate) fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// A server with `workers` threads on a free port, which calls `converse` for each client. It ends with the test, or
+/// when `converse` says that it must.
+pub(crate) fn serve(
+    workers: usize,
+    converse: impl Fn(TcpStream) -> Result<(), Died> + Send + Sync + 'static,
+) -> SocketAddr {
+    serve_on(TcpListener::bind("127.0.0.1:0").unwrap(), workers, converse)
+}
+
+/// The same on a listener of the caller's.
+pub(crate) fn serve_on(
+    listener: TcpListener,
+    workers: usize,
+    converse: impl Fn(TcpStream) -> Result<(), Died> + Send + Sync + 'static,
+) -> SocketAddr {
+    let address = listener.local_addr().unwrap();
+    let converse = Arc::new(converse);
+    for _ in 0..workers {
+        let (listener, converse) = (listener.try_clone().unwrap(), Arc::clone(&converse));
+        thread::spawn(move || while listener.accept().is_ok_and(|(stream, _)| converse(stream).is_ok()) {});
+    }
+    address
+}
+
+/// The server is gone.
+#[derive(Debug)]
+pub(crate) struct Died;
