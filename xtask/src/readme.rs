@@ -16,7 +16,7 @@ use crate::harness::capture::Capture;
 use crate::harness::group::{Group, run_within};
 use crate::harness::{PATIENCE, wait_for};
 use crate::trial::Trial;
-use crate::{matrix, workspace};
+use crate::workspace;
 
 /// One test for each console block, named after its file and line.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
@@ -34,7 +34,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         }
     }
     if !trials.is_empty() {
-        matrix::build()?;
+        workspace::build()?;
     }
     Ok(trials)
 }

@@ -68,6 +68,19 @@ pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     Ok(metadata()?.target_directory.join("debug").join(name))
 }
 
+/// Builds every binary that a test starts, in one go, and says which packages cannot be built. Not xtask: it runs.
+pub(crate) fn build() -> Result<Vec<&'static str>> {
+    let packages: Vec<&str> = metadata()?.packages.iter().map(|package| package.name.as_str()).collect();
+    let packages: Vec<&str> = packages.into_iter().filter(|&package| package != "xtask").collect();
+    let builds = |packages: &[&str]| {
+        let mut cargo = cargo();
+        cargo.args(["build", "--quiet", "--bins", "--examples"]);
+        packages.iter().for_each(|package| _ = cargo.args(["-p", package]));
+        cargo.status().is_ok_and(|status| status.success())
+    };
+    Ok(if builds(&packages) { Vec::new() } else { packages.into_iter().filter(|&one| !builds(&[one])).collect() })
+}
+
 /// A cargo that works on this checkout, wherever it was started.
 pub(crate) fn cargo() -> Command {
     // Set by `cargo run`; the other one serves a binary that is started by hand.

@@ -28,7 +28,7 @@ pub(crate) fn take_charge() -> Result<()> {
     set_child_subreaper(Some(getpid()))?;
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
-        for signal in signals.forever() {
+        if let Some(signal) = signals.forever().next() {
             kill_groups(|_| true);
             std::process::exit(128 + signal);
         }

@@ -47,12 +47,25 @@ pub(crate) fn usage(group: i32) -> Usage {
     usage
 }
 
+/// Whether each thread of each member waits for something.
+pub(crate) fn is_asleep(group: i32) -> bool {
+    let tasks = |pid: i32| {
+        let folder = format!("/proc/{pid}/task");
+        names_in(Path::new(&folder)).into_iter().map(move |task| stat(&format!("{folder}/{task}")))
+    };
+    members(group).into_iter().flat_map(tasks).all(|stat| stat.starts_with('S'))
+}
+
 fn is_member(pid: i32, group: i32) -> bool {
-    // "PID (NAME) STATE PARENT GROUP …", where NAME may hold anything.
-    let stat = read(&format!("/proc/{pid}/stat"));
-    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
-    let mut fields = rest.split(' ');
+    let stat = stat(&format!("/proc/{pid}"));
+    let mut fields = stat.split(' ');
     fields.next().is_some_and(|state| state != "Z") && fields.nth(1).is_some_and(|field| field == group.to_string())
+}
+
+/// What the kernel says of a process or thread: `STATE PARENT GROUP …`.
+fn stat(folder: &str) -> String {
+    // Before that stands `NUMBER (NAME)`, and NAME may hold anything.
+    read(&format!("{folder}/stat")).rsplit_once(") ").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
 }
 
 fn anonymous_memory(pid: i32) -> u64 {

@@ -11,7 +11,7 @@ use super::capture::Capture;
 use super::client::Client;
 use super::group::Group;
 use super::process::{self, Usage};
-use super::{PATIENCE, shown};
+use super::{PATIENCE, shown, wait_for};
 use crate::servers::Entry;
 
 pub(crate) struct Server {
@@ -105,6 +105,12 @@ impl Server {
     /// What all its processes hold together.
     pub(crate) fn usage(&self) -> Usage {
         process::usage(self.group.id())
+    }
+
+    /// Waits until every thread of it sleeps: it has nothing left to do.
+    pub(crate) fn falls_asleep(&self, limit: Duration) -> Result<()> {
+        let asleep = wait_for(limit, || process::is_asleep(self.group.id()).then_some(()));
+        asleep.with_context(|| format!("{limit:?} later it is still busy"))
     }
 
     /// What it has written to stderr so far, fit to be printed.
