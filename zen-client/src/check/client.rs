@@ -97,9 +97,9 @@ impl Client {
         while !unsent.is_empty() || received.len() < answers.len() {
             let sent = self.write(unsent);
             unsent = &unsent[sent..];
-            let is_new = received.len();
-            let found = self.read(&mut received, answers.len() - is_new);
-            if received[is_new..] != answers[is_new..received.len()] {
+            let before = received.len();
+            let found = self.read(&mut received, answers.len() - before);
+            if received[before..] != answers[before..received.len()] {
                 return Err(self.describe(answers, received, Found::Bytes));
             }
             match found {
