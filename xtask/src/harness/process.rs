@@ -1,7 +1,7 @@
 //! What the processes of a group hold and use, from /proc.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What all processes of a group hold together.
@@ -25,11 +25,9 @@ pub(crate) fn members(group: i32) -> Vec<i32> {
     members
 }
 
-/// The children of a process.
-pub(crate) fn children(pid: i32) -> Vec<i32> {
-    let tasks = names_in(&Path::new("/proc").join(pid.to_string()).join("task"));
-    let lists = tasks.iter().map(|task| read(&format!("/proc/{pid}/task/{task}/children")));
-    lists.flat_map(|list| list.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<_>>()).collect()
+/// The file that a process runs.
+pub(crate) fn binary(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
 /// Adds up what the members of `group` hold. A process that ends meanwhile counts as far as it was seen.

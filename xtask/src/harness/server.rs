@@ -11,8 +11,9 @@ use super::capture::Capture;
 use super::client::Client;
 use super::group::Group;
 use super::process::{self, Usage};
-use super::{PATIENCE, shown, wait_for};
+use super::{PATIENCE, shown, strace, tool, wait_for};
 use crate::servers::Entry;
+use crate::workspace;
 
 pub(crate) struct Server {
     group: Group,
@@ -28,15 +29,17 @@ impl Server {
         Server::run(entry.command()?.args(["-p", "0"]).args(arguments))
     }
 
-    /// Starts the same under another program, as in `strace -f zen-single -p 0`.
+    /// Starts the same under another program, as in `strace -f zen-single -p 0` or `prlimit --nofile=64 zen-single -p 0`.
     pub(crate) fn start_under(wrapper: &[&str], entry: &Entry, arguments: &[&str]) -> Result<Server> {
-        let (program, before) = wrapper.split_first().context("no program to run it under")?;
+        let Some((&program, before)) = wrapper.split_first() else { return Server::start(entry, arguments) };
         let inner = entry.command()?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(if program == "strace" { strace()? } else { tool(program)? });
         command.args(before).arg(inner.get_program()).args(inner.get_args()).args(["-p", "0"]).args(arguments);
         let mut server = Server::run(&mut command)?;
-        // Signals are meant for the server, not for what it runs under.
-        server.pid = *process::children(server.pid).first().context("the wrapper has no child")?;
+        // Signals are meant for the server, which may have replaced the wrapper or be its child.
+        let binary = workspace::binary(entry.binary)?.canonicalize()?;
+        let is_server = |pid: &i32| process::binary(*pid).is_some_and(|of_process| of_process == binary);
+        server.pid = server.processes().into_iter().find(is_server).context("the wrapper runs no server")?;
         Ok(server)
     }
 

@@ -17,7 +17,9 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         for entry in SERVERS {
             let name = format!("{}::conformance::{case}", entry.name);
             let case = case.clone();
-            trials.push(Trial::new(name, move || served(entry, &[], false, |ctx| check(ctx.server.address(), &case))));
+            trials.push(Trial::new(name, move || {
+                served(entry, &[], &[], false, |ctx| check(ctx.server.address(), &case))
+            }));
         }
     }
     Ok(trials)

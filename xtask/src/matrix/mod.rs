@@ -22,7 +22,8 @@ mod verdict;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::harness::{Client, Server};
+use crate::harness::honest::Honest;
+use crate::harness::{Client, Missing, Server};
 use crate::servers::{Entry, SERVERS};
 use crate::trial::Trial;
 use crate::workspace;
@@ -61,6 +62,7 @@ pub(crate) struct Case {
     run: Run,
     arguments: &'static [&'static str],
     applies: fn(&Entry) -> bool,
+    wrapper: &'static [&'static str],
     is_alone: bool,
 }
 
@@ -83,7 +85,7 @@ pub(crate) const fn bare(name: &'static str, run: fn(&'static Entry, &'static [&
 }
 
 const fn with(name: &'static str, run: Run) -> Case {
-    Case { name, run, arguments: &[], applies: |entry| !entry.is_exhibit, is_alone: false }
+    Case { name, run, arguments: &[], applies: |entry| !entry.is_exhibit, wrapper: &[], is_alone: false }
 }
 
 impl Case {
@@ -97,15 +99,21 @@ impl Case {
         Case { applies, ..self }
     }
 
+    /// What the server runs under: `&["strace", "-f", "-o", "/dev/null", …]`, `&["prlimit", "--nofile=64"]`.
+    #[allow(dead_code, reason = "it waits for the table of faults")]
+    pub(crate) const fn under(self, wrapper: &'static [&'static str]) -> Case {
+        Case { wrapper, ..self }
+    }
+
     /// For what looks at the processor, at the clock, or uses strace: nothing runs beside it.
     pub(crate) const fn alone(self) -> Case {
         Case { is_alone: true, ..self }
     }
 
     fn trial(&self, entry: &'static Entry, group: &str) -> Trial {
-        let &Case { run, arguments, is_alone, .. } = self;
+        let &Case { run, arguments, wrapper, is_alone, .. } = self;
         let trial = Trial::new(format!("{}::{group}::{}", entry.name, self.name), move || match run {
-            Run::Served(run) => served(entry, arguments, is_alone, run),
+            Run::Served(run) => served(entry, wrapper, arguments, is_alone, run),
             Run::Bare(run) => run(entry, arguments),
         });
         if is_alone { trial.alone() } else { trial }
@@ -123,23 +131,31 @@ impl Ctx {
     pub(crate) fn client(&self) -> Result<Client> {
         self.server.client()
     }
+
+    /// An honest client that asks all along while the case goes on. Where clients wait for a place it takes one only for the time
+    /// of a question.
+    #[allow(dead_code, reason = "it waits for the table of hostile clients")]
+    pub(crate) fn honest(&self) -> Result<Honest> {
+        Honest::start(self.server.address(), self.entry.makes_wait())
+    }
 }
 
 /// Starts the server, runs the case and gives the verdict.
 pub(crate) fn served(
     entry: &'static Entry,
+    wrapper: &[&str],
     arguments: &[&str],
     is_alone: bool,
     run: impl FnOnce(&mut Ctx) -> Result<()>,
 ) -> Result<()> {
-    let mut ctx = Ctx { entry, server: Server::start(entry, arguments)? };
+    let mut ctx = Ctx { entry, server: Server::start_under(wrapper, entry, arguments)? };
     let judged = Baseline::of(&ctx, is_alone).context("before the case").and_then(|baseline| {
         run(&mut ctx)?;
         baseline.verdict(&mut ctx).context("the case went well, the verdict after it does not hold")
     });
     // A missing tool is told by its type: nothing may be wrapped around it.
     judged.map_err(|error| {
-        if error.is::<crate::harness::Missing>() {
+        if error.is::<Missing>() {
             error
         } else {
             anyhow!("{error:#}\nstderr of {}:\n{}", entry.name, ctx.server.log())

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{Case, bare};
 use crate::harness::client::APHORISMS;
-use crate::harness::{Client, PATIENCE, Server, strace};
+use crate::harness::{Client, PATIENCE, Server};
 use crate::servers::Entry;
 use crate::trial::note;
 
@@ -26,7 +26,8 @@ fn per_answer(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let waits: f64 = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll"].map(more).iter().sum();
     let k = answers / waits.max(1.0);
     let each: BTreeMap<_, _> = long.keys().map(|name| (name, format!("{:.2}", more(name) / answers))).collect();
-    note(format!("{}: {calls:.2} system calls per answer, {k:.1} answers per wait", entry.name));
+    let per_wait = if waits > 0.01 * answers { format!(", {k:.1} answers per wait") } else { String::new() };
+    note(format!("{}: {calls:.2} system calls per answer{per_wait}", entry.name));
     match entry.package {
         "zen-single" | "zen-threaded" => ensure!((calls - 2.0).abs() <= 0.05, "{calls:.2} calls per answer: {each:?}"),
         "zen-poll" => ensure!(calls <= 2.0 + 5.0 / k + 0.05, "{calls:.2} calls per answer with k = {k:.1}: {each:?}"),
@@ -37,10 +38,9 @@ fn per_answer(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
 
 /// The calls of a whole run, by name, in which each client asks so many questions.
 fn traced(entry: &'static Entry, questions: u32) -> Result<BTreeMap<String, i32>> {
-    let strace = strace()?;
     let table = std::env::temp_dir().join(format!("zen-strace-{}-{}-{questions}", process::id(), entry.name));
-    let (strace, output) = (strace.to_string_lossy(), table.to_string_lossy());
-    let mut server = Server::start_under(&[&strace, "-f", "-c", "-U", "name,calls", "-o", &output], entry, &[])?;
+    let output = table.to_string_lossy();
+    let mut server = Server::start_under(&["strace", "-f", "-c", "-U", "name,calls", "-o", &output], entry, &[])?;
     let asked = keep_busy(server.address(), entry.at_once, questions);
     let stopped = server.stop(PATIENCE);
     let text = fs::read_to_string(&table).unwrap_or_default();
