@@ -51,7 +51,7 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
     let mut questions = shuffled_questions(random);
     if options.cause_error {
         let question = questions.next().unwrap_or_default();
-        let mut stream = addresses.connect(timeout)?;
+        let (mut stream, _) = addresses.connect(timeout)?;
         // What becomes of it is not our business: we hang up.
         let _ = stream.write_all(question.trim_end_matches('?').as_bytes());
         return Ok(ExitCode::SUCCESS);
@@ -64,7 +64,7 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
             Failure::Ended(what) => anyhow!("{what}; {missing} of {} answers are missing", options.questions),
             Failure::NotConnected(error) | Failure::Refused(error) => error,
         })?;
-        writeln!(stdout, "{question} {}", text::printable(&answer))?;
+        text::say(&mut stdout, format_args!("{question} {}", text::printable(&answer)))?;
         missing -= 1;
         if missing == 0 {
             break;
@@ -128,14 +128,14 @@ impl Asker {
             Some(conversation) => conversation,
             none => {
                 self.patience.reached(Progress::Connecting);
-                let stream = self.addresses.connect(self.timeout).map_err(Failure::NotConnected)?;
+                let (stream, peer) = self.addresses.connect(self.timeout).map_err(Failure::NotConnected)?;
                 self.patience.reached(Progress::Connected);
-                none.insert(Conversation::new(stream, self.timeout))
+                none.insert(Conversation::new(stream, peer, self.timeout))
             }
         };
         let answer = conversation.answer_to(question)?;
         self.patience.reached(Progress::Answered);
-        let peer = &conversation.peer;
+        let peer = conversation.peer;
         if answer == TOO_MANY.as_str() {
             return Err(Failure::Ended(format!("{peer} is full (\"{answer}\"): try later, or with --retries 5")));
         }

@@ -84,30 +84,26 @@ pub(crate) fn check(options: &Options) -> Result<ExitCode> {
     let mut stdout = io::stdout().lock();
     match check_to(&mut stdout, options) {
         // Nobody reads the verdict any more, but that is not a pass.
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_broken_pipe) => Ok(ExitCode::FAILURE),
+        Err(error) if text::is_unread(&error) => Ok(ExitCode::FAILURE),
         outcome => outcome,
     }
-}
-
-fn is_broken_pipe(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 fn check_to(out: &mut impl Write, options: &Options) -> Result<ExitCode> {
     let (server, chosen) = options.server_and_cases();
     if options.list {
         for case in chosen {
-            writeln!(out, "{:29} rule {}  {}", case.name, case.rule, case.about)?;
+            text::say(out, format_args!("{:29} rule {}  {}", case.name, case.rule, case.about))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     // One address for all cases: the first that lets us connect.
-    let address = Addresses::resolve(&server)?.connect(Some(options.timeout))?.peer_addr()?;
+    let (_, address) = Addresses::resolve(&server)?.connect(Some(options.timeout))?;
     let mut report = Report { server: address.to_string(), cases: Vec::new(), passed: 0, failed: 0 };
     for case in chosen {
         let verdict = case.judge(&Target::new(address, options.timeout * case.times));
         if !options.json {
-            writeln!(out, "{}", verdict.as_line())?;
+            text::say(out, format_args!("{}", verdict.as_line()))?;
         }
         if verdict.passed {
             report.passed += 1
@@ -117,9 +113,9 @@ fn check_to(out: &mut impl Write, options: &Options) -> Result<ExitCode> {
         report.cases.push(verdict);
     }
     if options.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+        text::say(out, format_args!("{}", serde_json::to_string_pretty(&report)?))?;
     } else {
-        writeln!(out, "{} passed, {} failed", report.passed, report.failed)?;
+        text::say(out, format_args!("{} passed, {} failed", report.passed, report.failed))?;
     }
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -34,7 +34,6 @@ mod connect;
 mod options;
 mod text;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -51,8 +50,7 @@ fn main() -> ExitCode {
         Some(Command::Check(options)) => check::check(&options),
     };
     outcome.unwrap_or_else(|error| {
-        // Nobody reads our output any more (`zen-client | head -1`): that is no error.
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        if text::is_unread(&error) {
             return ExitCode::SUCCESS;
         }
         text::complain(&format!("error: {error:#}"));

@@ -1,7 +1,9 @@
-//! Foreign bytes made fit for one line of text.
+//! Lines of text: what goes into them, and where they go.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
 
 /// The most bytes of the network that one line shows.
 const SHOWN: usize = 64;
@@ -26,6 +28,16 @@ pub(crate) fn printable(text: &str) -> String {
         }
     }
     line
+}
+
+/// One line on `stdout`.
+pub(crate) fn say(stdout: &mut impl Write, line: fmt::Arguments<'_>) -> Result<()> {
+    writeln!(stdout, "{line}").context("cannot write to stdout")
+}
+
+/// True: `error` only means that nobody reads stdout any more, as in `zen-client | head -1`.
+pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// One line on stderr. If that is closed there is nobody left to tell.

@@ -1,7 +1,7 @@
 //! One connection to a server.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
@@ -13,7 +13,7 @@ use crate::text;
 pub(super) struct Conversation {
     stream: TcpStream,
     /// The server's address, for messages.
-    pub(super) peer: String,
+    pub(super) peer: SocketAddr,
     timeout: Option<Duration>,
     /// Bytes behind the last answer.
     received: Vec<u8>,
@@ -23,8 +23,7 @@ pub(super) struct Conversation {
 const LONGEST_ANSWER: usize = 4096;
 
 impl Conversation {
-    pub(super) fn new(stream: TcpStream, timeout: Option<Duration>) -> Self {
-        let peer = stream.peer_addr().map_or_else(|_| "the server".to_owned(), |address| address.to_string());
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, timeout: Option<Duration>) -> Self {
         Self { stream, peer, timeout, received: Vec::new() }
     }
 
