@@ -158,7 +158,16 @@ pub(crate) fn served(
         if error.is::<Missing>() {
             error
         } else {
-            anyhow!("{error:#}\nstderr of {}:\n{}", entry.name, ctx.server.log())
+            anyhow!("{error:#}\nstderr of {}:\n{}", entry.name, last_lines(&ctx.server.log()))
         }
     })
+}
+
+/// The end of a long text, where what matters mostly is.
+fn last_lines(text: &str) -> String {
+    const KEPT: usize = 30;
+    let lines: Vec<&str> = text.lines().collect();
+    let left_out = lines.len().saturating_sub(KEPT);
+    let head = if left_out > 0 { format!("(… {left_out} lines before)\n") } else { String::new() };
+    head + &lines[left_out..].join("\n")
 }
