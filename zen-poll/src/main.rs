@@ -1,3 +1,50 @@
-//! zen.
+//! One thread serves everyone: it waits until some client is ready, and never for a particular one.
+//!
+//! # Run
+//!
+//! ```console
+//! $ cargo run -p zen-poll
+//! $ cargo run -p zen-poll -- --style chat --loops 2
+//! ```
+//!
+//! # How it works
+//!
+//! 1. `main` parses, listens, serves.
+//! 2. `event_loop` sleeps in `Poller::wait` (epoll, on Linux) until descriptors are ready, and gives each ready
+//!    client one recv() and one send(), neither of which can sleep.
+//! 3. `callback` is a `Protocol` as in asyncio: the loop calls it when something has happened. `chat` is another,
+//!    as in asynchat: it is told of pieces and ends of questions.
+//! 4. With `--loops N` the first loop accepts, and hands each new client to the loop that has the fewest.
+//!
+//! # Predict
+//!
+//! The README asks three questions and names the command that settles each.
+//!
+//! # Limits
+//!
+//! While one answer is thought about, a loop serves nobody else. Deadlines are exact to a tick of 250 ms.
 
-fn main() {}
+mod callback;
+mod chat;
+mod door;
+mod event_loop;
+mod options;
+mod registration;
+
+use std::process::ExitCode;
+
+use zen_proto::server::{self, Server, Waiting};
+
+use callback::Callback;
+use chat::Chat;
+use options::{Arguments, Style};
+
+fn main() -> ExitCode {
+    server::main(|arguments: Arguments| {
+        let server = Server::listen(&arguments.common, Waiting::ForReadiness, None)?;
+        match arguments.style {
+            Style::Callback => event_loop::serve::<Callback>(server, arguments.loops.get()),
+            Style::Chat => event_loop::serve::<Chat>(server, arguments.loops.get()),
+        }
+    })
+}

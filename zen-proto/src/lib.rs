@@ -32,6 +32,8 @@ mod conversation;
 mod ending;
 mod framing;
 mod limits;
+#[cfg(feature = "server")]
+pub mod server;
 
 pub use aphorisms::{APHORISMS, Answer, Aphorism, TOO_LONG, TOO_MANY, UNKNOWN, answer_to};
 pub use conversation::{Conversation, Want};

@@ -1,0 +1,161 @@
+//! Taking clients from the listener: what each error of accept() means, and when there are no more clients.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::PoisonError;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+
+use super::blocking::TICK;
+use super::client::{Client, turn_away};
+use super::run::Server;
+
+/// How long a server leaves the listener alone when it cannot have another descriptor, or memory.
+pub const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// What came of one look at the listener, for servers that wait for readiness.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A client; its stream does not block.
+    Client(TcpStream, Client),
+    /// Somebody came and is gone again, or was turned away (rule 7): look again.
+    Next,
+    /// Nobody is waiting.
+    Nobody,
+    /// No descriptor or memory can be had: look again after [`BACK_OFF`].
+    BackOff,
+    /// The server takes no more clients: close the listener, and leave when the last client has gone.
+    NoMore,
+}
+
+impl Server {
+    /// Sleeps in accept() until a client comes. `None`: the server takes no more.
+    ///
+    /// Fewer clients than places are here: one over the limit is turned away (rule 7). When no descriptor can
+    /// be had this sleeps for [`BACK_OFF`] and tries again.
+    pub fn accept(&'static self) -> Option<(TcpStream, Client)> {
+        loop {
+            match self.look(SocketFlags::empty()) {
+                Accepted::Client(stream, client) => return Some((stream, client)),
+                Accepted::Next | Accepted::Nobody => {}
+                Accepted::BackOff => thread::sleep(BACK_OFF),
+                Accepted::NoMore => return None,
+            }
+        }
+    }
+
+    /// Takes a client from a listener that does not block.
+    ///
+    /// While the server drains, call this at least once in a [`TICK`]: the listener is kept until
+    /// nobody has come for so long.
+    pub fn try_accept(&'static self) -> Accepted {
+        self.look(SocketFlags::NONBLOCK)
+    }
+
+    fn look(&'static self, flags: SocketFlags) -> Accepted {
+        if let Some(stream) = self.only_client.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let address = stream.peer_addr().ok();
+            return self.welcome(stream, address);
+        }
+        let Some(listener) = self.listener() else { return Accepted::NoMore };
+        if self.is_drained(flags) {
+            return self.no_more();
+        }
+        match acceptfrom_with(&*listener, flags | SocketFlags::CLOEXEC) {
+            Ok((stream, address)) => self.welcome(stream.into(), address.and_then(|address| address.try_into().ok())),
+            Err(errno) => self.judge(errno, flags),
+        }
+    }
+
+    fn welcome(&'static self, stream: TcpStream, address: Option<SocketAddr>) -> Accepted {
+        let mut arrivals = self.arrivals();
+        arrivals.all += 1;
+        arrivals.while_draining += usize::from(self.stop.is_requested());
+        arrivals.latest = Instant::now();
+        drop(arrivals);
+        // A client that left before it was accepted may have no address any more.
+        let Some(address) = address else { return Accepted::Next };
+        match self.places.take() {
+            Some(place) => Accepted::Client(stream, Client::new(address, place)),
+            None => {
+                log::info!("{address} turned away: --max-connections are here");
+                turn_away(&stream);
+                Accepted::Next
+            }
+        }
+    }
+
+    fn judge(&'static self, errno: Errno, flags: SocketFlags) -> Accepted {
+        match class(errno) {
+            Class::Nobody => {
+                // A blocking accept() has slept for a tick, one that does not block has looked just now.
+                if self.stop.is_requested() && flags.is_empty() {
+                    return self.no_more();
+                }
+                Accepted::Nobody
+            }
+            Class::Next => {
+                log::debug!("nobody was accepted: {errno}");
+                Accepted::Next
+            }
+            Class::BackOff => {
+                log::warn!("cannot accept a client now: {errno}");
+                Accepted::BackOff
+            }
+            Class::Dead => {
+                self.stop.fail(anyhow!("the listener does not work any more ({errno}): start the server anew"));
+                self.no_more()
+            }
+        }
+    }
+
+    /// Whether the drain has taken all that waited: nobody has come for a tick, or as many as can have waited.
+    fn is_drained(&self, flags: SocketFlags) -> bool {
+        let Some(requested_at) = self.stop.requested_at() else { return false };
+        let arrivals = *self.arrivals();
+        // A blocking accept() keeps the time itself.
+        let is_quiet = !flags.is_empty() && arrivals.latest.max(requested_at).elapsed() >= TICK;
+        is_quiet || arrivals.while_draining > self.backlog
+    }
+
+    /// Lets go of the listener. It closes when no other thread (and no other process) has it any more.
+    fn no_more(&self) -> Accepted {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Accepted::NoMore
+    }
+}
+
+/// The three classes of accept errors, and EAGAIN.
+#[derive(Debug, PartialEq)]
+enum Class {
+    Nobody,
+    /// It happened to one client, or was a signal.
+    Next,
+    /// Something is used up for now.
+    BackOff,
+    /// It will never work again.
+    Dead,
+}
+
+fn class(errno: Errno) -> Class {
+    match errno {
+        Errno::AGAIN => Class::Nobody,
+        // accept(2): errors that are pending on the new connection come here on Linux.
+        Errno::INTR
+        | Errno::CONNABORTED
+        | Errno::PROTO
+        | Errno::NOPROTOOPT
+        | Errno::PERM
+        | Errno::TIMEDOUT
+        | Errno::NETDOWN
+        | Errno::NETUNREACH
+        | Errno::HOSTDOWN
+        | Errno::HOSTUNREACH
+        | Errno::NONET => Class::Next,
+        Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP | Errno::FAULT => Class::Dead,
+        _ => Class::BackOff,
+    }
+}

@@ -1,0 +1,30 @@
+//! The tick: how a server that sleeps in its calls still looks at the clock and the stop flag.
+//!
+//! The listener and, by inheritance, every client have SO_RCVTIMEO and SO_SNDTIMEO of one [`TICK`]: a call
+//! that would sleep longer comes back with EAGAIN. Busy traffic never notices.
+
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+
+/// How long a call may sleep: the deadlines of a blocking server are exact to this.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Reads from `stream` like its `read`, which sleeps for a tick at most; not at all for a client whose
+/// time `is_up` (MSG_DONTWAIT).
+///
+/// # Errors
+///
+/// Those of recv(); [`is_tick`] tells those that mean "nothing yet".
+pub fn receive(stream: &TcpStream, chunk: &mut [u8], is_up: bool) -> io::Result<usize> {
+    let flags = if is_up { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+    let (_, n) = rustix::net::recv(stream, chunk, flags)?;
+    Ok(n)
+}
+
+/// Whether a call came back only to let the server look up.
+pub fn is_tick(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

@@ -1,0 +1,107 @@
+//! Where clients come from: a listener that this process opened or was given, and its options.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+
+use anyhow::{Context, Result, anyhow, bail};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::blocking::TICK;
+use super::options::{Inetd, Options};
+use super::{Waiting, take_over};
+
+/// Where a listener is bound when the command line does not say.
+const HOST: &str = "127.0.0.1";
+
+/// The ancestor's port.
+const PORT: u16 = 1060;
+
+/// What the kernel keeps of unread answers for one client: it doubles this figure.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// The listener, however this process comes by it.
+pub(super) fn open(options: &Options) -> Result<Socket> {
+    if options.worker || options.inetd == Some(Inetd::Wait) {
+        take_over::stdin_as_listener()
+    } else if take_over::has_listen_fds() {
+        take_over::listen_fds()
+    } else {
+        bind(options.host.as_deref().unwrap_or(HOST), options.port.unwrap_or(PORT), options.backlog)
+    }
+}
+
+/// Sets what every accepted socket inherits (so that no call is needed for each), and on a listener the
+/// mode in which it waits, once: O_NONBLOCK is seen by all processes that share it.
+pub(super) fn configure(socket: SockRef<'_>, waiting: Waiting) -> Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    if waiting == Waiting::InCalls {
+        socket.set_read_timeout(Some(TICK))?;
+        socket.set_write_timeout(Some(TICK))?;
+    }
+    socket.set_nonblocking(waiting == Waiting::ForReadiness)?;
+    Ok(())
+}
+
+fn bind(host: &str, port: u16, backlog: u32) -> Result<Socket> {
+    let addresses = resolve(host, port)?;
+    let mut failure = None;
+    for address in &addresses {
+        match bind_address(*address, host.is_empty(), backlog) {
+            Ok(socket) => {
+                warn_of_others(host, *address, &addresses);
+                return Ok(socket);
+            }
+            Err(error) => failure = failure.or(Some((*address, error))),
+        }
+    }
+    let (address, error) = failure.with_context(|| format!("{host} has no address: use another HOST"))?;
+    Err(anyhow!("cannot listen on {address}: {}", advice(&error)))
+}
+
+/// The addresses to try, in order: IPv4 first, then as the resolver has them.
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    if host.is_empty() {
+        let everywhere: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+        return Ok(everywhere.map(|address| SocketAddr::new(address, port)).to_vec());
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let Ok(addresses) = (bare, port).to_socket_addrs() else {
+        bail!("cannot find an address for {host:?}: check the name, or give an address");
+    };
+    let mut addresses: Vec<_> = addresses.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6); // keeps the order within a family
+    addresses.dedup();
+    Ok(addresses)
+}
+
+fn bind_address(address: SocketAddr, serves_both_families: bool, backlog: u32) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!serves_both_families)?;
+    }
+    // Or a restart fails for a minute: closed connections linger in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket)
+}
+
+fn warn_of_others(host: &str, served: SocketAddr, addresses: &[SocketAddr]) {
+    let others: Vec<_> =
+        addresses.iter().filter(|other| **other != served).map(|other| other.ip().to_string()).collect();
+    if !host.is_empty() && !others.is_empty() {
+        log::warn!("{host} is also {}: not served, only {} is", others.join(", "), served.ip());
+    }
+}
+
+fn advice(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            "the port is in use: end the other server, or choose another port with -p (0 is any)".into()
+        }
+        ErrorKind::PermissionDenied => "ports below 1024 may need privileges: choose another with -p (0 is any)".into(),
+        ErrorKind::AddrNotAvailable => "not an address of this machine: choose another HOST".into(),
+        _ => format!("{error}"),
+    }
+}

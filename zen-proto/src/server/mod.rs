@@ -1,0 +1,55 @@
+//! The chassis: what every server shares, so that a server crate holds its way of waiting and nothing else.
+//!
+//! A `main` is three moves: parse, listen, serve.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use zen_proto::server::{self, Options, Server, Waiting};
+//!
+//! #[derive(clap::Parser)]
+//! struct Arguments {
+//!     #[command(flatten)]
+//!     common: Options,
+//! }
+//!
+//! impl server::Arguments for Arguments {
+//!     fn common(&self) -> &Options {
+//!         &self.common
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     server::main(|arguments: Arguments| {
+//!         let server = Server::listen(&arguments.common, Waiting::InCalls, Some(1))?;
+//!         while let Some((stream, client)) = server.accept() {
+//!             // … the way of waiting …
+//! #           drop((stream, client));
+//!         }
+//!         Ok(())
+//!     })
+//! }
+//! ```
+
+mod accept;
+mod blocking;
+mod client;
+mod descriptors;
+mod listener;
+mod logging;
+mod options;
+mod run;
+mod sage;
+mod stop;
+mod supervisor;
+mod take_over;
+
+pub use accept::{Accepted, BACK_OFF};
+pub use blocking::{TICK, is_tick, receive};
+pub use client::{Client, reset};
+pub use options::{Arguments, Inetd, Options, parse_duration};
+pub use run::{Server, Waiting, main};
+pub use sage::Sage;
+pub use stop::Stop;
+
+/// What one read takes at most, in bytes. Its answers are at most 24 times as long.
+pub const CHUNK: usize = 4096;

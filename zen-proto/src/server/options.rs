@@ -1,0 +1,171 @@
+//! The command line that all servers have in common, and how a wrong one is answered.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, ValueEnum};
+
+/// The flags of every server.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Name or address to listen on; '' is every address [default: 127.0.0.1]
+    #[arg(conflicts_with = "inetd")]
+    pub host: Option<String>,
+
+    /// Port to listen on; 0 is any free port [default: 1060]
+    #[arg(short, long, conflicts_with = "inetd")]
+    pub port: Option<u16>,
+
+    /// Think so long about each question, sleeping
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "burn")]
+    pub delay: Option<Duration>,
+
+    /// Think so long about each question, spinning
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub burn: Option<Duration>,
+
+    /// Let a client go that begins no question for so long; 0 is never
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
+    pub idle_timeout: Duration,
+
+    /// Let a client go whose question, or whose reading of answers, takes so long; 0 is never
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
+    pub question_timeout: Duration,
+
+    /// Turn clients away beyond so many in a process
+    #[arg(long, value_name = "N", default_value = "1024")]
+    pub max_connections: NonZeroUsize,
+
+    /// How many clients may wait in the kernel to be accepted
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = clap::value_parser!(u32).range(..=i32::MAX as i64))]
+    pub backlog: u32,
+
+    /// How long draining may take after SIGTERM or SIGINT; 0 is not at all
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
+    pub grace: Duration,
+
+    /// Serve from so many processes, and replace those that die
+    #[arg(long, value_name = "N")]
+    pub processes: Option<NonZeroUsize>,
+
+    /// Stdin is the listener (wait) or the one client (nowait)
+    #[arg(long, value_name = "wait|nowait")]
+    pub inetd: Option<Inetd>,
+
+    /// With --inetd wait: leave after so long without a client; 0 is never [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub idle_exit: Option<Duration>,
+
+    /// Append the log to this file instead of stderr
+    #[arg(long, value_name = "PATH")]
+    pub log_file: Option<PathBuf>,
+
+    /// Log errors only
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Log each client (-v) and each question (-vv)
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// This process is one of another's --processes
+    #[arg(long, hide = true)]
+    pub worker: bool,
+
+    /// Panic at this question: a fault for tests
+    #[arg(long, value_name = "QUESTION", hide = true)]
+    pub panic_on: Option<String>,
+
+    /// Abort at this question: a fault for tests
+    #[arg(long, value_name = "QUESTION", hide = true)]
+    pub abort_on: Option<String>,
+}
+
+/// What inetd gave as stdin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Inetd {
+    /// A listener: the server takes its clients from it.
+    Wait,
+    /// One client: the server is started for it alone.
+    Nowait,
+}
+
+impl Options {
+    /// What clap's attributes cannot say of these flags.
+    pub(super) fn contradiction(&self) -> Option<&'static str> {
+        let inherits = super::take_over::has_listen_fds() && self.inetd.is_none() && !self.worker;
+        if inherits && (self.host.is_some() || self.port.is_some()) {
+            Some("LISTEN_FDS hands over a listener: HOST and --port cannot be used with it")
+        } else if self.processes.is_some() && self.inetd == Some(Inetd::Nowait) {
+            Some("--processes cannot be used with --inetd nowait, which has one client")
+        } else if self.idle_exit.is_some() && self.inetd != Some(Inetd::Wait) {
+            Some("--idle-exit can only be used with --inetd wait")
+        } else {
+            None
+        }
+    }
+}
+
+/// Arguments of a server: its own flags beside the common ones.
+pub trait Arguments: Parser {
+    /// The common flags.
+    fn common(&self) -> &Options;
+
+    /// What is wrong with the flags together, if anything.
+    fn contradiction(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// The arguments of this process; if they are wrong, or ask for help, it ends here.
+pub(super) fn parse<A: Arguments>() -> A {
+    let arguments = A::try_parse().unwrap_or_else(|error| leave(&error));
+    match arguments.common().contradiction().or_else(|| arguments.contradiction()) {
+        Some(text) => leave(&A::command().error(ErrorKind::ArgumentConflict, text)),
+        None => arguments,
+    }
+}
+
+/// Help goes to stdout with status 0, an error as one line to stderr with status 2.
+fn leave(error: &clap::Error) -> ! {
+    if !error.use_stderr() {
+        let _ = error.print(); // a reader that went away needs no help
+        std::process::exit(0);
+    }
+    let text = error.render().to_string();
+    let line: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    super::logging::complain(&format!("{}; try --help", line.join(" ")));
+    std::process::exit(2);
+}
+
+/// A duration of the command line: `10s`, `500ms`, or `0`.
+///
+/// # Errors
+///
+/// Anything else, another bare number included.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text).map_err(|_| "a duration is like 10s, 500ms or 0".to_owned())
+}
+
+/// The time-out that a duration of the command line means: 0 is never.
+pub(super) fn time_out(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        assert!(["10", "00", "", "-1s", "1 parsec", "0.5"].iter().all(|text| parse_duration(text).is_err()));
+    }
+}

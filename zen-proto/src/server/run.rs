@@ -1,0 +1,180 @@
+//! The three moves of a `main` (parse, listen, serve) and what all threads of a server share.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use socket2::{SockRef, Socket};
+
+use super::client::Places;
+use super::options::{Arguments, Inetd, Options, parse, time_out};
+use super::{Sage, Stop, descriptors, listener, logging, stop, supervisor, take_over};
+use crate::Limits;
+
+/// How a server waits for its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// It sleeps in accept(), recv() and send(), for a [`super::TICK`] at most.
+    InCalls,
+    /// Its descriptors do not block; it waits until one is ready.
+    ForReadiness,
+}
+
+/// What all threads of a server share. There is one in a process, for as long as that lives.
+#[derive(Debug)]
+pub struct Server {
+    /// The time-outs of a conversation.
+    pub limits: Limits,
+    /// Who answers.
+    pub sage: Sage,
+    /// Whether to stop.
+    pub stop: Stop,
+    pub(super) places: Places,
+    pub(super) listener: Mutex<Option<Arc<Socket>>>,
+    pub(super) only_client: Mutex<Option<TcpStream>>,
+    pub(super) arrivals: Mutex<Arrivals>,
+    /// How many clients can have waited in the kernel.
+    pub(super) backlog: usize,
+}
+
+/// Who came, for the closing line and for the drain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrivals {
+    pub(super) all: usize,
+    pub(super) while_draining: usize,
+    pub(super) latest: Instant,
+}
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+
+/// Parses the command line, runs `serve`, and makes an exit status of what came of it: 0 after draining, 1
+/// and one line on stderr for an error. A wrong command line ends the process with 2.
+pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    let arguments = parse::<A>();
+    let serve = || logging::start(arguments.common()).and_then(|()| serve(arguments));
+    let result = catch_unwind(AssertUnwindSafe(serve))
+        .unwrap_or_else(|_| Err(anyhow!("the server has a defect: the log says where; please report it")));
+    let failure = SERVER.get().and_then(|server| server.stop.failure());
+    match result.as_ref().err().or(failure) {
+        Some(error) => {
+            logging::complain(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+        None => {
+            if let Some(server) = SERVER.get() {
+                log::info!("stopped after {} clients and {} panics", server.arrivals().all, server.sage.panics());
+            }
+            logging::flush();
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+impl Server {
+    /// Opens the listener, or takes over the one this process was given, and says so on stdout.
+    ///
+    /// `at_once` is how many clients the architecture serves at the same time; `None`: as many as
+    /// --max-connections, and the next is turned away. With --processes this call does not return in the
+    /// parent: that supervises its workers until the end.
+    ///
+    /// # Errors
+    ///
+    /// What keeps this process from listening, in one line that says what to do.
+    pub fn listen(options: &Options, waiting: Waiting, at_once: Option<usize>) -> Result<&'static Self> {
+        if options.worker {
+            supervisor::die_with_parent()?;
+        }
+        let (listener, only_client) = match options.inetd {
+            Some(Inetd::Nowait) => (None, Some(take_over::stdin_as_client()?)),
+            _ => (Some(listener::open(options)?), None),
+        };
+        if let Some(listener) = &listener {
+            listener::configure(listener.into(), waiting)?;
+        }
+        if let Some(client) = &only_client {
+            listener::configure(SockRef::from(client), waiting)?;
+        }
+        let places = at_once.unwrap_or(options.max_connections.get());
+        descriptors::provide(places)?;
+        let address = listener.as_ref().map(ready_line).transpose()?;
+        if let (Some(processes), Some(listener), false) = (options.processes, &listener, options.worker) {
+            supervisor::supervise(options, processes.get(), listener, address.as_deref().unwrap_or_default());
+        }
+
+        let server = SERVER.get_or_init(|| Self {
+            limits: Limits { idle: time_out(options.idle_timeout), question: time_out(options.question_timeout) },
+            sage: Sage::new(options),
+            stop: Stop::default(),
+            places: Places::new(places),
+            listener: Mutex::new(listener.map(Arc::new)),
+            only_client: Mutex::new(only_client),
+            arrivals: Mutex::new(Arrivals { all: 0, while_draining: 0, latest: Instant::now() }),
+            backlog: options.backlog as usize,
+        });
+        stop::start(&server.stop, &server.places, options.grace, !options.worker)?;
+        if options.inetd == Some(Inetd::Wait) {
+            let idle_exit = options.idle_exit.unwrap_or(IDLE_EXIT);
+            time_out(idle_exit).map_or(Ok(()), |idle_exit| server.leave_when_idle(idle_exit))?;
+        }
+        log::info!(
+            "at most {places} clients at once, backlog {}, idle time-out {:?}, question time-out {:?}, grace {:?}",
+            options.backlog,
+            options.idle_timeout,
+            options.question_timeout,
+            options.grace
+        );
+        if let Some(address) = address.filter(|_| options.inetd.is_none()) {
+            let printed = announce(&address);
+            if options.worker {
+                // Nobody reads it: the parent has gone before this process could be tied to it.
+                printed.context("the parent has gone")?;
+            }
+        }
+        Ok(server)
+    }
+
+    /// The listener, for a server that waits for readiness; `None` when no more clients are taken.
+    pub fn listener(&self) -> Option<Arc<Socket>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn arrivals(&self) -> std::sync::MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drains when nobody has been here for so long.
+    fn leave_when_idle(&'static self, idle_exit: Duration) -> Result<()> {
+        let run = move || {
+            loop {
+                let idle = self.places.empty_for();
+                match idle_exit.checked_sub(idle) {
+                    Some(left) => std::thread::sleep(left.max(Duration::from_millis(10))),
+                    None => break,
+                }
+            }
+            log::info!("leaving: nobody has been here for {idle_exit:?}");
+            self.stop.request();
+        };
+        std::thread::Builder::new().name("idle-exit".into()).spawn(run).context("cannot start a thread")?;
+        Ok(())
+    }
+}
+
+fn ready_line(listener: &Socket) -> Result<String> {
+    let address = listener.local_addr()?.as_socket().context("the listener is not one of TCP")?;
+    Ok(format!("listening on {address}"))
+}
+
+/// Tells stdout, where nothing else ever goes.
+pub(super) fn announce(ready_line: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{ready_line}")?;
+    stdout.flush()
+}
+
+/// How long `--inetd wait` waits for a client unless told otherwise.
+const IDLE_EXIT: Duration = Duration::from_secs(60);

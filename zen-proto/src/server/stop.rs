@@ -1,0 +1,166 @@
+//! Stopping: SIGTERM and SIGINT drain the server, a second one ends it, and so does the end of its grace.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::process::exit;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, getpid, pidfd_getfd, pidfd_open};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use socket2::SockRef;
+
+use super::client::{Places, reset};
+use super::logging;
+
+/// Tells a server that it is to stop.
+#[derive(Default)]
+pub struct Stop {
+    requested: AtomicBool,
+    requested_at: OnceLock<Instant>,
+    wakers: Mutex<Vec<Box<dyn Fn() + Send>>>,
+    failure: OnceLock<anyhow::Error>,
+}
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stop").field("requested", &self.requested).finish_non_exhaustive()
+    }
+}
+
+impl Stop {
+    /// Whether the server is to drain. A load; free on the path of an answer.
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
+    }
+
+    /// Calls `wake` when the server is to drain. For servers that sleep for longer than a tick.
+    pub fn on_request(&self, wake: impl Fn() + Send + 'static) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_requested() {
+            wake();
+        }
+        wakers.push(Box::new(wake));
+    }
+
+    /// When it was requested, if it was.
+    pub(super) fn requested_at(&self) -> Option<Instant> {
+        self.requested_at.get().copied()
+    }
+
+    /// Drains for a reason of the server's own, by the way of the signal.
+    pub fn request(&self) {
+        self.set();
+        // It cannot fail: a process may signal itself.
+        let _ = rustix::process::kill_process(getpid(), Signal::TERM);
+    }
+
+    /// Drains, and ends with `error`; the first one counts.
+    pub fn fail(&self, error: anyhow::Error) {
+        let _ = self.failure.set(error);
+        self.request();
+    }
+
+    pub(super) fn failure(&self) -> Option<&anyhow::Error> {
+        self.failure.get()
+    }
+
+    fn set(&self) {
+        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.requested_at.get_or_init(Instant::now);
+        self.requested.store(true, Ordering::Relaxed);
+        wakers.iter().for_each(|wake| wake());
+    }
+}
+
+/// Starts the thread that takes the signals and keeps the time of `grace`. It ends the process when that is
+/// over, even if every other thread is busy thinking.
+pub(super) fn start(
+    stop: &'static Stop,
+    places: &'static Places,
+    grace: Duration,
+    ends_at_second_signal: bool,
+) -> Result<()> {
+    let mut signals = Signals::register(&[SIGTERM, SIGINT])?;
+    let run = move || {
+        while signals.wait(None).is_none() {}
+        stop.set();
+        log::info!("draining: {} clients are here", places.taken());
+        let end = Instant::now().checked_add(grace);
+        while end.is_none_or(|end| Instant::now() < end) {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            match signals.wait(left) {
+                Some(signal) if ends_at_second_signal => exit(128 + signal),
+                _ => {}
+            }
+        }
+        log::warn!("--grace is over: {} clients are cut off", places.taken());
+        reset_all();
+        logging::flush();
+        exit(i32::from(stop.failure().is_some()));
+    };
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(run)
+        .context("cannot start a thread: raise the limit of them")?;
+    Ok(())
+}
+
+/// Signals as bytes of a stream, so that they can be waited for with a time-out, or polled.
+pub(super) struct Signals {
+    stream: UnixStream,
+    latest: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    /// Takes these signals from now on.
+    pub(super) fn register(signals: &[i32]) -> Result<Self> {
+        let (stream, writer) = UnixStream::pair()?;
+        let latest = Arc::new(AtomicUsize::new(0));
+        for &signal in signals {
+            signal_hook::flag::register_usize(signal, Arc::clone(&latest), signal as usize)?;
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        Ok(Self { stream, latest })
+    }
+
+    /// The next signal; `None` when none comes within `time`, which is forever if `None`.
+    pub(super) fn wait(&mut self, time: Option<Duration>) -> Option<i32> {
+        // A time-out of nothing would mean forever to the kernel.
+        let time = time.map(|time| time.max(Duration::from_millis(1)));
+        self.stream.set_read_timeout(time).ok()?;
+        self.stream.read_exact(&mut [0]).ok()?;
+        i32::try_from(self.latest.load(Ordering::SeqCst)).ok()
+    }
+
+    /// What becomes readable when a signal comes.
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+}
+
+/// Makes the end of this process a reset for every client that is still connected.
+///
+/// Other threads own those connections. pidfd_getfd lends each to this one, by number and without `unsafe`.
+/// Where that is forbidden the kernel closes the connections politely instead.
+fn reset_all() {
+    let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return };
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return };
+    for number in descriptors.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        let Ok(descriptor) = pidfd_getfd(&own, number, PidfdGetfdFlags::empty()) else { continue };
+        let is_client = SockRef::from(&descriptor).peer_addr().is_ok_and(|peer| peer.as_socket().is_some());
+        if is_client {
+            reset(&descriptor);
+        }
+    }
+}
+
+/// Sends SIGTERM or SIGKILL to a child. One that is gone already needs none.
+pub(super) fn send(signal: Signal, child: u32) {
+    if let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}

@@ -1,0 +1,73 @@
+//! What a process was started with: a listener or a client that somebody else opened.
+
+use std::fs::File;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use rustix::net::sockopt;
+use socket2::Socket;
+
+/// Whether systemd, or another that speaks its protocol, gave this process a listener.
+pub(super) fn has_listen_fds() -> bool {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS") == Some(1)
+}
+
+/// Descriptor 3 as the listener.
+pub(super) fn listen_fds() -> Result<Socket> {
+    let listener = listenfd::ListenFd::from_env().take_tcp_listener(0)?;
+    let listener = listener.context("descriptor 3 is not a TCP listener: check the Listen lines of the socket unit")?;
+    Ok(listener.into())
+}
+
+/// Stdin as the listener: from inetd, or from the parent of a worker.
+pub(super) fn stdin_as_listener() -> Result<Socket> {
+    let socket = stdin_as_socket()?;
+    if !sockopt::socket_acceptconn(&socket).unwrap_or(false) {
+        bail!("stdin is not a listener: start this from inetd, with `wait` in its line");
+    }
+    Ok(socket)
+}
+
+/// Stdin as the one client.
+pub(super) fn stdin_as_client() -> Result<TcpStream> {
+    let socket = stdin_as_socket()?;
+    if socket.peer_addr().is_err() {
+        bail!("stdin is not a client: start this from inetd, with `nowait` in its line");
+    }
+    Ok(socket.into())
+}
+
+/// Whether stderr leads to the client or listener on stdin, as inetd arranges it.
+pub(super) fn stderr_is_stdin() -> bool {
+    is_stdin(std::io::stderr())
+}
+
+/// Takes the socket off stdin. Where stdout and stderr are the same socket they are taken off it too,
+/// since a connection closes when its last descriptor does.
+fn stdin_as_socket() -> Result<Socket> {
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("stdin is closed: start this from inetd")?;
+    if sockopt::socket_type(&stdin).ok() != Some(rustix::net::SocketType::STREAM) {
+        bail!("stdin is not a TCP socket: start this from inetd");
+    }
+    let null = OwnedFd::from(File::options().read(true).write(true).open("/dev/null").context("/dev/null")?);
+    if is_stdin(std::io::stdout()) {
+        rustix::stdio::dup2_stdout(&null)?;
+    }
+    if is_stdin(std::io::stderr()) {
+        rustix::stdio::dup2_stderr(&null)?;
+    }
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(stdin.into())
+}
+
+fn is_stdin(other: impl AsFd) -> bool {
+    match (rustix::fs::fstat(std::io::stdin()), rustix::fs::fstat(other)) {
+        (Ok(stdin), Ok(other)) => {
+            let is_socket = rustix::fs::FileType::from_raw_mode(stdin.st_mode) == rustix::fs::FileType::Socket;
+            is_socket && (stdin.st_dev, stdin.st_ino) == (other.st_dev, other.st_ino)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,32 @@
+//! A few threads that share accept on one listener.
+
+use std::thread;
+
+use anyhow::{Context, Result};
+use zen_proto::server::Server;
+
+use crate::converse::converse;
+
+/// Serves from `workers` threads until there are no more clients.
+///
+/// 1. Every worker sleeps in accept() on the same listener. The kernel wakes one for each client: the one
+///    that has slept longest. There is no thundering herd.
+/// 2. The worker serves that client until its conversation is over. While all workers do, further
+///    clients wait in the backlog without a word.
+pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
+    thread::scope(|scope| {
+        for number in 1..=workers {
+            let worker = || {
+                while let Some((stream, client)) = server.accept() {
+                    converse(&stream, &client, server);
+                }
+            };
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn_scoped(scope, worker)
+                .inspect_err(|_| server.stop.request()) // or the scope would wait for those that have started
+                .context("cannot start all workers: lower --workers")?;
+        }
+        Ok(())
+    })
+}
