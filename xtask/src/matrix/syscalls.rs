@@ -25,7 +25,7 @@ fn per_answer(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let calls: f64 = long.keys().map(|name| more(name)).sum::<f64>() / answers;
     let waits: f64 = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll"].map(more).iter().sum();
     let k = answers / waits.max(1.0);
-    let share = |name| (name, format!("{:.2}", more(name) / answers));
+    let share = |name: &String| (name.clone(), format!("{:.2}", more(name) / answers));
     let each: BTreeMap<_, _> = long.keys().map(share).filter(|(_, share)| share != "0.00").collect();
     let per_wait = if waits > 0.01 * answers { format!(", {k:.1} answers per wait") } else { String::new() };
     note(format!("{}: {calls:.2} system calls per answer{per_wait}", entry.name));
