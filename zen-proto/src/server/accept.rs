@@ -56,17 +56,18 @@ impl Server {
     }
 
     fn look(&'static self, flags: SocketFlags) -> Accepted {
-        if let Some(stream) = self.only_client.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let only_client = self.only_client.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stream) = only_client {
             let address = stream.peer_addr().ok();
             return self.welcome(stream, address);
         }
         let Some(listener) = self.listener() else { return Accepted::NoMore };
-        if self.is_drained(flags) {
-            return self.no_more();
+        if self.stop.is_requested() && self.arrivals().while_draining > self.backlog {
+            return self.no_more(); // as many as can have waited have come
         }
         match acceptfrom_with(&*listener, flags | SocketFlags::CLOEXEC) {
             Ok((stream, address)) => self.welcome(stream.into(), address.and_then(|address| address.try_into().ok())),
-            Err(errno) => self.judge(errno, flags),
+            Err(errno) => self.judge(errno),
         }
     }
 
@@ -88,15 +89,10 @@ impl Server {
         }
     }
 
-    fn judge(&'static self, errno: Errno, flags: SocketFlags) -> Accepted {
+    fn judge(&'static self, errno: Errno) -> Accepted {
         match class(errno) {
-            Class::Nobody => {
-                // A blocking accept() has slept for a tick, one that does not block has looked just now.
-                if self.stop.is_requested() && flags.is_empty() {
-                    return self.no_more();
-                }
-                Accepted::Nobody
-            }
+            Class::Nobody if self.is_drained() => self.no_more(),
+            Class::Nobody => Accepted::Nobody,
             Class::Next => {
                 log::debug!("nobody was accepted: {errno}");
                 Accepted::Next
@@ -112,13 +108,10 @@ impl Server {
         }
     }
 
-    /// Whether the drain has taken all that waited: nobody has come for a tick, or as many as can have waited.
-    fn is_drained(&self, flags: SocketFlags) -> bool {
-        let Some(requested_at) = self.stop.requested_at() else { return false };
-        let arrivals = *self.arrivals();
-        // A blocking accept() keeps the time itself.
-        let is_quiet = !flags.is_empty() && arrivals.latest.max(requested_at).elapsed() >= TICK;
-        is_quiet || arrivals.while_draining > self.backlog
+    /// Whether the server drains and nobody has come for a tick.
+    fn is_drained(&self) -> bool {
+        let latest = self.arrivals().latest;
+        self.stop.requested_at().is_some_and(|requested_at| requested_at.max(latest).elapsed() >= TICK)
     }
 
     /// Lets go of the listener. It closes when no other thread (and no other process) has it any more.

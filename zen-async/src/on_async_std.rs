@@ -1,0 +1,176 @@
+//! Coroutines on async-std, discontinued (RUSTSEC-2025-0052): the frozen twin of `on_smol`.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::Result;
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Instant;
+
+use async_global_executor::GlobalExecutorConfig;
+use async_std::channel::bounded;
+use async_std::io::{Read, WriteExt};
+use async_std::net::TcpStream;
+use async_std::task;
+use smol::Async; // async-std's own reactor; async-std lends it to nobody
+use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, TICK, reset};
+use zen_proto::{Conversation, Want};
+
+use crate::sweeper::Sweeper;
+
+/// What all coroutines share.
+#[derive(Clone, Copy)]
+struct Shared {
+    server: &'static Server,
+    sweeper: &'static Sweeper,
+    offload: bool,
+}
+
+/// Serves on `threads` threads beside this one, which only accepts, until there are no more clients.
+pub(crate) fn serve(server: &'static Server, threads: usize, offload: bool) -> anyhow::Result<()> {
+    let sweeper: &'static Sweeper = Box::leak(Box::default());
+    server.stop.on_request(|| sweeper.wake_all());
+    // Before anything of async-std is called, which would start a thread for each processor.
+    let config = GlobalExecutorConfig::default().with_env_var("ASYNC_STD_THREAD_COUNT");
+    let config = config.with_min_threads(threads).with_max_threads(threads);
+    async_global_executor::init_with_config(config.with_thread_name_fn(|| "executor".into()));
+    let shared = Shared { server, sweeper, offload };
+    task::spawn(sweep(sweeper));
+    task::block_on(accept_all(shared))
+}
+
+/// Takes clients and starts a coroutine for each.
+async fn accept_all(shared: Shared) -> anyhow::Result<()> {
+    let Shared { server, sweeper, .. } = shared;
+    let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
+    let (alive, everyone_has_gone) = bounded::<()>(1);
+    loop {
+        match server.try_accept() {
+            Accepted::Client(stream, client) => {
+                let alive = alive.clone();
+                let conversation = async move {
+                    converse(shared, stream, client).await;
+                    drop(alive);
+                };
+                task::spawn(conversation);
+                task::yield_now().await; // those inside want their turn too
+            }
+            Accepted::Next => {}
+            Accepted::Nobody => {
+                let is_draining = server.stop.is_requested();
+                let look_at = is_draining.then(|| Instant::now() + TICK);
+                let Some(listener) = &listener else { break };
+                // The coroutine sleeps here until a client comes.
+                let _ = sweeper.in_time(listener.readable(), look_at, &server.stop, is_draining).await;
+            }
+            Accepted::BackOff => task::sleep(BACK_OFF).await,
+            Accepted::NoMore => break,
+        }
+    }
+    listener.take();
+    drop(alive);
+    let _ = everyone_has_gone.recv().await; // an error, when the last has dropped its end
+    Ok(())
+}
+
+/// Serves one client until its conversation is over.
+async fn converse(shared: Shared, stream: std::net::TcpStream, client: Client) {
+    let Shared { server, sweeper, offload, .. } = shared;
+    let mut conversation = Conversation::new(&server.limits, Instant::now());
+    let stream = TcpStream::from(stream); // panics when the reactor cannot take it: the end of this coroutine
+    let result = loop {
+        let now = Instant::now();
+        let is_draining = server.stop.is_requested();
+        if is_draining {
+            conversation.drain(now);
+        }
+        let deadline = conversation.expires_at();
+        match conversation.wants() {
+            Want::Read => {
+                task::yield_now().await; // while bytes are there, reading never suspends: the others would starve
+                // The coroutine sleeps here while its client is silent.
+                let heard = match sweeper.in_time(hear(&stream), deadline, &server.stop, is_draining).await {
+                    Some(heard) => heard.map(Some),
+                    None => look(&stream).await,
+                };
+                match heard {
+                    Ok(Some(bytes)) if bytes.is_empty() => conversation.received_eof(),
+                    Ok(Some(bytes)) if offload => {
+                        let received = move || {
+                            conversation.received(&bytes, Instant::now(), &mut |question| server.sage.answer(question));
+                            conversation
+                        };
+                        conversation = task::spawn_blocking(received).await;
+                    }
+                    Ok(Some(bytes)) => {
+                        conversation.received(&bytes, Instant::now(), &mut |question| server.sage.answer(question));
+                    }
+                    Ok(None) => conversation.timed_out(now),
+                    Err(error) => break Err(error),
+                }
+            }
+            Want::Write => {
+                // It sleeps here while its client does not read. The first time is only a try: then its time begins.
+                let say = say(&stream, conversation.outgoing());
+                match sweeper.in_time(say, deadline.or(Some(now)), &server.stop, is_draining).await {
+                    Some(Ok(n)) => conversation.sent(n, Instant::now()),
+                    Some(Err(error)) => break Err(error),
+                    None => {
+                        conversation.sent(0, now);
+                        conversation.timed_out(now);
+                    }
+                }
+            }
+            Want::EndSending => match stream.shutdown(Shutdown::Write) {
+                Ok(()) => conversation.ended_sending(now),
+                Err(error) => break Err(error),
+            },
+            Want::Close => break Ok(()),
+            Want::Reset => {
+                reset(&stream);
+                break Ok(());
+            }
+        }
+    };
+    client.gone(&conversation, result);
+}
+
+thread_local! {
+    /// What is read into: one for each thread, so that a waiting client owns none.
+    static CHUNK_OF_THREAD: RefCell<[u8; CHUNK]> = const { RefCell::new([0; CHUNK]) };
+}
+
+/// Waits until the client speaks, and reads it; nothing is the end of file.
+async fn hear(stream: &TcpStream) -> Result<Vec<u8>> {
+    poll_fn(|context| {
+        CHUNK_OF_THREAD.with_borrow_mut(|chunk| {
+            let read = Pin::new(&mut &*stream).poll_read(context, chunk);
+            read.map_ok(|n| chunk[..n].to_vec())
+        })
+    })
+    .await
+}
+
+/// The same without waiting.
+async fn look(stream: &TcpStream) -> Result<Option<Vec<u8>>> {
+    let mut hear = pin!(hear(stream));
+    poll_fn(|context| match hear.as_mut().poll(context) {
+        Poll::Ready(heard) => Poll::Ready(heard.map(Some)),
+        Poll::Pending => Poll::Ready(Ok(None)),
+    })
+    .await
+}
+
+/// Waits until there is room for some of `bytes`, and writes it.
+async fn say(mut stream: &TcpStream, bytes: &[u8]) -> Result<usize> {
+    stream.write(bytes).await
+}
+
+/// Once a tick.
+async fn sweep(sweeper: &'static Sweeper) {
+    loop {
+        task::sleep(TICK).await;
+        sweeper.sweep(Instant::now());
+    }
+}

@@ -1,0 +1,180 @@
+//! Coroutines on smol: small parts, of which this file uses an executor, a reactor and a pool of threads.
+
+use std::cell::RefCell;
+use std::io::{ErrorKind, Read, Result, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::Context;
+use smol::channel::bounded;
+use smol::{Async, Executor, Timer};
+use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, TICK, reset};
+use zen_proto::{Conversation, Want};
+
+use crate::sweeper::Sweeper;
+
+/// What all coroutines share.
+#[derive(Clone, Copy)]
+struct Shared {
+    server: &'static Server,
+    sweeper: &'static Sweeper,
+    executor: &'static Executor<'static>,
+    offload: bool,
+}
+
+/// Serves on `threads` threads, of which this is the first, until there are no more clients.
+pub(crate) fn serve(server: &'static Server, threads: usize, offload: bool) -> anyhow::Result<()> {
+    let sweeper: &'static Sweeper = Box::leak(Box::default());
+    server.stop.on_request(|| sweeper.wake_all());
+    let executor: &'static Executor<'static> = Box::leak(Box::default());
+    for number in 2..=threads {
+        thread::Builder::new()
+            .name(format!("executor-{number}"))
+            .spawn(|| smol::block_on(executor.run(smol::future::pending::<()>())))
+            .context("cannot start all threads: lower --threads")?;
+    }
+    let shared = Shared { server, sweeper, executor, offload };
+    executor.spawn(sweep(sweeper)).detach();
+    smol::block_on(executor.run(accept_all(shared)))
+}
+
+/// Takes clients and starts a coroutine for each.
+async fn accept_all(shared: Shared) -> anyhow::Result<()> {
+    let Shared { server, sweeper, executor, .. } = shared;
+    let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
+    let (alive, everyone_has_gone) = bounded::<()>(1);
+    loop {
+        match server.try_accept() {
+            Accepted::Client(stream, client) => {
+                let alive = alive.clone();
+                let conversation = async move {
+                    converse(shared, stream, client).await;
+                    drop(alive);
+                };
+                executor.spawn(conversation).detach();
+                smol::future::yield_now().await; // those inside want their turn too
+            }
+            Accepted::Next => {}
+            Accepted::Nobody => {
+                let is_draining = server.stop.is_requested();
+                let look_at = is_draining.then(|| Instant::now() + TICK);
+                let Some(listener) = &listener else { break };
+                // The coroutine sleeps here until a client comes.
+                let _ = sweeper.in_time(listener.readable(), look_at, &server.stop, is_draining).await;
+            }
+            Accepted::BackOff => _ = Timer::after(BACK_OFF).await,
+            Accepted::NoMore => break,
+        }
+    }
+    listener.take();
+    drop(alive);
+    let _ = everyone_has_gone.recv().await; // an error, when the last has dropped its end
+    Ok(())
+}
+
+/// Serves one client until its conversation is over.
+async fn converse(shared: Shared, stream: TcpStream, client: Client) {
+    let Shared { server, sweeper, offload, .. } = shared;
+    let mut conversation = Conversation::new(&server.limits, Instant::now());
+    let stream = match Async::new_nonblocking(stream) {
+        Ok(stream) => stream,
+        Err(error) => return client.gone(&conversation, Err(error)),
+    };
+    let result = loop {
+        let now = Instant::now();
+        let is_draining = server.stop.is_requested();
+        if is_draining {
+            conversation.drain(now);
+        }
+        let deadline = conversation.expires_at();
+        match conversation.wants() {
+            Want::Read => {
+                // The coroutine sleeps here while its client is silent.
+                let heard = match sweeper.in_time(hear(&stream), deadline, &server.stop, is_draining).await {
+                    Some(heard) => heard.map(Some),
+                    None => look(&stream).await,
+                };
+                match heard {
+                    Ok(Some(bytes)) if bytes.is_empty() => conversation.received_eof(),
+                    Ok(Some(bytes)) if offload => {
+                        let received = move || {
+                            conversation.received(&bytes, Instant::now(), &mut |question| server.sage.answer(question));
+                            conversation
+                        };
+                        conversation = smol::unblock(received).await;
+                    }
+                    Ok(Some(bytes)) => {
+                        conversation.received(&bytes, Instant::now(), &mut |question| server.sage.answer(question));
+                    }
+                    Ok(None) => conversation.timed_out(now),
+                    Err(error) => break Err(error),
+                }
+            }
+            Want::Write => {
+                // It sleeps here while its client does not read. The first time is only a try: then its time begins.
+                let say = say(&stream, conversation.outgoing());
+                match sweeper.in_time(say, deadline.or(Some(now)), &server.stop, is_draining).await {
+                    Some(Ok(n)) => conversation.sent(n, Instant::now()),
+                    Some(Err(error)) => break Err(error),
+                    None => {
+                        conversation.sent(0, now);
+                        conversation.timed_out(now);
+                    }
+                }
+            }
+            Want::EndSending => match stream.get_ref().shutdown(Shutdown::Write) {
+                Ok(()) => conversation.ended_sending(now),
+                Err(error) => break Err(error),
+            },
+            Want::Close => break Ok(()),
+            Want::Reset => {
+                reset(&stream);
+                break Ok(());
+            }
+        }
+    };
+    client.gone(&conversation, result);
+}
+
+thread_local! {
+    /// What is read into: one for each thread, so that a waiting client owns none.
+    static CHUNK_OF_THREAD: RefCell<[u8; CHUNK]> = const { RefCell::new([0; CHUNK]) };
+}
+
+/// Waits until the client speaks, and reads it; nothing is the end of file.
+async fn hear(stream: &Async<TcpStream>) -> Result<Vec<u8>> {
+    loop {
+        stream.readable().await?;
+        if let Some(bytes) = look(stream).await? {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// The same without waiting.
+async fn look(stream: &Async<TcpStream>) -> Result<Option<Vec<u8>>> {
+    CHUNK_OF_THREAD.with_borrow_mut(|chunk| match stream.get_ref().read(chunk) {
+        Ok(n) => Ok(Some(chunk[..n].to_vec())),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    })
+}
+
+/// Waits until there is room for some of `bytes`, and writes it.
+async fn say(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize> {
+    loop {
+        match stream.get_ref().write(bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => stream.writable().await?,
+            written => return written,
+        }
+    }
+}
+
+/// Once a tick.
+async fn sweep(sweeper: &'static Sweeper) {
+    loop {
+        Timer::after(TICK).await;
+        sweeper.sweep(Instant::now());
+    }
+}

@@ -1,0 +1,82 @@
+//! One sweeper for all deadlines: a timer for each client would cost system calls for each question.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use slab::Slab;
+use zen_proto::server::Stop;
+
+/// Wakes the coroutines that wait for their client in vain.
+#[derive(Default)]
+pub(crate) struct Sweeper {
+    /// Those that wait, each with the end of its time.
+    sleepers: Mutex<Slab<(Option<Instant>, Waker)>>,
+}
+
+impl Sweeper {
+    /// Wakes those whose time is up at `now`. To be called once a tick.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let sleepers = self.sleepers();
+        let late = sleepers.iter().filter(|(_, (deadline, _))| deadline.is_some_and(|deadline| deadline <= now));
+        late.for_each(|(_, (_, waker))| waker.wake_by_ref());
+    }
+
+    /// Wakes all.
+    pub(crate) fn wake_all(&self) {
+        self.sleepers().iter().for_each(|(_, (_, waker))| waker.wake_by_ref());
+    }
+
+    /// Waits for `event` until `deadline` (`None`: for ever) or until a stop is requested; one that was when
+    /// the wait began (`is_draining`) does not count. `None`: it did not happen.
+    pub(crate) async fn in_time<T>(
+        &self,
+        event: impl Future<Output = T>,
+        deadline: Option<Instant>,
+        stop: &Stop,
+        is_draining: bool,
+    ) -> Option<T> {
+        let mut event = pin!(event);
+        let mut sleeper = Sleeper { sweeper: self, place: None };
+        poll_fn(|context| {
+            if let Poll::Ready(value) = event.as_mut().poll(context) {
+                return Poll::Ready(Some(value));
+            }
+            sleeper.register(deadline, context.waker());
+            // Looked at after the registration: a stop from now on finds this sleeper.
+            let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if is_late || stop.is_requested() != is_draining { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    fn sleepers(&self) -> MutexGuard<'_, Slab<(Option<Instant>, Waker)>> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that waits; it leaves its place when its wait is over, or given up.
+struct Sleeper<'a> {
+    sweeper: &'a Sweeper,
+    place: Option<usize>,
+}
+
+impl Sleeper<'_> {
+    fn register(&mut self, deadline: Option<Instant>, waker: &Waker) {
+        let mut sleepers = self.sweeper.sleepers();
+        match self.place {
+            Some(place) => sleepers[place].1.clone_from(waker),
+            None => self.place = Some(sleepers.insert((deadline, waker.clone()))),
+        }
+    }
+}
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.sweeper.sleepers().remove(place);
+        }
+    }
+}
