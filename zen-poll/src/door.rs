@@ -7,8 +7,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use polling::{Event, Poller};
-use socket2::Socket;
-use zen_proto::server::{Accepted, BACK_OFF, Client, Server, TICK};
+use zen_proto::server::{Accepted, BACK_OFF, Client, Listener, Server, TICK};
 
 use crate::registration::Registration;
 
@@ -30,7 +29,7 @@ pub(crate) struct Address {
 pub(crate) struct Door {
     server: &'static Server,
     /// `None` while it is left alone.
-    listener: Option<Registration<Arc<Socket>>>,
+    listener: Option<Registration<Arc<Listener>>>,
     look_at: Option<Instant>,
     /// The loops, this one first.
     loops: Vec<Address>,
@@ -87,7 +86,8 @@ impl Door {
     }
 
     fn hand_over(&self, arrival: Arrival) {
-        let fewest = self.loops.iter().enumerate().min_by_key(|(_, other)| other.load.load(Ordering::Relaxed));
+        // Among equals the last: while this loop is busy with a client, nobody is let in.
+        let fewest = self.loops.iter().enumerate().rev().min_by_key(|(_, other)| other.load.load(Ordering::Relaxed));
         let Some((number, lucky)) = fewest else { return };
         lucky.load.fetch_add(1, Ordering::Relaxed);
         // A loop ends only after this door is gone, so its receiver is there.

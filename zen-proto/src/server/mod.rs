@@ -49,6 +49,7 @@ pub use client::{Client, reset};
 pub use options::{Arguments, Inetd, Options, parse_duration};
 pub use run::{Server, Waiting, main};
 pub use sage::Sage;
+pub use socket2::Socket as Listener;
 pub use stop::Stop;
 
 /// What one read takes at most, in bytes. Its answers are at most 24 times as long.
