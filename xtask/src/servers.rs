@@ -18,6 +18,9 @@ pub(crate) struct Entry {
     pub(crate) at_once: Option<usize>,
     /// How many answers are thought about at once under `--delay`, that is, who blocks whom. `None`: one for each client.
     pub(crate) thinkers: Option<usize>,
+    /// Whether that many think whenever there is enough to think about. Else who wakes first takes what there is: one of several
+    /// processes may take all clients of a burst, an executor may let one thread sleep while another's queue is not empty.
+    pub(crate) is_even: bool,
     /// Its processes: one, or a parent and its workers.
     pub(crate) processes: usize,
     /// Into how many parts (workers, processes, loops) clients are spread evenly, where the architecture says so.
@@ -40,9 +43,14 @@ pub(crate) const SERVERS: &[Entry] = &[
     server("poll", "zen-poll", &[]),
     server("poll-chat", "zen-poll", &["--style", "chat"]),
     Entry { thinkers: Some(2), parts: Some(2), ..server("poll-loops", "zen-poll", &["--loops", "2"]) },
-    Entry { thinkers: Some(2), processes: 3, ..server("poll-processes", "zen-poll", &["--processes", "2"]) },
+    Entry {
+        thinkers: Some(2),
+        is_even: false,
+        processes: 3,
+        ..server("poll-processes", "zen-poll", &["--processes", "2"])
+    },
     server("smol", "zen-async", &[]),
-    Entry { thinkers: Some(2), ..server("smol-threads", "zen-async", &["--threads", "2"]) },
+    Entry { thinkers: Some(2), is_even: false, ..server("smol-threads", "zen-async", &["--threads", "2"]) },
     server("async-std", "zen-async", &["--runtime", "async-std"]),
     Entry { binary: "examples/raw", is_exhibit: true, ..server("raw", "zen-poll", &[]) },
 ];
@@ -56,6 +64,7 @@ const fn server(name: &'static str, package: &'static str, arguments: &'static [
         arguments,
         at_once: None,
         thinkers: Some(1),
+        is_even: true,
         processes: 1,
         parts: None,
         is_exhibit: false,

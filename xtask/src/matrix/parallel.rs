@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, ensure};
 
 use super::{Case, Ctx, case};
+use crate::harness::Client;
 use crate::harness::client::APHORISMS;
 
 pub(crate) const CASES: &[Case] = &[
@@ -19,83 +20,99 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn slow_answers(ctx: &mut Ctx) -> Result<()> {
-    let thinkers = ctx.entry.thinkers.unwrap_or(CLIENTS);
-    // Which of several looping processes takes a client is decided by who wakes first: then only the bounds are known.
-    let is_even = ctx.entry.processes == 1 || ctx.entry.makes_wait();
-    judge(&arrivals(ctx)?, thinkers, is_even)
+    let Some(thinkers) = ctx.entry.thinkers else { return each_on_its_own(ctx) };
+    // Each of several looping processes accepts for itself: the first to wake may take all clients of a burst.
+    let at_once = ctx.entry.processes == 1 || ctx.entry.makes_wait();
+    // Two for each thinker: whoever cannot be thought about at once is answered a turn later.
+    judge(&arrivals(ctx, 2 * thinkers, at_once)?, thinkers, ctx.entry.is_even)
 }
 
 fn offloaded_answers(ctx: &mut Ctx) -> Result<()> {
-    judge(&arrivals(ctx)?, CLIENTS, true)
+    each_on_its_own(ctx)
 }
 
-/// When each of the clients, who all ask at once, got its answer, the first first.
-fn arrivals(ctx: &Ctx) -> Result<Vec<Duration>> {
+fn each_on_its_own(ctx: &Ctx) -> Result<()> {
+    const CLIENTS: usize = 4;
+    judge(&arrivals(ctx, CLIENTS, true)?, CLIENTS, true)
+}
+
+/// When each client got its answer, the first first. All connect, then all ask `at_once`; or else each connects and asks a little
+/// later than the one before, while that one is thought about: so it finds whoever is idle.
+fn arrivals(ctx: &Ctx, clients: usize, at_once: bool) -> Result<Vec<Duration>> {
     let address = ctx.server.address();
-    let together = Barrier::new(CLIENTS);
-    let ask = || {
-        let client = crate::harness::Client::connect(address);
+    let together = Barrier::new(clients);
+    let ask = |n: usize| {
+        let early = at_once.then(|| Client::connect(address));
         together.wait();
         let start = Instant::now();
+        if !at_once {
+            thread::sleep(APART * u32::try_from(n)?);
+        }
+        let mut client = early.unwrap_or_else(|| Client::connect(address))?;
         let (question, answer) = APHORISMS[0];
-        // It leaves when it has its answer, as the next may be waiting for the place.
-        client?.ask(question, answer).map(|()| start.elapsed())
+        client.ask(question, answer)?;
+        // It leaves now, as the next may be waiting for the place.
+        Ok(start.elapsed())
     };
     let mut arrivals = thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(ask)).collect();
-        clients
-            .into_iter()
-            .map(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
-            .collect::<Result<Vec<_>>>()
+        let clients: Vec<_> = (0..clients).map(|n| scope.spawn(move || ask(n))).collect();
+        let answered = clients.into_iter().map(|client| client.join().map_err(|_| anyhow!("a client panicked"))?);
+        answered.collect::<Result<Vec<_>>>()
     })?;
     arrivals.sort_unstable();
     Ok(arrivals)
 }
 
-/// Answers come in turns, a delay apart; in each turn as many as there are thinkers.
+/// Answers come in turns, a delay apart; in each turn as many as there are thinkers, or, where that is not `is_even`, in the first
+/// turn, and later no more.
 fn judge(arrivals: &[Duration], thinkers: usize, is_even: bool) -> Result<()> {
     let turns: Vec<usize> = arrivals.chunk_by(|a, b| *b - *a < DELAY / 2).map(<[_]>::len).collect();
-    let seen = || format!("{thinkers} at a time were promised; answers came in turns of {turns:?}, at {arrivals:?}");
-    if is_even {
-        ensure!(turns == vec![thinkers; CLIENTS / thinkers], "{}", seen());
+    let is_full = |turn: &usize| *turn == thinkers;
+    let is_right = if is_even {
+        turns.iter().all(is_full)
     } else {
-        ensure!(turns.iter().all(|&turn| turn <= thinkers) && turns[0] == thinkers, "{}", seen());
-    }
+        turns.first().is_some_and(is_full) && turns.iter().all(|&turn| turn <= thinkers)
+    };
     // Nobody can be quicker than thinking takes: answers held back until all are there would come in one late turn.
-    let least = DELAY * u32::try_from(CLIENTS / thinkers)?;
-    let last = arrivals[CLIENTS - 1];
-    ensure!(last >= least && (!is_even || last < least + DELAY), "{}", seen());
+    let first = arrivals.first().copied().unwrap_or_default();
+    let is_in_time = (DELAY..DELAY * 2).contains(&first);
+    ensure!(
+        is_right && is_in_time,
+        "{thinkers} at a time were promised; answers came in turns of {turns:?}, at {arrivals:?}"
+    );
     Ok(())
 }
 
-const CLIENTS: usize = 8;
-
 /// What `--delay` says above.
 const DELAY: Duration = Duration::from_millis(200);
+
+/// Late enough for the one before to be thought about, early enough to be in its turn.
+const APART: Duration = Duration::from_millis(25);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(milliseconds: [u64; CLIENTS]) -> Vec<Duration> {
-        milliseconds.map(Duration::from_millis).to_vec()
+    fn is_met(milliseconds: &[u64], thinkers: usize, is_even: bool) -> bool {
+        let arrivals: Vec<Duration> = milliseconds.iter().copied().map(Duration::from_millis).collect();
+        judge(&arrivals, thinkers, is_even).is_ok()
     }
 
     #[test]
     fn the_shape_is_judged() {
-        let one_by_one = at([201, 402, 603, 804, 1005, 1206, 1407, 1608]);
-        let in_twos = at([201, 202, 403, 404, 605, 606, 807, 808]);
-        let all_late = at([1601, 1601, 1601, 1602, 1602, 1602, 1602, 1602]);
-        let uneven = at([201, 202, 403, 404, 605, 806, 1007, 1208]);
-        assert!(judge(&one_by_one, 1, true).is_ok());
-        assert!(judge(&one_by_one, 2, true).is_err());
-        assert!(judge(&in_twos, 2, true).is_ok());
-        assert!(judge(&in_twos, 1, true).is_err());
-        assert!(judge(&in_twos, 4, true).is_err());
-        assert!(judge(&all_late, 8, true).is_err());
-        assert!(judge(&all_late, 1, true).is_err());
-        assert!(judge(&uneven, 2, true).is_err());
-        assert!(judge(&uneven, 2, false).is_ok());
-        assert!(judge(&one_by_one, 2, false).is_err());
+        let (one_by_one, in_twos, uneven) = ([201, 402, 603, 804], [201, 202, 403, 404], [201, 226, 401, 601]);
+        assert!(is_met(&one_by_one, 1, true));
+        assert!(is_met(&in_twos, 2, true));
+        assert!(is_met(&in_twos, 2, false));
+        assert!(is_met(&uneven, 2, false));
+        for (arrivals, thinkers) in
+            [(one_by_one, 2), (one_by_one, 4), (in_twos, 1), (in_twos, 4), (uneven, 2), (uneven, 4)]
+        {
+            assert!(!is_met(&arrivals, thinkers, true), "{arrivals:?}, {thinkers}");
+        }
+        assert!(!is_met(&one_by_one, 2, false));
+        assert!(!is_met(&in_twos, 1, false));
+        assert!(!is_met(&[801, 801, 802, 802], 4, true), "held back");
+        assert!(!is_met(&[1, 1, 2, 2], 4, true), "without thinking");
     }
 }
