@@ -5,6 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{PATIENCE, shown};
@@ -53,6 +55,22 @@ impl Client {
     /// Sends these bytes.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).with_context(|| format!("cannot send {}", shown(bytes)))
+    }
+
+    /// Sends as many of these bytes as the network takes without waiting; 0: it takes none now.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match rustix::net::send(&self.stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(n) => Ok(n),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Sends the last of these bytes as urgent data.
+    pub(crate) fn send_urgent(&mut self, bytes: &[u8]) -> Result<()> {
+        let n = SockRef::from(&self.stream).send_out_of_band(bytes).context("cannot send urgent data")?;
+        ensure!(n == bytes.len(), "only {n} bytes of urgent data were sent");
+        Ok(())
     }
 
     /// Expects exactly these bytes next; says nothing about what follows them.
@@ -133,6 +151,14 @@ impl Client {
                 },
             });
         }
+    }
+
+    /// Whatever is there already.
+    pub(crate) fn look(&mut self) -> Result<Came> {
+        self.stream.set_nonblocking(true)?;
+        let came = self.read_some();
+        self.stream.set_nonblocking(false)?;
+        came
     }
 
     /// Ends the sending side: the server sees end of file.

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
 use super::client::{APHORISMS, Client};
+use super::{PATIENCE, wait_for};
 
 /// How often it asks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -16,6 +17,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Asks every 20 ms until it is told to [`finish`](Honest::finish).
 pub(crate) struct Honest {
     is_over: Arc<AtomicBool>,
+    answers: Arc<AtomicUsize>,
     asking: Option<JoinHandle<Result<Report>>>,
 }
 
@@ -27,13 +29,28 @@ pub(crate) struct Report {
 }
 
 impl Honest {
-    /// Starts asking. Where clients wait for their turn it `connects_for_each` question, and else stays connected.
+    /// Starts asking, and has its first answer when this returns. Where clients wait for their turn it
+    /// `connects_for_each` question, and else stays connected.
     pub(crate) fn start(address: SocketAddr, connects_for_each: bool) -> Result<Honest> {
         let is_over = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&is_over);
-        let ask = move || ask_until(&told, address, connects_for_each);
+        let answers = Arc::new(AtomicUsize::new(0));
+        let (told, counted) = (Arc::clone(&is_over), Arc::clone(&answers));
+        let ask = move || ask_until(&told, &counted, address, connects_for_each);
         let asking = thread::Builder::new().name("honest".into()).spawn(ask)?;
-        Ok(Honest { is_over, asking: Some(asking) })
+        let honest = Honest { is_over, answers, asking: Some(asking) };
+        match wait_for(PATIENCE, || (honest.answers() > 0 || honest.has_given_up()).then_some(())) {
+            Some(()) if honest.answers() > 0 => Ok(honest),
+            _ => Err(honest.finish().err().unwrap_or_else(|| anyhow!("the honest client has no answer"))),
+        }
+    }
+
+    /// How many answers it has had so far.
+    pub(crate) fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    fn has_given_up(&self) -> bool {
+        self.asking.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Ends the asking. An error if any question was not answered as it should be.
@@ -58,7 +75,12 @@ impl Report {
     }
 }
 
-fn ask_until(is_over: &AtomicBool, address: SocketAddr, connects_for_each: bool) -> Result<Report> {
+fn ask_until(
+    is_over: &AtomicBool,
+    answers: &AtomicUsize,
+    address: SocketAddr,
+    connects_for_each: bool,
+) -> Result<Report> {
     let mut waits = Vec::new();
     let mut client = None;
     for (question, answer) in APHORISMS.iter().cycle() {
@@ -69,6 +91,7 @@ fn ask_until(is_over: &AtomicBool, address: SocketAddr, connects_for_each: bool)
         };
         asking.ask(question, answer).with_context(|| format!("question {}", waits.len() + 1))?;
         waits.push(start.elapsed());
+        answers.fetch_add(1, Ordering::Relaxed);
         client = (!connects_for_each).then_some(asking);
         // At least one question is asked, however short the meantime was.
         if is_over.load(Ordering::Relaxed) {

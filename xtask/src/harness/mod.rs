@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod group;
 pub(crate) mod honest;
 pub(crate) mod process;
+pub(crate) mod queue;
 pub(crate) mod server;
 
 use std::fmt;
