@@ -15,6 +15,7 @@ mod ancestor;
 mod capacity;
 mod command_line;
 mod conformance;
+mod hostile;
 mod parallel;
 mod spread;
 mod syscalls;
@@ -37,6 +38,11 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         ("ancestor", ancestor::CASES),
         ("capacity", capacity::CASES),
         ("command_line", command_line::CASES),
+        ("hostile", hostile::crowd::CASES),
+        ("hostile", hostile::garbage::CASES),
+        ("hostile", hostile::leaving::CASES),
+        ("hostile", hostile::silence::CASES),
+        ("hostile", hostile::unread::CASES),
         ("parallel", parallel::CASES),
         ("spread", spread::CASES),
         ("syscalls", syscalls::CASES),
@@ -136,7 +142,6 @@ impl Ctx {
 
     /// An honest client that asks all along while the case goes on. Where clients wait for a place it takes one only for the time
     /// of a question.
-    #[allow(dead_code, reason = "it waits for the table of hostile clients")]
     pub(crate) fn honest(&self) -> Result<Honest> {
         Honest::start(self.server.address(), self.entry.makes_wait())
     }

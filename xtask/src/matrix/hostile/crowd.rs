@@ -1,0 +1,185 @@
+//! Clients that are too many, and clients that are too busy.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::Repeated;
+use crate::harness::client::{APHORISMS, Came, Client};
+use crate::harness::{PATIENCE, shown, wait_for};
+use crate::matrix::{Case, Ctx, case};
+use crate::trial::note;
+
+pub(crate) const CASES: &[Case] = &[
+    case("too_many_clients", too_many_clients)
+        .arguments(&["--max-connections", "32"])
+        .on(|entry| !entry.is_exhibit && !entry.makes_wait())
+        .alone(),
+    case("too_many_clients", too_many_clients_wait)
+        .arguments(&["--max-connections", "32"])
+        .on(|entry| !entry.is_exhibit && entry.makes_wait())
+        .alone(),
+    case("two_at_full_speed", two_at_full_speed).alone(),
+];
+
+/// Rule 7: each client too many is told, and let go, at once; a place that becomes free is there for the next.
+fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
+    let honest = ctx.honest()?;
+    // The limit is that of a process, and which of several takes a client is decided by who wakes first.
+    let processes = if ctx.entry.processes > 1 { ctx.entry.processes - 1 } else { 1 };
+    let (least, most) = (LIMIT - 1, LIMIT * processes - 1);
+    let idle = (0..most + TOO_MANY).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    // When it sleeps all of them have been seen to; a sleeper may just have been woken when it was looked at.
+    for _ in 0..3 {
+        ctx.server.falls_asleep(PATIENCE)?;
+    }
+    let mut inside = Vec::new();
+    let mut turned_away = 0;
+    for mut client in idle {
+        match client.look()? {
+            Came::Nothing => inside.push(client),
+            Came::Bytes(bytes) => {
+                ensure!(bytes == b"Error: too many clients.", "{} came", shown(&bytes));
+                client.expect_end()?;
+                turned_away += 1;
+            }
+            came => bail!("{came:?} came without a word"),
+        }
+    }
+    let counts = format!("{} idle clients and an honest one are in, {turned_away} were turned away", inside.len());
+    ensure!((least..=most).contains(&inside.len()) && turned_away >= TOO_MANY, "{counts}");
+    inside.iter_mut().try_for_each(Client::ask_all).context("a client that was in before")?;
+
+    drop(inside.pop());
+    let start = Instant::now();
+    wait_for(PATIENCE, || is_served(ctx)).context("a place is free, but not usable")?;
+    let after = start.elapsed();
+    ensure!(after <= SOON, "a free place was usable only after {after:?}");
+    honest.finish().map(drop)
+}
+
+/// Where clients wait for a place nobody is turned away: they wait without a word, and have their turn in the order in which they came.
+fn too_many_clients_wait(ctx: &mut Ctx) -> Result<()> {
+    let at_once = ctx.entry.at_once.context("it serves a number of clients")?;
+    let mut inside = (0..at_once).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    inside.iter_mut().try_for_each(Client::ask_all)?;
+    let mut waiting = (0..LIMIT + TOO_MANY - at_once).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    let (question, answer) = APHORISMS[0];
+    waiting[0].send(question)?;
+    waiting[0].expect_silence(GLANCE)?;
+    for client in &mut waiting {
+        let came = client.look()?;
+        ensure!(came == Came::Nothing, "{came:?} came at a client that waits");
+    }
+    inside.iter_mut().try_for_each(Client::ask_all).context("a client that was in before")?;
+
+    drop(inside.pop());
+    let start = Instant::now();
+    waiting[0].expect(answer).context("a place is free")?;
+    let after = start.elapsed();
+    ensure!(after <= SOON, "a free place was usable only after {after:?}");
+    waiting.into_iter().try_for_each(|mut client| client.ask_all())
+}
+
+/// Two clients who always have questions under way and always read leave an honest one its share. Where there is one place, the
+/// first of them keeps it: it asks, and that is what a client may do.
+fn two_at_full_speed(ctx: &mut Ctx) -> Result<()> {
+    let address = ctx.server.address();
+    let (is_over, answers) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
+    thread::scope(|scope| {
+        // However this ends, they are to end.
+        let _end = AtEnd(&is_over);
+        let busy = answers.each_ref().map(|answers| scope.spawn(|| ask_at_full_speed(address, &is_over, answers)));
+        let places = ctx.entry.at_once.map_or(2, |at_once| at_once.min(2));
+        let are_busy = || answers.iter().filter(|answers| answers.load(Ordering::Relaxed) > 0).count() == places;
+        wait_for(PATIENCE, || are_busy().then_some(())).context("the busy clients are not served")?;
+        let before = answers.each_ref().map(|answers| answers.load(Ordering::Relaxed));
+
+        let mut waiting = None;
+        if ctx.entry.at_once == Some(1) {
+            let mut honest = ctx.client()?;
+            honest.send(APHORISMS[0].0)?;
+            honest.expect_silence(FOR_A_WHILE).context("while the first has the place")?;
+            waiting = Some(honest);
+        } else {
+            let honest = ctx.honest()?;
+            thread::sleep(FOR_A_WHILE);
+            let report = honest.finish()?;
+            let slowest = report.percentile(99);
+            note(format!(
+                "{} beside two busy clients: 99 % of {} answers within {slowest:?}",
+                ctx.entry.name,
+                report.waits.len()
+            ));
+            ensure!(slowest <= FAIR, "one in a hundred answers took {slowest:?} and more");
+        }
+        for (n, (answers, before)) in answers.iter().zip(before).take(places).enumerate() {
+            let answers = answers.load(Ordering::Relaxed) - before;
+            ensure!(answers >= BUSY, "busy client {n} had only {answers} answers");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for client in busy {
+            client.join().map_err(|_| anyhow!("a busy client panicked"))?.context("a busy client")?;
+        }
+        waiting.map_or(Ok(()), |mut honest| honest.expect(APHORISMS[0].1).context("when both have gone"))
+    })
+}
+
+/// Keeps the network full of questions, and reads whatever answers come, until it `is_over`.
+fn ask_at_full_speed(address: SocketAddr, is_over: &AtomicBool, answers: &AtomicUsize) -> Result<()> {
+    let (question, answer) = APHORISMS[2];
+    let mut client = Client::connect(address)?;
+    client.set_patience(GLANCE)?;
+    let mut asking = Repeated::new(question);
+    let mut read = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        asking.push(&mut client)?;
+        match client.read_some()? {
+            Came::Bytes(bytes) => {
+                ensure!(bytes[0] == answer[read % answer.len()], "{} came after {read} bytes", shown(&bytes));
+                read += bytes.len();
+                answers.store(read / answer.len(), Ordering::Relaxed);
+            }
+            // Nobody has a place for it yet.
+            Came::Nothing if read == 0 => {}
+            came => bail!("{came:?} came after {read} bytes"),
+        }
+    }
+    Ok(())
+}
+
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether a new client gets an answer now.
+fn is_served(ctx: &Ctx) -> Option<()> {
+    let mut client = ctx.client().ok()?;
+    let (question, answer) = APHORISMS[0];
+    client.ask(question, answer).ok()
+}
+
+/// What the arguments say.
+const LIMIT: usize = 32;
+
+const TOO_MANY: usize = 50;
+
+/// A place is free within 100 ms; this is five times as much.
+const SOON: Duration = Duration::from_millis(500);
+
+/// What busy clients leave to others: contract.
+const FAIR: Duration = Duration::from_millis(50);
+
+/// Fewer answers in that time are no full speed.
+const BUSY: usize = 10_000;
+
+const FOR_A_WHILE: Duration = Duration::from_secs(1);
+
+const GLANCE: Duration = Duration::from_millis(300);

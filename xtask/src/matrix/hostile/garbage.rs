@@ -1,0 +1,182 @@
+//! Clients that speak another language, or too much of this one.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{beside_honest, everywhere, handful, is_asleep, is_cut_in_time};
+use crate::harness::client::{APHORISMS, Came};
+use crate::harness::{PATIENCE, shown};
+use crate::matrix::{Case, Ctx, case};
+
+pub(crate) const CASES: &[Case] = &[
+    everywhere(case("too_long_behind_a_good_question", too_long_behind_a_good_question)),
+    everywhere(case("endless_question", endless_question)),
+    everywhere(case("control_bytes", control_bytes).arguments(&["-vv"])),
+    everywhere(case("http_request", http_request).arguments(SLOW_ARGUMENTS)),
+    everywhere(case("tls_hello", tls_hello).arguments(SLOW_ARGUMENTS)),
+    everywhere(case("urgent_data", urgent_data)),
+];
+
+/// The answer, then the error, then end of file and no reset, also with much behind it that nobody reads (rules 5 and 8).
+fn too_long_behind_a_good_question(ctx: &mut Ctx) -> Result<()> {
+    beside_honest(ctx, LINGER, || {
+        for too_much in [257, 4096, 60_000] {
+            let mut client = ctx.client()?;
+            client.send(&[b"Simple is better than?", &vec![b'x'; too_much][..]].concat())?;
+            client.expect(b"complex.Error: question too long.").with_context(|| format!("{too_much} bytes behind"))?;
+            client.expect_end().with_context(|| format!("{too_much} bytes behind"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Whoever goes on for ever and never reads is told once, and is gone after 64 KiB or a second (rule 8).
+fn endless_question(ctx: &mut Ctx) -> Result<()> {
+    beside_honest(ctx, LINGER, || {
+        let mut client = ctx.client()?;
+        let start = Instant::now();
+        let mut sent = 0;
+        // An error: the server has closed.
+        while let Ok(n) = client.stream().write(&[b'x'; 4096]) {
+            sent += n;
+            ensure!(sent <= ENDLESS, "{sent} bytes of one question were taken");
+        }
+        let after = start.elapsed();
+        ensure!(after <= LINGER + super::LATE, "it may go on for {after:?}");
+        // What had come before the reset can still be read, though not on every system.
+        match client.read_some()? {
+            Came::Bytes(bytes) => ensure!(bytes == TOO_LONG, "{} came", shown(&bytes)),
+            Came::Reset => {}
+            came => bail!("{came:?} came"),
+        }
+        Ok(())
+    })
+}
+
+/// Questions of control bytes are questions, and show in the log only escaped and cut to 64 bytes.
+fn control_bytes(ctx: &mut Ctx) -> Result<()> {
+    beside_honest(ctx, Duration::ZERO, || {
+        let mut client = ctx.client()?;
+        for hostile in HOSTILE_BYTES {
+            client.ask(&[hostile, b"?"].concat(), b"Error: unknown aphorism.").with_context(|| shown(hostile))?;
+            client.ask_all()?;
+        }
+        for hostile in HOSTILE_BYTES {
+            // Cut short, a question is dropped and logged.
+            let mut client = ctx.client()?;
+            client.send(hostile)?;
+            client.end_sending()?;
+            client.expect_end()?;
+            let line = format!("question cut short: \"{}\"\n", hostile.escape_ascii());
+            is_logged(ctx, &line)?;
+        }
+        let mut client = ctx.client()?;
+        client.send(&[7; 200])?;
+        client.end_sending()?;
+        client.expect_end()?;
+        is_logged(ctx, &format!("question cut short: \"{}\"…\n", r"\x07".repeat(64)))
+    })?;
+    let log = ctx.server.log();
+    let is_plain = |c: char| matches!(c, ' '..='~' | '\n' | '…');
+    ensure!(log.chars().all(is_plain), "the log holds more than plain letters");
+    ensure!(!log.lines().any(|line| line.starts_with("error: ")), "a client has written a line of the log");
+    Ok(())
+}
+
+/// A request without a `?` is a question too slow; one with it gets an answer that no browser understands.
+fn http_request(ctx: &mut Ctx) -> Result<()> {
+    let head = "Host: localhost\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
+    beside_honest(ctx, SLOW * 2 + LINGER, || {
+        is_too_slow(ctx, format!("GET / HTTP/1.1\r\n{head}").as_bytes(), b"")?;
+        is_too_slow(ctx, format!("GET /?q=zen HTTP/1.1\r\n{head}").as_bytes(), b"Error: unknown aphorism.")?;
+        let mut client = ctx.client()?;
+        client.send(format!("POST / HTTP/1.1\r\n{head}{}", "zen=".repeat(100)).as_bytes())?;
+        client.expect(TOO_LONG)?;
+        client.expect_end()
+    })
+}
+
+/// A short hello is a question too slow, one of the usual size a question too long.
+fn tls_hello(ctx: &mut Ctx) -> Result<()> {
+    beside_honest(ctx, SLOW + LINGER, || {
+        is_too_slow(ctx, &hello(180), b"")?;
+        let mut client = ctx.client()?;
+        client.send(&hello(517))?;
+        client.expect(TOO_LONG)?;
+        client.expect_end()
+    })
+}
+
+/// Urgent data wakes nobody for nothing, and an urgent space before a question is white space.
+fn urgent_data(ctx: &mut Ctx) -> Result<()> {
+    let mut clients = (0..handful(ctx.entry)).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    for client in &mut clients {
+        client.ask_all()?;
+        client.send_urgent(b" ")?;
+    }
+    // To a poller it is ready from now on, yet there may be nothing to read.
+    is_asleep(ctx).context("urgent data has come")?;
+    for client in &mut clients {
+        client.ask_all().context("after urgent data")?;
+    }
+    drop(clients);
+    beside_honest(ctx, Duration::ZERO, || {
+        for (question, answer) in APHORISMS {
+            let mut client = ctx.client()?;
+            for _ in 0..10 {
+                client.send_urgent(b" ")?;
+                client.ask(question, answer)?;
+            }
+            client.send_urgent(b" ")?;
+            client.reset()?;
+        }
+        Ok(())
+    })
+}
+
+/// After these bytes, and `answer`, the client is cut when the question time-out is over.
+fn is_too_slow(ctx: &Ctx, bytes: &[u8], answer: &[u8]) -> Result<()> {
+    let mut client = ctx.client()?;
+    let start = Instant::now();
+    client.send(bytes)?;
+    client.expect(answer)?;
+    client.expect_end()?;
+    is_cut_in_time(start.elapsed(), SLOW, 1)
+}
+
+fn is_logged(ctx: &Ctx, text: &str) -> Result<()> {
+    let logged = ctx.server.wait_for_log(PATIENCE, |log| log.contains(text).then_some(()));
+    logged.with_context(|| format!("the log does not hold {text:?}"))
+}
+
+/// The beginning of a TLS 1.3 ClientHello, filled up to `length` bytes. It holds no `?`.
+fn hello(length: u16) -> Vec<u8> {
+    let [[record_high, record_low], [high, low]] = [length - 5, length - 9].map(u16::to_be_bytes);
+    let mut hello = vec![0x16, 3, 1, record_high, record_low, 1, 0, high, low, 3, 3];
+    hello.resize(length.into(), 0xA5);
+    hello
+}
+
+/// What a terminal, a line, a C string and a decoder trip over.
+const HOSTILE_BYTES: [&[u8]; 6] = [
+    b"\x1b[2J\x1b]0;owned\x07\x1b[31mred",
+    b"one\nerror: two\r\nthree",
+    b"nul\0nul",
+    b"\xff\xfe\xc3\x28\xe2\x82\xf0\x9f invalid",
+    "\u{202e}right to left\u{85}\u{9b}2J".as_bytes(),
+    b"\"quoted\\ and \x7f deleted",
+];
+
+const TOO_LONG: &[u8] = b"Error: question too long.";
+
+/// Rule 8: what is still read of a client that said too much.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// More than 64 KiB and all that the two kernels hold on the way.
+const ENDLESS: usize = 16 << 20;
+
+/// What the arguments say.
+const SLOW: Duration = Duration::from_millis(300);
+const SLOW_ARGUMENTS: &[&str] = &["--question-timeout", "300ms"];

@@ -1,0 +1,203 @@
+//! Clients that ask and do not read, or read slowly.
+
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::{LATE, Repeated, beside_honest, everywhere, in_time, is_asleep};
+use crate::harness::client::{APHORISMS, Client};
+use crate::harness::queue::{self, Queue};
+use crate::harness::{PATIENCE, wait_for};
+use crate::matrix::{Case, Ctx, case};
+
+pub(crate) const CASES: &[Case] = &[
+    everywhere(case("never_reading", never_reading).arguments(SLOW_ARGUMENTS)),
+    case("many_never_reading", many_never_reading).arguments(SLOW_ARGUMENTS),
+    everywhere(case("reading_in_time", reading_in_time).arguments(SLOW_ARGUMENTS)),
+    everywhere(case("slow_reading_to_the_end", slow_reading_to_the_end).arguments(SLOW_ARGUMENTS)),
+];
+
+/// Its answers pile up to a bound, nobody burns a processor over it, and it is reset when the question time-out is over.
+fn never_reading(ctx: &mut Ctx) -> Result<()> {
+    beside_honest(ctx, SLOW * 2, || {
+        let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
+        let mut was_watched = false;
+        while client.is_there(&queue::queues(ctx.server.address())?)? {
+            if client.is_stuck() && !was_watched {
+                is_asleep(ctx).context("with a client that does not read")?;
+                was_watched = true;
+            }
+            sleep(GLANCE);
+        }
+        client.was_reset_in_time()?;
+        nothing_is_held(ctx)
+    })
+}
+
+/// A hundred of them cost no memory. Where clients wait for a place there are as many as fill all places twice.
+fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
+    let before = ctx.server.usage().memory;
+    let count = ctx.entry.at_once.map_or(CROWD, |at_once| at_once * 2);
+    beside_honest(ctx, SLOW * 4, || {
+        // A bare question mark is the question that owes most.
+        let question = |n| if n % 10 == 0 { &b"?"[..] } else { APHORISMS[2].0 };
+        let mut clients = (0..count).map(|n| Stubborn::connect(ctx, question(n))).collect::<Result<Vec<_>>>()?;
+        let mut most = 0;
+        while !clients.is_empty() {
+            let queues = queue::queues(ctx.server.address())?;
+            let mut staying = Vec::new();
+            for mut client in clients {
+                if client.is_there(&queues)? {
+                    staying.push(client);
+                } else {
+                    client.was_reset_in_time()?;
+                }
+            }
+            clients = staying;
+            most = most.max(ctx.server.usage().memory);
+            sleep(GLANCE);
+        }
+        ensure!(most <= before + MEMORY, "its memory grew from {before} to {most} bytes");
+        nothing_is_held(ctx)
+    })
+}
+
+/// Whoever begins to read in time has lost nothing.
+fn reading_in_time(ctx: &mut Ctx) -> Result<()> {
+    beside_honest(ctx, SLOW * 4, || {
+        in_time(|clock| {
+            let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
+            let rest = ask_in_background(&client.client, ASKED)?;
+            while !client.is_stuck() {
+                client.look(&queue::queues(ctx.server.address())?)?;
+                sleep(GLANCE);
+            }
+            clock.took(client.grew_after.elapsed(), SLOW);
+            gets_everything(&mut client.client, ASKED, Duration::ZERO)?;
+            rest.join().map_err(|_| anyhow!("the writer panicked"))?
+        })
+    })
+}
+
+/// Ten thousand questions, the end of sending, and then reading at leisure: 80,000 bytes and end of file.
+fn slow_reading_to_the_end(ctx: &mut Ctx) -> Result<()> {
+    beside_honest(ctx, SLOW * 4, || {
+        let mut client = ctx.client()?;
+        let rest = ask_in_background(&client, 10_000)?;
+        gets_everything(&mut client, 10_000, Duration::from_millis(3))?;
+        rest.join().map_err(|_| anyhow!("the writer panicked"))?
+    })
+}
+
+/// Sends so many questions and ends sending, from a thread of its own.
+fn ask_in_background(client: &Client, count: usize) -> Result<JoinHandle<Result<()>>> {
+    let mut writing = client.stream().try_clone()?;
+    let ask = move || {
+        writing.write_all(&APHORISMS[2].0.repeat(count)).context("not all questions were taken")?;
+        writing.shutdown(Shutdown::Write).context("cannot end the sending side")
+    };
+    Ok(thread::Builder::new().name("writer".into()).spawn(ask)?)
+}
+
+/// Reads the answers to so many questions, a hundred at a time with a `pause` after them, then end of file.
+fn gets_everything(client: &mut Client, count: usize, pause: Duration) -> Result<()> {
+    let answers = APHORISMS[2].1.repeat(100);
+    for n in (0..count).step_by(100) {
+        client.expect(&answers).with_context(|| format!("after {n} answers"))?;
+        sleep(pause);
+    }
+    client.expect_end()
+}
+
+/// The kernel holds answers for nobody any more.
+fn nothing_is_held(ctx: &Ctx) -> Result<()> {
+    let is_free =
+        || queue::queues(ctx.server.address()).is_ok_and(|queues| queues.iter().all(|queue| queue.unsent == 0));
+    wait_for(PATIENCE, || is_free().then_some(())).context("the kernel still holds answers")
+}
+
+/// A client with a small buffer that asks without end and reads nothing.
+struct Stubborn {
+    client: Client,
+    address: SocketAddr,
+    asking: Repeated,
+    /// When the server's queue for it was looked at last.
+    seen_at: Instant,
+    held: u64,
+    most: u64,
+    /// The last growth of that queue lies between these two.
+    grew_after: Instant,
+    grew_before: Instant,
+}
+
+impl Stubborn {
+    fn connect(ctx: &Ctx, question: &[u8]) -> Result<Stubborn> {
+        let now = Instant::now();
+        let client = Client::connect_with_buffer(ctx.server.address(), 4096)?;
+        let address = client.stream().local_addr()?;
+        let asking = Repeated::new(question);
+        Ok(Stubborn { client, address, asking, seen_at: now, held: 0, most: 0, grew_after: now, grew_before: now })
+    }
+
+    /// Asks on, and looks at what the server holds for it. False: it was reset.
+    fn is_there(&mut self, queues: &[Queue]) -> Result<bool> {
+        self.look(queues)?;
+        loop {
+            match self.asking.push(&mut self.client) {
+                Ok(0) => return Ok(true),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
+                Err(error) => return Err(error).context("not a reset"),
+            }
+        }
+    }
+
+    fn look(&mut self, queues: &[Queue]) -> Result<()> {
+        let now = Instant::now();
+        let held = queues.iter().find(|queue| queue.client == self.address).map_or(0, |queue| queue.unsent);
+        if held > self.held {
+            (self.grew_after, self.grew_before) = (self.seen_at, now);
+        }
+        (self.seen_at, self.held) = (now, held);
+        self.most = self.most.max(held);
+        ensure!(held <= HELD, "the kernel holds {held} bytes for it");
+        ensure!(self.grew_before.elapsed() <= PATIENCE, "it is neither served nor reset");
+        Ok(())
+    }
+
+    /// Whether the server's queue for it is full: it holds something and has not grown for a while.
+    fn is_stuck(&self) -> bool {
+        self.held > 0 && self.grew_before.elapsed() > STUCK
+    }
+
+    /// Its time begins again with every byte that the network takes.
+    fn was_reset_in_time(&self) -> Result<()> {
+        ensure!(self.most >= 16 * 1024, "the kernel held only {} bytes for it", self.most);
+        let (least, most) = (self.grew_before.elapsed(), self.grew_after.elapsed());
+        ensure!(most >= SLOW, "reset after {most:?}, before its time was over");
+        ensure!(least <= SLOW + LATE, "reset only after {least:?}");
+        Ok(())
+    }
+}
+
+/// What the arguments say.
+const SLOW: Duration = Duration::from_millis(400);
+const SLOW_ARGUMENTS: &[&str] = &["--question-timeout", "400ms"];
+
+const CROWD: usize = 100;
+
+/// More than the kernel holds.
+const ASKED: usize = 50_000;
+
+/// What the kernel may hold of one client's answers: contract.
+const HELD: u64 = 256 * 1024;
+
+/// What the server may need for all of them while they are there.
+const MEMORY: u64 = 4 << 20;
+
+const GLANCE: Duration = Duration::from_millis(5);
+
+const STUCK: Duration = Duration::from_millis(50);
