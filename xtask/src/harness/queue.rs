@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -14,13 +15,30 @@ pub(crate) struct Queue {
     pub(crate) unsent: u64,
 }
 
+/// The queues of a server, read one after the other.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    pub(crate) all: Vec<Queue>,
+    /// When the first and the last of them was read, or a little outside that.
+    pub(crate) read_between: (Instant, Instant),
+}
+
+impl Queues {
+    /// How much the server has written that this client has not acknowledged.
+    pub(crate) fn unsent(&self, client: SocketAddr) -> u64 {
+        self.all.iter().find(|queue| queue.client == client).map_or(0, |queue| queue.unsent)
+    }
+}
+
 /// The queues of all connections of the server that listens on `server`, which is an IPv4 address; also of those that
 /// the server has closed.
-pub(crate) fn queues(server: SocketAddr) -> Result<Vec<Queue>> {
+pub(crate) fn queues(server: SocketAddr) -> Result<Queues> {
+    let start = Instant::now();
     let table = fs::read_to_string("/proc/net/tcp").context("/proc/net/tcp")?;
     let of_server = |line| queue(line).filter(|(local, _)| *local == server).map(|(_, queue)| queue);
     // The first line is the heading.
-    Ok(table.lines().skip(1).filter_map(of_server).collect())
+    let all = table.lines().skip(1).filter_map(of_server).collect();
+    Ok(Queues { all, read_between: (start, Instant::now()) })
 }
 
 /// The local address and the queue in `SLOT: LOCAL REMOTE STATE UNSENT:UNREAD …`; `None` for a listener, whose numbers mean

@@ -63,6 +63,7 @@ fn control_bytes(ctx: &mut Ctx) -> Result<()> {
             client.ask(&[hostile, b"?"].concat(), b"Error: unknown aphorism.").with_context(|| shown(hostile))?;
             client.ask_all()?;
         }
+        drop(client);
         for hostile in HOSTILE_BYTES {
             // Cut short, a question is dropped and logged.
             let mut client = ctx.client()?;

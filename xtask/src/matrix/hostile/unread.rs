@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{LATE, Repeated, beside_honest, everywhere, in_time, is_asleep};
 use crate::harness::client::{APHORISMS, Client};
-use crate::harness::queue::{self, Queue};
+use crate::harness::queue::{self, Queues};
 use crate::harness::{PATIENCE, wait_for};
 use crate::matrix::{Case, Ctx, case};
 
@@ -26,6 +26,8 @@ fn never_reading(ctx: &mut Ctx) -> Result<()> {
         let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
         let mut was_watched = false;
         while client.is_there(&queue::queues(ctx.server.address())?)? {
+            // As fast as it goes: the server is not to find a moment without the next question.
+            while client.asking.push(&mut client.client).is_ok_and(|n| n > 0) {}
             if client.is_stuck() && !was_watched {
                 is_asleep(ctx).context("with a client that does not read")?;
                 was_watched = true;
@@ -115,7 +117,7 @@ fn gets_everything(client: &mut Client, count: usize, pause: Duration) -> Result
 /// The kernel holds answers for nobody any more.
 fn nothing_is_held(ctx: &Ctx) -> Result<()> {
     let is_free =
-        || queue::queues(ctx.server.address()).is_ok_and(|queues| queues.iter().all(|queue| queue.unsent == 0));
+        || queue::queues(ctx.server.address()).is_ok_and(|queues| queues.all.iter().all(|queue| queue.unsent == 0));
     wait_for(PATIENCE, || is_free().then_some(())).context("the kernel still holds answers")
 }
 
@@ -143,25 +145,22 @@ impl Stubborn {
     }
 
     /// Asks on, and looks at what the server holds for it. False: it was reset.
-    fn is_there(&mut self, queues: &[Queue]) -> Result<bool> {
+    fn is_there(&mut self, queues: &Queues) -> Result<bool> {
         self.look(queues)?;
-        loop {
-            match self.asking.push(&mut self.client) {
-                Ok(0) => return Ok(true),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
-                Err(error) => return Err(error).context("not a reset"),
-            }
+        match self.asking.push(&mut self.client) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(false),
+            Err(error) => Err(error).context("not a reset"),
         }
     }
 
-    fn look(&mut self, queues: &[Queue]) -> Result<()> {
-        let now = Instant::now();
-        let held = queues.iter().find(|queue| queue.client == self.address).map_or(0, |queue| queue.unsent);
+    fn look(&mut self, queues: &Queues) -> Result<()> {
+        let held = queues.unsent(self.address);
+        let (before, after) = queues.read_between;
         if held > self.held {
-            (self.grew_after, self.grew_before) = (self.seen_at, now);
+            (self.grew_after, self.grew_before) = (self.seen_at, after);
         }
-        (self.seen_at, self.held) = (now, held);
+        (self.seen_at, self.held) = (before, held);
         self.most = self.most.max(held);
         ensure!(held <= HELD, "the kernel holds {held} bytes for it");
         ensure!(self.grew_before.elapsed() <= PATIENCE, "it is neither served nor reset");
