@@ -107,8 +107,9 @@ impl<P: Protocol> EventLoop<P> {
                 self.server.stop.fail(anyhow!("cannot wait for events ({error}): start the server anew"));
                 return;
             }
+            let mut now = Instant::now();
             for event in events.iter().filter(|event| event.key != LISTENER) {
-                self.turn(event.key, &mut chunk);
+                self.turn(event.key, &mut chunk, &mut now);
             }
             let rang = events.iter().any(|event| event.key == LISTENER);
             self.answer_door(rang);
@@ -127,10 +128,10 @@ impl<P: Protocol> EventLoop<P> {
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
-    fn turn(&mut self, key: usize, chunk: &mut [u8]) {
+    fn turn(&mut self, key: usize, chunk: &mut [u8], now: &mut Instant) {
         let slot = key & SLOT;
         let Some(guest) = self.guests.get_mut(slot).filter(|guest| guest.key == key) else { return };
-        let result = match guest.turn(chunk) {
+        let result = match guest.turn(chunk, now) {
             Ok(true) => return,
             Ok(false) => Ok(()),
             Err(error) => Err(error),
@@ -180,7 +181,7 @@ impl<P: Protocol> EventLoop<P> {
     /// deadline, but after a tick at most, it is time again: a deadline that begins after a sweep costs no
     /// system call then.
     fn sweep(&mut self, chunk: &mut [u8]) {
-        let now = Instant::now();
+        let mut now = Instant::now();
         if self.server.stop.is_requested() && !self.is_draining {
             self.is_draining = true;
             self.next_sweep = Some(now);
@@ -199,7 +200,7 @@ impl<P: Protocol> EventLoop<P> {
             }
         }
         for key in due {
-            self.turn(key, chunk);
+            self.turn(key, chunk, &mut now);
         }
         let tick = (!self.guests.is_empty()).then_some(now + TICK);
         let deadlines = self.guests.iter_mut().filter_map(|(_, guest)| guest.protocol.conversation().expires_at());
@@ -208,39 +209,44 @@ impl<P: Protocol> EventLoop<P> {
 }
 
 impl<P: Protocol> Guest<P> {
-    /// One recv() and one send() at most, so that all get their turn. False: it is over.
-    fn turn(&mut self, chunk: &mut [u8]) -> io::Result<bool> {
+    /// One recv() and then one send() at most, so that all get their turn. False: it is over.
+    ///
+    /// `now` is read once a turn, after the send(); for the recv() before it the end of the last turn is
+    /// near enough.
+    fn turn(&mut self, chunk: &mut [u8], now: &mut Instant) -> io::Result<bool> {
         let mut stream = self.stream.source();
         let (mut has_read, mut has_written) = (false, false);
         loop {
-            let now = Instant::now();
             let conversation = self.protocol.conversation();
             match conversation.wants() {
-                Want::Read if has_read => break,
+                Want::Read if has_read || has_written => break,
                 Want::Read => {
                     has_read = true;
                     match stream.read(chunk) {
                         Ok(0) => conversation.received_eof(),
-                        Ok(n) => self.protocol.data_received(&chunk[..n], now),
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => conversation.timed_out(now),
+                        Ok(n) => self.protocol.data_received(&chunk[..n], *now),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => conversation.timed_out(*now),
                         Err(error) => return Err(error),
                     }
                 }
                 Want::Write if has_written => break,
                 Want::Write => {
                     has_written = true;
-                    match stream.write(conversation.outgoing()) {
-                        Ok(n) => conversation.sent(n, now),
+                    let began = *now;
+                    let written = stream.write(conversation.outgoing());
+                    *now = Instant::now();
+                    match written {
+                        Ok(n) => conversation.sent(n, *now),
                         Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                            conversation.sent(0, now);
-                            conversation.timed_out(now);
+                            conversation.sent(0, *now);
+                            conversation.timed_out(began);
                         }
                         Err(error) => return Err(error),
                     }
                 }
                 Want::EndSending => {
                     stream.shutdown(Shutdown::Write)?;
-                    conversation.ended_sending(now);
+                    conversation.ended_sending(*now);
                 }
                 Want::Close => return Ok(false),
                 Want::Reset => {

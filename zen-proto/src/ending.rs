@@ -24,9 +24,10 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// Whether it ended as conversations should: the client was done, or the server stops.
+    /// Whether there is nothing to tell: the client was done, or the server stops. (Of a sage that failed
+    /// the server has told already.)
     pub fn is_usual(&self) -> bool {
-        matches!(self, Self::Finished | Self::Drained)
+        matches!(self, Self::Finished | Self::Drained | Self::Unanswered)
     }
 }
 

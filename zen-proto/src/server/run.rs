@@ -66,7 +66,7 @@ pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
         }
         None => {
             if let Some(server) = SERVER.get() {
-                log::info!("stopped after {} clients and {} panics", server.arrivals().all, server.sage.panics());
+                server.say_goodbye();
             }
             logging::flush();
             ExitCode::SUCCESS
@@ -115,7 +115,7 @@ impl Server {
             arrivals: Mutex::new(Arrivals { all: 0, while_draining: 0, latest: Instant::now() }),
             backlog: options.backlog as usize,
         });
-        stop::start(&server.stop, &server.places, options.grace, !options.worker)?;
+        stop::start(server, options.grace, !options.worker)?;
         if options.inetd == Some(Inetd::Wait) {
             let idle_exit = options.idle_exit.unwrap_or(IDLE_EXIT);
             time_out(idle_exit).map_or(Ok(()), |idle_exit| server.leave_when_idle(idle_exit))?;
@@ -144,6 +144,11 @@ impl Server {
 
     pub(super) fn arrivals(&self) -> std::sync::MutexGuard<'_, Arrivals> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The closing line of the log.
+    pub(super) fn say_goodbye(&self) {
+        log::info!("stopped after {} clients and {} panics", self.arrivals().all, self.sage.panics());
     }
 
     /// Drains when nobody has been here for so long.

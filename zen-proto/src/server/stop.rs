@@ -13,8 +13,9 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, getpid, pidfd_ge
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::SockRef;
 
-use super::client::{Places, reset};
+use super::client::reset;
 use super::logging;
+use super::run::Server;
 
 /// Tells a server that it is to stop.
 #[derive(Default)]
@@ -78,12 +79,8 @@ impl Stop {
 
 /// Starts the thread that takes the signals and keeps the time of `grace`. It ends the process when that is
 /// over, even if every other thread is busy thinking.
-pub(super) fn start(
-    stop: &'static Stop,
-    places: &'static Places,
-    grace: Duration,
-    ends_at_second_signal: bool,
-) -> Result<()> {
+pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_signal: bool) -> Result<()> {
+    let (stop, places) = (&server.stop, &server.places);
     let mut signals = Signals::register(&[SIGTERM, SIGINT])?;
     let run = move || {
         while signals.wait(None).is_none() {}
@@ -99,6 +96,7 @@ pub(super) fn start(
         }
         log::warn!("--grace is over: {} clients are cut off", places.taken());
         reset_all();
+        server.say_goodbye();
         logging::flush();
         exit(i32::from(stop.failure().is_some()));
     };
