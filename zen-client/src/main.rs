@@ -31,7 +31,11 @@
 mod ask;
 mod check;
 mod connect;
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
+mod load;
 mod options;
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
+mod selftest;
 mod text;
 
 use std::process::ExitCode;
@@ -48,6 +52,10 @@ fn main() -> ExitCode {
     let outcome = match command_line.command {
         None => ask::ask(&command_line.ask),
         Some(Command::Check(options)) => check::check(&options),
+        Some(Command::Load(options)) => load::load(&options),
+        Some(Command::Selftest(options)) => selftest::selftest(&options),
+        #[cfg(target_os = "linux")]
+        Some(Command::SelftestServer) => selftest::serve(),
     };
     outcome.unwrap_or_else(|error| {
         if text::is_unread(&error) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::{ask, check, text};
+use crate::{ask, check, load, selftest, text};
 
 /// Asks a zen server its questions, and judges whether a server in any language keeps the protocol.
 #[derive(Debug, Parser)]
@@ -26,6 +26,14 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Judge whether a server keeps the protocol
     Check(check::Options),
+    /// Ask a server many questions at once, and measure it
+    Load(load::Options),
+    /// Prove that `load` measures what it says
+    Selftest(selftest::Options),
+    /// The server that `selftest` stops
+    #[cfg(target_os = "linux")]
+    #[command(name = selftest::SERVER_COMMAND, hide = true)]
+    SelftestServer,
 }
 
 /// The server to connect to.

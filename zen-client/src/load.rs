@@ -1,0 +1,169 @@
+//! `zen-client load`: asks as fast as answers come, or at a steady rate, and measures what that is like.
+//!
+//! Read `load/generator.rs` first: the loop that does the work. `schedule.rs` holds the open loop, `tally.rs` what is
+//! counted, `verdicts.rs` what a run says about itself.
+
+mod clock;
+mod connection;
+mod generator;
+mod mix;
+mod options;
+mod progress;
+mod report;
+mod schedule;
+mod sources;
+mod tally;
+mod verdicts;
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::connect::Addresses;
+use crate::options::explain;
+use crate::text;
+use clock::{Clock, nanos};
+use generator::{Board, Generator};
+use progress::Progress;
+use tally::{Tally, Window};
+
+pub(crate) use options::{Options, Plan};
+pub(crate) use report::{Report, Times};
+pub(crate) use tally::Sabotage;
+
+/// Loads a server and prints the result; succeeds when every answer came and was right.
+pub(crate) fn load(options: &Options) -> Result<ExitCode> {
+    if let Some(refusal) = options.refusal() {
+        return Ok(explain(&refusal));
+    }
+    // One address for all connections: the first that lets us connect.
+    let (first, address) = Addresses::resolve(&options.server)?.connect(Some(options.timeout()))?;
+    let progress = Progress::start()?;
+    let measured = measure(&options.plan(address), Some(first), &progress)?;
+    progress.end();
+    let report = Report::new(&measured, options.histogram);
+    let mut stdout = io::stdout().lock();
+    let said = if options.json {
+        text::say(&mut stdout, format_args!("{}", serde_json::to_string_pretty(&report)?))
+    } else {
+        write!(stdout, "{}", report::table(&report)).context("cannot write to stdout")
+    };
+    match (measured.objection(), said) {
+        // What is wrong with the server is told even if nobody reads the rest.
+        (Some(objection), _) => Err(anyhow!(objection)),
+        (None, said) => said.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// A run without an audience.
+pub(crate) fn measured_quietly(plan: &Plan) -> Result<Report> {
+    Ok(Report::new(&measure(plan, None, &Progress::none())?, false))
+}
+
+/// What came out of a run.
+pub(crate) struct Measured {
+    plan: Plan,
+    tally: Tally,
+    /// How long was measured.
+    seconds: f64,
+    is_interrupted: bool,
+}
+
+/// How often a run is watched.
+const GLANCE: Duration = Duration::from_millis(100);
+/// An interrupted run ends this much later, so that every thread hears of it in time.
+const NOTICE: Duration = Duration::from_millis(250);
+
+/// Runs a plan: opens everything, lets each thread do its share, and adds up what they counted.
+fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Result<Measured> {
+    sources::raise_descriptor_limit(plan.connections + plan.idle, plan.threads)?;
+    let clock = Clock::start();
+    progress.opening(plan.connections + plan.idle);
+    let mut generators = Vec::new();
+    for thread in 0..plan.threads {
+        let mut generator = Generator::new(plan, thread, clock)?;
+        generator.open_all(first.take(), || !progress.is_interrupted())?;
+        generators.push(generator);
+    }
+    let start = clock.now();
+    let window_start = start + nanos(plan.warmup);
+    let mut window = Window { start: window_start, end: window_start + nanos(plan.duration) };
+    let board = Arc::new(Board { end: AtomicU64::new(window.end), answers: AtomicU64::new(0) });
+    let mut threads = Vec::new();
+    for (n, generator) in generators.into_iter().enumerate() {
+        let board = Arc::clone(&board);
+        let run = move || generator.run(start, window, &board);
+        threads.push(thread::Builder::new().name(format!("load-{n}")).spawn(run).context("cannot start a thread")?);
+    }
+    let mut is_interrupted = false;
+    while !threads.iter().all(|thread| thread.is_finished()) {
+        thread::park_timeout(GLANCE);
+        let so_far = Duration::from_nanos(clock.now() - start);
+        progress.show(so_far, plan.warmup + plan.duration, board.answers.load(Ordering::Relaxed));
+        let cut = clock.now() + nanos(NOTICE);
+        if progress.is_interrupted() && !is_interrupted && cut < window.end {
+            is_interrupted = true;
+            board.end.store(cut, Ordering::Relaxed);
+            window.end = cut;
+        }
+    }
+    let mut tally = None::<Tally>;
+    for thread in threads {
+        let counted =
+            thread.join().map_err(|_| anyhow!("a thread of the load generator panicked: this is a bug"))??;
+        match &mut tally {
+            Some(tally) => tally.add(&counted),
+            none => *none = Some(counted),
+        }
+    }
+    let Some(tally) = tally else { bail!("no thread has counted anything") };
+    let seconds = window.end.saturating_sub(window.start) as f64 / 1e9;
+    Ok(Measured { plan: plan.clone(), tally, seconds, is_interrupted })
+}
+
+impl Measured {
+    fn answers_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.tally.answers as f64 / self.seconds } else { 0.0 }
+    }
+
+    /// How many answered questions were on their way, in the mean. Counted as they come and go, and so independent
+    /// of the histograms.
+    fn in_flight(&self) -> f64 {
+        if self.seconds > 0.0 { self.tally.area as f64 / 1e9 / self.seconds } else { 0.0 }
+    }
+
+    /// How much of a processor the busiest thread used.
+    fn busiest_share(&self) -> f64 {
+        if self.seconds > 0.0 { self.tally.busiest.as_secs_f64() / self.seconds } else { 0.0 }
+    }
+
+    /// Why the run is no success, in one line.
+    fn objection(&self) -> Option<String> {
+        let Tally { failures, answers, unserved, .. } = &self.tally;
+        if failures.all() > 0 {
+            let kinds = failures.by_kind().into_iter().filter(|(_, n)| *n > 0);
+            let kinds: Vec<String> = kinds.map(|(kind, n)| format!("{n} {kind}")).collect();
+            let advice = if failures.wrong > 0 {
+                "is it a zen server? `zen-client check` tells"
+            } else {
+                "what does its log say?"
+            };
+            return Some(format!("{} failures ({}): {advice}", failures.all(), kinds.join(", ")));
+        }
+        if *answers == 0 && self.is_interrupted {
+            return Some("interrupted before anything was measured".to_owned());
+        }
+        (*answers == 0).then(|| {
+            format!(
+                "no answer came while it was measured ({unserved} connections were never served): is the server stuck, \
+                 or slower than --duration?"
+            )
+        })
+    }
+}

@@ -1,0 +1,242 @@
+//! What happens to a connection beside questions and answers: how it begins, fails, ends, and is opened again.
+
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::sockopt;
+
+use super::super::clock::{Nanos, nanos};
+use super::super::connection::failure_of;
+use super::super::mix::Kind;
+use super::super::tally::{Asked, Failure, Window};
+use super::{Board, EVENTS, Generator, NO_EVENT, READABLE, Stage};
+
+/// The pause between two bytes of a dripping connection.
+const DRIP: Nanos = 100_000_000;
+/// How long to leave a server alone that has refused a connection.
+const RESPITE: Nanos = 1_000_000_000;
+/// What is due a moment before the end may still be sent this much after it.
+const LATE: Nanos = 10_000_000;
+/// How long one who has interrupted a run waits for the answers on their way.
+const IMPATIENCE: Nanos = 1_000_000_000;
+/// How many connections may be on their way while all are opened: fewer than any usual backlog.
+const OPENING_AT_ONCE: usize = 64;
+/// Opening ends when nothing has come of it for so long: a lost SYN is repeated after a second.
+const STALLED: Nanos = 1_500_000_000;
+
+impl Generator {
+    /// Opens all connections, `first` being one that is open already, or as many as the server lets us. `goes_on` is
+    /// asked now and then.
+    pub(in crate::load) fn open_all(&mut self, mut first: Option<TcpStream>, goes_on: impl Fn() -> bool) -> Result<()> {
+        let mut events = [NO_EVENT; EVENTS];
+        // With --churn those that ask are opened when they ask.
+        let mut next = if self.plan.churn { self.good } else { 0 };
+        let mut settled = next;
+        let mut progress = self.clock.now();
+        while goes_on() && settled < self.connections.len() && self.now < progress + STALLED {
+            while next < self.connections.len() && next < settled + OPENING_AT_ONCE {
+                match first.take() {
+                    Some(stream) if next < self.good => self.adopt(next, stream),
+                    _ => self.open(next),
+                }
+                next += 1;
+            }
+            self.alarm.set(self.now + self.tick, self.clock)?;
+            self.wait(&mut events)?;
+            self.now = self.clock.now();
+            let asks = if self.plan.churn { self.good } else { 0 };
+            let is_settled = |place: &&super::Connection| place.is_connected || place.stream.is_none();
+            let now_settled = asks + self.connections[asks..next].iter().filter(is_settled).count();
+            if now_settled > settled {
+                (settled, progress) = (now_settled, self.now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over a connection that is open already.
+    fn adopt(&mut self, place: usize, stream: TcpStream) {
+        if stream.set_nonblocking(true).is_ok() {
+            self.connections[place].open(stream.into(), self.now);
+            self.connections[place].is_connected = true;
+            if let Err(failure) = self.watch(place) {
+                self.fail(place, failure);
+            }
+        }
+    }
+
+    /// Begins to connect a connection that stays.
+    fn open(&mut self, place: usize) {
+        if self.connect(place)
+            && let Err(failure) = self.watch(place)
+        {
+            self.fail(place, failure);
+        }
+    }
+
+    /// Begins to connect; false: in vain.
+    pub(super) fn connect(&mut self, place: usize) -> bool {
+        let is_kept = !self.plan.churn || place >= self.good;
+        match self.sources.open(is_kept) {
+            Ok(stream) => {
+                // A connection for one question sends one segment, which nothing delays.
+                if is_kept {
+                    let _ = sockopt::set_tcp_nodelay(&stream, true);
+                }
+                self.connections[place].open(stream, self.now);
+                true
+            }
+            Err(error) => {
+                self.tally.obstacle = Some(error);
+                self.fail(place, failure_of(error));
+                false
+            }
+        }
+    }
+
+    /// Adds the connection to the poller. The edges of room to write cost nothing where nobody lacked it.
+    pub(super) fn watch(&mut self, place: usize) -> Result<(), Failure> {
+        let connection = &self.connections[place];
+        let Some(stream) = &connection.stream else { return Ok(()) };
+        let flags = if connection.is_connected { READABLE } else { READABLE | EventFlags::OUT };
+        epoll::add(&self.poller, stream, EventData::new_u64(place as u64), flags)
+            .map_err(|error| self.is_in_vain(error))
+    }
+
+    /// The network had no room: asks to be told when it has.
+    pub(super) fn watch_for_room(&mut self, place: usize) -> Result<(), Failure> {
+        let Some(stream) = &self.connections[place].stream else { return Ok(()) };
+        let flags = READABLE | EventFlags::OUT;
+        epoll::modify(&self.poller, stream, EventData::new_u64(place as u64), flags)
+            .map_err(|error| self.is_in_vain(error))
+    }
+
+    fn is_in_vain(&mut self, error: Errno) -> Failure {
+        self.tally.obstacle = Some(error);
+        Failure::NotOpened
+    }
+
+    /// An end of file. It is a loss where something is owed; else a server may do so.
+    pub(super) fn ended(&mut self, place: usize) {
+        if self.connections[place].asked.is_empty() {
+            self.tally.reopened += 1;
+            self.vacate(place);
+        } else {
+            self.fail(place, Failure::Lost);
+        }
+    }
+
+    /// The connection is broken. Who drips or says nothing may be cut by any server.
+    pub(super) fn broken(&mut self, place: usize, failure: Failure) {
+        let connection = &self.connections[place];
+        if connection.kind != Kind::Good && connection.is_connected && connection.asked.is_empty() {
+            self.ended(place);
+        } else {
+            self.fail(place, failure);
+        }
+    }
+
+    /// Counts the failure: each lost answer where the connection is gone, else what went wrong, once.
+    pub(super) fn fail(&mut self, place: usize, failure: Failure) {
+        let times = match failure {
+            Failure::Lost | Failure::Reset => self.connections[place].asked.len().max(1),
+            _ => 1,
+        };
+        self.tally.failures.note(failure, times as u64);
+        self.vacate(place);
+        if matches!(failure, Failure::Refused | Failure::NotOpened) {
+            self.connections[place].not_before = self.now + RESPITE;
+        }
+    }
+
+    fn vacate(&mut self, place: usize) {
+        let Self { connections, tally, now, .. } = self;
+        connections[place].asked.drain(..).for_each(|asked| tally.forsaken(asked, *now));
+        connections[place].close();
+    }
+
+    /// What need not happen at once.
+    pub(super) fn tick(&mut self, board: &Board) {
+        self.next_tick = self.now + self.tick;
+        board.answers.fetch_add(std::mem::take(&mut self.answers), Ordering::Relaxed);
+        let end = board.end.load(Ordering::Relaxed);
+        if end < self.tally.window().end {
+            self.tally.cut(end);
+        }
+        let is_drip = self.now >= self.next_drip;
+        if is_drip {
+            self.next_drip = self.now + DRIP;
+        }
+        let timeout = nanos(self.plan.timeout);
+        for place in 0..self.connections.len() {
+            let connection = &self.connections[place];
+            if connection.waits_since().is_some_and(|since| since + timeout <= self.now) {
+                self.fail(place, Failure::TimedOut);
+            } else if connection.stream.is_none() && connection.not_before <= self.now && self.stage != Stage::Waiting {
+                if self.plan.churn && place < self.good { self.ask(place) } else { self.open(place) }
+            } else if is_drip && connection.kind == Kind::Drip {
+                self.drip(place);
+            }
+        }
+    }
+
+    fn drip(&mut self, place: usize) {
+        let Self { connections, random, .. } = self;
+        let connection = &mut connections[place];
+        match connection.drip(|| random.u8(0..3)) {
+            Ok(None) => {}
+            Ok(Some(aphorism)) => connection.asked.push_back(Asked::beside(self.now, aphorism)),
+            Err(failure) => self.broken(place, failure),
+        }
+    }
+
+    /// The measured time is over: what was not sent was missed, and who was never served is not waited for.
+    pub(super) fn end_asking(&mut self) {
+        self.stage = Stage::Waiting;
+        let Window { start, end } = self.tally.window();
+        if let Some(schedule) = &mut self.schedule {
+            while schedule.next_due() < end {
+                schedule.advance();
+            }
+            for place in 0..self.good {
+                for round in self.connections[place].round..schedule.rounds(place) {
+                    self.tally.missed(schedule.due(place, round));
+                }
+            }
+        }
+        for place in 0..self.good {
+            let connection = &self.connections[place];
+            // It has waited for all of the measured time.
+            if !connection.is_served && connection.waits_since().is_some_and(|since| since <= start) {
+                self.tally.unserved += 1;
+                self.vacate(place);
+            }
+        }
+    }
+
+    /// When something is to be done even if nothing comes.
+    pub(super) fn next_wake(&self) -> Nanos {
+        let Window { start, end } = self.tally.window();
+        let due = self.schedule.as_ref().map(|schedule| schedule.next_due()).filter(|due| *due < end);
+        let stage = match self.stage {
+            Stage::Opening | Stage::WarmUp => start,
+            Stage::Measuring => end + self.grace(),
+            Stage::Waiting => Nanos::MAX,
+        };
+        self.next_tick.min(stage).min(due.unwrap_or(Nanos::MAX))
+    }
+
+    /// How long after the end what is due may still be sent.
+    pub(super) fn grace(&self) -> Nanos {
+        if self.schedule.is_some() { LATE } else { 0 }
+    }
+
+    /// How long to wait for the answers that are missing, when `planned` was to be measured.
+    pub(super) fn patience(&self, planned: Window) -> Nanos {
+        let timeout = nanos(self.plan.timeout) + self.tick;
+        if self.tally.window().end < planned.end { timeout.min(IMPATIENCE) } else { timeout }
+    }
+}

@@ -1,0 +1,69 @@
+//! While a run lasts: a bar for whoever watches, and an ear for whoever has seen enough.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// Watches over one run.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// Draws on stderr if that is a terminal, and takes SIGINT and SIGTERM. The second one ends the process at once.
+    pub(super) fn start() -> Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))
+                .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
+                .context("cannot take signals")?;
+        }
+        let target =
+            if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(1), target);
+        if let Ok(style) = ProgressStyle::with_template("{bar:40} {msg}") {
+            bar.set_style(style);
+        }
+        Ok(Self { bar, interrupted })
+    }
+
+    /// Nobody watches.
+    pub(super) fn none() -> Self {
+        Self { bar: ProgressBar::hidden(), interrupted: Arc::default() }
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn opening(&self, connections: usize) {
+        self.bar.set_message(format!("opening {connections} connections"));
+        self.bar.tick();
+    }
+
+    /// So far of `total`.
+    pub(super) fn show(&self, so_far: Duration, total: Duration, answers: u64) {
+        self.bar.set_length(millis(total));
+        self.bar.set_position(millis(so_far.min(total)));
+        let left = total.saturating_sub(so_far).as_secs_f64().ceil();
+        self.bar.set_message(match left {
+            0.0 => format!("{answers} answers, waiting for the last"),
+            _ => format!("{answers} answers, {left:.0} s left"),
+        });
+    }
+
+    pub(super) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,165 @@
+//! The result as data: the JSON object, which the table shows as well. `README.md` documents every field.
+
+mod table;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::Measured;
+use super::tally::{Failures, Row};
+use super::verdicts::{Verdict, verdicts};
+
+pub(super) use table::table;
+
+/// Changes when a field changes its meaning or goes away; new fields may come without.
+const SCHEMA: &str = "zen-client load 1";
+
+/// The result of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    schema: &'static str,
+    server: String,
+    settings: Settings,
+    interrupted: bool,
+    seconds: f64,
+    pub(crate) answers: u64,
+    pub(crate) answers_per_second: f64,
+    pub(crate) failures: Failures,
+    pub(crate) missed: u64,
+    unserved: u64,
+    reopened: u64,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) in_flight: f64,
+    pub(crate) service_time_us: Times,
+    pub(crate) response_time_us: Times,
+    /// Why the two differ, or do not.
+    times: &'static str,
+    per_second: Vec<Second>,
+    pub(crate) verdicts: Vec<Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    histogram: Option<Histograms>,
+}
+
+/// How the run was made, so that it can be made again.
+#[derive(Debug, Serialize)]
+struct Settings {
+    connections: usize,
+    good: usize,
+    drip: usize,
+    silent: usize,
+    idle: usize,
+    pipeline: usize,
+    threads: usize,
+    rate: Option<u64>,
+    churn: bool,
+    warmup_seconds: f64,
+    duration_seconds: f64,
+    timeout_seconds: f64,
+    seed: u64,
+}
+
+/// Percentiles in microseconds; null where nothing was answered.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Times {
+    pub(crate) p50: Option<f64>,
+    pub(crate) p90: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    pub(crate) p999: Option<f64>,
+    pub(crate) max: Option<f64>,
+    pub(crate) mean: Option<f64>,
+}
+
+/// What came in one second of the measured time, with its response times.
+#[derive(Debug, Serialize)]
+struct Second {
+    second: usize,
+    answers: u64,
+    mean_us: Option<f64>,
+    max_us: Option<f64>,
+}
+
+/// `[microseconds, count]` of every bucket that is not empty.
+#[derive(Debug, Serialize)]
+struct Histograms {
+    service_time_us: Vec<(f64, u64)>,
+    response_time_us: Vec<(f64, u64)>,
+}
+
+const OPEN_LOOP: &str = "Response time counts from when a question was due, service time from when it was sent: they \
+    differ by how long it waited to be sent, for a connection still busy or for this machine to wake.";
+const CLOSED_LOOP: &str = "Response time equals service time, as a closed loop sends a question only when the last is \
+    answered: what clients wait who do not hold back for the server, only --rate shows.";
+
+impl Report {
+    pub(crate) fn new(measured: &Measured, with_histogram: bool) -> Self {
+        let Measured { plan, tally, seconds, is_interrupted } = measured;
+        let [good, drip, silent] = plan.mix.shares(plan.connections);
+        let response = tally.response.as_ref().unwrap_or(&tally.service);
+        Self {
+            schema: SCHEMA,
+            server: plan.address.to_string(),
+            settings: Settings {
+                connections: plan.connections,
+                good,
+                drip,
+                silent,
+                idle: plan.idle,
+                pipeline: plan.pipeline,
+                threads: plan.threads,
+                rate: plan.rate,
+                churn: plan.churn,
+                warmup_seconds: plan.warmup.as_secs_f64(),
+                duration_seconds: plan.duration.as_secs_f64(),
+                timeout_seconds: plan.timeout.as_secs_f64(),
+                seed: plan.seed,
+            },
+            interrupted: *is_interrupted,
+            seconds: *seconds,
+            answers: tally.answers,
+            answers_per_second: measured.answers_per_second(),
+            failures: tally.failures,
+            missed: tally.missed,
+            unserved: tally.unserved,
+            reopened: tally.reopened,
+            cpu_seconds: tally.processor_time.as_secs_f64(),
+            in_flight: measured.in_flight(),
+            service_time_us: Times::of(&tally.service),
+            response_time_us: Times::of(response),
+            times: if plan.rate.is_some() { OPEN_LOOP } else { CLOSED_LOOP },
+            per_second: tally.rows.iter().enumerate().map(|(second, row)| Second::of(second, row)).collect(),
+            verdicts: verdicts(measured),
+            histogram: with_histogram
+                .then(|| Histograms { service_time_us: buckets(&tally.service), response_time_us: buckets(response) }),
+        }
+    }
+}
+
+impl Times {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let some = |nanos: u64| (!histogram.is_empty()).then(|| micros(nanos));
+        let at = |quantile| some(histogram.value_at_quantile(quantile));
+        Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: some(histogram.max()),
+            mean: some(histogram.mean() as u64),
+        }
+    }
+}
+
+impl Second {
+    fn of(second: usize, row: &Row) -> Self {
+        let some = |nanos| (row.answers > 0).then(|| micros(nanos));
+        Self { second, answers: row.answers, mean_us: some(row.sum / row.answers.max(1)), max_us: some(row.max) }
+    }
+}
+
+fn buckets(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
+    histogram.iter_recorded().map(|bucket| (micros(bucket.value_iterated_to()), bucket.count_at_value())).collect()
+}
+
+fn micros(nanos: u64) -> f64 {
+    nanos as f64 / 1e3
+}

@@ -1,0 +1,113 @@
+//! The result for people.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::{Report, Settings, Times};
+
+/// More rows than this are left to `--json`.
+const MOST_ROWS: usize = 20;
+
+/// All of the report, several lines.
+pub(in crate::load) fn table(report: &Report) -> String {
+    let mut text = format!("{}\n{}\n{}\n", headline(report), counts(report), times(report));
+    text.push_str(report.times);
+    text.push('\n');
+    if (2..=MOST_ROWS).contains(&report.per_second.len()) {
+        text.push_str(&format!("{}\n", seconds(report)));
+    }
+    for verdict in &report.verdicts {
+        let sign = if verdict.ok { "ok" } else { "NOT OK" };
+        text.push_str(&format!("{sign}: {}\n", verdict.text));
+    }
+    text
+}
+
+fn headline(report: &Report) -> String {
+    let Settings { connections, drip, silent, idle, pipeline, threads, rate, churn, .. } = report.settings;
+    let mut text = format!("{}: {connections} connection{}", report.server, plural(connections));
+    if drip + silent > 0 {
+        text.push_str(&format!(" ({drip} drip, {silent} silent)"));
+    }
+    if idle > 0 {
+        text.push_str(&format!(" beside {idle} idle"));
+    }
+    match rate {
+        Some(rate) => text.push_str(&format!(", open loop of {rate} questions a second")),
+        None => text.push_str(", closed loop"),
+    }
+    if pipeline > 1 {
+        text.push_str(&format!(", {pipeline} questions at once"));
+    }
+    if churn {
+        text.push_str(", a connection for each question");
+    }
+    let interrupted = if report.interrupted { ", interrupted" } else { "" };
+    format!("{text}, {threads} thread{}, {:.1} s{interrupted}", plural(threads), report.seconds)
+}
+
+fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
+}
+
+fn counts(report: &Report) -> Table {
+    let mut table = plain();
+    table.add_row(vec!["answers".to_owned(), report.answers.to_string()]);
+    table.add_row(vec!["answers a second".to_owned(), format!("{:.0}", report.answers_per_second)]);
+    let failures = report.failures.by_kind().into_iter().filter(|(_, n)| *n > 0);
+    let kinds: Vec<String> = failures.map(|(kind, n)| format!("{n} {kind}")).collect();
+    let failures = if kinds.is_empty() { "0".to_owned() } else { kinds.join(", ") };
+    table.add_row(vec!["failures".to_owned(), failures]);
+    if report.settings.rate.is_some() {
+        table.add_row(vec!["missed".to_owned(), report.missed.to_string()]);
+    }
+    if report.reopened > 0 {
+        table.add_row(vec!["ended by the server with nothing owed".to_owned(), report.reopened.to_string()]);
+    }
+    let cost = report.cpu_seconds / report.answers.max(1) as f64 * 1e6;
+    table
+        .add_row(vec!["own processor time".to_owned(), format!("{:.2} s, {cost:.2} µs an answer", report.cpu_seconds)]);
+    table
+}
+
+fn times(report: &Report) -> Table {
+    let mut table = plain();
+    table.set_header(vec!["µs", "p50", "p90", "p99", "p99.9", "max"]);
+    for (name, times) in [("service time", &report.service_time_us), ("response time", &report.response_time_us)] {
+        let Times { p50, p90, p99, p999, max, .. } = times;
+        let cells = [p50, p90, p99, p999, max].map(|time| number(*time));
+        table.add_row(std::iter::once(name.to_owned()).chain(cells));
+    }
+    right(table)
+}
+
+fn seconds(report: &Report) -> Table {
+    let mut table = plain();
+    table.set_header(vec!["second", "answers", "mean µs", "max µs"]);
+    for row in &report.per_second {
+        table.add_row(vec![
+            (row.second + 1).to_string(),
+            row.answers.to_string(),
+            number(row.mean_us),
+            number(row.max_us),
+        ]);
+    }
+    right(table)
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table
+}
+
+/// All columns but the first hold numbers.
+fn right(mut table: Table) -> Table {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn number(micros: Option<f64>) -> String {
+    micros.map_or("–".to_owned(), |micros| format!("{micros:.1}"))
+}

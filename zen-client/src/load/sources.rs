@@ -1,0 +1,124 @@
+//! Opening connections: where they come from, and how many this process may have.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The addresses of this machine from which connections are opened. From one address to one server there are only as
+/// many connections as ports (some 28,000); the whole of 127.0.0.0/8 is this machine, so on loopback there are more.
+pub(super) struct Sources {
+    target: SocketAddr,
+    /// 0: the kernel chooses; `n`: 127.0.0.`n + 1`.
+    current: u8,
+    /// How many connections from the current address are kept.
+    kept: usize,
+    /// How many are kept from one address before the next one is used.
+    share: usize,
+}
+
+/// How many other source addresses there are on loopback.
+const OTHERS: u8 = 250;
+/// Ports are left to others on this machine, and the kernel does not search long for one.
+const KEPT_FROM_ONE: usize = 10_000;
+
+impl Sources {
+    /// For one of `threads` threads that open connections.
+    pub(super) fn new(target: SocketAddr, threads: usize) -> Self {
+        Self { target, current: 0, kept: 0, share: (KEPT_FROM_ONE / threads).max(1) }
+    }
+
+    /// Begins to connect. `is_kept`: the connection is to stay for the run, and not for one question only.
+    pub(super) fn open(&mut self, is_kept: bool) -> Result<OwnedFd, Errno> {
+        if is_kept && self.kept == self.share {
+            self.turn();
+        }
+        for _ in 0..=OTHERS {
+            match self.open_from_current() {
+                // What bind and connect say when all ports are taken.
+                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if self.is_loopback() => self.turn(),
+                outcome => {
+                    self.kept += usize::from(is_kept);
+                    return outcome;
+                }
+            }
+        }
+        Err(Errno::ADDRNOTAVAIL)
+    }
+
+    fn open_from_current(&self) -> Result<OwnedFd, Errno> {
+        let family = if self.target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let stream = socket_with(family, SocketType::STREAM, flags, None)?;
+        if self.current > 0 {
+            bind(&stream, &SocketAddr::from((Ipv4Addr::new(127, 0, 0, self.current + 1), 0)))?;
+        }
+        match connect(&stream, &self.target) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(stream),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.is_loopback() {
+            self.current = (self.current + 1) % (OTHERS + 1);
+        }
+        self.kept = 0;
+    }
+
+    fn is_loopback(&self) -> bool {
+        matches!(self.target.ip(), IpAddr::V4(address) if address.is_loopback())
+    }
+}
+
+/// Descriptors of a process that are no connections: stdio, pollers, alarms, and some to spare.
+const BESIDE: u64 = 64;
+
+/// Raises this process's descriptor limit to what `connections` and `threads` need.
+pub(super) fn raise_descriptor_limit(connections: usize, threads: usize) -> Result<()> {
+    let needed = connections as u64 + 2 * threads as u64 + BESIDE;
+    let limit = getrlimit(Resource::Nofile);
+    let is_enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
+    if is_enough(limit.current) {
+        return Ok(());
+    }
+    if is_enough(limit.maximum) {
+        let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+        return setrlimit(Resource::Nofile, raised).context("cannot raise the descriptor limit");
+    }
+    // Who is root may raise the hard limit as well.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: Some(needed) });
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    ensure!(
+        raised.is_ok(),
+        "{connections} connections need {needed} descriptors, and the limit is {hard}: raise it with `ulimit -Hn \
+         {needed}` as root, or ask for fewer with -c and --idle"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use rustix::net::getsockname;
+
+    use super::*;
+
+    #[test]
+    fn on_loopback_many_connections_come_from_several_addresses() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sources = Sources::new(listener.local_addr().unwrap(), KEPT_FROM_ONE / 2);
+        let mut addresses = Vec::new();
+        for _ in 0..6 {
+            let stream = sources.open(true).unwrap();
+            addresses.push(SocketAddr::try_from(getsockname(&stream).unwrap()).unwrap().ip().to_string());
+        }
+        assert_eq!(addresses, ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"]);
+        let churned = sources.open(false).unwrap();
+        assert_eq!(SocketAddr::try_from(getsockname(&churned).unwrap()).unwrap().ip().to_string(), "127.0.0.3");
+    }
+}

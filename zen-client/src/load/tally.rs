@@ -1,0 +1,305 @@
+//! What one thread counts: answers, failures, times, and how many questions are on their way.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::clock::{Nanos, nanos};
+
+/// The time that counts: questions due in it are measured, also if their answers come later.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    pub(super) start: Nanos,
+    pub(super) end: Nanos,
+}
+
+/// A question that is on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// When it should have been sent; in a closed loop that is when it was.
+    pub(super) due: Nanos,
+    pub(super) sent: Nanos,
+    /// Which of the three it is.
+    pub(super) aphorism: u8,
+    /// It was due in the window.
+    counts: bool,
+}
+
+impl Asked {
+    /// Of a connection whose times are not measured.
+    pub(super) fn beside(sent: Nanos, aphorism: u8) -> Self {
+        Self { due: sent, sent, aphorism, counts: false }
+    }
+}
+
+/// Ways to break the instrument on purpose, so that `selftest` can show that it would notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Sabotage {
+    /// The response time counts from when a question was sent, and not from when it was due.
+    ActualSend,
+    /// The histograms forget whatever took long.
+    ForgetFrozen,
+}
+
+/// What the second sabotage takes for long.
+const LONG: Nanos = 100_000_000;
+
+/// Why a connection is of no use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    Wrong,
+    Lost,
+    Reset,
+    TimedOut,
+    Refused,
+    NotOpened,
+}
+
+/// Answers that did not come as they should, and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Failures {
+    /// Other bytes came than the answer's.
+    pub(crate) wrong: u64,
+    /// The server ended the connection instead.
+    pub(crate) lost: u64,
+    /// The connection was reset.
+    pub(crate) reset: u64,
+    /// Nothing came in time, or no connection did.
+    pub(crate) timed_out: u64,
+    /// The server refused the connection, or said that it has too many clients.
+    pub(crate) refused: u64,
+    /// This machine had no port left, or another reason not to open the connection.
+    pub(crate) not_opened: u64,
+}
+
+impl Failures {
+    pub(crate) fn all(&self) -> u64 {
+        self.by_kind().iter().map(|(_, n)| n).sum()
+    }
+
+    pub(super) fn by_kind(&self) -> [(&'static str, u64); 6] {
+        let Self { wrong, lost, reset, timed_out, refused, not_opened } = *self;
+        [
+            ("wrong", wrong),
+            ("lost", lost),
+            ("reset", reset),
+            ("timed out", timed_out),
+            ("refused", refused),
+            ("not opened", not_opened),
+        ]
+    }
+
+    pub(super) fn note(&mut self, failure: Failure, times: u64) {
+        *match failure {
+            Failure::Wrong => &mut self.wrong,
+            Failure::Lost => &mut self.lost,
+            Failure::Reset => &mut self.reset,
+            Failure::TimedOut => &mut self.timed_out,
+            Failure::Refused => &mut self.refused,
+            Failure::NotOpened => &mut self.not_opened,
+        } += times;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.wrong += other.wrong;
+        self.lost += other.lost;
+        self.reset += other.reset;
+        self.timed_out += other.timed_out;
+        self.refused += other.refused;
+        self.not_opened += other.not_opened;
+    }
+}
+
+/// What came in one second of the window. What came behind its end is in the last row.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Row {
+    pub(super) answers: u64,
+    pub(super) sum: Nanos,
+    pub(super) max: Nanos,
+}
+
+const SECOND: Nanos = 1_000_000_000;
+
+/// The counts of one thread, or of all.
+pub(super) struct Tally {
+    window: Window,
+    sabotage: Option<Sabotage>,
+    pub(super) answers: u64,
+    pub(super) failures: Failures,
+    /// Questions that were due and could not be sent.
+    pub(super) missed: u64,
+    /// Connections that asked and had no answer at all.
+    pub(super) unserved: u64,
+    /// Connections that ended with nothing owed, and were opened again.
+    pub(super) reopened: u64,
+    /// Of the thread, in the window.
+    pub(super) processor_time: Duration,
+    /// Of the thread that had most to do.
+    pub(super) busiest: Duration,
+    /// Why the last connection that was not opened was not.
+    pub(super) obstacle: Option<Errno>,
+    /// From the actual send.
+    pub(super) service: Histogram<u64>,
+    /// From the intended send; only an open loop has one that differs.
+    pub(super) response: Option<Histogram<u64>>,
+    pub(super) rows: Vec<Row>,
+    row_end: Nanos,
+    /// How many questions that count are on their way, since when, and how many there were for how long (ns).
+    in_flight: u64,
+    since: Nanos,
+    pub(super) area: u128,
+}
+
+impl Tally {
+    /// A tally whose window has not come yet.
+    pub(super) fn new(is_open_loop: bool, sabotage: Option<Sabotage>) -> Self {
+        Self {
+            window: Window { start: Nanos::MAX, end: Nanos::MAX },
+            sabotage,
+            answers: 0,
+            failures: Failures::default(),
+            missed: 0,
+            unserved: 0,
+            reopened: 0,
+            processor_time: Duration::ZERO,
+            busiest: Duration::ZERO,
+            obstacle: None,
+            service: histogram(),
+            response: is_open_loop.then(histogram),
+            rows: vec![Row::default()],
+            row_end: Nanos::MAX,
+            in_flight: 0,
+            since: 0,
+            area: 0,
+        }
+    }
+
+    /// From now on it is known what counts.
+    pub(super) fn begin(&mut self, window: Window) {
+        self.window = window;
+        self.row_end = window.start + SECOND;
+    }
+
+    /// A question goes out.
+    pub(super) fn asked(&mut self, due: Nanos, sent: Nanos, aphorism: u8) -> Asked {
+        let counts = (self.window.start..self.window.end).contains(&due);
+        if counts {
+            self.pass(sent);
+            self.in_flight += 1;
+        }
+        Asked { due, sent, aphorism, counts }
+    }
+
+    /// Its answer has come.
+    pub(super) fn answered(&mut self, asked: Asked, now: Nanos) {
+        if !asked.counts {
+            return;
+        }
+        self.pass(now);
+        self.in_flight -= 1;
+        self.answers += 1;
+        let service = now - asked.sent;
+        let response = match self.sabotage {
+            Some(Sabotage::ActualSend) => service,
+            _ => now - asked.due,
+        };
+        if self.sabotage != Some(Sabotage::ForgetFrozen) || response < LONG {
+            self.service.saturating_record(service);
+            if let Some(histogram) = &mut self.response {
+                histogram.saturating_record(response);
+            }
+        }
+        self.row(now).note(response);
+    }
+
+    /// Its answer will not come, or is not waited for.
+    pub(super) fn forsaken(&mut self, asked: Asked, now: Nanos) {
+        if asked.counts {
+            self.pass(now);
+            self.in_flight -= 1;
+            self.area -= u128::from(now - asked.sent);
+        }
+    }
+
+    /// It was due and was never sent. It had to wait at least until the end.
+    pub(super) fn missed(&mut self, due: Nanos) {
+        if !(self.window.start..self.window.end).contains(&due) {
+            return;
+        }
+        self.missed += 1;
+        if let (Some(histogram), None) = (&mut self.response, self.sabotage) {
+            histogram.saturating_record(self.window.end - due);
+        }
+    }
+
+    /// The window ends earlier than was planned.
+    pub(super) fn cut(&mut self, end: Nanos) {
+        self.window.end = end;
+        self.window.start = self.window.start.min(end);
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    pub(super) fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Adds what another thread has counted in the same window.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.answers += other.answers;
+        self.failures.add(&other.failures);
+        self.missed += other.missed;
+        self.unserved += other.unserved;
+        self.reopened += other.reopened;
+        self.processor_time += other.processor_time;
+        self.busiest = self.busiest.max(other.busiest);
+        self.obstacle = self.obstacle.or(other.obstacle);
+        self.area += other.area;
+        // Histograms with equal bounds can always be added.
+        let _ = self.service.add(&other.service);
+        if let (Some(own), Some(others)) = (&mut self.response, &other.response) {
+            let _ = own.add(others);
+        }
+        if self.rows.len() < other.rows.len() {
+            self.rows.resize(other.rows.len(), Row::default());
+        }
+        for (row, other) in self.rows.iter_mut().zip(&other.rows) {
+            row.answers += other.answers;
+            row.sum += other.sum;
+            row.max = row.max.max(other.max);
+        }
+    }
+
+    /// As many were on their way until `now`.
+    fn pass(&mut self, now: Nanos) {
+        self.area += u128::from(self.in_flight) * u128::from(now.saturating_sub(self.since));
+        self.since = now;
+    }
+
+    /// The row of this moment.
+    fn row(&mut self, now: Nanos) -> &mut Row {
+        while now >= self.row_end && self.row_end < self.window.end {
+            self.rows.push(Row::default());
+            self.row_end += SECOND;
+        }
+        let last = self.rows.len() - 1;
+        &mut self.rows[last]
+    }
+}
+
+impl Row {
+    fn note(&mut self, time: Nanos) {
+        self.answers += 1;
+        self.sum += time;
+        self.max = self.max.max(time);
+    }
+}
+
+/// Nanoseconds up to two hours, longer than any time-out, with three significant digits.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, nanos(Duration::from_secs(7200)), 3).expect("the bounds are in order")
+}
