@@ -17,6 +17,7 @@ mod harness;
 mod matrix;
 mod readme;
 mod servers;
+mod soak;
 mod test_all;
 mod tidy;
 mod trial;
@@ -32,12 +33,14 @@ use clap::Parser;
 enum Task {
     TestAll(test_all::Flags),
     Fuzz(fuzz::Flags),
+    Soak(soak::Flags),
 }
 
 fn main() -> ExitCode {
     let done = harness::group::take_charge().and_then(|()| match Task::parse() {
         Task::TestAll(flags) => test_all::run(&flags),
         Task::Fuzz(flags) => fuzz::run(&flags),
+        Task::Soak(flags) => soak::run(&flags),
     });
     match done {
         Ok(code) => code,
