@@ -116,13 +116,16 @@ fn come_and_go(ctx: &Ctx, count: usize, leave: impl Fn(Client) -> Result<()>) ->
     beside_honest(ctx, Duration::ZERO, || {
         for n in 1..=count {
             leave(ctx.client().with_context(|| format!("client {n}"))?)?;
-            if n % 500 == 0 {
+            if n % PACE == 0 {
                 ctx.client()?.ask_all().with_context(|| format!("after {n} clients"))?;
             }
         }
         Ok(())
     })
 }
+
+/// So many clients may wait for the server: less than its backlog. A thread for each would leave its stack in glibc's cache.
+const PACE: usize = 100;
 
 /// How long the reader waits before it looks after its writer.
 const GLANCE: Duration = Duration::from_millis(50);

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{LATE, Repeated, beside_honest, everywhere, in_time, is_asleep};
+use crate::harness::PATIENCE;
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::queue::{self, Queues};
-use crate::harness::{PATIENCE, wait_for};
 use crate::matrix::{Case, Ctx, case};
 
 pub(crate) const CASES: &[Case] = &[
@@ -25,17 +25,15 @@ fn never_reading(ctx: &mut Ctx) -> Result<()> {
     beside_honest(ctx, SLOW * 2, || {
         let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
         let mut was_watched = false;
-        while client.is_there(&queue::queues(ctx.server.address())?)? {
-            // As fast as it goes: the server is not to find a moment without the next question.
-            while client.asking.push(&mut client.client).is_ok_and(|n| n > 0) {}
+        // It asks as fast as it can: the server finds no moment without a next question.
+        while client.is_there(&queue::queues(ctx.server.address())?, usize::MAX)? {
             if client.is_stuck() && !was_watched {
                 is_asleep(ctx).context("with a client that does not read")?;
                 was_watched = true;
             }
             sleep(GLANCE);
         }
-        client.was_reset_in_time()?;
-        nothing_is_held(ctx)
+        nothing_is_kept(ctx, &[client])
     })
 }
 
@@ -47,23 +45,19 @@ fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
         // A bare question mark is the question that owes most.
         let question = |n| if n % 10 == 0 { &b"?"[..] } else { APHORISMS[2].0 };
         let mut clients = (0..count).map(|n| Stubborn::connect(ctx, question(n))).collect::<Result<Vec<_>>>()?;
-        let mut most = 0;
+        let (mut most, mut gone) = (0, Vec::new());
         while !clients.is_empty() {
             let queues = queue::queues(ctx.server.address())?;
             let mut staying = Vec::new();
             for mut client in clients {
-                if client.is_there(&queues)? {
-                    staying.push(client);
-                } else {
-                    client.was_reset_in_time()?;
-                }
+                if client.is_there(&queues, 1)? { staying.push(client) } else { gone.push(client) }
             }
             clients = staying;
             most = most.max(ctx.server.usage().memory);
             sleep(GLANCE);
         }
         ensure!(most <= before + MEMORY, "its memory grew from {before} to {most} bytes");
-        nothing_is_held(ctx)
+        nothing_is_kept(ctx, &gone)
     })
 }
 
@@ -114,13 +108,6 @@ fn gets_everything(client: &mut Client, count: usize, pause: Duration) -> Result
     client.expect_end()
 }
 
-/// The kernel holds answers for nobody any more.
-fn nothing_is_held(ctx: &Ctx) -> Result<()> {
-    let is_free =
-        || queue::queues(ctx.server.address()).is_ok_and(|queues| queues.all.iter().all(|queue| queue.unsent == 0));
-    wait_for(PATIENCE, || is_free().then_some(())).context("the kernel still holds answers")
-}
-
 /// A client with a small buffer that asks without end and reads nothing.
 struct Stubborn {
     client: Client,
@@ -144,14 +131,21 @@ impl Stubborn {
         Ok(Stubborn { client, address, asking, seen_at: now, held: 0, most: 0, grew_after: now, grew_before: now })
     }
 
-    /// Asks on, and looks at what the server holds for it. False: it was reset.
-    fn is_there(&mut self, queues: &Queues) -> Result<bool> {
+    /// Looks at what the server holds for it, and asks on with at most so many writes. False: it was reset, when that was due.
+    fn is_there(&mut self, queues: &Queues, writes: usize) -> Result<bool> {
         self.look(queues)?;
-        match self.asking.push(&mut self.client) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(false),
-            Err(error) => Err(error).context("not a reset"),
+        for _ in 0..writes {
+            match self.asking.push(&mut self.client) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    self.was_reset_in_time()?;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error).context("not a reset"),
+            }
         }
+        Ok(true)
     }
 
     fn look(&mut self, queues: &Queues) -> Result<()> {
@@ -174,12 +168,20 @@ impl Stubborn {
 
     /// Its time begins again with every byte that the network takes.
     fn was_reset_in_time(&self) -> Result<()> {
-        ensure!(self.most >= 16 * 1024, "the kernel held only {} bytes for it", self.most);
         let (least, most) = (self.grew_before.elapsed(), self.grew_after.elapsed());
+        ensure!(self.most >= 16 * 1024, "the kernel held only {} bytes for it", self.most);
         ensure!(most >= SLOW, "reset after {most:?}, before its time was over");
         ensure!(least <= SLOW + LATE, "reset only after {least:?}");
         Ok(())
     }
+}
+
+/// For those who were reset the kernel keeps nothing.
+fn nothing_is_kept(ctx: &Ctx, clients: &[Stubborn]) -> Result<()> {
+    let queues = queue::queues(ctx.server.address())?;
+    let kept: u64 = clients.iter().map(|client| queues.unsent(client.address)).sum();
+    ensure!(kept == 0, "the kernel still holds {kept} bytes");
+    Ok(())
 }
 
 /// What the arguments say.
