@@ -4,9 +4,11 @@ pub(crate) mod capture;
 pub(crate) mod client;
 pub(crate) mod group;
 pub(crate) mod honest;
+pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod queue;
 pub(crate) mod server;
+pub(crate) mod tracer;
 
 use std::fmt;
 use std::path::PathBuf;

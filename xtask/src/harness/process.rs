@@ -1,6 +1,7 @@
 //! What the processes of a group hold and use, from /proc.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,18 @@ pub(crate) fn members(group: i32) -> Vec<i32> {
     let mut members: Vec<i32> = numbers.filter(|&pid| is_member(pid, group)).collect();
     members.sort_unstable();
     members
+}
+
+/// The server's end of a client's connection, called as in /proc: `socket:[123]`. `None` until the client is accepted.
+pub(crate) fn accepted_socket(server: SocketAddr, client: SocketAddr) -> Option<String> {
+    // Of the thread, which may be in another network namespace than the rest of this process.
+    let table = read("/proc/thread-self/net/tcp");
+    let ends_in = |field: &str, address: SocketAddr| field.ends_with(&format!(":{:04X}", address.port()));
+    let inode = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (ends_in(fields.get(1)?, server) && ends_in(fields.get(2)?, client)).then_some(*fields.get(9)?)
+    });
+    inode.filter(|&inode| inode != "0").map(|inode| format!("socket:[{inode}]"))
 }
 
 /// The file that a process runs.
@@ -52,6 +65,12 @@ pub(crate) fn is_asleep(group: i32) -> bool {
         names_in(Path::new(&folder)).into_iter().map(move |task| stat(&format!("{folder}/{task}")))
     };
     members(group).into_iter().flat_map(tasks).all(|stat| stat.starts_with('S'))
+}
+
+/// Whether each thread of a process is stopped, as by SIGSTOP.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    let folder = format!("/proc/{pid}/task");
+    names_in(Path::new(&folder)).iter().all(|task| stat(&format!("{folder}/{task}")).starts_with('T'))
 }
 
 fn is_member(pid: i32, group: i32) -> bool {

@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::capture::Capture;
 use super::client::Client;
@@ -85,6 +85,12 @@ impl Server {
         kill_process(pid, signal).context("cannot signal the server")
     }
 
+    /// Sends a signal to all its processes.
+    pub(crate) fn signal_all(&self, signal: Signal) -> Result<()> {
+        let group = Pid::from_raw(self.group.id()).ok_or_else(|| anyhow!("no group to signal"))?;
+        kill_process_group(group, signal).context("cannot signal the server's processes")
+    }
+
     /// A new client of this server.
     pub(crate) fn client(&self) -> Result<Client> {
         Client::connect(self.address)
@@ -103,6 +109,15 @@ impl Server {
     /// All its processes.
     pub(crate) fn processes(&self) -> Vec<i32> {
         process::members(self.group.id())
+    }
+
+    /// Those of its processes that serve: the workers, or the only one.
+    pub(crate) fn workers(&self) -> Vec<i32> {
+        let mut processes = self.processes();
+        if processes.len() > 1 {
+            processes.retain(|&pid| pid != self.pid);
+        }
+        processes
     }
 
     /// What all its processes hold together.

@@ -11,20 +11,27 @@
 //! }
 //! ```
 
+mod activation;
 mod ancestor;
 mod capacity;
 mod command_line;
 mod conformance;
+mod faults;
 mod hostile;
+mod lifecycle;
+mod logging;
 mod parallel;
 mod spread;
+mod supervision;
 mod syscalls;
 mod verdict;
+
+use std::net::TcpListener;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::harness::honest::Honest;
-use crate::harness::{Client, Missing, Server};
+use crate::harness::{Client, Missing, PATIENCE, Server, wait_for};
 use crate::servers::{Entry, SERVERS};
 use crate::trial::Trial;
 use crate::workspace;
@@ -38,13 +45,27 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         ("ancestor", ancestor::CASES),
         ("capacity", capacity::CASES),
         ("command_line", command_line::CASES),
+        ("draining", lifecycle::asked::CASES),
+        ("draining", lifecycle::cut::CASES),
+        ("faults", faults::accepting::CASES),
+        ("faults", faults::answering::CASES),
+        ("faults", faults::descriptors::CASES),
+        ("faults", faults::network::CASES),
+        ("faults", faults::stopped::CASES),
         ("hostile", hostile::crowd::CASES),
         ("hostile", hostile::garbage::CASES),
         ("hostile", hostile::leaving::CASES),
         ("hostile", hostile::silence::CASES),
         ("hostile", hostile::unread::CASES),
+        ("inetd", activation::direct::CASES),
+        ("inetd", activation::inetd::CASES),
+        ("inetd", activation::systemd::CASES),
+        ("log", logging::CASES),
+        ("log", logging::broken::CASES),
         ("parallel", parallel::CASES),
         ("spread", spread::CASES),
+        ("supervision", supervision::CASES),
+        ("supervision", supervision::workers::CASES),
         ("syscalls", syscalls::CASES),
     ];
     for (group, cases) in tables {
@@ -78,6 +99,8 @@ pub(crate) struct Case {
 enum Run {
     /// Against a server that was started for it and is judged after it.
     Served(fn(&mut Ctx) -> Result<()>),
+    /// Against a server that was started for it and that it ends.
+    Ended(fn(&mut Ctx) -> Result<()>),
     /// On its own: it starts what it needs, with its line's arguments.
     Bare(fn(&'static Entry, &'static [&'static str]) -> Result<()>),
 }
@@ -85,6 +108,11 @@ enum Run {
 /// A case with a server; the verdict follows it.
 pub(crate) const fn case(name: &'static str, run: fn(&mut Ctx) -> Result<()>) -> Case {
     with(name, Run::Served(run))
+}
+
+/// A case after which the server has ended, all of it.
+pub(crate) const fn ending(name: &'static str, run: fn(&mut Ctx) -> Result<()>) -> Case {
+    with(name, Run::Ended(run))
 }
 
 /// A case that starts by itself what it needs; no verdict follows it.
@@ -108,7 +136,6 @@ impl Case {
     }
 
     /// What the server runs under: `&["strace", "-f", "-o", "/dev/null", …]`, `&["prlimit", "--nofile=64"]`.
-    #[allow(dead_code, reason = "it waits for the table of faults")]
     pub(crate) const fn under(self, wrapper: &'static [&'static str]) -> Case {
         Case { wrapper, ..self }
     }
@@ -122,6 +149,7 @@ impl Case {
         let &Case { run, arguments, wrapper, is_alone, .. } = self;
         let trial = Trial::new(format!("{}::{group}::{}", entry.name, self.name), move || match run {
             Run::Served(run) => served(entry, wrapper, arguments, is_alone, run),
+            Run::Ended(run) => ended(entry, wrapper, arguments, run),
             Run::Bare(run) => run(entry, arguments),
         });
         if is_alone { trial.alone() } else { trial }
@@ -160,12 +188,40 @@ pub(crate) fn served(
         run(&mut ctx)?;
         baseline.verdict(&mut ctx).context("the case went well, the verdict after it does not hold")
     });
+    explained(&ctx, judged)
+}
+
+/// Starts the server, runs the case, and makes sure that nothing of the server is left.
+pub(crate) fn ended(
+    entry: &'static Entry,
+    wrapper: &[&str],
+    arguments: &[&str],
+    run: impl FnOnce(&mut Ctx) -> Result<()>,
+) -> Result<()> {
+    let mut ctx = Ctx { entry, server: Server::start_under(wrapper, entry, arguments)? };
+    let judged = run(&mut ctx).and_then(|()| {
+        ctx.server.ended_within(PATIENCE).context("the case is over, the server is still there")?;
+        let address = ctx.server.address();
+        let left = wait_for(PATIENCE, || ctx.server.processes().is_empty().then_some(()));
+        left.with_context(|| format!("left behind: {:?}", ctx.server.processes()))?;
+        // In a network of its own the address is not ours to try.
+        if address.ip().is_loopback() {
+            let free = wait_for(PATIENCE, || TcpListener::bind(address).ok());
+            free.with_context(|| format!("{address} is not free again"))?;
+        }
+        ctx.server.has_spoken_cleanly()
+    });
+    explained(&ctx, judged)
+}
+
+/// With the server's stderr if it went wrong.
+fn explained(ctx: &Ctx, judged: Result<()>) -> Result<()> {
     // A missing tool is told by its type: nothing may be wrapped around it.
     judged.map_err(|error| {
         if error.is::<Missing>() {
             error
         } else {
-            anyhow!("{error:#}\nstderr of {}:\n{}", entry.name, last_lines(&ctx.server.log()))
+            anyhow!("{error:#}\nstderr of {}:\n{}", ctx.entry.name, last_lines(&ctx.server.log()))
         }
     })
 }

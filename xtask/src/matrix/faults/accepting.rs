@@ -1,0 +1,177 @@
+//! accept() fails: with what is used up for now, with what happened to one client, or for ever. And what a new client needs
+//! beyond it: a place in the poller, a thread.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Ctx, answered, asking, bare, bystander, case, ending, others_are_served};
+use crate::harness::group::run_within;
+use crate::harness::tracer::{Tracer, span};
+use crate::harness::{PATIENCE, shown, strace, wait_for};
+use crate::servers::Entry;
+use crate::workspace;
+
+pub(crate) const CASES: &[Case] = &[
+    case("accept_out_of_means", accept_out_of_means),
+    case("accept_failed_for_one_client", accept_failed_for_one_client),
+    ending("accept_einval_for_ever", |ctx| accept_fails_for_ever(ctx, "EINVAL")).on(has_one_process),
+    ending("accept_ebadf_for_ever", |ctx| accept_fails_for_ever(ctx, "EBADF")).on(has_one_process),
+    ending("accept_enotsock_for_ever", |ctx| accept_fails_for_ever(ctx, "ENOTSOCK")).on(has_one_process),
+    case("accept_fails_for_ever_in_workers", accept_fails_for_ever_in_workers).on(|entry| entry.processes > 1),
+    // It is an epoll instance that has no room; the wrapper refuses those descriptors which the first clients do not get.
+    case("no_room_in_epoll", no_room_in_epoll)
+        .under(&["python3", "-c", REFUSE_EPOLL])
+        .on(|entry| !entry.is_exhibit && matches!(entry.package, "zen-poll" | "zen-async")),
+    case("no_thread_for_a_client", no_thread_for_a_client).on(|entry| entry.name == "per-connection"),
+    bare("no_thread_at_start", no_thread_at_start),
+];
+
+fn has_one_process(entry: &Entry) -> bool {
+    !entry.is_exhibit && entry.processes == 1
+}
+
+/// Nobody is lost, and between two attempts of a thread there is the back-off: it does not spin.
+fn accept_out_of_means(ctx: &mut Ctx) -> Result<()> {
+    for error in ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] {
+        let tracer = Tracer::attach(&ctx.server.workers(), "accept4", &format!("error={error}:when=1..4"))?;
+        asks_until_a_call_fails(ctx, &tracer).with_context(|| format!("after accept gave {error} four times"))?;
+        for (thread, times) in tracer.let_go()? {
+            let pause = times.windows(2).map(span).min().unwrap_or(BACK_OFF);
+            ensure!(pause >= BACK_OFF * 9 / 10, "thread {thread} tried again {pause:?} after {error}");
+        }
+    }
+    Ok(())
+}
+
+/// Such an error is the failed client's alone: the next is accepted at once.
+fn accept_failed_for_one_client(ctx: &mut Ctx) -> Result<()> {
+    for error in ["ECONNABORTED", "EPROTO", "ENETDOWN", "EHOSTUNREACH", "EPERM", "ETIMEDOUT"] {
+        let tracer = Tracer::attach(&ctx.server.workers(), "accept4", &format!("error={error}:when=1..20"))?;
+        asks_until_a_call_fails(ctx, &tracer).with_context(|| format!("after accept gave {error} twenty times"))?;
+        for (thread, times) in tracer.let_go()? {
+            // Backing off each time would take two seconds.
+            let took = span(&times);
+            ensure!(took < BACK_OFF * 10, "thread {thread} took {took:?} for {} times {error}", times.len());
+        }
+    }
+    Ok(())
+}
+
+/// The server drains and says why: whoever is here is not reset, and it does not try again and again.
+fn accept_fails_for_ever(ctx: &mut Ctx, error: &str) -> Result<()> {
+    let mut bystander = bystander(ctx)?;
+    let tracer = Tracer::attach(&ctx.server.workers(), "accept4", &format!("error={error}"))?;
+    // One that sleeps until somebody comes does not notice before that. This client may be served first: it must leave then.
+    drop(asking(ctx));
+    let status = ctx.server.ended_within(PATIENCE).context("it goes on without its listener")?;
+    ensure!(status.code() == Some(1), "it ended with {status}");
+    bystander.iter_mut().try_for_each(|client| client.expect_end()).context("the bystander")?;
+    for (thread, times) in tracer.let_go()? {
+        ensure!(times.len() <= 3, "thread {thread} tried {} times", times.len());
+    }
+    let log = ctx.server.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("error: ")).collect();
+    ensure!(lines.len() == 1 && lines[0].contains("listener"), "not one clear line: {lines:?}");
+    Ok(())
+}
+
+/// Each worker says so and dies; others take their place, for whom accept works.
+fn accept_fails_for_ever_in_workers(ctx: &mut Ctx) -> Result<()> {
+    let before = ctx.server.workers();
+    let tracer = Tracer::attach(&before, "accept4", "error=EINVAL")?;
+    asks_until_a_call_fails(ctx, &tracer).context("once a worker was replaced")?;
+    tracer.let_go()?;
+    let complaint = ctx.server.wait_for_log(PATIENCE, |log| log.contains("error: the listener").then_some(()));
+    complaint.context("no worker says why it ended")?;
+    ensure!(ctx.server.workers() != before, "the workers are the same as before");
+    Ok(())
+}
+
+/// Clients are answered one after another, until calls have failed meanwhile. (A thread that has been in the call all along serves
+/// one client first.)
+fn asks_until_a_call_fails(ctx: &Ctx, tracer: &Tracer) -> Result<()> {
+    let until = wait_for(PATIENCE, || {
+        let answered = asking(ctx).and_then(|mut client| answered(&mut client));
+        let is_over = answered.is_err() || tracer.injected().is_ok_and(|injected| !injected.is_empty());
+        is_over.then_some(answered)
+    });
+    until.context("no call fails")?
+}
+
+/// Who cannot be waited for is let go without a word; everyone else stays.
+fn no_room_in_epoll(ctx: &mut Ctx) -> Result<()> {
+    let before = ctx.server.usage().descriptors;
+    let (mut served, mut refused) = (Vec::new(), 0);
+    for _ in 0..CROWD {
+        // It may be gone before it asks.
+        let Ok(mut client) = asking(ctx) else {
+            refused += 1;
+            continue;
+        };
+        match answered(&mut client) {
+            Ok(()) => served.push(client),
+            Err(error) => {
+                let error = error.to_string();
+                ensure!(error.contains("end of file") || error.contains("reset"), "one of the refused: {error}");
+                refused += 1;
+            }
+        }
+    }
+    let seen = format!("{} clients were served, {refused} refused", served.len());
+    ensure!(served.len() >= FIRST_REFUSED / 2 && refused > 0, "{seen}");
+    served
+        .iter_mut()
+        .try_for_each(|client| client.ask_all())
+        .context("one who was here before the others were refused")?;
+    drop(served);
+    // Honest clients need low numbers again.
+    let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
+    gone.context("descriptors are left open")
+}
+
+/// Rule 7 for the client that gets no thread.
+fn no_thread_for_a_client(ctx: &mut Ctx) -> Result<()> {
+    let mut bystander = bystander(ctx)?;
+    let tracer = Tracer::attach(&ctx.server.workers(), "clone3,clone", "error=EAGAIN:when=1")?;
+    let mut unlucky = ctx.client()?;
+    unlucky.expect(b"Error: too many clients.")?;
+    unlucky.expect_end()?;
+    others_are_served(ctx, &mut bystander)?;
+    tracer.let_go()?;
+    Ok(())
+}
+
+/// A start without the threads it needs is an error of one line.
+fn no_thread_at_start(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let mut command = Command::new(strace()?);
+    command.args([
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=clone,clone3",
+        "-e",
+        "inject=clone,clone3:error=EAGAIN",
+    ]);
+    command.arg(workspace::binary(entry.binary)?).args(entry.arguments).args(["-p", "0"]);
+    let output = run_within(PATIENCE, &mut command)?;
+    let lines: Vec<&[u8]> = output.stderr.split_inclusive(|&b| b == b'\n').collect();
+    let is_right = output.status.code() == Some(1) && lines.len() == 1 && lines[0].starts_with(b"error: ");
+    ensure!(is_right, "{}, stderr {}", output.status, shown(&output.stderr));
+    ensure!(output.stdout.is_empty(), "it said that it listens: {}", shown(&output.stdout));
+    Ok(())
+}
+
+/// How long a server leaves the listener alone when something is used up.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// The descriptors which the wrapper keeps out of epoll begin here.
+const FIRST_REFUSED: usize = 32;
+
+/// So many clients have one of those, also if two processes share them.
+const CROWD: usize = 2 * FIRST_REFUSED + 8;
+
+const REFUSE_EPOLL: &str = include_str!("refuse_epoll.py");

@@ -1,0 +1,160 @@
+//! The log: what it says at each level, how much at most, and that no stderr, however broken, is noticed by a client.
+
+pub(crate) mod broken;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Ctx, bare, case, ended};
+use crate::harness::client::{APHORISMS, Client};
+use crate::harness::{PATIENCE, wait_for};
+use crate::servers::Entry;
+
+pub(crate) const CASES: &[Case] = &[
+    bare("quiet", |entry, _| says(entry, &[], &["-q"], &[])),
+    bare("default", |entry, _| says(entry, &[], &[], &[START, CUT_SHORT, END])),
+    bare("verbose", |entry, _| says(entry, &[], &["-v"], &[START, CUT_SHORT, END, COME, GONE])),
+    bare("very_verbose", |entry, _| says(entry, &[], &["-vv"], &[START, CUT_SHORT, END, COME, GONE, QUESTION])),
+    bare("rust_log_overrides_less", |entry, _| says(entry, &["env", "RUST_LOG=error"], &["-vv"], &[])),
+    bare("rust_log_overrides_more", |entry, _| {
+        says(entry, &["env", "RUST_LOG=trace"], &["-q"], &[START, CUT_SHORT, END, COME, GONE, QUESTION])
+    }),
+    bare("log_file", log_file),
+    case("probes_do_not_show", probes_do_not_show),
+    case("some_lines_of_a_kind", some_lines_of_a_kind),
+];
+
+const START: &str = " clients at once";
+const CUT_SHORT: &str = "question cut short: \"Simple is bet\"";
+const END: &str = "stopped after ";
+const COME: &str = " has come";
+const GONE: &str = " has gone: finished";
+const QUESTION: &str = "\"Simple is better than?\" complex.";
+const ALL: [&str; 6] = [START, CUT_SHORT, END, COME, GONE, QUESTION];
+
+/// Exactly these things are said of a start, a client who is done, one who is cut short, and an end.
+fn says(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], expected: &[&str]) -> Result<()> {
+    ended(entry, wrapper, arguments, |ctx| {
+        converse(ctx)?;
+        ctx.server.stop(PATIENCE)?;
+        // All that it had to say is there, now that it has ended.
+        ctx.server.has_spoken_cleanly()?;
+        is_said(&ctx.server.log(), expected)
+    })
+}
+
+fn is_said(log: &str, expected: &[&str]) -> Result<()> {
+    for what in ALL {
+        let is_there = log.lines().any(|line| line.contains(what));
+        ensure!(is_there == expected.contains(&what), "{what:?} is {}there", if is_there { "" } else { "not " });
+    }
+    ensure!(!expected.is_empty() || log.is_empty(), "it is not quiet");
+    Ok(())
+}
+
+/// A client who is done, and one who is cut short.
+fn converse(ctx: &Ctx) -> Result<()> {
+    let mut client = ctx.client()?;
+    client.ask(b"Simple is better than?", b"complex.")?;
+    end(client)?;
+    let mut client = ctx.client()?;
+    client.send(b"Simple is bet")?;
+    end(client)
+}
+
+/// Leaves, and waits until the server has seen it.
+fn end(mut client: Client) -> Result<()> {
+    client.end_sending()?;
+    client.expect_end()
+}
+
+/// The log is in the file and stderr is empty; what was in the file stays.
+fn log_file(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let file = File(std::env::temp_dir().join(format!("zen-log-{}-{}", std::process::id(), entry.name)));
+    fs::write(&file.0, "before\n")?;
+    let path = file.0.to_string_lossy();
+    ended(entry, &[], &["--log-file", &path], |ctx| {
+        converse(ctx)?;
+        ctx.server.stop(PATIENCE)?;
+        ctx.server.has_spoken_cleanly()?;
+        ensure!(ctx.server.log().is_empty(), "stderr is not empty");
+        let log = fs::read_to_string(&file.0)?;
+        ensure!(log.starts_with("before\n"), "what was there is gone");
+        is_said(&log, &[START, CUT_SHORT, END])
+    })
+}
+
+/// Health checks connect and leave, every second of a server's life.
+fn probes_do_not_show(ctx: &mut Ctx) -> Result<()> {
+    let before = ctx.server.log();
+    for _ in 0..10 {
+        drop(ctx.client()?);
+        end(ctx.client()?)?;
+    }
+    // Whoever comes after them is served after them.
+    ctx.client()?.ask_all()?;
+    ensure!(ctx.server.log() == before, "they show");
+    Ok(())
+}
+
+/// Clients end in unusual ways, many in a moment: the log takes a few lines of that and the number of the rest.
+fn some_lines_of_a_kind(ctx: &mut Ctx) -> Result<()> {
+    let cut_short = |log: &str| log.lines().filter(|line| line.contains(CUT_SHORT)).map(more).collect::<Vec<_>>();
+    for _ in 0..CROWD {
+        let mut client = ctx.client()?;
+        client.send(b"Simple is bet")?;
+        end(client)?;
+    }
+    let lines = cut_short(&ctx.server.log()).len();
+    ensure!(0 < lines && lines < CROWD / 2, "{lines} lines for {CROWD} clients");
+    if ctx.entry.processes > 1 {
+        // Each counts for itself, and which of them the next one comes to is anybody's guess.
+        return Ok(());
+    }
+    // The second after that is another one, and its first line tells of those left out.
+    let counted = wait_for(PATIENCE, || {
+        let client = ctx.client().and_then(|mut client| {
+            client.send(b"Simple is bet")?;
+            end(client)
+        });
+        let lines = cut_short(&ctx.server.log());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        (client.is_err() || lines.iter().sum::<usize>() >= CROWD).then_some(lines)
+    });
+    let counted = counted.context("those left out are not counted")?;
+    ensure!(counted.iter().any(|&more| more > 1), "no line tells of others: {counted:?}");
+    Ok(())
+}
+
+/// How many a line stands for: `… (and 7 more like it)`.
+fn more(line: &str) -> usize {
+    let others = line.strip_suffix(" more like it)").and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    1 + others.unwrap_or(0)
+}
+
+/// Removed when it goes.
+struct File(PathBuf);
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+const CROWD: usize = 100;
+
+/// So much that a pipe and all that waits before it are full.
+const QUESTIONS: usize = 4000;
+
+/// Clients that ask a lot, of which each question is a line at -vv.
+fn load(ctx: &Ctx) -> Result<()> {
+    let (question, answer) = APHORISMS[0];
+    let mut client = ctx.client()?;
+    for _ in 0..QUESTIONS / 100 {
+        client.send(&question.repeat(100))?;
+        client.expect(&answer.repeat(100))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! `--processes`: workers that die, stop or never get ready, and the parent that sees to it.
+
+pub(crate) mod workers;
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::faults::guests;
+use super::{Case, Ctx, bare, ended, lifecycle, served};
+use crate::harness::capture::Capture;
+use crate::harness::client::Client;
+use crate::harness::group::Group;
+use crate::harness::{PATIENCE, process, strace, wait_for};
+use crate::servers::Entry;
+use crate::workspace;
+
+pub(crate) const CASES: &[Case] = &[
+    bare("the_parent_is_killed", |entry, _| ends_supervised(entry, &[], the_parent_is_killed)).alone(),
+    bare("draining_passes_through", |entry, _| {
+        ends_supervised(entry, &["--delay", "20ms"], lifecycle::whoever_asked_is_answered)
+    }),
+    // So many that the second round of deaths comes to ten while the first pauses last.
+    bare("too_many_deaths", too_many_deaths)
+        .arguments(&["--processes", "6"])
+        .on(|entry| !entry.is_exhibit && entry.processes == 1),
+    bare("ready_when_all_are", ready_when_all_are),
+];
+
+/// How a server is started with workers: as it is if it has some, else with two.
+fn supervised(entry: &Entry, arguments: &[&'static str]) -> Vec<&'static str> {
+    let two: &[&str] = if entry.processes == 1 { &["--processes", "2"] } else { &[] };
+    [two, arguments].concat()
+}
+
+/// A case with workers; the verdict follows.
+fn serves_supervised(
+    entry: &'static Entry,
+    arguments: &[&'static str],
+    is_alone: bool,
+    run: fn(&mut Ctx) -> Result<()>,
+) -> Result<()> {
+    served(entry, &[], &supervised(entry, arguments), is_alone, run)
+}
+
+/// A case with workers that ends them.
+fn ends_supervised(entry: &'static Entry, arguments: &[&'static str], run: fn(&mut Ctx) -> Result<()>) -> Result<()> {
+    ended(entry, &[], &supervised(entry, arguments), run)
+}
+
+/// Sends a signal to one process.
+fn send(signal: Signal, pid: i32) -> Result<()> {
+    kill_process(Pid::from_raw(pid).context("a process")?, signal).with_context(|| format!("no process {pid}"))
+}
+
+/// Whoever waits for the workers to be these many; then they are returned.
+fn workers_are(ctx: &Ctx, limit: Duration, are: impl Fn(&[i32]) -> bool) -> Result<Vec<i32>> {
+    let found = wait_for(limit, || Some(ctx.server.workers()).filter(|workers| are(workers)));
+    found.with_context(|| format!("after {limit:?} the workers are {:?}", ctx.server.workers()))
+}
+
+/// Nothing of a server outlives its parent, though workers are in the middle of a conversation.
+fn the_parent_is_killed(ctx: &mut Ctx) -> Result<()> {
+    let clients = guests(ctx, 2)?;
+    send(Signal::KILL, ctx.server.pid())?;
+    let gone = wait_for(REPLACED, || ctx.server.processes().is_empty().then_some(()));
+    gone.with_context(|| format!("{REPLACED:?} later there is still {:?}", ctx.server.processes()))?;
+    drop(clients);
+    Ok(())
+}
+
+/// Each death of a young worker makes the next one wait twice as long; ten in a row are enough.
+fn too_many_deaths(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
+    ended(entry, &[], arguments, |ctx| {
+        let start = Instant::now();
+        let status = loop {
+            for worker in ctx.server.processes().into_iter().filter(|&pid| pid != ctx.server.pid()) {
+                // It may be gone already.
+                let _ = send(Signal::KILL, worker);
+            }
+            if let Some(status) = ctx.server.ended_within(Duration::from_millis(5)) {
+                break status;
+            }
+            ensure!(start.elapsed() < 2 * PATIENCE, "it starts workers for ever");
+        };
+        ensure!(status.code() == Some(1), "it ended with {status}");
+        let log = ctx.server.log();
+        let pauses = log.lines().filter_map(|line| line.split_once("the next starts in ")).map(|(_, pause)| pause);
+        let pauses: Vec<&str> = pauses.collect();
+        ensure!(pauses.starts_with(&["100ms", "200ms", "400ms"]), "the pauses were {pauses:?}");
+        let lines = log.lines().filter(|line| line.starts_with("error: ")).count();
+        ensure!(lines == 1, "{lines} lines say why it ended");
+        Ok(())
+    })
+}
+
+/// One worker is held up before it is ready, and so is the ready line.
+fn ready_when_all_are(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    // Every worker ties itself to its parent first: that call is made to take a while.
+    let mut command = Command::new(strace()?);
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=prctl", "-e", "inject=prctl:delay_enter=500000:when=1"]);
+    command.arg(workspace::binary(entry.binary)?).args(entry.arguments).args(supervised(entry, &["-p", "0"]));
+    let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
+    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let workers = if entry.processes == 1 { 2 } else { entry.processes - 1 };
+    // strace, the parent, and then the workers.
+    let all = wait_for(PATIENCE, || Some(process::members(group.id())).filter(|all| all.len() == workers + 2));
+    let last = *all.context("not all workers are started")?.last().context("a worker")?;
+    send(Signal::STOP, last)?;
+    let ready = |text: &[u8]| String::from_utf8_lossy(text).matches(" clients at once").count();
+    let others = stderr.wait_for(PATIENCE, |text| (ready(text) >= workers - 1).then_some(()));
+    others.with_context(|| format!("the others are not ready: {}", stderr.text()))?;
+    let early = stdout.wait_for(Duration::from_millis(300), |text| (!text.is_empty()).then_some(()));
+    ensure!(early.is_none(), "ready, while a worker is not: {}", stderr.text());
+    send(Signal::CONT, last)?;
+    let line =
+        stdout.wait_for(PATIENCE, |text| text.ends_with(b"\n").then(|| String::from_utf8_lossy(text).into_owned()));
+    let line = line.context("all are ready, and it does not say so")?;
+    let address = line.trim_end().strip_prefix("listening on ").context("a ready line")?.parse()?;
+    Client::connect(address)?.ask_all()
+}
+
+/// Within this a worker is replaced, or gone with its parent.
+const REPLACED: Duration = Duration::from_secs(1);

@@ -1,0 +1,118 @@
+//! What may happen to one worker, while the others serve.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::super::faults::guests;
+use super::{Case, Ctx, REPLACED, bare, send, served, serves_supervised, supervised, workers_are};
+use crate::harness::client::{APHORISMS, Client};
+use crate::harness::{PATIENCE, Server, process, wait_for};
+use crate::servers::Entry;
+use crate::workspace;
+
+pub(crate) const CASES: &[Case] = &[
+    bare("a_worker_is_killed", |entry, _| serves_supervised(entry, &[], true, a_worker_is_killed)).alone(),
+    bare("a_worker_is_told_to_stop", |entry, _| serves_supervised(entry, &[], false, a_worker_is_told_to_stop)),
+    bare("a_worker_aborts", |entry, _| serves_supervised(entry, &["--abort-on", FATAL], false, a_worker_aborts)),
+    bare("a_worker_is_stopped", |entry, _| serves_supervised(entry, &[], false, a_worker_is_stopped)),
+    bare("one_process_is_one_worker", one_process_is_one_worker).on(|entry| !entry.is_exhibit && entry.processes == 1),
+    bare("the_binary_is_replaced", the_binary_is_replaced),
+];
+
+/// Its clients are lost, and nobody else; in a moment there are as many workers as before.
+fn a_worker_is_killed(ctx: &mut Ctx) -> Result<()> {
+    let before = ctx.server.workers();
+    let mut clients = guests(ctx, before.len())?;
+    send(Signal::KILL, before[0])?;
+    let is_replaced = |workers: &[i32]| workers.len() == before.len() && !workers.contains(&before[0]);
+    workers_are(ctx, REPLACED, is_replaced)?;
+    // Where each worker has one client it is one; elsewhere they may all have been at that worker, or none.
+    let lost = clients.iter_mut().map(Client::ask_all).filter(Result::is_err).count();
+    ensure!(lost == 1 || ctx.entry.name != "processes", "{lost} of {} clients were lost", clients.len());
+    drop(clients);
+    ctx.client()?.ask_all()
+}
+
+/// It drains like any server, and is replaced.
+fn a_worker_is_told_to_stop(ctx: &mut Ctx) -> Result<()> {
+    let before = ctx.server.workers();
+    let mut clients = guests(ctx, before.len())?;
+    clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
+    send(Signal::TERM, before[0])?;
+    clients.iter_mut().try_for_each(|client| client.expect(APHORISMS[0].1)).context("who had asked")?;
+    drop(clients);
+    let is_replaced = |workers: &[i32]| workers.len() == before.len() && !workers.contains(&before[0]);
+    workers_are(ctx, PATIENCE, is_replaced)?;
+    ctx.client()?.ask_all()
+}
+
+fn a_worker_aborts(ctx: &mut Ctx) -> Result<()> {
+    let before = ctx.server.workers();
+    let mut client = ctx.client()?;
+    client.send(FATAL.as_bytes())?;
+    let has_new = |workers: &[i32]| workers.len() == before.len() && workers.iter().any(|pid| !before.contains(pid));
+    workers_are(ctx, PATIENCE, has_new)?;
+    ctx.client()?.ask_all()
+}
+
+/// It holds nobody's place in the queue: whoever comes is served by the others.
+fn a_worker_is_stopped(ctx: &mut Ctx) -> Result<()> {
+    let workers = ctx.server.workers();
+    for &stopped in &workers {
+        send(Signal::STOP, stopped)?;
+        // Until then it may still take a client.
+        wait_for(PATIENCE, || process::is_stopped(stopped).then_some(())).context("it does not stop")?;
+        for n in 1..=2 * workers.len() {
+            ctx.client()?.ask_all().with_context(|| format!("client {n} while worker {stopped} is stopped"))?;
+        }
+        send(Signal::CONT, stopped)?;
+    }
+    Ok(())
+}
+
+fn one_process_is_one_worker(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    served(entry, &[], &["--processes", "1"], false, |ctx| {
+        let workers = ctx.server.workers();
+        ensure!(workers.len() == 1 && workers[0] != ctx.server.pid(), "the workers are {workers:?}");
+        send(Signal::KILL, workers[0])?;
+        ctx.client()?.ask_all().context("once it is replaced")
+    })
+}
+
+/// A worker is the program that runs, not what lies on the disk by now.
+fn the_binary_is_replaced(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let binary = workspace::binary(entry.binary)?;
+    let folder = Folder(binary.with_file_name(format!("replaced-{}-{}", std::process::id(), entry.name)));
+    fs::create_dir_all(&folder.0)?;
+    let running = folder.0.join(entry.package);
+    fs::hard_link(&binary, &running)?;
+    let mut ctx = Ctx {
+        entry,
+        server: Server::run(Command::new(&running).args(entry.arguments).args(supervised(entry, &["-p", "0"])))?,
+    };
+    // Nothing can be made of it.
+    fs::write(folder.0.join("new"), "no program")?;
+    fs::rename(folder.0.join("new"), &running)?;
+    let before = ctx.server.workers();
+    before.iter().try_for_each(|&worker| send(Signal::KILL, worker))?;
+    let are_new = |workers: &[i32]| workers.len() == before.len() && !workers.iter().any(|pid| before.contains(pid));
+    workers_are(&ctx, PATIENCE, are_new).with_context(|| ctx.server.log())?;
+    ctx.client()?.ask_all()?;
+    ctx.server.stop(PATIENCE)
+}
+
+/// Removed when it goes.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The question that a worker does not survive.
+const FATAL: &str = "Who aborts?";
