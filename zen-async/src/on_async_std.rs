@@ -14,7 +14,7 @@ use async_std::io::{Read, WriteExt};
 use async_std::net::TcpStream;
 use async_std::task;
 use smol::Async; // async-std's own reactor; async-std lends it to nobody
-use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, TICK, reset};
+use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, reset};
 use zen_proto::{Conversation, Want};
 
 use crate::sweeper::Sweeper;
@@ -36,7 +36,7 @@ pub(crate) fn serve(server: &'static Server, threads: usize, offload: bool) -> a
     let config = config.with_min_threads(threads).with_max_threads(threads);
     async_global_executor::init_with_config(config.with_thread_name_fn(|| "executor".into()));
     let shared = Shared { server, sweeper, offload };
-    task::spawn(sweep(sweeper));
+    task::spawn(sweep(sweeper, &server.stop));
     task::block_on(accept_all(shared))
 }
 
@@ -167,10 +167,10 @@ async fn say(mut stream: &TcpStream, bytes: &[u8]) -> Result<usize> {
     stream.write(bytes).await
 }
 
-/// Once a tick.
-async fn sweep(sweeper: &'static Sweeper) {
+/// Once a tick; more often while everyone waits for the last to go.
+async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
-        task::sleep(TICK).await;
+        task::sleep(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
     }
 }

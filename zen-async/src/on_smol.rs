@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Context;
 use smol::channel::bounded;
 use smol::{Async, Executor, Timer};
-use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, TICK, reset};
+use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, reset};
 use zen_proto::{Conversation, Want};
 
 use crate::sweeper::Sweeper;
@@ -35,7 +35,7 @@ pub(crate) fn serve(server: &'static Server, threads: usize, offload: bool) -> a
             .context("cannot start all threads: lower --threads")?;
     }
     let shared = Shared { server, sweeper, executor, offload };
-    executor.spawn(sweep(sweeper)).detach();
+    executor.spawn(sweep(sweeper, &server.stop)).detach();
     smol::block_on(executor.run(accept_all(shared)))
 }
 
@@ -171,10 +171,10 @@ async fn say(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize> {
     }
 }
 
-/// Once a tick.
-async fn sweep(sweeper: &'static Sweeper) {
+/// Once a tick; more often while everyone waits for the last to go.
+async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
-        Timer::after(TICK).await;
+        Timer::after(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
     }
 }

@@ -48,19 +48,20 @@ pub struct Conversation {
     taken: usize,
     state: State,
     deadline: Option<Instant>,
+    came: Instant,
     has_spoken: bool,
     is_draining: bool,
-    ending: Option<Ending>,
+    ending: Option<Box<Ending>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Questions are taken. When draining, at most so many more bytes of them.
-    Talking { room: usize },
+    Talking { room: u32 },
     /// No further question is taken; what is owed goes out, then the sending side is ended.
     Concluding,
     /// The sending side is ended; so many bytes more are read and thrown away.
-    Lingering { room: usize },
+    Lingering { room: u32 },
     /// What is owed goes out, then the connection is closed.
     Closing,
     /// Nothing goes out any more.
@@ -76,8 +77,9 @@ impl Conversation {
             question: Vec::new(),
             owed: Vec::new(),
             taken: 0,
-            state: State::Talking { room: usize::MAX },
+            state: State::Talking { room: u32::MAX },
             deadline: after(now, limits.idle),
+            came: now,
             has_spoken: false,
             is_draining: false,
             ending: None,
@@ -130,6 +132,7 @@ impl Conversation {
 
     /// For a server that does its own [`Framing`]: all frames of a chunk of `length` bytes are told.
     pub fn used_up(&mut self, length: usize) {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
         match &mut self.state {
             State::Talking { room } if self.is_draining => {
                 *room = room.saturating_sub(length);
@@ -151,7 +154,8 @@ impl Conversation {
     pub fn received_eof(&mut self) {
         if self.takes_questions() {
             let question = std::mem::take(&mut self.question);
-            self.ending = Some(if question.is_empty() { Ending::Finished } else { Ending::CutShort(question.into()) });
+            let ending = if question.is_empty() { Ending::Finished } else { Ending::CutShort(question.into()) };
+            self.ending = Some(Box::new(ending));
         }
         self.state = State::Closing;
     }
@@ -187,7 +191,7 @@ impl Conversation {
         }
         match self.state {
             _ if !self.owed.is_empty() => {
-                self.ending = Some(Ending::NotReading);
+                self.ending = Some(Box::new(Ending::NotReading));
                 self.state = State::Resetting;
             }
             State::Talking { .. } if self.is_draining => {
@@ -198,7 +202,8 @@ impl Conversation {
             }
             State::Talking { .. } => {
                 let question = std::mem::take(&mut self.question);
-                self.ending = Some(if question.is_empty() { Ending::Idle } else { Ending::TooSlow(question.into()) });
+                let ending = if question.is_empty() { Ending::Idle } else { Ending::TooSlow(question.into()) };
+                self.ending = Some(Box::new(ending));
                 self.state = State::Closing;
             }
             State::Lingering { .. } => self.state = State::Closing,
@@ -206,7 +211,8 @@ impl Conversation {
         }
     }
 
-    /// The server is stopping: what the client has sent is still answered. Saying it again changes nothing.
+    /// The server is stopping: what the client has sent is still answered, and one who has just come may
+    /// still speak. Saying it again changes nothing.
     pub fn drain(&mut self, now: Instant) {
         if self.is_draining {
             return;
@@ -216,7 +222,8 @@ impl Conversation {
             State::Talking { room } => {
                 *room = DRAIN_BYTES;
                 if self.owed.is_empty() {
-                    self.deadline = Some(now);
+                    // The first question of one who has just come may be right behind.
+                    self.deadline = Some(if self.has_spoken { now } else { now.max(self.came + FRESH) });
                 }
             }
             State::Lingering { .. } => self.deadline = self.deadline.min(after(now, Some(DRAINING_LINGER))),
@@ -252,7 +259,7 @@ impl Conversation {
 
     /// Why it is over; `None` while questions are taken.
     pub fn ending(&self) -> Option<&Ending> {
-        self.ending.as_ref()
+        self.ending.as_deref()
     }
 
     /// Whether questions are still taken.
@@ -274,7 +281,7 @@ impl Conversation {
 
     fn conclude(&mut self, ending: Ending) {
         self.question = Vec::new();
-        self.ending = Some(ending);
+        self.ending = Some(Box::new(ending));
         self.state = State::Concluding;
     }
 
@@ -295,11 +302,14 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The same while the server drains, when everyone waits for the slowest.
 const DRAINING_LINGER: Duration = Duration::from_millis(250);
 
+/// For so long a client has just come. It is not closed before it could speak.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// What is read and thrown away at most while lingering.
-const LINGER_BYTES: usize = 64 * 1024;
+const LINGER_BYTES: u32 = 64 * 1024;
 
 /// What is read at most after the server began to drain.
-const DRAIN_BYTES: usize = 64 * 1024;
+const DRAIN_BYTES: u32 = 64 * 1024;
 
 /// A longer buffer is given back when it is empty: an idle client should cost next to nothing.
 const KEPT_CAPACITY: usize = 64;

@@ -18,7 +18,7 @@ pub enum Frame<'a> {
 #[derive(Debug, Default)]
 pub struct Framing {
     /// Bytes of the present question so far; 0: none has begun.
-    length: usize,
+    length: u16, // at most MAX_QUESTION; small, as every idle client has one
 }
 
 impl Framing {
@@ -30,7 +30,7 @@ impl Framing {
         if bytes.is_empty() {
             return None;
         }
-        let room = MAX_QUESTION - self.length;
+        let room = MAX_QUESTION - usize::from(self.length);
         let within = &bytes[..bytes.len().min(room)];
         if let Some(end) = memchr::memchr(b'?', within) {
             let (last, rest) = bytes.split_at(end + 1);
@@ -42,7 +42,7 @@ impl Framing {
         if data.len() > room {
             return Some(Frame::TooLong);
         }
-        self.length += data.len();
+        self.length += data.len() as u16; // it fits: it is within the room
         Some(Frame::Data(data))
     }
 }

@@ -153,6 +153,18 @@ fn draining_closes_a_silent_client_at_once() {
 }
 
 #[test]
+fn draining_lets_one_speak_who_has_just_come() {
+    let mut test = Test::new();
+    test.drain(0);
+    let just_before = test.start + Duration::from_millis(99);
+    test.conversation.timed_out(just_before);
+    assert_eq!(test.conversation.wants(), Want::Read);
+    test.conversation.received(b"Simple is better than?", just_before, &mut |question| Some(answer_to(question)));
+    test.send_all(1);
+    assert_eq!(test.find_nothing(1), Want::EndSending);
+}
+
+#[test]
 fn draining_answers_what_has_come_and_drops_the_half() {
     let mut test = Test::new();
     test.receive(1, b"Simple is");
@@ -207,5 +219,5 @@ fn memory_is_given_back_and_bounded() {
     let mut test = Test::new();
     test.receive(1, &[b'?'; 4096]);
     assert_eq!(test.conversation.outgoing().len(), 98_304);
-    assert!(size_of::<Conversation>() <= 160, "{} bytes for every idle client", size_of::<Conversation>());
+    assert!(size_of::<Conversation>() <= 120, "{} bytes for every idle client", size_of::<Conversation>());
 }

@@ -62,8 +62,9 @@ impl Server {
             return self.welcome(stream, address);
         }
         let Some(listener) = self.listener() else { return Accepted::NoMore };
-        if self.stop.is_requested() && self.arrivals().while_draining > self.backlog {
-            return self.no_more(); // as many as can have waited have come
+        // As many as can have waited have come; or those who wait are left to the next who has the listener.
+        if self.stop.is_requested() && (self.is_heir || self.arrivals().while_draining > self.backlog) {
+            return self.no_more();
         }
         match acceptfrom_with(&*listener, flags | SocketFlags::CLOEXEC) {
             Ok((stream, address)) => self.welcome(stream.into(), address.and_then(|address| address.try_into().ok())),
@@ -98,7 +99,11 @@ impl Server {
                 Accepted::Next
             }
             Class::BackOff => {
-                log::warn!("cannot accept a client now: {errno}");
+                let mut arrivals = self.arrivals();
+                if arrivals.complained.is_none_or(|complained| complained.elapsed() >= Duration::from_secs(1)) {
+                    log::warn!("cannot accept a client now: {errno}");
+                    arrivals.complained = Some(Instant::now());
+                }
                 Accepted::BackOff
             }
             Class::Dead => {

@@ -77,11 +77,17 @@ pub(super) fn complain(line: &str) {
         // Should stderr be stuck, it must not keep the process.
         let line = format!("{line}\n");
         let (done, written) = sync_channel(0);
-        thread::spawn(move || {
-            let _ = io::stderr().write_all(line.as_bytes());
-            let _ = done.send(());
-        });
-        let _ = written.recv_timeout(LAST_WORDS);
+        let write = {
+            let line = line.clone();
+            move || {
+                let _ = io::stderr().write_all(line.as_bytes());
+                let _ = done.send(());
+            }
+        };
+        match thread::Builder::new().spawn(write) {
+            Ok(_) => _ = written.recv_timeout(LAST_WORDS),
+            Err(_) => _ = io::stderr().write_all(line.as_bytes()), // no thread is to be had: that may be what it says
+        }
     }
 }
 
@@ -179,7 +185,7 @@ const LINES_A_SECOND: u32 = 10;
 const LINES_WAITING: usize = 1024;
 
 /// What a process gives its stderr to take the last lines.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

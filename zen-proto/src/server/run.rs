@@ -39,6 +39,8 @@ pub struct Server {
     pub(super) arrivals: Mutex<Arrivals>,
     /// How many clients can have waited in the kernel.
     pub(super) backlog: usize,
+    /// Whether the listener outlives this process, and with it those who wait.
+    pub(super) is_heir: bool,
 }
 
 /// Who came, for the closing line and for the drain.
@@ -47,6 +49,8 @@ pub(super) struct Arrivals {
     pub(super) all: usize,
     pub(super) while_draining: usize,
     pub(super) latest: Instant,
+    /// When the log was last told that nobody can be accepted.
+    pub(super) complained: Option<Instant>,
 }
 
 static SERVER: OnceLock<Server> = OnceLock::new();
@@ -88,6 +92,7 @@ impl Server {
         if options.worker {
             supervisor::die_with_parent()?;
         }
+        let is_heir = options.inetd == Some(Inetd::Wait) || take_over::has_listen_fds();
         let (listener, only_client) = match options.inetd {
             Some(Inetd::Nowait) => (None, Some(take_over::stdin_as_client()?)),
             _ => (Some(listener::open(options)?), None),
@@ -112,8 +117,9 @@ impl Server {
             places: Places::new(places),
             listener: Mutex::new(listener.map(Arc::new)),
             only_client: Mutex::new(only_client),
-            arrivals: Mutex::new(Arrivals { all: 0, while_draining: 0, latest: Instant::now() }),
+            arrivals: Mutex::new(Arrivals { all: 0, while_draining: 0, latest: Instant::now(), complained: None }),
             backlog: options.backlog as usize,
+            is_heir,
         });
         stop::start(server, options.grace, !options.worker)?;
         if options.inetd == Some(Inetd::Wait) {

@@ -1,6 +1,6 @@
 //! Stopping: SIGTERM and SIGINT drain the server, a second one ends it, and so does the end of its grace.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +22,8 @@ use super::run::Server;
 pub struct Stop {
     requested: AtomicBool,
     requested_at: OnceLock<Instant>,
+    /// Wakes the thread that takes the signals.
+    bell: OnceLock<UnixStream>,
     wakers: Mutex<Vec<Box<dyn Fn() + Send>>>,
     failure: OnceLock<anyhow::Error>,
 }
@@ -52,11 +54,12 @@ impl Stop {
         self.requested_at.get().copied()
     }
 
-    /// Drains for a reason of the server's own, by the way of the signal.
+    /// Drains for a reason of the server's own.
     pub fn request(&self) {
         self.set();
-        // It cannot fail: a process may signal itself.
-        let _ = rustix::process::kill_process(getpid(), Signal::TERM);
+        if let Some(mut bell) = self.bell.get() {
+            let _ = bell.write_all(&[BELL]); // it fails only when it rings already, louder than anyone can hear
+        }
     }
 
     /// Drains, and ends with `error`; the first one counts.
@@ -82,6 +85,7 @@ impl Stop {
 pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_signal: bool) -> Result<()> {
     let (stop, places) = (&server.stop, &server.places);
     let mut signals = Signals::register(&[SIGTERM, SIGINT])?;
+    let _ = stop.bell.set(signals.bell.try_clone()?);
     let run = move || {
         while signals.wait(None).is_none() {}
         stop.set();
@@ -90,7 +94,7 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
         while end.is_none_or(|end| Instant::now() < end) {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             match signals.wait(left) {
-                Some(signal) if ends_at_second_signal => exit(128 + signal),
+                Some(signal) if signal > 0 && ends_at_second_signal => exit(128 + signal),
                 _ => {}
             }
         }
@@ -110,28 +114,31 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
 /// Signals as bytes of a stream, so that they can be waited for with a time-out, or polled.
 pub(super) struct Signals {
     stream: UnixStream,
+    bell: UnixStream,
     latest: Arc<AtomicUsize>,
 }
 
 impl Signals {
     /// Takes these signals from now on.
     pub(super) fn register(signals: &[i32]) -> Result<Self> {
-        let (stream, writer) = UnixStream::pair()?;
+        let (stream, bell) = UnixStream::pair()?;
         let latest = Arc::new(AtomicUsize::new(0));
         for &signal in signals {
             signal_hook::flag::register_usize(signal, Arc::clone(&latest), signal as usize)?;
-            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+            signal_hook::low_level::pipe::register(signal, bell.try_clone()?)?;
         }
-        Ok(Self { stream, latest })
+        Ok(Self { stream, bell, latest })
     }
 
-    /// The next signal; `None` when none comes within `time`, which is forever if `None`.
+    /// The next signal, 0 for the bell; `None` when none comes within `time`, which is forever if `None`.
     pub(super) fn wait(&mut self, time: Option<Duration>) -> Option<i32> {
         // A time-out of nothing would mean forever to the kernel.
         let time = time.map(|time| time.max(Duration::from_millis(1)));
         self.stream.set_read_timeout(time).ok()?;
-        self.stream.read_exact(&mut [0]).ok()?;
-        i32::try_from(self.latest.load(Ordering::SeqCst)).ok()
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte).ok()?;
+        let signal = if byte == [BELL] { 0 } else { self.latest.load(Ordering::SeqCst) };
+        i32::try_from(signal).ok()
     }
 
     /// What becomes readable when a signal comes.
@@ -139,6 +146,9 @@ impl Signals {
         &self.stream
     }
 }
+
+/// What `request` says. (signal-hook says X for a signal.)
+const BELL: u8 = b'!';
 
 /// Makes the end of this process a reset for every client that is still connected.
 ///
