@@ -75,7 +75,10 @@ fn explain(refusals: &[(SocketAddr, io::Error)], port: u16) -> String {
         let _ = write!(text, "{separator}{what} by {address}");
     }
     let arguments = if port == 1060 { String::new() } else { format!(" -- -p {port}") };
-    if refusals.iter().any(|(_, error)| error.kind() == io::ErrorKind::ConnectionRefused) {
+    let is_any = |kind| refusals.iter().any(|(_, error)| error.kind() == kind);
+    if is_any(io::ErrorKind::AddrNotAvailable) {
+        format!("{text}: this machine's ports ran out; wait a minute, or widen the sysctl net.ipv4.ip_local_port_range")
+    } else if is_any(io::ErrorKind::ConnectionRefused) {
         format!("{text}: is a server running there? start one with `cargo run -p zen-poll{arguments}`")
     } else {
         format!("{text}: is the host up, and the server not overrun? try again, or wait longer with --timeout")

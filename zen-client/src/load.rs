@@ -132,10 +132,15 @@ impl Measured {
         if self.seconds > 0.0 { self.tally.answers as f64 / self.seconds } else { 0.0 }
     }
 
-    /// How many answered questions were on their way, in the mean. Counted as they come and go, and so independent
-    /// of the histograms.
+    /// How many questions were on their way, in the mean over the measured time.
     fn in_flight(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.area as f64 / 1e9 / self.seconds } else { 0.0 }
+        if self.seconds > 0.0 { self.tally.in_flight_area as f64 / 1e9 / self.seconds } else { 0.0 }
+    }
+
+    /// How long the answered questions were on their way, all together, for each second that was measured. It is
+    /// counted as they come and go, and so independent of the histograms.
+    fn waited(&self) -> f64 {
+        if self.seconds > 0.0 { self.tally.waited as f64 / 1e9 / self.seconds } else { 0.0 }
     }
 
     /// How much of a processor the busiest thread used.

@@ -30,6 +30,8 @@ pub(super) struct Connection {
     pub(super) round: u64,
     /// At least one answer has come in this place.
     pub(super) is_served: bool,
+    /// Something has gone wrong in this place.
+    pub(super) has_failed: bool,
     /// At least one answer has come over this very connection.
     is_welcome: bool,
     /// A question that goes out byte by byte: which one, and how much of it has gone.
@@ -58,6 +60,7 @@ impl Connection {
             unsent: Vec::new(),
             round: 0,
             is_served: false,
+            has_failed: false,
             is_welcome: false,
             dripped: None,
         }

@@ -42,6 +42,13 @@ impl Schedule {
         self.due(self.next as usize, self.round)
     }
 
+    /// The next questions that are not yet due, one for each connection: the connection, and when.
+    pub(super) fn upcoming(&self) -> impl Iterator<Item = (usize, Nanos)> {
+        let wrapped = (0..self.next).map(|own| (own as usize, self.round + 1));
+        let coming = (self.next..self.own).map(|own| (own as usize, self.round)).chain(wrapped);
+        coming.map(|(own, round)| (own, self.due(own, round)))
+    }
+
     /// The connection whose question is the next; from now on it owes it.
     pub(super) fn advance(&mut self) -> usize {
         let own = self.next as usize;
@@ -69,7 +76,10 @@ mod tests {
             let mut schedule = Schedule::new(1_000, 1_000_000, 5, thread, 2);
             while schedule.next_due() < 1_000 + 20_000 {
                 let due = schedule.next_due();
+                let (upcoming, when) = schedule.upcoming().next().unwrap();
+                assert!(schedule.upcoming().is_sorted_by_key(|(_, when)| when));
                 let own = schedule.advance();
+                assert_eq!((upcoming, when), (own, due));
                 assert_eq!(schedule.due(own, schedule.rounds(own) - 1), due);
                 all.push((due, thread + 2 * own));
             }

@@ -146,10 +146,14 @@ pub(super) struct Tally {
     pub(super) response: Option<Histogram<u64>>,
     pub(super) rows: Vec<Row>,
     row_end: Nanos,
-    /// How many questions that count are on their way, since when, and how many there were for how long (ns).
+    /// How many questions are on their way, whenever they were due, and in the window how many for how long (ns).
     in_flight: u64,
+    pub(super) in_flight_area: u128,
+    /// How many of them count, and until their answers came how many for how long: what they all have waited.
+    waiting: u64,
+    pub(super) waited: u128,
+    /// Since when it is as many.
     since: Nanos,
-    pub(super) area: u128,
 }
 
 impl Tally {
@@ -171,8 +175,10 @@ impl Tally {
             rows: vec![Row::default()],
             row_end: Nanos::MAX,
             in_flight: 0,
+            in_flight_area: 0,
+            waiting: 0,
+            waited: 0,
             since: 0,
-            area: 0,
         }
     }
 
@@ -185,20 +191,20 @@ impl Tally {
     /// A question goes out.
     pub(super) fn asked(&mut self, due: Nanos, sent: Nanos, aphorism: u8) -> Asked {
         let counts = (self.window.start..self.window.end).contains(&due);
-        if counts {
-            self.pass(sent);
-            self.in_flight += 1;
-        }
+        self.pass(sent);
+        self.in_flight += 1;
+        self.waiting += u64::from(counts);
         Asked { due, sent, aphorism, counts }
     }
 
     /// Its answer has come.
     pub(super) fn answered(&mut self, asked: Asked, now: Nanos) {
+        self.pass(now);
+        self.in_flight -= 1;
         if !asked.counts {
             return;
         }
-        self.pass(now);
-        self.in_flight -= 1;
+        self.waiting -= 1;
         self.answers += 1;
         let service = now - asked.sent;
         let response = match self.sabotage {
@@ -216,10 +222,11 @@ impl Tally {
 
     /// Its answer will not come, or is not waited for.
     pub(super) fn forsaken(&mut self, asked: Asked, now: Nanos) {
+        self.pass(now);
+        self.in_flight -= 1;
         if asked.counts {
-            self.pass(now);
-            self.in_flight -= 1;
-            self.area -= u128::from(now - asked.sent);
+            self.waiting -= 1;
+            self.waited -= u128::from(now - asked.sent);
         }
     }
 
@@ -241,7 +248,7 @@ impl Tally {
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        self.in_flight > 0
+        self.waiting > 0
     }
 
     pub(super) fn window(&self) -> Window {
@@ -258,7 +265,8 @@ impl Tally {
         self.processor_time += other.processor_time;
         self.busiest = self.busiest.max(other.busiest);
         self.obstacle = self.obstacle.or(other.obstacle);
-        self.area += other.area;
+        self.in_flight_area += other.in_flight_area;
+        self.waited += other.waited;
         // Histograms with equal bounds can always be added.
         let _ = self.service.add(&other.service);
         if let (Some(own), Some(others)) = (&mut self.response, &other.response) {
@@ -275,8 +283,10 @@ impl Tally {
     }
 
     /// As many were on their way until `now`.
-    fn pass(&mut self, now: Nanos) {
-        self.area += u128::from(self.in_flight) * u128::from(now.saturating_sub(self.since));
+    pub(super) fn pass(&mut self, now: Nanos) {
+        self.waited += u128::from(self.waiting) * u128::from(now.saturating_sub(self.since));
+        let in_window = now.min(self.window.end).saturating_sub(self.since.max(self.window.start));
+        self.in_flight_area += u128::from(self.in_flight) * u128::from(in_window);
         self.since = now;
     }
 

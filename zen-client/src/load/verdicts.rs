@@ -42,21 +42,21 @@ fn processor(measured: &Measured) -> Verdict {
     Verdict { name: "processor", ok, text }
 }
 
+/// Exact whatever happens at the edges of the measured time, as both sides are about the same questions, until the last
+/// of them is answered.
 fn littles_law(measured: &Measured) -> Verdict {
-    let in_flight = measured.in_flight();
+    let waited = measured.waited();
     let (rate, mean) = (measured.answers_per_second(), measured.tally.service.mean() / 1e9);
     let product = rate * mean;
-    let apart = (in_flight - product).abs() / in_flight.max(product);
+    let apart = (waited - product).abs() / waited.max(product);
     let ok = apart <= TOLERANCE;
     let text = if measured.tally.answers == 0 {
         "Little's law says nothing where nothing was answered".to_owned()
     } else {
-        let micros = mean * 1e6;
         let holds = if ok { "holds" } else { "does NOT hold, so do not trust these figures" };
+        let (micros, percent) = (mean * 1e6, apart * 100.0);
         format!(
-            "Little's law {holds}: {in_flight:.3} in flight, and {rate:.0} answers a second × {micros:.1} µs = \
-             {product:.3} ({:.1} % apart)",
-            apart * 100.0
+            "Little's law {holds}: {waited:.2} in flight, {rate:.0} a second × {micros:.1} µs = {product:.2} ({percent:.1} % apart)"
         )
     };
     Verdict { name: "littles_law", ok, text }

@@ -5,5 +5,7 @@
 
 mod ask;
 mod check;
+mod load;
 mod running;
 mod sage;
+mod selftest;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -17,22 +17,49 @@ pub(crate) fn client_of(server: SocketAddr, arguments: &str) -> Output {
 
 /// Runs `zen-client` with `arguments`, split at spaces.
 pub(crate) fn client(arguments: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_zen-client"))
-        .args(arguments.split_whitespace())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stdout = read_aside(child.stdout.take().unwrap());
-    let stderr = read_aside(child.stderr.take().unwrap());
-    let Ok(stderr) = stderr.recv_timeout(BOUND) else {
-        child.kill().unwrap();
-        child.wait().unwrap();
-        panic!("zen-client {arguments} still runs after {BOUND:?}");
-    };
-    let stdout = stdout.recv_timeout(BOUND).unwrap();
-    Output { status: child.wait().unwrap(), stdout, stderr }
+    Running::start(arguments).output()
+}
+
+/// A client that runs; it is killed and reaped on every path.
+pub(crate) struct Running {
+    child: Child,
+    stdout: mpsc::Receiver<Vec<u8>>,
+    stderr: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Running {
+    pub(crate) fn start(arguments: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_zen-client"))
+            .args(arguments.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = read_aside(child.stdout.take().unwrap());
+        let stderr = read_aside(child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    /// Sends SIGINT.
+    pub(crate) fn interrupt(&self) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::INT)
+            .unwrap();
+    }
+
+    /// What it says until it ends.
+    pub(crate) fn output(mut self) -> Output {
+        let stderr = self.stderr.recv_timeout(BOUND).unwrap_or_else(|_| panic!("it still runs after {BOUND:?}"));
+        let stdout = self.stdout.recv_timeout(BOUND).unwrap();
+        Output { status: self.child.wait().unwrap(), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn read_aside(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {

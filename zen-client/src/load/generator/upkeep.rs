@@ -20,6 +20,8 @@ const DRIP: Nanos = 100_000_000;
 const RESPITE: Nanos = 1_000_000_000;
 /// What is due a moment before the end may still be sent this much after it.
 const LATE: Nanos = 10_000_000;
+/// How many busy connections are passed over in search of one that can ask: a look, not a search.
+const LOOKED_AHEAD: usize = 16;
 /// How long one who has interrupted a run waits for the answers on their way.
 const IMPATIENCE: Nanos = 1_000_000_000;
 /// How many connections may be on their way while all are opened: fewer than any usual backlog.
@@ -147,6 +149,7 @@ impl Generator {
         };
         self.tally.failures.note(failure, times as u64);
         self.vacate(place);
+        self.connections[place].has_failed = true;
         if matches!(failure, Failure::Refused | Failure::NotOpened) {
             self.connections[place].not_before = self.now + RESPITE;
         }
@@ -154,8 +157,10 @@ impl Generator {
 
     fn vacate(&mut self, place: usize) {
         let Self { connections, tally, now, .. } = self;
-        connections[place].asked.drain(..).for_each(|asked| tally.forsaken(asked, *now));
-        connections[place].close();
+        let connection = &mut connections[place];
+        let is_good = connection.kind == Kind::Good;
+        connection.asked.drain(..).filter(|_| is_good).for_each(|asked| tally.forsaken(asked, *now));
+        connection.close();
     }
 
     /// What need not happen at once.
@@ -196,6 +201,7 @@ impl Generator {
     /// The measured time is over: what was not sent was missed, and who was never served is not waited for.
     pub(super) fn end_asking(&mut self) {
         self.stage = Stage::Waiting;
+        self.tally.pass(self.now);
         let Window { start, end } = self.tally.window();
         if let Some(schedule) = &mut self.schedule {
             while schedule.next_due() < end {
@@ -209,8 +215,9 @@ impl Generator {
         }
         for place in 0..self.good {
             let connection = &self.connections[place];
-            // It has waited for all of the measured time.
-            if !connection.is_served && connection.waits_since().is_some_and(|since| since <= start) {
+            // It has waited for (nearly) all of the measured time, or in vain.
+            let is_stuck = connection.waits_since().is_some_and(|since| since <= start + (end - start) / 10);
+            if !connection.is_served && (is_stuck || connection.has_failed) {
                 self.tally.unserved += 1;
                 self.vacate(place);
             }
@@ -220,13 +227,26 @@ impl Generator {
     /// When something is to be done even if nothing comes.
     pub(super) fn next_wake(&self) -> Nanos {
         let Window { start, end } = self.tally.window();
-        let due = self.schedule.as_ref().map(|schedule| schedule.next_due()).filter(|due| *due < end);
+        let due = self.next_room().filter(|due| *due < end);
         let stage = match self.stage {
             Stage::Opening | Stage::WarmUp => start,
             Stage::Measuring => end + self.grace(),
             Stage::Waiting => Nanos::MAX,
         };
         self.next_tick.min(stage).min(due.unwrap_or(Nanos::MAX))
+    }
+
+    /// The open loop: when a question will be due that can also be sent. Where answers are owed, they wake us first.
+    fn next_room(&self) -> Option<Nanos> {
+        let schedule = self.schedule.as_ref()?;
+        let mut last = None;
+        for (place, due) in schedule.upcoming().take(LOOKED_AHEAD) {
+            last = Some(due);
+            if self.connections[place].asked.len() < self.plan.pipeline {
+                return last;
+            }
+        }
+        last.filter(|_| self.good > LOOKED_AHEAD)
     }
 
     /// How long after the end what is due may still be sent.

@@ -1,0 +1,244 @@
+//! `zen-client load` against honest servers, slow ones, faulty ones and none.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use socket2::SockRef;
+
+use crate::running::{Died, Running, client, client_of, serve, text};
+use crate::sage::{Fault, converse};
+
+/// A server for `clients` at once that has `fault`.
+fn server(clients: usize, fault: Fault) -> SocketAddr {
+    serve(clients, move |mut stream| {
+        let _ = stream.set_nodelay(true);
+        let _ = converse(&mut stream, fault);
+        Ok(())
+    })
+}
+
+/// A server for many at once that does `first` to each client, and then keeps the protocol.
+fn after(first: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    serve(8, move |mut stream| {
+        first(&mut stream);
+        let _ = converse(&mut stream, Fault::None);
+        Ok(())
+    })
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// A short run with four connections, as JSON.
+fn load(server: SocketAddr, arguments: &str) -> (Value, Output) {
+    let connections = if arguments.contains("-c ") { "" } else { "-c 4" };
+    let output = client_of(server, &format!("load --json -d 300ms --warmup 0 {connections} {arguments}"));
+    (report(&output), output)
+}
+
+/// Asserts status 1, a line that says why, and failures of this kind only.
+fn fails_by(kind: &str, (report, output): &(Value, Output)) -> u64 {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "{stderr}");
+    for (other, n) in report["failures"].as_object().unwrap() {
+        assert_eq!(n.as_u64().unwrap() > 0, other == kind, "{report}");
+    }
+    report["failures"][kind].as_u64().unwrap()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn verdict<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let verdicts = report["verdicts"].as_array().unwrap();
+    verdicts.iter().find(|verdict| verdict["name"] == name).unwrap_or_else(|| panic!("{report}"))
+}
+
+#[test]
+fn a_closed_loop_has_all_that_the_schema_promises() {
+    let (report, output) = load(server(4, Fault::None), "--seed 7 --histogram");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(report["schema"], "zen-client load 1");
+    assert_eq!((&report["settings"]["connections"], &report["settings"]["seed"]), (&4.into(), &7.into()));
+    let answers = report["answers"].as_u64().unwrap();
+    assert!(answers > 0);
+    assert_eq!(number(&report["answers_per_second"]).round(), (answers as f64 / 0.3).round());
+    assert_eq!(report["failures"].as_object().unwrap().len(), 6);
+    assert_eq!(report["service_time_us"], report["response_time_us"]);
+    let times = ["p50", "p90", "p99", "p999", "max"].map(|name| number(&report["service_time_us"][name]));
+    assert!(times.is_sorted() && times[0] > 0.0, "{times:?}");
+    let rows = report["per_second"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| row["answers"].as_u64().unwrap()).sum::<u64>(), answers);
+    let buckets = report["histogram"]["response_time_us"].as_array().unwrap();
+    assert_eq!(buckets.iter().map(|bucket| bucket[1].as_u64().unwrap()).sum::<u64>(), answers);
+    assert!(number(&report["cpu_seconds"]) > 0.0);
+    assert!((3.0..=4.01).contains(&number(&report["in_flight"])), "{report}");
+    assert_eq!(verdict(&report, "littles_law")["ok"], true, "{report}");
+    assert_eq!(verdict(&report, "served")["ok"], true);
+}
+
+#[test]
+fn an_open_loop_asks_what_is_due() {
+    for more in ["", "--threads 2", "--churn", "-P 4"] {
+        let (report, output) = load(server(8, Fault::None), &format!("-r 200 {more}"));
+        assert!(output.status.success(), "{output:?}");
+        let sum = report["answers"].as_u64().unwrap() + report["missed"].as_u64().unwrap();
+        assert_eq!(sum, 60, "{more} {report}");
+        assert_eq!(verdict(&report, "littles_law")["ok"], true, "{report}");
+    }
+}
+
+#[test]
+fn what_could_not_be_sent_is_missed_and_shows_in_the_response_time() {
+    // Prompt at first, then stuck for longer than the run lasts.
+    let stuck = after(|stream| {
+        let mut question = [0; 64];
+        for think in [0, 600] {
+            let n = stream.read(&mut question).unwrap_or(0);
+            thread::sleep(Duration::from_millis(think));
+            let _ = stream.write_all(zen_proto::answer_to(&question[..n]).as_bytes());
+        }
+    });
+    let (report, output) = load(stuck, "-c 1 -r 100");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((report["answers"].as_u64(), report["missed"].as_u64()), (Some(2), Some(28)), "{report}");
+    assert_eq!(verdict(&report, "rate")["ok"], false);
+    let p50 = number(&report["response_time_us"]["p50"]);
+    assert!((100_000.0..=200_000.0).contains(&p50), "half of them had waited for 150 ms when the run ended: {p50}");
+}
+
+#[test]
+fn pipelines_churn_threads_and_company_fail_nobody() {
+    for arguments in ["-P 16", "--churn", "--threads 3", "--idle 3", "--mix good=2,drip=1,silent=1", "-P 1000"] {
+        let (report, output) = load(server(16, Fault::None), arguments);
+        assert!(output.status.success(), "{arguments} {output:?}");
+        assert!(report["answers"].as_u64().unwrap() > 0, "{arguments} {report}");
+        assert_eq!(verdict(&report, "littles_law")["ok"], true, "{arguments} {report}");
+    }
+}
+
+#[test]
+fn a_wrong_answer_is_wrong() {
+    fails_by("wrong", &load(server(8, Fault::AnswersTwice), ""));
+}
+
+#[test]
+fn whoever_waits_in_vain_is_told_of() {
+    let (report, output) = load(server(1, Fault::None), "");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report["unserved"], 3, "{report}");
+    assert_eq!(verdict(&report, "served")["ok"], false);
+    let (report, _) = load(server(1, Fault::None), "--churn");
+    assert_eq!(report["unserved"], 0, "{report}");
+}
+
+#[test]
+fn without_any_answer_there_is_no_result() {
+    let (report, output) = load(server(8, Fault::NeverAnswers), "");
+    assert_eq!((&report["answers"], output.status.code()), (&0.into(), Some(1)));
+    assert_eq!(report["service_time_us"]["p50"], Value::Null);
+    assert!(text(&output.stderr).starts_with("error: no answer came"), "{output:?}");
+}
+
+#[test]
+fn silence_is_timed_out() {
+    fails_by("timed_out", &load(server(64, Fault::NeverAnswers), "--timeout 100ms"));
+}
+
+#[test]
+fn a_lost_answer_is_lost() {
+    let hanging_up = after(|stream| {
+        let _ = stream.read(&mut [0; 64]);
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    });
+    fails_by("lost", &load(hanging_up, ""));
+}
+
+#[test]
+fn a_reset_is_a_reset() {
+    let resetting = serve(8, |mut stream| {
+        let _ = stream.read(&mut [0; 64]);
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).map_err(|_| Died)
+    });
+    fails_by("reset", &load(resetting, ""));
+}
+
+#[test]
+fn a_full_server_refuses() {
+    let clients = Arc::new(AtomicUsize::new(0));
+    let full = serve(8, move |mut stream| {
+        if clients.fetch_add(1, Ordering::SeqCst) > 1 {
+            let _ = stream.write_all(b"Error: too many clients.");
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        } else {
+            let _ = converse(&mut stream, Fault::None);
+        }
+        Ok(())
+    });
+    fails_by("refused", &load(full, ""));
+}
+
+#[test]
+fn without_a_server_there_is_one_line() {
+    let deserted = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = client_of(deserted, "load --json");
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with(&format!("error: connection refused by {deserted}: ")), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1);
+}
+
+#[test]
+fn a_wrong_command_line_names_the_flag() {
+    for (arguments, flag) in [
+        ("-c 0", "--connections"),
+        ("-P 0", "--pipeline"),
+        ("-d 0", "--duration"),
+        ("-d 5", "--duration"),
+        ("--timeout 0", "--timeout"),
+        ("-r 0", "--rate"),
+        ("--threads 5 -c 4", "--threads"),
+        ("--churn -P 2", "--churn"),
+        ("--mix drip=1", "--mix"),
+        ("--histogram", "--json"),
+        ("--idle many", "--idle"),
+        ("--sabotage actual-send", "--sabotage"),
+    ] {
+        let output = client(&format!("load {arguments}"));
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {output:?}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(flag) && stderr.lines().count() == 1, "{stderr}");
+    }
+}
+
+#[test]
+fn the_table_is_for_people() {
+    let output = client_of(server(4, Fault::None), "load -c 4 -d 300ms --warmup 0");
+    let table = text(&output.stdout);
+    for part in ["closed loop", "answers a second", "service time", "response time", "ok: Little's law holds"] {
+        assert!(table.contains(part), "{table}");
+    }
+    assert!(output.stderr.is_empty(), "no bar where nobody looks: {output:?}");
+}
+
+#[test]
+fn an_interrupted_run_has_a_result() {
+    let server = server(4, Fault::None);
+    let running = Running::start(&format!("load --json -d 50s --warmup 0 -c 2 -p {}", server.port()));
+    thread::sleep(Duration::from_millis(700));
+    running.interrupt();
+    let output = running.output();
+    let report = report(&output);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report["interrupted"], true);
+    assert!(number(&report["seconds"]) < 40.0 && report["answers"].as_u64().unwrap() > 0, "{report}");
+}
