@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// The answer, then the error, then end of file and no reset, also with much behind it that nobody reads (rules 5 and 8).
 fn too_long_behind_a_good_question(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, LINGER, || {
+    beside_honest(ctx, 1, LINGER, || {
         for too_much in [257, 4096, 60_000] {
             let mut client = ctx.client()?;
             client.send(&[b"Simple is better than?", &vec![b'x'; too_much][..]].concat())?;
@@ -34,7 +34,7 @@ fn too_long_behind_a_good_question(ctx: &mut Ctx) -> Result<()> {
 
 /// Whoever goes on for ever and never reads is told once, and is gone after 64 KiB or a second (rule 8).
 fn endless_question(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, LINGER, || {
+    beside_honest(ctx, 1, LINGER, || {
         let mut client = ctx.client()?;
         let start = Instant::now();
         let mut sent = 0;
@@ -57,7 +57,7 @@ fn endless_question(ctx: &mut Ctx) -> Result<()> {
 
 /// Questions of control bytes are questions, and show in the log only escaped and cut to 64 bytes.
 fn control_bytes(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, Duration::ZERO, || {
+    beside_honest(ctx, 0, Duration::ZERO, || {
         let mut client = ctx.client()?;
         for hostile in HOSTILE_BYTES {
             client.ask(&[hostile, b"?"].concat(), b"Error: unknown aphorism.").with_context(|| shown(hostile))?;
@@ -89,7 +89,7 @@ fn control_bytes(ctx: &mut Ctx) -> Result<()> {
 /// A request without a `?` is a question too slow; one with it gets an answer that no browser understands.
 fn http_request(ctx: &mut Ctx) -> Result<()> {
     let head = "Host: localhost\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
-    beside_honest(ctx, SLOW * 2 + LINGER, || {
+    beside_honest(ctx, 3, SLOW, || {
         is_too_slow(ctx, format!("GET / HTTP/1.1\r\n{head}").as_bytes(), b"")?;
         is_too_slow(ctx, format!("GET /?q=zen HTTP/1.1\r\n{head}").as_bytes(), b"Error: unknown aphorism.")?;
         let mut client = ctx.client()?;
@@ -101,7 +101,7 @@ fn http_request(ctx: &mut Ctx) -> Result<()> {
 
 /// A short hello is a question too slow, one of the usual size a question too long.
 fn tls_hello(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, SLOW + LINGER, || {
+    beside_honest(ctx, 2, SLOW, || {
         is_too_slow(ctx, &hello(180), b"")?;
         let mut client = ctx.client()?;
         client.send(&hello(517))?;
@@ -123,7 +123,7 @@ fn urgent_data(ctx: &mut Ctx) -> Result<()> {
         client.ask_all().context("after urgent data")?;
     }
     drop(clients);
-    beside_honest(ctx, Duration::ZERO, || {
+    beside_honest(ctx, 0, Duration::ZERO, || {
         for (question, answer) in APHORISMS {
             let mut client = ctx.client()?;
             for _ in 0..10 {

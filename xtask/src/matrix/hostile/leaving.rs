@@ -42,7 +42,7 @@ fn connect_and_reset(ctx: &mut Ctx) -> Result<()> {
 
 /// Half a question, also one behind others.
 fn reset_in_mid_question(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, Duration::ZERO, || {
+    beside_honest(ctx, 0, Duration::ZERO, || {
         for n in 0..100 {
             let mut client = ctx.client()?;
             if n % 2 == 0 {
@@ -60,7 +60,7 @@ fn reset_in_mid_question(ctx: &mut Ctx) -> Result<()> {
 
 /// A hundred thousand questions, and a reset as soon as the last of them is on its way.
 fn many_questions_then_reset(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, Duration::ZERO, || {
+    beside_honest(ctx, 0, Duration::ZERO, || {
         let (question, answer) = APHORISMS[2];
         let mut client = ctx.client()?;
         let mut writing = client.stream().try_clone()?;
@@ -92,7 +92,7 @@ fn many_questions_then_reset(ctx: &mut Ctx) -> Result<()> {
 /// Answers that have come and are not read when the client closes; and answers for which there was no room.
 fn answers_left_unread(ctx: &mut Ctx) -> Result<()> {
     let (question, answer) = APHORISMS[2];
-    beside_honest(ctx, Duration::ZERO, || {
+    beside_honest(ctx, 0, Duration::ZERO, || {
         let questions = question.repeat(1000);
         let mut answers = vec![0; answer.len() * 1000];
         for _ in 0..20 {
@@ -113,7 +113,7 @@ fn answers_left_unread(ctx: &mut Ctx) -> Result<()> {
 /// So many clients come and go in a row, as `leave` says, while an honest one asks. Now and then it is seen that the server keeps pace, or
 /// its queue would fill up and the kernel make everyone wait for a second.
 fn come_and_go(ctx: &Ctx, count: usize, leave: impl Fn(Client) -> Result<()>) -> Result<()> {
-    beside_honest(ctx, Duration::ZERO, || {
+    beside_honest(ctx, 0, Duration::ZERO, || {
         for n in 1..=count {
             leave(ctx.client().with_context(|| format!("client {n}"))?)?;
             if n % PACE == 0 {

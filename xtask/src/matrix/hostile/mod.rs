@@ -19,14 +19,15 @@ use crate::harness::Client;
 use crate::harness::client::Came;
 use crate::servers::Entry;
 
-/// Runs `attack` beside an honest client. None of its questions may fail; where clients wait for a place it may have to wait as
-/// long as hostile ones `stay` ahead of it.
-fn beside_honest(ctx: &Ctx, stay: Duration, attack: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Runs `attack` beside an honest client. None of its questions may fail; where clients wait for a place it may have to wait for so
+/// many `turns` of hostile ones, each for a `time`.
+fn beside_honest(ctx: &Ctx, turns: u32, time: Duration, attack: impl FnOnce() -> Result<()>) -> Result<()> {
     let honest = ctx.honest()?;
     attack()?;
     let longest = honest.finish()?.percentile(100);
     if ctx.entry.makes_wait() {
-        ensure!(longest <= stay + LATE, "the honest client waited {longest:?} for those who may stay {stay:?}");
+        let limit = (time + LATE) * turns + LATE;
+        ensure!(longest <= limit, "the honest client waited {longest:?} for {turns} times {time:?}");
     }
     Ok(())
 }

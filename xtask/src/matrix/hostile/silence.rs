@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// They are let go when the idle time-out is over. Where clients wait for a place, the second half gets one only then.
 fn silence_after_connect(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, IDLE * 2, || {
+    beside_honest(ctx, 2, IDLE, || {
         let start = Instant::now();
         let mut silent = clients(ctx, handful(ctx.entry) * 2)?;
         are_let_go(ctx.entry, &mut silent, start, IDLE)
@@ -30,7 +30,7 @@ fn silence_after_connect(ctx: &mut Ctx) -> Result<()> {
 
 /// The idle time begins again with each answer. Where clients wait for a place, the next one gets none before that.
 fn silence_after_an_answer(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, IDLE * 3, || {
+    beside_honest(ctx, 3, IDLE, || {
         in_time(|clock| {
             let mut start = Instant::now();
             let mut silent = clients(ctx, handful(ctx.entry))?;
@@ -58,12 +58,12 @@ fn silence_after_an_answer(ctx: &mut Ctx) -> Result<()> {
 
 /// White space before a question renews no deadline (rule 3): the idle time-out it is.
 fn white_space_for_ever(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, IDLE, || drip(ctx, b" \t\r\n", IDLE))
+    beside_honest(ctx, 1, IDLE, || drip(ctx, b" \t\r\n", IDLE))
 }
 
 /// Whoever begins a question has the question time-out; then it is dropped and logged.
 fn one_byte_then_silence(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, SLOW * 2, || {
+    beside_honest(ctx, 2, SLOW, || {
         let start = Instant::now();
         let mut slow = clients(ctx, handful(ctx.entry) * 2)?;
         slow.iter_mut().try_for_each(|client| client.send(b"B"))?;
@@ -75,12 +75,12 @@ fn one_byte_then_silence(ctx: &mut Ctx) -> Result<()> {
 
 /// A byte every tenth of the question time-out buys no time.
 fn one_byte_at_a_time(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, SLOW, || drip(ctx, b"Beautiful", SLOW))
+    beside_honest(ctx, 1, SLOW, || drip(ctx, b"Beautiful", SLOW))
 }
 
 /// Each takes more than half of the question time-out, all together more than twice of it.
 fn three_slow_questions(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, SLOW * 3, || {
+    beside_honest(ctx, 3, SLOW, || {
         in_time(|clock| {
             let mut client = ctx.client()?;
             APHORISMS.iter().try_for_each(|(question, answer)| {

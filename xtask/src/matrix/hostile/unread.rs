@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Its answers pile up to a bound, nobody burns a processor over it, and it is reset when the question time-out is over.
 fn never_reading(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, SLOW * 2, || {
+    beside_honest(ctx, 1, SLOW, || {
         let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
         let mut was_watched = false;
         // It asks as fast as it can: the server finds no moment without a next question.
@@ -41,7 +41,7 @@ fn never_reading(ctx: &mut Ctx) -> Result<()> {
 fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.usage().memory;
     let count = ctx.entry.at_once.map_or(CROWD, |at_once| at_once * 2);
-    beside_honest(ctx, SLOW * 4, || {
+    beside_honest(ctx, 2, SLOW, || {
         // A bare question mark is the question that owes most.
         let question = |n| if n % 10 == 0 { &b"?"[..] } else { APHORISMS[2].0 };
         let mut clients = (0..count).map(|n| Stubborn::connect(ctx, question(n))).collect::<Result<Vec<_>>>()?;
@@ -63,7 +63,7 @@ fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
 
 /// Whoever begins to read in time has lost nothing.
 fn reading_in_time(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, SLOW * 4, || {
+    beside_honest(ctx, 2, SLOW, || {
         in_time(|clock| {
             let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
             let rest = ask_in_background(&client.client, ASKED)?;
@@ -80,7 +80,7 @@ fn reading_in_time(ctx: &mut Ctx) -> Result<()> {
 
 /// Ten thousand questions, the end of sending, and then reading at leisure: 80,000 bytes and end of file.
 fn slow_reading_to_the_end(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, SLOW * 4, || {
+    beside_honest(ctx, 2, SLOW, || {
         let mut client = ctx.client()?;
         let rest = ask_in_background(&client, 10_000)?;
         gets_everything(&mut client, 10_000, Duration::from_millis(3))?;
@@ -199,6 +199,7 @@ const HELD: u64 = 256 * 1024;
 /// What the server may need for all of them while they are there.
 const MEMORY: u64 = 4 << 20;
 
-const GLANCE: Duration = Duration::from_millis(5);
+/// How often the kernel is looked at: its table is long.
+const GLANCE: Duration = Duration::from_millis(20);
 
 const STUCK: Duration = Duration::from_millis(50);
