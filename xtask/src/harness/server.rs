@@ -136,6 +136,12 @@ impl Server {
         self.stderr.text()
     }
 
+    /// All that it has written to stderr, once it has ended.
+    pub(crate) fn whole_log(&self) -> String {
+        self.stderr.at_end();
+        self.stderr.text()
+    }
+
     /// Waits until `find` finds something in the log.
     pub(crate) fn wait_for_log<T>(&self, limit: Duration, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
         self.stderr.wait_for(limit, |said| find(&String::from_utf8_lossy(said)))

@@ -71,7 +71,7 @@ fn accept_fails_for_ever(ctx: &mut Ctx, error: &str) -> Result<()> {
     for (thread, times) in tracer.let_go()? {
         ensure!(times.len() <= 3, "thread {thread} tried {} times", times.len());
     }
-    let log = ctx.server.log();
+    let log = ctx.server.whole_log();
     let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("error: ")).collect();
     ensure!(lines.len() == 1 && lines[0].contains("listener"), "not one clear line: {lines:?}");
     Ok(())

@@ -15,6 +15,9 @@ pub(crate) const CASES: &[Case] = &[
     case("send_fails", |ctx| a_call_fails(ctx, "sendto")),
     case("send_has_no_room", send_has_no_room),
     ending("a_panic", a_panic).arguments(&["--panic-on", FATAL]),
+    ending("a_panic_offloaded", a_panic)
+        .arguments(&["--panic-on", FATAL, "--offload"])
+        .on(|entry| entry.package == "zen-async"),
     ending("an_abort", an_abort)
         .arguments(&["--abort-on", FATAL])
         .on(|entry| !entry.is_exhibit && entry.processes == 1),
@@ -74,7 +77,7 @@ fn a_panic(ctx: &mut Ctx) -> Result<()> {
     others_are_served(ctx, &mut bystander)?;
     drop(bystander);
     ctx.server.stop(PATIENCE)?;
-    let log = ctx.server.log();
+    let log = ctx.server.whole_log();
     let lines = log.lines().filter(|line| line.contains("panicked at")).count();
     ensure!(lines == PANICS, "{PANICS} panics, but {lines} lines say so");
     // `stopped after 3 clients and 3 panics`: each process that served counts its own.

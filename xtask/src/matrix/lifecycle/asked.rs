@@ -9,7 +9,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 
 use super::super::faults::guests;
-use super::{Case, Ctx, ending, ends_well};
+use super::cut::{UNREAD, never_readers};
+use super::{Case, Ctx, begin_drain, ending, ends_well};
 use crate::harness::client::{APHORISMS, Came, Client};
 use crate::trial::note;
 
@@ -18,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ending("half_questions_are_dropped", half_questions_are_dropped),
     ending("silent_clients_go_at_once", silent_clients_go_at_once),
     ending("queued_clients_are_answered", queued_clients_are_answered),
+    ending("a_late_reader_gets_everything", a_late_reader_gets_everything),
     ending("under_load", under_load).arguments(&["--backlog", "16"]),
 ];
 
@@ -77,6 +79,16 @@ fn queued_clients_are_answered(ctx: &mut Ctx) -> Result<()> {
         client.expect_end()?;
     }
     silent.expect_end().context("a silent one in the queue")?;
+    ends_well(ctx)
+}
+
+/// A client to whom much is owed, and who begins to read when the server drains already, gets everything it asked for.
+fn a_late_reader_gets_everything(ctx: &mut Ctx) -> Result<()> {
+    let mut client = never_readers(ctx, 1)?.pop().context("a client")?;
+    begin_drain(ctx, Signal::TERM)?;
+    client.expect(&UNKNOWN.repeat(UNREAD)).context("what it was owed")?;
+    client.expect_end()?;
+    drop(client);
     ends_well(ctx)
 }
 
@@ -155,3 +167,6 @@ fn ask_once(mut client: Client, is_late: bool) -> Result<bool> {
 const SOON: Duration = Duration::from_secs(5);
 
 const QUEUED: usize = 8;
+
+/// The answer to a bare `?`.
+const UNKNOWN: &[u8] = b"Error: unknown aphorism.";

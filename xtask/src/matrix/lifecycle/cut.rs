@@ -80,7 +80,7 @@ fn counts(ctx: &Ctx, cut: usize) -> Result<()> {
         let count = line.split_once("--grace is over: ")?.1.strip_suffix(" clients are cut off")?;
         count.parse::<usize>().ok()
     };
-    let log = ctx.server.log();
+    let log = ctx.server.whole_log();
     let counted: Vec<usize> =
         log.lines().filter(|line| line.contains("[WARN ")).filter_map(count).filter(|&n| n > 0).collect();
     ensure!(counted.iter().sum::<usize>() == cut, "{cut} clients were cut off, the warnings say {counted:?}");
@@ -105,7 +105,7 @@ pub(crate) fn never_readers(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
         let mut client = Client::connect_with_buffer(ctx.server.address(), 4096)?;
         client.send(b"Simple is better than?")?;
         client.expect(b"complex.").context("before it stops reading")?;
-        client.send(&[b'?'; 32768])?;
+        client.send(&[b'?'; UNREAD])?;
         // Answers have come as far as here.
         wait_for(PATIENCE, || client.stream().peek(&mut [0]).ok()).context("no answer comes")?;
         Ok(client)
@@ -121,6 +121,9 @@ pub(crate) fn is_reset(client: &Client) -> Result<()> {
     ensure!(error.kind() == ErrorKind::ConnectionReset, "{error}, not a reset");
     Ok(())
 }
+
+/// How many bare `?` a client sends that reads none of their answers.
+pub(crate) const UNREAD: usize = 32768;
 
 /// What `--grace` says above.
 const GRACE: Duration = Duration::from_millis(300);

@@ -2,6 +2,7 @@
 
 pub(crate) mod workers;
 
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ pub(crate) const CASES: &[Case] = &[
     bare("the_parent_is_killed", |entry, _| ends_supervised(entry, &[], the_parent_is_killed)).alone(),
     bare("draining_passes_through", |entry, _| {
         ends_supervised(entry, &["--delay", "20ms"], lifecycle::whoever_asked_is_answered)
+    }),
+    bare("a_stopped_worker_is_not_waited_for", |entry, _| {
+        ends_supervised(entry, &["--grace", "300ms"], a_stopped_worker_is_not_waited_for)
     }),
     // So many that the second round of deaths comes to ten while the first pauses last.
     bare("too_many_deaths", too_many_deaths)
@@ -68,6 +72,21 @@ fn the_parent_is_killed(ctx: &mut Ctx) -> Result<()> {
     let gone = wait_for(REPLACED, || ctx.server.processes().is_empty().then_some(()));
     gone.with_context(|| format!("{REPLACED:?} later there is still {:?}", ctx.server.processes()))?;
     drop(clients);
+    let free = wait_for(REPLACED, || TcpListener::bind(ctx.server.address()).ok());
+    free.context("the port is not free")?;
+    Ok(())
+}
+
+/// Its grace is that of all: when it is over the parent ends it.
+fn a_stopped_worker_is_not_waited_for(ctx: &mut Ctx) -> Result<()> {
+    send(Signal::STOP, ctx.server.workers()[0])?;
+    let start = Instant::now();
+    ctx.server.signal(Signal::TERM)?;
+    let status = ctx.server.ended_within(PATIENCE).context("it waits for a stopped worker")?;
+    ensure!(status.success() && start.elapsed() < 5 * REPLACED, "it ended with {status} after {:?}", start.elapsed());
+    let log = ctx.server.whole_log();
+    let warned = log.lines().filter(|line| line.contains("[WARN ") && line.contains("--grace is over: 1 ")).count();
+    ensure!(warned == 1, "{warned} warnings say that one worker was ended");
     Ok(())
 }
 
@@ -86,7 +105,7 @@ fn too_many_deaths(entry: &'static Entry, arguments: &'static [&'static str]) ->
             ensure!(start.elapsed() < 2 * PATIENCE, "it starts workers for ever");
         };
         ensure!(status.code() == Some(1), "it ended with {status}");
-        let log = ctx.server.log();
+        let log = ctx.server.whole_log();
         let pauses = log.lines().filter_map(|line| line.split_once("the next starts in ")).map(|(_, pause)| pause);
         let pauses: Vec<&str> = pauses.collect();
         ensure!(pauses.starts_with(&["100ms", "200ms", "400ms"]), "the pauses were {pauses:?}");
