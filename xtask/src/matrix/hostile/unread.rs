@@ -15,6 +15,7 @@ use crate::matrix::{Case, Ctx, case};
 
 pub(crate) const CASES: &[Case] = &[
     everywhere(case("never_reading", never_reading).arguments(SLOW_ARGUMENTS)),
+    everywhere(case("never_reading_nor_asking_on", never_reading_nor_asking_on).arguments(SLOW_ARGUMENTS)),
     case("many_never_reading", many_never_reading).arguments(SLOW_ARGUMENTS),
     everywhere(case("reading_in_time", reading_in_time).arguments(SLOW_ARGUMENTS)),
     everywhere(case("slow_reading_to_the_end", slow_reading_to_the_end).arguments(SLOW_ARGUMENTS)),
@@ -31,6 +32,20 @@ fn never_reading(ctx: &mut Ctx) -> Result<()> {
                 is_asleep(ctx).context("with a client that does not read")?;
                 was_watched = true;
             }
+            sleep(GLANCE);
+        }
+        nothing_is_kept(ctx, &[client])
+    })
+}
+
+/// One that asks just so much that the server has read all and cannot write all. The close must be a reset here, or the kernel would go on
+/// trying for minutes to deliver the rest.
+fn never_reading_nor_asking_on(ctx: &mut Ctx) -> Result<()> {
+    beside_honest(ctx, 1, SLOW, || {
+        let mut client = Stubborn::connect(ctx, b"?")?;
+        client.client.send(&[b'?'; 2 * CHUNK])?;
+        while !client.was_reset()? {
+            client.look(&queue::queues(ctx.server.address())?)?;
             sleep(GLANCE);
         }
         nothing_is_kept(ctx, &[client])
@@ -166,6 +181,15 @@ impl Stubborn {
         self.held > 0 && self.grew_before.elapsed() > STUCK
     }
 
+    /// The same for one that does not ask on.
+    fn was_reset(&mut self) -> Result<bool> {
+        match self.client.stream().take_error()? {
+            None => Ok(false),
+            Some(error) if error.kind() == ErrorKind::ConnectionReset => self.was_reset_in_time().map(|()| true),
+            Some(error) => Err(error).context("not a reset"),
+        }
+    }
+
     /// Its time begins again with every byte that the network takes.
     fn was_reset_in_time(&self) -> Result<()> {
         let (least, most) = (self.grew_before.elapsed(), self.grew_after.elapsed());
@@ -189,6 +213,9 @@ const SLOW: Duration = Duration::from_millis(400);
 const SLOW_ARGUMENTS: &[&str] = &["--question-timeout", "400ms"];
 
 const CROWD: usize = 100;
+
+/// What a server reads at once: with a question in each byte it owes as much as the kernel takes, and with twice that more.
+const CHUNK: usize = 4096;
 
 /// More than the kernel holds.
 const ASKED: usize = 50_000;
