@@ -1,10 +1,12 @@
-//! Asks a zen server its questions, and judges whether a server in any language keeps the protocol.
+//! Asks a zen server its questions, judges whether a server in any language keeps the protocol, and measures one
+//! under load.
 //!
 //! # Run
 //!
 //! ```console
 //! $ cargo run -p zen-client
 //! $ cargo run -p zen-client -- check
+//! $ cargo run -p zen-client -- load
 //! ```
 //!
 //! # How it works
@@ -12,10 +14,12 @@
 //! 1. `connect.rs` tries every address that a name has.
 //! 2. `ask.rs` sends one question, reads up to the first `.`, and sends the next. A failed question is
 //!    asked again (`--retries`), which is safe, as an answer changes nothing on the server.
-//! 3. `check.rs` runs the cases of `check/cases.rs` one after the other. A case is one small function
-//!    that plays a client, friendly or not, and compares every byte with what the protocol promises.
-//! 4. All sockets of `check` go through `check/client.rs`, which never waits beyond the deadline of the
-//!    case, and which reads while it sends, as rule 2 demands of a client that pipelines.
+//! 3. `check.rs` runs the cases of `check/cases.rs` one after the other: small functions that play a
+//!    client, friendly or not, and compare every byte with what the protocol promises. `check/client.rs`
+//!    never waits beyond a case's deadline, and reads while it sends, as rule 2 demands.
+//! 4. `load/generator.rs` is an epoll loop a thread: one `recv` and one `send` for an answer.
+//!    `load/schedule.rs` says what is due, `load/tally.rs` counts.
+//! 5. `selftest.rs` runs `load` against servers whose behaviour is known.
 //!
 //! # Predict
 //!
@@ -23,7 +27,8 @@
 //!
 //! # Limits
 //!
-//! `check` sees only what the network shows: a server may leak and still pass. Only Linux is tested.
+//! `check` sees only what the network shows: a server may leak and still pass. `load` shares the machine
+//! with its server, and says so when it was itself the bottleneck. Only Linux is tested.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -9,7 +9,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{ask, check, load, selftest, text};
 
-/// Asks a zen server its questions, and judges whether a server in any language keeps the protocol.
+/// Asks a zen server its questions, judges whether a server in any language keeps the protocol, and measures one
+/// under load.
 #[derive(Debug, Parser)]
 #[command(name = "zen-client", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct CommandLine {
