@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use async_global_executor::GlobalExecutorConfig;
-use async_std::channel::bounded;
+use async_std::channel::{Sender, bounded};
 use async_std::io::{Read, WriteExt};
 use async_std::net::TcpStream;
 use async_std::task;
@@ -20,7 +20,6 @@ use zen_proto::{Conversation, Want};
 use crate::sweeper::Sweeper;
 
 /// What all coroutines share.
-#[derive(Clone, Copy)]
 struct Shared {
     server: &'static Server,
     sweeper: &'static Sweeper,
@@ -35,24 +34,20 @@ pub(crate) fn serve(server: &'static Server, threads: usize, offload: bool) -> a
     let config = GlobalExecutorConfig::default().with_env_var("ASYNC_STD_THREAD_COUNT");
     let config = config.with_min_threads(threads).with_max_threads(threads);
     async_global_executor::init_with_config(config.with_thread_name_fn(|| "executor".into()));
-    let shared = Shared { server, sweeper, offload };
+    let shared = Box::leak(Box::new(Shared { server, sweeper, offload }));
     task::spawn(sweep(sweeper, &server.stop));
     task::block_on(accept_all(shared))
 }
 
 /// Takes clients and starts a coroutine for each.
-async fn accept_all(shared: Shared) -> anyhow::Result<()> {
-    let Shared { server, sweeper, .. } = shared;
+async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
+    let Shared { server, sweeper, .. } = *shared;
     let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
     let (alive, everyone_has_gone) = bounded::<()>(1);
     loop {
         match server.try_accept() {
             Accepted::Client(stream, client) => {
-                let alive = alive.clone();
-                let conversation = async move {
-                    converse(shared, stream, client).await;
-                    drop(alive);
-                };
+                let conversation = converse(shared, stream, client, alive.clone());
                 task::spawn(conversation);
                 task::yield_now().await; // those inside want their turn too
             }
@@ -61,8 +56,9 @@ async fn accept_all(shared: Shared) -> anyhow::Result<()> {
                 let is_draining = server.stop.is_requested();
                 let look_at = is_draining.then(|| Instant::now() + TICK);
                 let Some(listener) = &listener else { break };
+                let readable = pin!(listener.readable());
                 // The coroutine sleeps here until a client comes.
-                let _ = sweeper.in_time(listener.readable(), look_at, &server.stop, is_draining).await;
+                let _ = sweeper.in_time(readable, look_at, &server.stop, is_draining).await;
             }
             Accepted::BackOff => task::sleep(BACK_OFF).await,
             Accepted::NoMore => break,
@@ -74,9 +70,9 @@ async fn accept_all(shared: Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves one client until its conversation is over.
-async fn converse(shared: Shared, stream: std::net::TcpStream, client: Client) {
-    let Shared { server, sweeper, offload, .. } = shared;
+/// Serves one client until its conversation is over. What it owns in between is what an idle client costs.
+async fn converse(shared: &'static Shared, stream: std::net::TcpStream, client: Client, _alive: Sender<()>) {
+    let Shared { server, sweeper, offload, .. } = *shared;
     let mut conversation = Conversation::new(&server.limits, Instant::now());
     let stream = TcpStream::from(stream); // panics when the reactor cannot take it: the end of this coroutine
     let result = loop {
@@ -90,7 +86,8 @@ async fn converse(shared: Shared, stream: std::net::TcpStream, client: Client) {
             Want::Read => {
                 task::yield_now().await; // while bytes are there, reading never suspends: the others would starve
                 // The coroutine sleeps here while its client is silent.
-                let heard = match sweeper.in_time(hear(&stream), deadline, &server.stop, is_draining).await {
+                let hearing = pin!(hear(&stream));
+                let heard = match sweeper.in_time(hearing, deadline, &server.stop, is_draining).await {
                     Some(heard) => heard.map(Some),
                     None => look(&stream).await,
                 };
@@ -112,8 +109,11 @@ async fn converse(shared: Shared, stream: std::net::TcpStream, client: Client) {
             }
             Want::Write => {
                 // It sleeps here while its client does not read. The first time is only a try: then its time begins.
-                let say = say(&stream, conversation.outgoing());
-                match sweeper.in_time(say, deadline.or(Some(now)), &server.stop, is_draining).await {
+                let said = {
+                    let saying = pin!(say(&stream, conversation.outgoing()));
+                    sweeper.in_time(saying, deadline.or(Some(now)), &server.stop, is_draining).await
+                };
+                match said {
                     Some(Ok(n)) => conversation.sent(n, Instant::now()),
                     Some(Err(error)) => break Err(error),
                     None => {

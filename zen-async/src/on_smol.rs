@@ -1,13 +1,15 @@
 //! Coroutines on smol: small parts, of which this file uses an executor, a reactor and a pool of threads.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, TcpStream};
+use std::pin::pin;
 use std::thread;
 use std::time::Instant;
 
 use anyhow::Context;
-use smol::channel::bounded;
+use smol::channel::{Sender, bounded};
 use smol::{Async, Executor, Timer};
 use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, reset};
 use zen_proto::{Conversation, Want};
@@ -15,7 +17,6 @@ use zen_proto::{Conversation, Want};
 use crate::sweeper::Sweeper;
 
 /// What all coroutines share.
-#[derive(Clone, Copy)]
 struct Shared {
     server: &'static Server,
     sweeper: &'static Sweeper,
@@ -34,24 +35,20 @@ pub(crate) fn serve(server: &'static Server, threads: usize, offload: bool) -> a
             .spawn(|| smol::block_on(executor.run(smol::future::pending::<()>())))
             .context("cannot start all threads: lower --threads")?;
     }
-    let shared = Shared { server, sweeper, executor, offload };
+    let shared = Box::leak(Box::new(Shared { server, sweeper, executor, offload }));
     executor.spawn(sweep(sweeper, &server.stop)).detach();
     smol::block_on(executor.run(accept_all(shared)))
 }
 
 /// Takes clients and starts a coroutine for each.
-async fn accept_all(shared: Shared) -> anyhow::Result<()> {
-    let Shared { server, sweeper, executor, .. } = shared;
+async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
+    let Shared { server, sweeper, executor, .. } = *shared;
     let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
     let (alive, everyone_has_gone) = bounded::<()>(1);
     loop {
         match server.try_accept() {
             Accepted::Client(stream, client) => {
-                let alive = alive.clone();
-                let conversation = async move {
-                    converse(shared, stream, client).await;
-                    drop(alive);
-                };
+                let conversation = converse(shared, stream, client, alive.clone());
                 executor.spawn(conversation).detach();
                 smol::future::yield_now().await; // those inside want their turn too
             }
@@ -60,8 +57,9 @@ async fn accept_all(shared: Shared) -> anyhow::Result<()> {
                 let is_draining = server.stop.is_requested();
                 let look_at = is_draining.then(|| Instant::now() + TICK);
                 let Some(listener) = &listener else { break };
+                let readable = pin!(listener.readable());
                 // The coroutine sleeps here until a client comes.
-                let _ = sweeper.in_time(listener.readable(), look_at, &server.stop, is_draining).await;
+                let _ = sweeper.in_time(readable, look_at, &server.stop, is_draining).await;
             }
             Accepted::BackOff => _ = Timer::after(BACK_OFF).await,
             Accepted::NoMore => break,
@@ -73,9 +71,9 @@ async fn accept_all(shared: Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves one client until its conversation is over.
-async fn converse(shared: Shared, stream: TcpStream, client: Client) {
-    let Shared { server, sweeper, offload, .. } = shared;
+/// Serves one client until its conversation is over. What it owns in between is what an idle client costs.
+async fn converse(shared: &'static Shared, stream: TcpStream, client: Client, _alive: Sender<()>) {
+    let Shared { server, sweeper, offload, .. } = *shared;
     let mut conversation = Conversation::new(&server.limits, Instant::now());
     let stream = match Async::new_nonblocking(stream) {
         Ok(stream) => stream,
@@ -91,7 +89,8 @@ async fn converse(shared: Shared, stream: TcpStream, client: Client) {
         match conversation.wants() {
             Want::Read => {
                 // The coroutine sleeps here while its client is silent.
-                let heard = match sweeper.in_time(hear(&stream), deadline, &server.stop, is_draining).await {
+                let hearing = pin!(hear(&stream));
+                let heard = match sweeper.in_time(hearing, deadline, &server.stop, is_draining).await {
                     Some(heard) => heard.map(Some),
                     None => look(&stream).await,
                 };
@@ -113,8 +112,11 @@ async fn converse(shared: Shared, stream: TcpStream, client: Client) {
             }
             Want::Write => {
                 // It sleeps here while its client does not read. The first time is only a try: then its time begins.
-                let say = say(&stream, conversation.outgoing());
-                match sweeper.in_time(say, deadline.or(Some(now)), &server.stop, is_draining).await {
+                let said = {
+                    let saying = pin!(say(&stream, conversation.outgoing()));
+                    sweeper.in_time(saying, deadline.or(Some(now)), &server.stop, is_draining).await
+                };
+                match said {
                     Some(Ok(n)) => conversation.sent(n, Instant::now()),
                     Some(Err(error)) => break Err(error),
                     None => {
@@ -145,7 +147,7 @@ thread_local! {
 /// Waits until the client speaks, and reads it; nothing is the end of file.
 async fn hear(stream: &Async<TcpStream>) -> Result<Vec<u8>> {
     loop {
-        stream.readable().await?;
+        poll_fn(|context| stream.poll_readable(context)).await?;
         if let Some(bytes) = look(stream).await? {
             return Ok(bytes);
         }
@@ -165,7 +167,9 @@ async fn look(stream: &Async<TcpStream>) -> Result<Option<Vec<u8>>> {
 async fn say(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize> {
     loop {
         match stream.get_ref().write(bytes) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                poll_fn(|context| stream.poll_writable(context)).await?
+            }
             written => return written,
         }
     }

@@ -1,7 +1,7 @@
 //! One sweeper for all deadlines: a timer for each client would cost system calls for each question.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -31,16 +31,15 @@ impl Sweeper {
 
     /// Waits for `event` until `deadline` (`None`: for ever) or until a stop is requested; one that was when
     /// the wait began (`is_draining`) does not count. `None`: it did not happen.
-    pub(crate) async fn in_time<T>(
+    pub(crate) fn in_time<T>(
         &self,
-        event: impl Future<Output = T>,
+        mut event: Pin<&mut impl Future<Output = T>>,
         deadline: Option<Instant>,
         stop: &Stop,
         is_draining: bool,
-    ) -> Option<T> {
-        let mut event = pin!(event);
+    ) -> impl Future<Output = Option<T>> {
         let mut sleeper = Sleeper { sweeper: self, place: None };
-        poll_fn(|context| {
+        poll_fn(move |context| {
             if let Poll::Ready(value) = event.as_mut().poll(context) {
                 return Poll::Ready(Some(value));
             }
@@ -49,7 +48,6 @@ impl Sweeper {
             let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
             if is_late || stop.is_requested() != is_draining { Poll::Ready(None) } else { Poll::Pending }
         })
-        .await
     }
 
     fn sleepers(&self) -> MutexGuard<'_, Slab<(Option<Instant>, Waker)>> {

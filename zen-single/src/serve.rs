@@ -1,10 +1,10 @@
 //! The simplest server there is: a loop over clients, and in it a loop over what one client wants.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
-use zen_proto::server::{CHUNK, Server, is_tick, receive, reset};
+use zen_proto::server::{CHUNK, Server, is_tick, receive, reset, send};
 use zen_proto::{Conversation, Want};
 
 /// Serves until there are no more clients.
@@ -21,7 +21,7 @@ pub(crate) fn serve(server: &'static Server) {
 }
 
 /// Does what the conversation wants, until it wants no more.
-fn converse(mut stream: &TcpStream, conversation: &mut Conversation, server: &Server) -> io::Result<()> {
+fn converse(stream: &TcpStream, conversation: &mut Conversation, server: &Server) -> io::Result<()> {
     let mut chunk = [0; CHUNK];
     let mut sage = |question: &[u8]| server.sage.answer(question);
     loop {
@@ -38,7 +38,7 @@ fn converse(mut stream: &TcpStream, conversation: &mut Conversation, server: &Se
                 Err(error) => return Err(error),
             },
             // send() sleeps here while the client does not read and the kernel's buffers are full.
-            Want::Write => match stream.write(conversation.outgoing()) {
+            Want::Write => match send(stream, conversation.outgoing(), conversation.is_due(now)) {
                 Ok(n) => conversation.sent(n, Instant::now()),
                 Err(error) if is_tick(&error) => {
                     conversation.sent(0, now);

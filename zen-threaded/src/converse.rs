@@ -1,10 +1,10 @@
 //! One thread with one client: the same loop as in zen-single, and like it asleep in recv() or send().
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
-use zen_proto::server::{CHUNK, Client, Server, is_tick, receive, reset};
+use zen_proto::server::{CHUNK, Client, Server, is_tick, receive, reset, send};
 use zen_proto::{Conversation, Want};
 
 /// Serves `client` until its conversation is over. While it is silent, this thread serves nobody.
@@ -15,7 +15,7 @@ pub(crate) fn converse(stream: &TcpStream, client: &Client, server: &'static Ser
 }
 
 /// Does what the conversation wants, until it wants no more.
-fn drive(mut stream: &TcpStream, conversation: &mut Conversation, server: &Server) -> io::Result<()> {
+fn drive(stream: &TcpStream, conversation: &mut Conversation, server: &Server) -> io::Result<()> {
     let mut chunk = [0; CHUNK];
     let mut sage = |question: &[u8]| server.sage.answer(question);
     loop {
@@ -32,7 +32,7 @@ fn drive(mut stream: &TcpStream, conversation: &mut Conversation, server: &Serve
                 Err(error) => return Err(error),
             },
             // send() sleeps here while the client does not read and the kernel's buffers are full.
-            Want::Write => match stream.write(conversation.outgoing()) {
+            Want::Write => match send(stream, conversation.outgoing(), conversation.is_due(now)) {
                 Ok(n) => conversation.sent(n, Instant::now()),
                 Err(error) if is_tick(&error) => {
                     conversation.sent(0, now);

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 
 /// How long a call may sleep: the deadlines of a blocking server are exact to this.
 pub const TICK: Duration = Duration::from_millis(250);
@@ -22,6 +22,16 @@ pub fn receive(stream: &TcpStream, chunk: &mut [u8], is_up: bool) -> io::Result<
     let flags = if is_up { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
     let (_, n) = rustix::net::recv(stream, chunk, flags)?;
     Ok(n)
+}
+
+/// Writes to `stream` like its `write`, under the same conditions.
+///
+/// # Errors
+///
+/// Those of send(); [`is_tick`] tells those that mean "no room yet".
+pub fn send(stream: &TcpStream, bytes: &[u8], is_up: bool) -> io::Result<usize> {
+    let flags = if is_up { SendFlags::DONTWAIT } else { SendFlags::empty() };
+    Ok(rustix::net::send(stream, bytes, flags | SendFlags::NOSIGNAL)?)
 }
 
 /// Whether a call came back only to let the server look up.

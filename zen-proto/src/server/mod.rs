@@ -44,7 +44,7 @@ mod supervisor;
 mod take_over;
 
 pub use accept::{Accepted, BACK_OFF};
-pub use blocking::{TICK, is_tick, receive};
+pub use blocking::{TICK, is_tick, receive, send};
 pub use client::{Client, reset};
 pub use options::{Arguments, Inetd, Options, parse_duration};
 pub use run::{Server, Waiting, main};
