@@ -1,6 +1,6 @@
 //! The readiness loop: sleep until something is ready, then do what can be done without sleeping.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use polling::{Event, Events, Poller};
 use slab::Slab;
-use zen_proto::server::{CHUNK, Client, Server, TICK, reset};
+use zen_proto::server::{CHUNK, Client, Server, TICK, receive_now, reset, send_now};
 use zen_proto::{Conversation, Want};
 
 use crate::door::{Address, Arrival, Door, LISTENER};
@@ -214,7 +214,7 @@ impl<P: Protocol> Guest<P> {
     /// `now` is read once a turn, after the send(); for the recv() before it the end of the last turn is
     /// near enough.
     fn turn(&mut self, chunk: &mut [u8], now: &mut Instant) -> io::Result<bool> {
-        let mut stream = self.stream.source();
+        let stream = self.stream.source();
         let (mut has_read, mut has_written) = (false, false);
         loop {
             let conversation = self.protocol.conversation();
@@ -222,7 +222,7 @@ impl<P: Protocol> Guest<P> {
                 Want::Read if has_read || has_written => break,
                 Want::Read => {
                     has_read = true;
-                    match stream.read(chunk) {
+                    match receive_now(stream, chunk) {
                         Ok(0) => conversation.received_eof(),
                         Ok(n) => self.protocol.data_received(&chunk[..n], *now),
                         Err(error) if error.kind() == ErrorKind::WouldBlock => conversation.timed_out(*now),
@@ -233,7 +233,7 @@ impl<P: Protocol> Guest<P> {
                 Want::Write => {
                     has_written = true;
                     let began = *now;
-                    let written = stream.write(conversation.outgoing());
+                    let written = send_now(stream, conversation.outgoing());
                     *now = Instant::now();
                     match written {
                         Ok(n) => conversation.sent(n, *now),

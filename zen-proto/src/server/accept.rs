@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
-use super::blocking::TICK;
+use super::calls::TICK;
 use super::client::{Client, turn_away};
 use super::run::Server;
 

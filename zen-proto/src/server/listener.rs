@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use anyhow::{Context, Result, anyhow, bail};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::blocking::TICK;
+use super::calls::TICK;
 use super::options::{Inetd, Options};
 use super::{Waiting, take_over};
 

@@ -31,7 +31,7 @@
 //! ```
 
 mod accept;
-mod blocking;
+mod calls;
 mod client;
 mod descriptors;
 mod listener;
@@ -44,7 +44,7 @@ mod supervisor;
 mod take_over;
 
 pub use accept::{Accepted, BACK_OFF};
-pub use blocking::{TICK, is_tick, receive, send};
+pub use calls::{TICK, is_tick, receive, receive_now, send, send_now};
 pub use client::{Client, reset};
 pub use options::{Arguments, Inetd, Options, parse_duration};
 pub use run::{Server, Waiting, main};

@@ -1,7 +1,8 @@
-//! The tick: how a server that sleeps in its calls still looks at the clock and the stop flag.
+//! recv() and send(), which sleep for a tick or not at all.
 //!
-//! The listener and, by inheritance, every client have SO_RCVTIMEO and SO_SNDTIMEO of one [`TICK`]: a call
-//! that would sleep longer comes back with EAGAIN. Busy traffic never notices.
+//! The tick is how a server that sleeps in its calls still looks at the clock and the stop flag. The listener
+//! and, by inheritance, every client have SO_RCVTIMEO and SO_SNDTIMEO of one [`TICK`]: a call that would
+//! sleep longer comes back with EAGAIN. Busy traffic never notices.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -12,8 +13,7 @@ use rustix::net::{RecvFlags, SendFlags};
 /// How long a call may sleep: the deadlines of a blocking server are exact to this.
 pub const TICK: Duration = Duration::from_millis(250);
 
-/// Reads from `stream` like its `read`, which sleeps for a tick at most; not at all for a client whose
-/// time `is_up` (MSG_DONTWAIT).
+/// recv(): sleeps for a tick at most; not at all for a client whose time `is_up`.
 ///
 /// # Errors
 ///
@@ -24,7 +24,7 @@ pub fn receive(stream: &TcpStream, chunk: &mut [u8], is_up: bool) -> io::Result<
     Ok(n)
 }
 
-/// Writes to `stream` like its `write`, under the same conditions.
+/// send(): under the same conditions.
 ///
 /// # Errors
 ///
@@ -32,6 +32,24 @@ pub fn receive(stream: &TcpStream, chunk: &mut [u8], is_up: bool) -> io::Result<
 pub fn send(stream: &TcpStream, bytes: &[u8], is_up: bool) -> io::Result<usize> {
     let flags = if is_up { SendFlags::DONTWAIT } else { SendFlags::empty() };
     Ok(rustix::net::send(stream, bytes, flags | SendFlags::NOSIGNAL)?)
+}
+
+/// recv() that never sleeps.
+///
+/// # Errors
+///
+/// Those of recv(); `WouldBlock` means "nothing yet".
+pub fn receive_now(stream: &TcpStream, chunk: &mut [u8]) -> io::Result<usize> {
+    receive(stream, chunk, true)
+}
+
+/// send() that never sleeps.
+///
+/// # Errors
+///
+/// Those of send(); `WouldBlock` means "no room yet".
+pub fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    send(stream, bytes, true)
 }
 
 /// Whether a call came back only to let the server look up.
