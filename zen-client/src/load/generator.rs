@@ -126,10 +126,11 @@ impl Generator {
         self.stage = Stage::WarmUp;
         self.now = self.clock.now();
         (self.next_tick, self.next_drip) = (self.now + self.tick, self.now);
+        let mut processor_time = own_processor_time();
         for place in 0..self.good {
+            self.now = self.clock.now();
             self.ask(place);
         }
-        let mut processor_time = own_processor_time();
         let mut events = [NO_EVENT; EVENTS];
         loop {
             self.ask_what_is_due();

@@ -241,6 +241,12 @@ impl Tally {
         }
     }
 
+    /// The window is over, and has a row for each of its seconds.
+    pub(super) fn end(&mut self, now: Nanos) {
+        self.pass(now);
+        self.row(self.window.end);
+    }
+
     /// The window ends earlier than was planned.
     pub(super) fn cut(&mut self, end: Nanos) {
         self.window.end = end;
@@ -283,7 +289,7 @@ impl Tally {
     }
 
     /// As many were on their way until `now`.
-    pub(super) fn pass(&mut self, now: Nanos) {
+    fn pass(&mut self, now: Nanos) {
         self.waited += u128::from(self.waiting) * u128::from(now.saturating_sub(self.since));
         let in_window = now.min(self.window.end).saturating_sub(self.since.max(self.window.start));
         self.in_flight_area += u128::from(self.in_flight) * u128::from(in_window);
@@ -312,4 +318,47 @@ impl Row {
 /// Nanoseconds up to two hours, longer than any time-out, with three significant digits.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, nanos(Duration::from_secs(7200)), 3).expect("the bounds are in order")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_due_in_the_window_count_whenever_their_answers_come() {
+        let mut tally = Tally::new(true, None);
+        tally.begin(Window { start: 1_000, end: 1_000 + 2 * SECOND });
+        let [early, first, last, late] =
+            [999, 1_000, 999 + 2 * SECOND, 1_000 + 2 * SECOND].map(|due| tally.asked(due, due.max(1_000), 0));
+        for asked in [early, first, last, late] {
+            tally.answered(asked, 3 * SECOND);
+        }
+        assert_eq!((tally.answers, tally.is_waiting()), (2, false));
+    }
+
+    #[test]
+    fn waiting_is_summed_up_and_what_is_forsaken_is_taken_back() {
+        let mut tally = Tally::new(false, None);
+        tally.begin(Window { start: 100, end: 200 });
+        let before = tally.asked(50, 50, 0);
+        let within = tally.asked(110, 110, 0);
+        let vain = tally.asked(120, 120, 0);
+        tally.answered(before, 150);
+        tally.forsaken(vain, 160);
+        tally.answered(within, 300);
+        assert_eq!(tally.waited, 190, "of the one that was due in the window and answered");
+        assert_eq!(tally.in_flight_area, 50 + 90 + 40, "of all, in the window only");
+        assert_eq!((tally.service.max(), tally.rows[0].answers), (190, 1));
+    }
+
+    #[test]
+    fn a_missed_question_has_waited_until_the_end() {
+        let mut tally = Tally::new(true, None);
+        tally.begin(Window { start: 0, end: 3 * SECOND });
+        tally.missed(SECOND);
+        tally.end(3 * SECOND);
+        let longest = tally.response.as_ref().unwrap().max();
+        assert!(longest.abs_diff(2 * SECOND) < SECOND / 100, "{longest}");
+        assert_eq!((tally.missed, tally.answers, tally.rows.len()), (1, 0, 3));
+    }
 }

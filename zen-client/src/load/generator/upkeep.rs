@@ -201,7 +201,7 @@ impl Generator {
     /// The measured time is over: what was not sent was missed, and who was never served is not waited for.
     pub(super) fn end_asking(&mut self) {
         self.stage = Stage::Waiting;
-        self.tally.pass(self.now);
+        self.tally.end(self.now);
         let Window { start, end } = self.tally.window();
         if let Some(schedule) = &mut self.schedule {
             while schedule.next_due() < end {
@@ -215,9 +215,10 @@ impl Generator {
         }
         for place in 0..self.good {
             let connection = &self.connections[place];
-            // It has waited for (nearly) all of the measured time, or in vain.
+            // It has waited for (nearly) all of the measured time, or in vain, or not even got a connection to wait on.
             let is_stuck = connection.waits_since().is_some_and(|since| since <= start + (end - start) / 10);
-            if !connection.is_served && (is_stuck || connection.has_failed) {
+            let is_out = !self.plan.churn && !connection.is_connected;
+            if !connection.is_served && (is_stuck || is_out || connection.has_failed) {
                 self.tally.unserved += 1;
                 self.vacate(place);
             }
