@@ -7,11 +7,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{beside_honest, everywhere, handful, is_asleep, is_cut_in_time};
 use crate::harness::client::{APHORISMS, Came};
-use crate::harness::{PATIENCE, shown};
+use crate::harness::{PATIENCE, shown, wait_for};
 use crate::matrix::{Case, Ctx, case};
 
 pub(crate) const CASES: &[Case] = &[
     everywhere(case("too_long_behind_a_good_question", too_long_behind_a_good_question)),
+    everywhere(case("too_long_then_silence", too_long_then_silence)),
     everywhere(case("endless_question", endless_question)),
     everywhere(case("control_bytes", control_bytes).arguments(&["-vv"])),
     everywhere(case("http_request", http_request).arguments(SLOW_ARGUMENTS)),
@@ -30,6 +31,21 @@ fn too_long_behind_a_good_question(ctx: &mut Ctx) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Whoever stays after that is kept for the second of rule 8 and no longer.
+fn too_long_then_silence(ctx: &mut Ctx) -> Result<()> {
+    let before = ctx.server.usage().descriptors;
+    let start = Instant::now();
+    let mut clients = (0..handful(ctx.entry)).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    for client in &mut clients {
+        client.send(&[b'x'; 257])?;
+        client.expect(TOO_LONG)?;
+        client.expect_end()?;
+    }
+    let closed = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
+    closed.context("the server keeps those who said too much")?;
+    is_cut_in_time(start.elapsed(), LINGER, 1)
 }
 
 /// Whoever goes on for ever and never reads is told once, and is gone after 64 KiB or a second (rule 8).
