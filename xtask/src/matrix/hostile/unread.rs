@@ -24,17 +24,23 @@ pub(crate) const CASES: &[Case] = &[
 /// Its answers pile up to a bound, nobody burns a processor over it, and it is reset when the question time-out is over.
 fn never_reading(ctx: &mut Ctx) -> Result<()> {
     beside_honest(ctx, 1, SLOW, || {
-        let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
-        let mut was_watched = false;
-        // It asks as fast as it can: the server finds no moment without a next question.
-        while client.is_there(&queue::queues(ctx.server.address())?, usize::MAX)? {
-            if client.is_stuck() && !was_watched {
-                is_asleep(ctx).context("with a client that does not read")?;
-                was_watched = true;
+        in_time(|clock| {
+            let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
+            let mut was_watched = false;
+            // It asks as fast as it can: the server finds no moment without a next question.
+            while client.is_there(&queue::queues(ctx.server.address())?, usize::MAX)? {
+                if client.is_stuck() && !was_watched {
+                    is_asleep(ctx).context("with a client that does not read")?;
+                    // If its time was over meanwhile, there was nobody any more for whom to burn a processor.
+                    was_watched = client.grew_before.elapsed() < SLOW;
+                }
+                sleep(GLANCE);
             }
-            sleep(GLANCE);
-        }
-        nothing_is_kept(ctx, &[client])
+            nothing_is_kept(ctx, &[client])?;
+            clock.was_late = !was_watched;
+            ensure!(was_watched, "it was reset before the server had been watched");
+            Ok(())
+        })
     })
 }
 
