@@ -1,0 +1,151 @@
+//! Where and with what was measured: without it a figure says nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::thread::available_parallelism;
+
+use anyhow::Result;
+use rustix::process::{Resource, getrlimit};
+use serde::{Deserialize, Serialize};
+
+use crate::workspace;
+
+/// The machine, its kernel, and what was built how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) processors: usize,
+    pub(crate) is_virtual: bool,
+    pub(crate) memory_bytes: u64,
+    pub(crate) kernel: String,
+    /// Of the last minute when the run began: whoever else is busy is in the figures.
+    pub(crate) load_average: f64,
+    pub(crate) descriptor_limit: Option<u64>,
+    pub(crate) sysctls: BTreeMap<String, String>,
+    /// What was checked out, if that is known, and whether it was changed since.
+    pub(crate) commit: Option<String>,
+    pub(crate) is_changed: bool,
+    pub(crate) toolchain: String,
+    pub(crate) profile: String,
+    /// Of the runtimes and of what they stand on.
+    pub(crate) versions: BTreeMap<String, String>,
+}
+
+impl Machine {
+    pub(crate) fn here(profile: &str) -> Result<Machine> {
+        let cpuinfo = read("/proc/cpuinfo");
+        let named = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+            line.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned())).unwrap_or_default()
+        };
+        let kilobytes = named(&read("/proc/meminfo"), "MemTotal");
+        let kilobytes: u64 = kilobytes.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        let git = |arguments: &[&str]| said(Command::new("git").args(arguments).current_dir(workspace::root().ok()?));
+        Ok(Machine {
+            processor: named(&cpuinfo, "model name"),
+            processors: available_parallelism().map_or(1, usize::from),
+            is_virtual: named(&cpuinfo, "flags").split(' ').any(|flag| flag == "hypervisor"),
+            memory_bytes: kilobytes * 1024,
+            kernel: format!("Linux {} {}", line("/proc/sys/kernel/osrelease"), std::env::consts::ARCH),
+            load_average: line("/proc/loadavg").split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0.0),
+            descriptor_limit: getrlimit(Resource::Nofile).maximum,
+            sysctls: SYSCTLS.iter().map(|name| ((*name).to_owned(), sysctl(name))).collect(),
+            commit: git(&["rev-parse", "--short=12", "HEAD"]),
+            is_changed: git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty()),
+            toolchain: said(workspace::cargo().arg("-V")).unwrap_or_default(),
+            profile: profile.to_owned(),
+            versions: versions(&read(&workspace::root()?.join("Cargo.lock").to_string_lossy())),
+        })
+    }
+
+    /// One line for people.
+    pub(crate) fn shown(&self) -> String {
+        let kind = if self.is_virtual { ", virtual" } else { "" };
+        let memory = (self.memory_bytes as f64 / (1 << 30) as f64).round();
+        format!("{} ({} processors{kind}), {memory} GiB, {}", self.processor, self.processors, self.kernel)
+    }
+
+    /// The commit, and whether it tells all.
+    pub(crate) fn commit_shown(&self) -> String {
+        let commit = self.commit.as_deref().unwrap_or("unknown");
+        if self.is_changed { format!("{commit} with changes") } else { commit.to_owned() }
+    }
+}
+
+/// `NAME` → `1.2.3` from Cargo.lock.
+fn versions(lock: &str) -> BTreeMap<String, String> {
+    let quoted = |line: &str, key: &str| Some(line.strip_prefix(key)?.trim_matches('"').to_owned());
+    let mut versions = BTreeMap::new();
+    let mut name = String::new();
+    for line in lock.lines() {
+        if let Some(found) = quoted(line, "name = ") {
+            name = found;
+        } else if let Some(version) = quoted(line, "version = ").filter(|_| PACKAGES.contains(&name.as_str())) {
+            versions.insert(name.clone(), version);
+        }
+    }
+    versions
+}
+
+fn sysctl(name: &str) -> String {
+    line(&format!("/proc/sys/{}", name.replace('.', "/"))).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn said(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn line(path: &str) -> String {
+    read(path).lines().next().unwrap_or_default().to_owned()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Those that a server of many clients, or its load, runs into.
+const SYSCTLS: &[&str] = &[
+    "fs.nr_open",
+    "kernel.pid_max",
+    "kernel.threads-max",
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_congestion_control",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_wmem",
+    "vm.max_map_count",
+    "vm.overcommit_memory",
+];
+
+const PACKAGES: &[&str] = &[
+    "async-executor",
+    "async-global-executor",
+    "async-io",
+    "async-std",
+    "hdrhistogram",
+    "polling",
+    "rustix",
+    "smol",
+    "socket2",
+    "zen-async",
+    "zen-client",
+    "zen-poll",
+    "zen-proto",
+    "zen-single",
+    "zen-threaded",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_the_lock_file() {
+        let lock = "[[package]]\nname = \"smol\"\nversion = \"2.0.2\"\n\n[[package]]\nname = \"other\"\nversion = \"1.0.0\"\n";
+        assert_eq!(versions(lock), BTreeMap::from([("smol".to_owned(), "2.0.2".to_owned())]));
+    }
+}

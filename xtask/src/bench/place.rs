@@ -1,0 +1,90 @@
+//! Who runs where: the server on some processors, the load on others, if there are two.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// The processors of the two sides.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) server: Vec<usize>,
+    pub(crate) load: Vec<usize>,
+    all: Vec<usize>,
+}
+
+impl Place {
+    /// Splits what this process may use into halves that share no core.
+    pub(crate) fn of_this_machine() -> Result<Place> {
+        let allowed = sched_getaffinity(None).context("which processors may be used?")?;
+        let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+        let mut cores: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        all.iter().for_each(|&cpu| cores.entry(core(cpu)).or_default().push(cpu));
+        let (server, load) = halves(&cores.into_values().collect::<Vec<_>>());
+        Ok(Place { server, load, all })
+    }
+
+    /// Whether the two sides have processors of their own.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.server != self.load
+    }
+
+    /// What this thread starts from now on runs where the server belongs.
+    pub(crate) fn for_server(&self) -> Result<()> {
+        go_to(&self.server)
+    }
+
+    /// The same for the load; this thread, which only watches, is there too.
+    pub(crate) fn for_load(&self) -> Result<()> {
+        go_to(&self.load)
+    }
+
+    /// Wherever it likes.
+    pub(crate) fn anywhere(&self) -> Result<()> {
+        go_to(&self.all)
+    }
+}
+
+fn go_to(processors: &[usize]) -> Result<()> {
+    let mut set = CpuSet::new();
+    processors.iter().for_each(|&cpu| set.set(cpu));
+    // Children inherit it: nothing has to be done between fork() and exec().
+    sched_setaffinity(None, &set).context("cannot choose a processor")
+}
+
+/// Two hyperthreads of one core are no two processors. Whole cores only, as long as there are two.
+fn halves(cores: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
+    match cores {
+        [] => (Vec::new(), Vec::new()),
+        [only] if only.len() > 1 => (only[..1].to_vec(), only[1..2].to_vec()),
+        [only] => (only.clone(), only.clone()),
+        _ => {
+            let (server, load) = cores.split_at(cores.len() / 2);
+            let flat = |cores: &[Vec<usize>]| cores.iter().take(MOST).map(|core| core[0]).collect::<Vec<_>>();
+            (flat(server), flat(load))
+        }
+    }
+}
+
+/// What two processors of one core have in common.
+fn core(cpu: usize) -> String {
+    let siblings = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+    fs::read_to_string(siblings).unwrap_or_else(|_| cpu.to_string())
+}
+
+/// More than any architecture of the list has threads that are busy.
+const MOST: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_sides_share_no_core() {
+        assert_eq!(halves(&[vec![0]]), (vec![0], vec![0]));
+        assert_eq!(halves(&[vec![0, 1]]), (vec![0], vec![1]));
+        assert_eq!(halves(&[vec![0], vec![1]]), (vec![0], vec![1]));
+        assert_eq!(halves(&[vec![0, 4], vec![1, 5], vec![2, 6], vec![3, 7]]), (vec![0, 1], vec![2, 3]));
+    }
+}

@@ -1,0 +1,208 @@
+//! What is measured: servers × connections × rounds, in which order, and how long each.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Flags;
+use super::subject::Subject;
+use crate::servers::SERVERS;
+
+/// All that a run does.
+pub(crate) struct Plan {
+    pub(crate) subjects: Vec<Subject>,
+    /// Which of them was entered twice.
+    pub(crate) control: Option<usize>,
+    /// Every pair of a subject and a number of connections.
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) rounds: usize,
+    pub(crate) pipeline: usize,
+    pub(crate) seed: u64,
+    /// How many clients are idle while memory is measured.
+    pub(crate) idle: usize,
+    /// What the whole may take.
+    pub(crate) budget: Duration,
+    /// How long one measurement lasts, if that is not left to the budget.
+    pub(crate) duration: Option<Duration>,
+}
+
+/// A subject under so many connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cell {
+    pub(crate) connections: usize,
+    pub(crate) subject: usize,
+}
+
+impl Plan {
+    pub(crate) fn of(flags: &Flags) -> Result<Plan> {
+        let mut subjects = Vec::new();
+        for name in &flags.server {
+            let known = || SERVERS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
+            ensure!(SERVERS.iter().any(|entry| entry.name == name), "no server is called {name}: there are {}", known());
+        }
+        let is_meant = |name: &str| flags.server.is_empty() || flags.server.iter().any(|meant| meant == name);
+        subjects.extend(SERVERS.iter().filter(|entry| is_meant(entry.name)).map(Subject::server));
+        for peer in &flags.peer {
+            subjects.push(Subject::peer(peer)?);
+        }
+        let names: BTreeSet<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
+        ensure!(names.len() == subjects.len(), "two servers have the same name");
+        let control = control(&subjects);
+        subjects.extend(control.map(|control| subjects[control].twin()));
+        let levels = match (&flags.connections[..], flags.quick) {
+            ([], true) => QUICK_LEVELS,
+            ([], false) => LEVELS,
+            (chosen, _) => chosen,
+        };
+        let rounds = flags.rounds.unwrap_or(if flags.quick { QUICK_ROUNDS } else { ROUNDS });
+        Ok(Plan {
+            cells: cells(&subjects, levels),
+            subjects,
+            control,
+            rounds,
+            pipeline: flags.pipeline,
+            seed: flags.seed.unwrap_or_else(|| fastrand::u32(..).into()),
+            idle: if flags.quick { QUICK_IDLE } else { IDLE },
+            budget: if flags.quick { QUICK_BUDGET } else { BUDGET },
+            duration: flags.duration,
+        })
+    }
+
+    /// The most connections that any server gets, busy or idle: all of them are started with room for it.
+    pub(crate) fn most_clients(&self) -> usize {
+        self.cells.iter().map(|cell| cell.connections).max().unwrap_or(1).max(self.idle)
+    }
+
+    /// The cells of one round: the numbers of connections in random order, and for each the servers in random order. So those that are
+    /// compared are measured one right after the other, and none is always the first.
+    pub(crate) fn order(&self, round: usize) -> Vec<Cell> {
+        let mut random = fastrand::Rng::with_seed(self.seed.wrapping_add(round as u64));
+        let mut levels: Vec<usize> = self.levels();
+        random.shuffle(&mut levels);
+        let mut order = Vec::with_capacity(self.cells.len());
+        for level in levels {
+            let mut cells: Vec<Cell> = self.cells.iter().filter(|cell| cell.connections == level).copied().collect();
+            random.shuffle(&mut cells);
+            order.extend(cells);
+        }
+        order
+    }
+
+    /// All numbers of connections, the smallest first.
+    pub(crate) fn levels(&self) -> Vec<usize> {
+        let levels: BTreeSet<usize> = self.cells.iter().map(|cell| cell.connections).collect();
+        levels.into_iter().collect()
+    }
+
+    /// How long each measurement may last, if `left` is there for all of them.
+    pub(crate) fn measured_time(&self, left: Duration) -> Duration {
+        let share = |cell: &Cell| left.as_secs_f64() / (self.cells.len() * self.rounds) as f64 - overhead(cell);
+        let mean = self.cells.iter().map(share).sum::<f64>() / self.cells.len() as f64;
+        let time = self.duration.unwrap_or(Duration::from_secs_f64(mean.max(0.0) * (1.0 - WARMUP)));
+        self.duration.unwrap_or(time.clamp(SHORTEST, LONGEST))
+    }
+}
+
+/// How much of a measurement's time is warm-up.
+pub(crate) const WARMUP: f64 = 0.25;
+
+/// Who is entered twice: the readiness loop if it takes part, else the first that takes any number of clients.
+fn control(subjects: &[Subject]) -> Option<usize> {
+    let is_first_choice = |subject: &Subject| subject.name == "poll";
+    let takes_many = |subject: &Subject| subject.at_once.is_none();
+    let position = |is: &dyn Fn(&Subject) -> bool| subjects.iter().position(is);
+    position(&is_first_choice).or_else(|| position(&takes_many)).or(if subjects.is_empty() { None } else { Some(0) })
+}
+
+/// A server that serves n at once gets at most n connections: the next would only wait.
+fn cells(subjects: &[Subject], levels: &[usize]) -> Vec<Cell> {
+    let mut cells = BTreeSet::new();
+    for (number, subject) in subjects.iter().enumerate() {
+        let most = subject.at_once.unwrap_or(usize::MAX);
+        cells.extend(levels.iter().map(|&level| Cell { connections: level.min(most), subject: number }));
+    }
+    cells.into_iter().collect()
+}
+
+/// What a measurement takes besides: starting, connecting, ending. In seconds.
+fn overhead(cell: &Cell) -> f64 {
+    0.1 + cell.connections as f64 * 60e-6
+}
+
+/// `--connections 1,16,256`.
+pub(crate) fn level(text: &str) -> Result<usize> {
+    let level: usize = text.replace(['_', '\''], "").parse().context("not a number")?;
+    ensure!((1..=MOST).contains(&level), "1 to {MOST} connections");
+    Ok(level)
+}
+
+const LEVELS: &[usize] = &[1, 16, 256, 1000, 10_000];
+const QUICK_LEVELS: &[usize] = &[1, 16, 256];
+const ROUNDS: usize = 7;
+const QUICK_ROUNDS: usize = 5;
+const IDLE: usize = 10_000;
+const QUICK_IDLE: usize = 1000;
+/// What the documentation promises, less some time for the report.
+const BUDGET: Duration = Duration::from_secs(9 * 60);
+const QUICK_BUDGET: Duration = Duration::from_secs(52);
+/// Below it the edges of a measurement would count.
+const SHORTEST: Duration = Duration::from_millis(60);
+/// Above it more rounds would tell more.
+const LONGEST: Duration = Duration::from_secs(2);
+/// Beyond it one machine has no ports left for one server.
+const MOST: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        let subjects: Vec<Subject> = SERVERS.iter().map(Subject::server).collect();
+        let cells = cells(&subjects, &[1, 16, 256]);
+        Plan {
+            subjects,
+            control: None,
+            cells,
+            rounds: 3,
+            pipeline: 1,
+            seed: 7,
+            idle: 10,
+            budget: QUICK_BUDGET,
+            duration: None,
+        }
+    }
+
+    #[test]
+    fn no_server_gets_more_connections_than_it_serves() {
+        let plan = plan();
+        for cell in &plan.cells {
+            assert!(plan.subjects[cell.subject].at_once.is_none_or(|most| cell.connections <= most));
+        }
+        let single = plan.cells.iter().filter(|cell| plan.subjects[cell.subject].name == "single");
+        assert_eq!(single.map(|cell| cell.connections).collect::<Vec<_>>(), [1]);
+        assert_eq!(plan.levels(), [1, 4, 16, 256]);
+    }
+
+    #[test]
+    fn each_round_has_every_cell_once_in_an_order_of_its_own() {
+        let plan = plan();
+        let (first, second) = (plan.order(0), plan.order(1));
+        assert_ne!(first, second);
+        assert_eq!(first, plan.order(0));
+        for mut order in [first, second] {
+            order.sort_unstable();
+            assert_eq!(order, plan.cells);
+        }
+    }
+
+    #[test]
+    fn the_time_is_shared_out() {
+        let plan = plan();
+        let long = plan.measured_time(Duration::from_secs(600));
+        assert!(plan.measured_time(Duration::from_secs(45)) < long);
+        assert_eq!(plan.measured_time(Duration::ZERO), SHORTEST);
+        let chosen = Plan { duration: Some(Duration::from_secs(9)), ..plan };
+        assert_eq!(chosen.measured_time(Duration::ZERO), Duration::from_secs(9));
+    }
+}

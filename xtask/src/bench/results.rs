@@ -1,0 +1,200 @@
+//! What a run found, as data: written as `results.json`, and all that is shown comes from there. `xtask/README.md` documents it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::machine::Machine;
+use super::statistics::{Noise, Series};
+
+/// Changes when a field changes its meaning or goes away; new fields may come without.
+pub(crate) const SCHEMA: &str = "zen bench 1";
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// When it began, in UTC.
+    pub(crate) taken: String,
+    pub(crate) settings: Settings,
+    pub(crate) machine: Machine,
+    pub(crate) servers: Vec<Row>,
+    /// Each makes the exit status 1.
+    pub(crate) problems: Vec<String>,
+    /// What to know when reading the figures.
+    pub(crate) notes: Vec<String>,
+}
+
+/// How the run was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+    /// How long each measurement lasted, and what went before it.
+    pub(crate) seconds: f64,
+    pub(crate) pipeline: usize,
+    pub(crate) seed: u64,
+    pub(crate) max_connections: usize,
+    pub(crate) backlog: usize,
+    /// Who was entered twice: its name, and its second name.
+    pub(crate) control: Option<(String, String)>,
+    pub(crate) server_processors: Vec<usize>,
+    pub(crate) load_processors: Vec<usize>,
+    pub(crate) load_threads: usize,
+    /// How long all of it took.
+    pub(crate) took_seconds: f64,
+}
+
+/// One that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// Its package, or `peer`.
+    pub(crate) family: String,
+    /// Whether it is another's twin.
+    pub(crate) is_twin: bool,
+    pub(crate) command: String,
+    /// How many it serves at once; null: any number.
+    pub(crate) at_once: Option<usize>,
+    /// What it said of itself at start.
+    pub(crate) reported: Option<String>,
+    pub(crate) system_calls: Probe<SystemCalls>,
+    pub(crate) idle: Probe<Idle>,
+    /// By connections, the fewest first.
+    pub(crate) levels: Vec<Level>,
+}
+
+/// What a run of its own found, or why there was none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Probe<T> {
+    Found(T),
+    Missing(String),
+}
+
+/// Counted under strace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SystemCalls {
+    pub(crate) connections: usize,
+    pub(crate) answers: u64,
+    pub(crate) per_answer: f64,
+    pub(crate) calls: BTreeMap<String, f64>,
+}
+
+/// Memory of all its processes: pages (PSS) and page tables.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Idle {
+    pub(crate) clients: usize,
+    pub(crate) bytes_before: u64,
+    pub(crate) bytes_with: u64,
+    pub(crate) bytes_per_client: f64,
+}
+
+/// All rounds with so many connections.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Level {
+    pub(crate) connections: usize,
+    pub(crate) rounds: Vec<Measurement>,
+    /// `[percentile, microseconds]` of the answers of all rounds together.
+    pub(crate) latency: Vec<(f64, f64)>,
+}
+
+/// One round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Measurement {
+    pub(crate) round: usize,
+    pub(crate) seconds: f64,
+    pub(crate) answers: u64,
+    pub(crate) answers_per_second: f64,
+    pub(crate) cpu_us_per_answer: f64,
+    /// How many processors it kept busy.
+    pub(crate) busy: f64,
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p90_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    pub(crate) p999_us: Option<f64>,
+    pub(crate) max_us: Option<f64>,
+    pub(crate) voluntary_switches_per_answer: f64,
+    pub(crate) involuntary_switches_per_answer: f64,
+    pub(crate) threads: usize,
+    pub(crate) descriptors: usize,
+    pub(crate) load_busy: f64,
+    pub(crate) load_was_bottleneck: bool,
+}
+
+/// A figure of a measurement.
+pub(crate) type Figure = fn(&Measurement) -> Option<f64>;
+
+pub(crate) const CPU: Figure = |it| Some(it.cpu_us_per_answer);
+pub(crate) const SPEED: Figure = |it| Some(it.answers_per_second);
+pub(crate) const P50: Figure = |it| it.p50_us;
+pub(crate) const P99: Figure = |it| it.p99_us;
+pub(crate) const P999: Figure = |it| it.p999_us;
+pub(crate) const SWITCHES: Figure =
+    |it| Some(it.voluntary_switches_per_answer + it.involuntary_switches_per_answer);
+
+impl Results {
+    pub(crate) fn read(path: &Path) -> Result<Results> {
+        let path = if path.is_dir() { &path.join("results.json") } else { path };
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let results: Results = serde_json::from_str(&text).with_context(|| format!("{} is no result", path.display()))?;
+        ensure!(results.schema == SCHEMA, "{} speaks {:?}, and not {SCHEMA:?}", path.display(), results.schema);
+        Ok(results)
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// All numbers of connections, the smallest first.
+    pub(crate) fn levels(&self) -> Vec<usize> {
+        let mut levels: Vec<usize> =
+            self.servers.iter().flat_map(|row| &row.levels).map(|level| level.connections).collect();
+        levels.sort_unstable();
+        levels.dedup();
+        levels
+    }
+
+    pub(crate) fn row(&self, name: &str) -> Option<&Row> {
+        self.servers.iter().find(|row| row.name == name)
+    }
+
+    /// The one that was entered twice, and its twin.
+    pub(crate) fn pair(&self) -> Option<(&Row, &Row)> {
+        let (name, twin) = self.settings.control.as_ref()?;
+        Some((self.row(name)?, self.row(twin)?))
+    }
+
+    /// By how much the A/A pair differs in this figure: with so many connections, or where it was measured.
+    pub(crate) fn noise(&self, connections: usize, figure: Figure) -> Noise {
+        let Some((one, other)) = self.pair() else { return Noise::UNKNOWN };
+        let at = |level: usize| Noise::of(&one.series(level, figure), &other.series(level, figure));
+        at(connections).or_else(|| self.levels().into_iter().filter_map(at).reduce(Noise::larger)).unwrap_or(Noise::UNKNOWN)
+    }
+}
+
+impl Row {
+    pub(crate) fn level(&self, connections: usize) -> Option<&Level> {
+        self.levels.iter().find(|level| level.connections == connections)
+    }
+
+    /// A figure of all rounds with so many connections; empty if there were none.
+    pub(crate) fn series(&self, connections: usize, figure: Figure) -> Series {
+        let rounds = self.level(connections).map(|level| level.rounds.as_slice()).unwrap_or_default();
+        Series::new(rounds.iter().filter_map(|it| Some((it.round, figure(it)?))))
+    }
+}
+
+impl<T> Probe<T> {
+    pub(crate) fn found(&self) -> Option<&T> {
+        match self {
+            Probe::Found(found) => Some(found),
+            Probe::Missing(_) => None,
+        }
+    }
+}

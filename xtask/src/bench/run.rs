@@ -1,0 +1,102 @@
+//! One measurement: a fresh server, a load, and what the server used while the load measured.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::cost::Watched;
+use super::load::{Load, Report, Wish};
+use super::place::Place;
+use super::plan::WARMUP;
+use super::results::Measurement;
+use super::subject::{Setting, Subject};
+
+/// What all measurements of a run have in common.
+pub(crate) struct Conditions<'a> {
+    pub(crate) setting: Setting,
+    pub(crate) place: &'a Place,
+    pub(crate) pipeline: usize,
+    pub(crate) measured: Duration,
+    pub(crate) folder: &'a Path,
+}
+
+/// What came out of one measurement.
+pub(crate) struct Outcome {
+    pub(crate) measurement: Measurement,
+    /// `[microseconds, count]`.
+    pub(crate) histogram: Vec<(f64, u64)>,
+    /// Why it must not be trusted.
+    pub(crate) problem: Option<String>,
+}
+
+/// Measures a subject under so many connections.
+pub(crate) fn measure(
+    conditions: &Conditions<'_>,
+    subject: &Subject,
+    connections: usize,
+    round: usize,
+    seed: u64,
+) -> Result<Outcome> {
+    conditions.place.for_server()?;
+    let server = subject.start(conditions.setting, &[])?;
+    conditions.place.for_load()?;
+    let wish = conditions.wish(connections, seed);
+    let mut load = Load::start(server.address(), wish)?;
+    let start = load.begins()? + wish.warmup;
+    let watched = Watched::new(&server.processes())?;
+    sleep_until(start);
+    let before = watched.used()?;
+    sleep_until(start + wish.measured);
+    let after = watched.used()?;
+    // All clients are still there: the load ends its connections after its last answer.
+    let descriptors = watched.descriptors();
+    let report = load.finish().with_context(|| format!("{} with {connections} connections", subject.name))?;
+    let rate = watched.rate(&before, &after);
+    let problem = report.problem();
+    let per_answer = |rate: f64| rate / report.answers_per_second;
+    let measurement = Measurement {
+        round,
+        seconds: report.seconds,
+        answers: report.answers,
+        answers_per_second: report.answers_per_second,
+        cpu_us_per_answer: per_answer(rate.cpu * 1e6),
+        busy: rate.cpu,
+        p50_us: report.service_time_us.p50,
+        p90_us: report.service_time_us.p90,
+        p99_us: report.service_time_us.p99,
+        p999_us: report.service_time_us.p999,
+        max_us: report.service_time_us.max,
+        voluntary_switches_per_answer: per_answer(rate.voluntary),
+        involuntary_switches_per_answer: per_answer(rate.involuntary),
+        threads: watched.threads,
+        descriptors,
+        load_busy: report.cpu_seconds / report.seconds,
+        load_was_bottleneck: report.was_bottleneck(),
+    };
+    let Report { histogram, .. } = report;
+    Ok(Outcome { measurement, histogram: histogram.service_time_us, problem })
+}
+
+impl Conditions<'_> {
+    fn wish(&self, connections: usize, seed: u64) -> Wish<'_> {
+        Wish {
+            profile: self.setting.profile,
+            connections,
+            pipeline: self.pipeline,
+            threads: self.place.load.len().clamp(1, connections),
+            warmup: self.measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP),
+            measured: self.measured,
+            seed,
+            folder: self.folder,
+        }
+    }
+}
+
+/// Long enough that every server has accepted everybody and filled its caches.
+const SHORTEST_WARMUP: Duration = Duration::from_millis(25);
+
+fn sleep_until(moment: Instant) {
+    thread::sleep(moment.saturating_duration_since(Instant::now()));
+}

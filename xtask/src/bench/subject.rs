@@ -1,0 +1,179 @@
+//! Who is measured: a server of the list, a peer of any language, or one of them under a second name; and how it is started.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::capture::Capture;
+use crate::harness::group::Group;
+use crate::harness::{PATIENCE, Server, process, wait_for};
+use crate::servers::Entry;
+use crate::workspace::{self, Profile};
+
+/// One that takes part.
+#[derive(Clone)]
+pub(crate) struct Subject {
+    pub(crate) name: String,
+    pub(crate) at_once: Option<usize>,
+    /// The same server as another, under a second name: what the two differ by is noise.
+    pub(crate) is_twin: bool,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Server(&'static Entry),
+    /// A command for the shell, with `{port}`.
+    Peer(String),
+}
+
+/// What every server is started with.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) profile: Profile,
+    pub(crate) max_connections: usize,
+    pub(crate) backlog: usize,
+}
+
+impl Subject {
+    pub(crate) fn server(entry: &'static Entry) -> Subject {
+        Subject { name: entry.name.to_owned(), at_once: entry.at_once, is_twin: false, kind: Kind::Server(entry) }
+    }
+
+    /// `NAME=COMMAND {port}`.
+    pub(crate) fn peer(text: &str) -> Result<Subject> {
+        let (name, command) = text.split_once('=').with_context(|| format!("--peer {text}: not NAME='COMMAND {{port}}'"))?;
+        ensure!(command.contains("{port}"), "--peer {name}: the command must say {{port}} where the port belongs");
+        ensure!(!name.trim().is_empty(), "--peer {text}: it has no name");
+        Ok(Subject { name: name.trim().to_owned(), at_once: None, is_twin: false, kind: Kind::Peer(command.to_owned()) })
+    }
+
+    /// The same once more.
+    pub(crate) fn twin(&self) -> Subject {
+        Subject { name: format!("{} again", self.name), is_twin: true, ..self.clone() }
+    }
+
+    /// Its package, or `peer`: what it is drawn together with.
+    pub(crate) fn family(&self) -> &'static str {
+        match self.kind {
+            Kind::Server(entry) => entry.package,
+            Kind::Peer(_) => "peer",
+        }
+    }
+
+    /// How it is started, as a person would write it.
+    pub(crate) fn shown(&self, setting: Setting) -> String {
+        match &self.kind {
+            Kind::Server(entry) => {
+                let arguments = [entry.arguments.join(" "), setting.arguments().join(" ")].join(" ");
+                format!("{} {}", entry.binary, arguments.trim_start())
+            }
+            Kind::Peer(command) => command.clone(),
+        }
+    }
+
+    /// Starts it afresh, under `wrapper` if that is not empty, and waits until it can be connected to.
+    pub(crate) fn start(&self, setting: Setting, wrapper: &[String]) -> Result<Running> {
+        match &self.kind {
+            Kind::Server(entry) => {
+                let binary = workspace::built(setting.profile, entry.binary)?;
+                let mut command = wrapped(wrapper, &binary.to_string_lossy());
+                command.args(entry.arguments).args(setting.arguments()).args(["-p", "0"]);
+                Ok(Running::Ours(Server::run(&mut command)?))
+            }
+            Kind::Peer(text) => {
+                let port = free_port()?;
+                let text = text.replace("{port}", &port.to_string());
+                // Without the shell in between, its processes are only its own.
+                let is_plain = !text.contains([';', '&', '|', '(', ')', '<', '>', '\n']);
+                let text = if is_plain { format!("exec {text}") } else { text };
+                let mut command = wrapped(wrapper, "sh");
+                command.args(["-c", &text]).current_dir(workspace::root()?);
+                Running::peer(&mut command, (Ipv4Addr::LOCALHOST, port).into())
+            }
+        }
+        .with_context(|| format!("{} does not start", self.name))
+    }
+}
+
+impl Setting {
+    fn arguments(self) -> Vec<String> {
+        let numbers = [("--max-connections", self.max_connections), ("--backlog", self.backlog)];
+        numbers.into_iter().flat_map(|(flag, number)| [flag.to_owned(), number.to_string()]).collect()
+    }
+}
+
+fn wrapped(wrapper: &[String], program: &str) -> Command {
+    let Some((first, rest)) = wrapper.split_first() else { return Command::new(program) };
+    let mut command = Command::new(first);
+    command.args(rest).arg(program);
+    command
+}
+
+/// One that runs; it is gone when this is dropped.
+pub(crate) enum Running {
+    Ours(Server),
+    Peer { group: Group, address: SocketAddr },
+}
+
+impl Running {
+    fn peer(command: &mut Command, address: SocketAddr) -> Result<Running> {
+        let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
+        let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
+        let is_ready = || TcpStream::connect(address).ok().map(|_| true);
+        let ready = wait_for(PATIENCE, || is_ready().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
+        ensure!(ready == Some(true), "nobody listens on {address}; it says {:?}", stderr.text());
+        Ok(Running::Peer { group, address })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Running::Ours(server) => server.address(),
+            Running::Peer { address, .. } => *address,
+        }
+    }
+
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        match self {
+            Running::Ours(server) => server.processes(),
+            Running::Peer { group, .. } => process::members(group.id()),
+        }
+    }
+
+    /// Whether all of it has ended within `limit`.
+    pub(crate) fn ends_within(&mut self, limit: Duration) -> bool {
+        match self {
+            Running::Ours(server) => server.ended_within(limit).is_some(),
+            Running::Peer { group, .. } => group.ended_within(limit).is_some(),
+        }
+    }
+
+    /// What it says of itself at start: the line that proves equal settings.
+    pub(crate) fn reported(&self) -> Option<String> {
+        let Running::Ours(server) = self else { return None };
+        let found = |log: &str| log.lines().find_map(|line| line.find("at most ").map(|at| line[at..].to_owned()));
+        server.wait_for_log(PATIENCE, found)
+    }
+}
+
+/// A port that nobody listens on.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_a_name_and_a_place_for_the_port() {
+        let peer = Subject::peer("lean=/tmp/lean {port} 2").expect("it is one");
+        assert_eq!((peer.name.as_str(), peer.family()), ("lean", "peer"));
+        for wrong in ["lean", "lean=/tmp/lean", "=x {port}"] {
+            assert!(Subject::peer(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(peer.twin().name, "lean again");
+    }
+}

@@ -1,0 +1,96 @@
+//! How many system calls an answer costs: two runs under strace, a short and a long one. Their difference is the answers' own,
+//! without starting, accepting and ending.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::load::{Load, Wish};
+use super::results::SystemCalls;
+use super::run::Conditions;
+use super::subject::Subject;
+use crate::harness::{PATIENCE, process, strace};
+
+/// Counts them for a subject.
+pub(crate) fn per_answer(conditions: &Conditions<'_>, subject: &Subject) -> Result<SystemCalls> {
+    let connections = CONNECTIONS.min(subject.at_once.unwrap_or(CONNECTIONS));
+    let (few, fewer_calls) = traced(conditions, subject, connections, SHORT)?;
+    let (many, calls) = traced(conditions, subject, connections, LONG)?;
+    ensure!(many > few, "too few answers under strace");
+    let answers = (many - few) as f64;
+    let more = |name: &str, n: u64| (n as f64 - *fewer_calls.get(name).unwrap_or(&0) as f64) / answers;
+    let each: BTreeMap<String, f64> = calls.iter().map(|(name, &n)| (name.clone(), more(name, n))).collect();
+    let per_answer = each.values().sum();
+    let calls = each.into_iter().filter(|(_, share)| share.abs() >= WORTH_TELLING).collect();
+    Ok(SystemCalls { connections, answers: many - few, per_answer, calls })
+}
+
+/// The answers and the calls of one run, by name.
+fn traced(
+    conditions: &Conditions<'_>,
+    subject: &Subject,
+    connections: usize,
+    time: Duration,
+) -> Result<(u64, BTreeMap<String, u64>)> {
+    // Nothing here looks at the clock.
+    conditions.place.anywhere()?;
+    let strace = strace()?;
+    let table = conditions.folder.join("strace.txt");
+    let arguments = ["-f", "-c", "-U", "name,calls", "-o", &table.to_string_lossy()].map(str::to_owned);
+    let wrapper: Vec<String> = [strace.to_string_lossy().into_owned()].into_iter().chain(arguments).collect();
+    let mut server = subject.start(conditions.setting, &wrapper)?;
+    let wish = Wish {
+        profile: conditions.setting.profile,
+        connections,
+        pipeline: conditions.pipeline,
+        threads: 1,
+        warmup: Duration::ZERO,
+        measured: time,
+        seed: 1,
+        folder: conditions.folder,
+    };
+    let report = Load::start(server.address(), wish)?.finish()?;
+    ensure!(report.problem().is_none(), "under strace: {}", report.problem().unwrap_or_default());
+    // strace tells what it has counted when those that it traces have ended.
+    for pid in server.processes() {
+        if process::binary(pid).is_some_and(|binary| binary.file_name() != strace.file_name()) {
+            let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
+        }
+    }
+    ensure!(server.ends_within(PATIENCE), "strace does not end");
+    let text = fs::read_to_string(&table).context("the table of strace")?;
+    let _ = fs::remove_file(&table);
+    let calls: BTreeMap<_, _> = text.lines().filter_map(row).collect();
+    ensure!(!calls.is_empty(), "strace counted nothing");
+    Ok((report.answers, calls))
+}
+
+/// A row of `strace -c -U name,calls`; the headings and the sum are none.
+fn row(line: &str) -> Option<(String, u64)> {
+    let mut fields = line.split_whitespace();
+    let (name, calls) = (fields.next()?, fields.next()?);
+    (name != "total").then_some((name.to_owned(), calls.parse().ok()?))
+}
+
+/// Enough that a server that waits for many at once does.
+const CONNECTIONS: usize = 16;
+const SHORT: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_millis(250);
+/// A rarer call is a start, an end or a timer.
+const WORTH_TELLING: f64 = 0.005;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_strace_are_read() {
+        assert_eq!(row("recvfrom        123"), Some(("recvfrom".to_owned(), 123)));
+        assert_eq!(row("total           456"), None);
+        assert_eq!(row("--------- ---------"), None);
+        assert_eq!(row("syscall       calls"), None);
+    }
+}
