@@ -262,6 +262,11 @@ impl Conversation {
         self.ending.as_deref()
     }
 
+    /// Whether the client has ever begun a question. One that has not may be a probe.
+    pub fn has_spoken(&self) -> bool {
+        self.has_spoken
+    }
+
     /// Whether questions are still taken.
     pub fn takes_questions(&self) -> bool {
         matches!(self.state, State::Talking { .. })

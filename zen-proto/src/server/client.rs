@@ -30,6 +30,7 @@ impl Client {
     pub fn gone(&self, conversation: &Conversation, result: io::Result<()>) {
         let address = self.address;
         match (result, conversation.ending()) {
+            (Err(error), _) if !conversation.has_spoken() => log::debug!("{address} is lost: {error}"),
             (Err(error), _) => log::info!("{address} is lost: {error}"),
             (Ok(()), Some(ending)) if ending.is_usual() => log::debug!("{address} has gone: {ending}"),
             (Ok(()), Some(ending)) => log::info!("{address} {ending}"),

@@ -106,9 +106,12 @@ impl Server {
         let places = at_once.unwrap_or(options.max_connections.get());
         descriptors::provide(places)?;
         let address = listener.as_ref().map(ready_line).transpose()?;
-        if let (Some(processes), Some(listener), false) = (options.processes, &listener, options.worker) {
-            supervisor::supervise(options, processes.get(), listener, address.as_deref().unwrap_or_default());
-        }
+        let listener = match (listener, options.processes) {
+            (Some(listener), Some(processes)) if !options.worker => {
+                supervisor::supervise(options, processes.get(), listener, address.as_deref().unwrap_or_default())
+            }
+            (listener, _) => listener,
+        };
 
         let server = SERVER.get_or_init(|| Self {
             limits: Limits { idle: time_out(options.idle_timeout), question: time_out(options.question_timeout) },

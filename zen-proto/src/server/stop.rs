@@ -102,6 +102,7 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
         reset_all();
         server.say_goodbye();
         logging::flush();
+        stop.failure().inspect(|error| logging::complain(&format!("error: {error:#}")));
         exit(i32::from(stop.failure().is_some()));
     };
     thread::Builder::new()

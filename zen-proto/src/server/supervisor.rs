@@ -29,7 +29,7 @@ pub(super) fn die_with_parent() -> Result<()> {
 /// Runs `processes` workers on `listener` until a signal says to stop. Ends this process.
 ///
 /// Call it on the main thread: workers die with the thread that started them.
-pub(super) fn supervise(options: &Options, processes: usize, listener: &Socket, ready_line: &str) -> ! {
+pub(super) fn supervise(options: &Options, processes: usize, listener: Socket, ready_line: &str) -> ! {
     let says_ready = options.inetd.is_none();
     let ready_line = says_ready.then_some(ready_line);
     let status = Supervisor::start(processes, listener, ready_line, options.inetd.is_some())
@@ -43,7 +43,8 @@ pub(super) fn supervise(options: &Options, processes: usize, listener: &Socket, 
 }
 
 struct Supervisor<'a> {
-    listener: &'a Socket,
+    /// `None` when draining: then only the workers have it, until they have taken all who wait.
+    listener: Option<Socket>,
     signals: Signals,
     deaths: Signals,
     places: Vec<Place>,
@@ -71,12 +72,12 @@ struct Worker {
 }
 
 impl<'a> Supervisor<'a> {
-    fn start(processes: usize, listener: &'a Socket, ready_line: Option<&'a str>, may_leave: bool) -> Result<Self> {
+    fn start(processes: usize, listener: Socket, ready_line: Option<&'a str>, may_leave: bool) -> Result<Self> {
         let signals = Signals::register(&[SIGTERM, SIGINT])?;
         let deaths = Signals::register(&[SIGCHLD])?;
         let now = Instant::now();
         let places = (0..processes).map(|_| Place::Vacant(now)).collect();
-        Ok(Self { listener, signals, deaths, places, may_leave, ready_line, failures: 0 })
+        Ok(Self { listener: Some(listener), signals, deaths, places, may_leave, ready_line, failures: 0 })
     }
 
     /// Starts, hears and replaces workers; the status to exit with when told to stop.
@@ -95,9 +96,10 @@ impl<'a> Supervisor<'a> {
     }
 
     fn fill_vacancies(&mut self) -> Result<()> {
+        let Some(listener) = &self.listener else { return Ok(()) };
         for place in &mut self.places {
             if matches!(place, Place::Vacant(since) if *since <= Instant::now()) {
-                *place = Place::Working(Worker::start(self.listener)?);
+                *place = Place::Working(Worker::start(listener)?);
             }
         }
         Ok(())
@@ -172,6 +174,7 @@ impl<'a> Supervisor<'a> {
     fn drain(&mut self, grace: Duration) -> Result<i32> {
         log::info!("draining: {} workers", self.workers().count());
         self.signal_all(Signal::TERM);
+        self.listener = None;
         let end = Instant::now().checked_add(grace).and_then(|end| end.checked_add(MARGIN));
         loop {
             let mut alive = 0;
