@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::Ctx;
 use crate::harness::client::APHORISMS;
@@ -68,12 +68,21 @@ fn honest_clients(ctx: &Ctx) -> Result<()> {
     clients.iter_mut().zip(questions()).try_for_each(|(client, (_, answer))| client.expect(answer))
 }
 
+/// What it still had to do may fall into the first look, on a busy machine; one that spins does so in each.
 fn is_idle(ctx: &Ctx) -> Result<()> {
-    let before = ctx.server.usage().cpu;
-    std::thread::sleep(LOOK);
-    let used = ctx.server.usage().cpu.saturating_sub(before);
-    ensure!(used < LOOK / 100, "idle, it used {used:?} of processor in {LOOK:?}");
-    Ok(())
+    let look = || {
+        let before = ctx.server.usage().cpu;
+        std::thread::sleep(LOOK);
+        ctx.server.usage().cpu.saturating_sub(before)
+    };
+    let mut looks = Vec::new();
+    while looks.len() < LOOKS {
+        looks.push(look());
+        if looks.last().is_some_and(|&used| used < LOOK / 100) {
+            return Ok(());
+        }
+    }
+    bail!("idle, it used {looks:?} of processor, each in {LOOK:?}")
 }
 
 /// Within this everything is back where it was, and SIGTERM has ended the server.
@@ -87,6 +96,8 @@ const MEMORY: u64 = 4 << 20;
 
 /// How long an idle server is watched.
 const LOOK: Duration = Duration::from_millis(300);
+
+const LOOKS: usize = 3;
 
 /// As many as any case lets think at once: the pool of `--offload` keeps the threads it has (blocking 1.7), so it must have
 /// them before the case.

@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ending("half_questions_are_dropped", half_questions_are_dropped),
     ending("silent_clients_go_at_once", silent_clients_go_at_once),
     ending("queued_clients_are_answered", queued_clients_are_answered),
+    ending("queued_behind_a_thinker", queued_behind_a_thinker).arguments(&["--delay", "100ms"]),
     ending("a_late_reader_gets_everything", a_late_reader_gets_everything),
     ending("under_load", under_load).arguments(&["--backlog", "16"]),
 ];
@@ -79,6 +80,22 @@ fn queued_clients_are_answered(ctx: &mut Ctx) -> Result<()> {
         client.expect_end()?;
     }
     silent.expect_end().context("a silent one in the queue")?;
+    ends_well(ctx)
+}
+
+/// The signal comes while the server thinks, and others wait in the kernel behind the one it thinks about.
+fn queued_behind_a_thinker(ctx: &mut Ctx) -> Result<()> {
+    let mut clients = (0..QUEUED).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
+    ctx.server.signal(Signal::TERM)?;
+    // All at the same time: one who has its answer must leave, since the next may wait for its place.
+    thread::scope(|scope| {
+        let served = clients.into_iter().map(|mut client| {
+            scope.spawn(move || client.expect(APHORISMS[0].1).and_then(|()| client.expect_end()))
+        });
+        let served: Vec<_> = served.collect();
+        served.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
+    })?;
     ends_well(ctx)
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod workers;
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -125,8 +126,8 @@ fn ready_when_all_are(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
     let workers = if entry.processes == 1 { 2 } else { entry.processes - 1 };
-    // strace, the parent, and then the workers.
-    let all = wait_for(PATIENCE, || Some(process::members(group.id())).filter(|all| all.len() == workers + 2));
+    let are_workers = || Some(process::members(group.id())).map(|all| all.into_iter().filter(is_worker).collect());
+    let all = wait_for(PATIENCE, || are_workers().filter(|all: &Vec<i32>| all.len() == workers));
     let last = *all.context("not all workers are started")?.last().context("a worker")?;
     send(Signal::STOP, last)?;
     let ready = |text: &[u8]| String::from_utf8_lossy(text).matches(" clients at once").count();
@@ -140,6 +141,11 @@ fn ready_when_all_are(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     let line = line.context("all are ready, and it does not say so")?;
     let address = line.trim_end().strip_prefix("listening on ").context("a ready line")?.parse()?;
     Client::connect(address)?.ask_all()
+}
+
+/// Whether it is a worker already. (A child that is not yet another program looks like its parent, who waits for it.)
+fn is_worker(pid: &i32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.split(|&b| b == 0).nth(1) == Some(b"--worker"))
 }
 
 /// Within this a worker is replaced, or gone with its parent.

@@ -79,6 +79,8 @@ fn one_process_is_one_worker(entry: &'static Entry, _: &'static [&'static str]) 
         let workers = ctx.server.workers();
         ensure!(workers.len() == 1 && workers[0] != ctx.server.pid(), "the workers are {workers:?}");
         send(Signal::KILL, workers[0])?;
+        // Until it is gone it may still take a client.
+        workers_are(ctx, PATIENCE, |now| !now.contains(&workers[0]))?;
         ctx.client()?.ask_all().context("once it is replaced")
     })
 }
