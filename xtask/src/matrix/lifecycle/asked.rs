@@ -90,9 +90,9 @@ fn queued_behind_a_thinker(ctx: &mut Ctx) -> Result<()> {
     ctx.server.signal(Signal::TERM)?;
     // All at the same time: one who has its answer must leave, since the next may wait for its place.
     thread::scope(|scope| {
-        let served = clients.into_iter().map(|mut client| {
-            scope.spawn(move || client.expect(APHORISMS[0].1).and_then(|()| client.expect_end()))
-        });
+        let served = clients
+            .into_iter()
+            .map(|mut client| scope.spawn(move || client.expect(APHORISMS[0].1).and_then(|()| client.expect_end())));
         let served: Vec<_> = served.collect();
         served.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
     })?;
