@@ -75,21 +75,26 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, client: 
     let Shared { server, sweeper, offload, .. } = *shared;
     let mut conversation = Conversation::new(&server.limits, Instant::now());
     let stream = TcpStream::from(stream); // panics when the reactor cannot take it: the end of this coroutine
+    let mut has_room = true;
     let result = loop {
         let now = Instant::now();
         let is_draining = server.stop.is_requested();
         if is_draining {
             conversation.drain(now);
         }
-        let deadline = conversation.expires_at();
+        let (deadline, is_up) = (conversation.expires_at(), conversation.is_due(now));
         match conversation.wants() {
             Want::Read => {
                 task::yield_now().await; // while bytes are there, reading never suspends: the others would starve
-                // The coroutine sleeps here while its client is silent.
-                let hearing = pin!(hear(&stream));
-                let heard = match sweeper.in_time(hearing, deadline, &server.stop, is_draining).await {
-                    Some(heard) => heard.map(Some),
-                    None => look(&stream).await,
+                let heard = if is_up {
+                    look(&stream).await
+                } else {
+                    // The coroutine sleeps here while its client is silent.
+                    let hearing = pin!(hear(&stream));
+                    match sweeper.in_time(hearing, deadline, &server.stop, is_draining).await {
+                        Some(heard) => heard.map(Some),
+                        None => continue,
+                    }
                 };
                 match heard {
                     Ok(Some(bytes)) if bytes.is_empty() => conversation.received_eof(),
@@ -107,19 +112,29 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, client: 
                     Err(error) => break Err(error),
                 }
             }
+            // A try: if it finds no room, the client's time to make some begins.
+            Want::Write if is_up || has_room => match say_now(&stream, conversation.outgoing()).await {
+                Ok(Some(n)) => conversation.sent(n, Instant::now()),
+                Ok(None) => {
+                    has_room = false;
+                    conversation.sent(0, now);
+                    conversation.timed_out(now);
+                }
+                Err(error) => break Err(error),
+            },
             Want::Write => {
-                // It sleeps here while its client does not read. The first time is only a try: then its time begins.
+                // The coroutine sleeps here while its client does not read.
                 let said = {
                     let saying = pin!(say(&stream, conversation.outgoing()));
-                    sweeper.in_time(saying, deadline.or(Some(now)), &server.stop, is_draining).await
+                    sweeper.in_time(saying, deadline, &server.stop, is_draining).await
                 };
                 match said {
-                    Some(Ok(n)) => conversation.sent(n, Instant::now()),
-                    Some(Err(error)) => break Err(error),
-                    None => {
-                        conversation.sent(0, now);
-                        conversation.timed_out(now);
+                    Some(Ok(n)) => {
+                        has_room = true;
+                        conversation.sent(n, Instant::now());
                     }
+                    Some(Err(error)) => break Err(error),
+                    None => {}
                 }
             }
             Want::EndSending => match stream.shutdown(Shutdown::Write) {
@@ -154,17 +169,27 @@ async fn hear(stream: &TcpStream) -> Result<Vec<u8>> {
 
 /// The same without waiting.
 async fn look(stream: &TcpStream) -> Result<Option<Vec<u8>>> {
-    let mut hear = pin!(hear(stream));
-    poll_fn(|context| match hear.as_mut().poll(context) {
-        Poll::Ready(heard) => Poll::Ready(heard.map(Some)),
-        Poll::Pending => Poll::Ready(Ok(None)),
-    })
-    .await
+    now_or_not(hear(stream)).await.transpose()
 }
 
 /// Waits until there is room for some of `bytes`, and writes it.
 async fn say(mut stream: &TcpStream, bytes: &[u8]) -> Result<usize> {
     stream.write(bytes).await
+}
+
+/// The same without waiting.
+async fn say_now(stream: &TcpStream, bytes: &[u8]) -> Result<Option<usize>> {
+    now_or_not(say(stream, bytes)).await.transpose()
+}
+
+/// What comes of `event`, if that is there already.
+async fn now_or_not<T>(event: impl Future<Output = T>) -> Option<T> {
+    let mut event = pin!(event);
+    poll_fn(|context| match event.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Once a tick; more often while everyone waits for the last to go.

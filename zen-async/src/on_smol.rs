@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{ErrorKind, Read, Result, Write};
+use std::io::{ErrorKind, Result};
 use std::net::{Shutdown, TcpStream};
 use std::pin::pin;
 use std::thread;
@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::Context;
 use smol::channel::{Sender, bounded};
 use smol::{Async, Executor, Timer};
-use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, reset};
+use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, receive_now, reset, send_now};
 use zen_proto::{Conversation, Want};
 
 use crate::sweeper::Sweeper;
@@ -79,20 +79,25 @@ async fn converse(shared: &'static Shared, stream: TcpStream, client: Client, _a
         Ok(stream) => stream,
         Err(error) => return client.gone(&conversation, Err(error)),
     };
+    let mut has_room = true;
     let result = loop {
         let now = Instant::now();
         let is_draining = server.stop.is_requested();
         if is_draining {
             conversation.drain(now);
         }
-        let deadline = conversation.expires_at();
+        let (deadline, is_up) = (conversation.expires_at(), conversation.is_due(now));
         match conversation.wants() {
             Want::Read => {
-                // The coroutine sleeps here while its client is silent.
-                let hearing = pin!(hear(&stream));
-                let heard = match sweeper.in_time(hearing, deadline, &server.stop, is_draining).await {
-                    Some(heard) => heard.map(Some),
-                    None => look(&stream).await,
+                let heard = if is_up {
+                    look(&stream).await
+                } else {
+                    // The coroutine sleeps here while its client is silent.
+                    let hearing = pin!(hear(&stream));
+                    match sweeper.in_time(hearing, deadline, &server.stop, is_draining).await {
+                        Some(heard) => heard.map(Some),
+                        None => continue,
+                    }
                 };
                 match heard {
                     Ok(Some(bytes)) if bytes.is_empty() => conversation.received_eof(),
@@ -110,19 +115,29 @@ async fn converse(shared: &'static Shared, stream: TcpStream, client: Client, _a
                     Err(error) => break Err(error),
                 }
             }
+            // A try: if it finds no room, the client's time to make some begins.
+            Want::Write if is_up || has_room => match say_now(&stream, conversation.outgoing()).await {
+                Ok(Some(n)) => conversation.sent(n, Instant::now()),
+                Ok(None) => {
+                    has_room = false;
+                    conversation.sent(0, now);
+                    conversation.timed_out(now);
+                }
+                Err(error) => break Err(error),
+            },
             Want::Write => {
-                // It sleeps here while its client does not read. The first time is only a try: then its time begins.
+                // The coroutine sleeps here while its client does not read.
                 let said = {
                     let saying = pin!(say(&stream, conversation.outgoing()));
-                    sweeper.in_time(saying, deadline.or(Some(now)), &server.stop, is_draining).await
+                    sweeper.in_time(saying, deadline, &server.stop, is_draining).await
                 };
                 match said {
-                    Some(Ok(n)) => conversation.sent(n, Instant::now()),
-                    Some(Err(error)) => break Err(error),
-                    None => {
-                        conversation.sent(0, now);
-                        conversation.timed_out(now);
+                    Some(Ok(n)) => {
+                        has_room = true;
+                        conversation.sent(n, Instant::now());
                     }
+                    Some(Err(error)) => break Err(error),
+                    None => {}
                 }
             }
             Want::EndSending => match stream.get_ref().shutdown(Shutdown::Write) {
@@ -156,7 +171,7 @@ async fn hear(stream: &Async<TcpStream>) -> Result<Vec<u8>> {
 
 /// The same without waiting.
 async fn look(stream: &Async<TcpStream>) -> Result<Option<Vec<u8>>> {
-    CHUNK_OF_THREAD.with_borrow_mut(|chunk| match stream.get_ref().read(chunk) {
+    CHUNK_OF_THREAD.with_borrow_mut(|chunk| match receive_now(stream.get_ref(), chunk) {
         Ok(n) => Ok(Some(chunk[..n].to_vec())),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),
@@ -166,12 +181,19 @@ async fn look(stream: &Async<TcpStream>) -> Result<Option<Vec<u8>>> {
 /// Waits until there is room for some of `bytes`, and writes it.
 async fn say(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize> {
     loop {
-        match stream.get_ref().write(bytes) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                poll_fn(|context| stream.poll_writable(context)).await?
-            }
-            written => return written,
+        poll_fn(|context| stream.poll_writable(context)).await?;
+        if let Some(n) = say_now(stream, bytes).await? {
+            return Ok(n);
         }
+    }
+}
+
+/// The same without waiting.
+async fn say_now(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<Option<usize>> {
+    match send_now(stream.get_ref(), bytes) {
+        Ok(n) => Ok(Some(n)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

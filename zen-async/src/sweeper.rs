@@ -29,8 +29,8 @@ impl Sweeper {
         self.sleepers().iter().for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
 
-    /// Waits for `event` until `deadline` (`None`: for ever) or until a stop is requested; one that was when
-    /// the wait began (`is_draining`) does not count. `None`: it did not happen.
+    /// Waits for `event` until `deadline`, which lies ahead (`None`: for ever), or until a stop is requested; one
+    /// that was when the wait began (`is_draining`) does not count. `None`: it did not happen.
     pub(crate) fn in_time<T>(
         &self,
         mut event: Pin<&mut impl Future<Output = T>>,
@@ -43,9 +43,9 @@ impl Sweeper {
             if let Poll::Ready(value) = event.as_mut().poll(context) {
                 return Poll::Ready(Some(value));
             }
-            sleeper.register(deadline, context.waker());
+            let was_woken = sleeper.register(deadline, context.waker());
+            let is_late = was_woken && deadline.is_some_and(|deadline| deadline <= Instant::now());
             // Looked at after the registration: a stop from now on finds this sleeper.
-            let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
             if is_late || stop.is_requested() != is_draining { Poll::Ready(None) } else { Poll::Pending }
         })
     }
@@ -62,12 +62,17 @@ struct Sleeper<'a> {
 }
 
 impl Sleeper<'_> {
-    fn register(&mut self, deadline: Option<Instant>, waker: &Waker) {
+    /// True: it was registered already, and has been woken since.
+    fn register(&mut self, deadline: Option<Instant>, waker: &Waker) -> bool {
         let mut sleepers = self.sweeper.sleepers();
         match self.place {
             Some(place) => sleepers[place].1.clone_from(waker),
-            None => self.place = Some(sleepers.insert((deadline, waker.clone()))),
+            None => {
+                self.place = Some(sleepers.insert((deadline, waker.clone())));
+                return false;
+            }
         }
+        true
     }
 }
 
