@@ -18,7 +18,7 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
 }
 
-/// The processes of a group that are not zombies, the oldest first. Whoever lost a parent still counts.
+/// The processes of a group that are not zombies, by their numbers. Whoever lost a parent still counts.
 pub(crate) fn members(group: i32) -> Vec<i32> {
     let numbers = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
     let mut members: Vec<i32> = numbers.filter(|&pid| is_member(pid, group)).collect();
@@ -36,6 +36,11 @@ pub(crate) fn accepted_socket(server: SocketAddr, client: SocketAddr) -> Option<
         (ends_in(fields.get(1)?, server) && ends_in(fields.get(2)?, client)).then_some(*fields.get(9)?)
     });
     inode.filter(|&inode| inode != "0").map(|inode| format!("socket:[{inode}]"))
+}
+
+/// Who started a process, or took it over.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    stat(&format!("/proc/{pid}")).split(' ').nth(1)?.parse().ok()
 }
 
 /// The file that a process runs.

@@ -39,7 +39,11 @@ impl Server {
         // Signals are meant for the server, which may have replaced the wrapper or be its child.
         let binary = workspace::binary(entry.binary)?.canonicalize()?;
         let is_server = |pid: &i32| process::binary(*pid).is_some_and(|of_process| of_process == binary);
-        server.pid = server.processes().into_iter().find(is_server).context("the wrapper runs no server")?;
+        // Numbers begin anew some time, so the smallest may be a worker's.
+        let leader = server.group.id();
+        let is_child = |pid: &i32| is_server(pid) && process::parent(*pid) == Some(leader);
+        let first = if is_server(&leader) { Some(leader) } else { server.processes().into_iter().find(is_child) };
+        server.pid = first.context("the wrapper runs no server")?;
         Ok(server)
     }
 
