@@ -317,4 +317,4 @@ const LINGER_BYTES: u32 = 64 * 1024;
 const DRAIN_BYTES: u32 = 64 * 1024;
 
 /// A longer buffer is given back when it is empty: an idle client should cost next to nothing.
-const KEPT_CAPACITY: usize = 64;
+const KEPT_CAPACITY: usize = 128;

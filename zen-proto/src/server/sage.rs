@@ -8,45 +8,56 @@ use std::time::{Duration, Instant};
 use super::Options;
 use crate::{Answer, Excerpt, answer_to};
 
-/// Answers questions. The ancestor put a `time.sleep` into its `get_answer`; here it is a flag.
+/// Answers questions.
 #[derive(Debug)]
 pub struct Sage {
+    /// `None`: it knows without thinking.
+    thought: Option<Thought>,
+    panics: AtomicUsize,
+}
+
+/// What is done before an answer. The ancestor put a `time.sleep` into its `get_answer`; here it is a flag.
+#[derive(Debug)]
+struct Thought {
     delay: Option<Duration>,
     burn: Option<Duration>,
-    panic_on: Option<Vec<u8>>,
-    abort_on: Option<Vec<u8>>,
-    panics: AtomicUsize,
+    panic_on: Option<String>,
+    abort_on: Option<String>,
 }
 
 impl Sage {
     pub(super) fn new(options: &Options) -> Self {
-        let bytes = |question: &Option<String>| question.clone().map(String::into_bytes);
-        Self {
+        let thinks = options.delay.is_some() || options.burn.is_some();
+        let fails = options.panic_on.is_some() || options.abort_on.is_some();
+        let thought = Thought {
             delay: options.delay,
             burn: options.burn,
-            panic_on: bytes(&options.panic_on),
-            abort_on: bytes(&options.abort_on),
-            panics: AtomicUsize::new(0),
-        }
+            panic_on: options.panic_on.clone(),
+            abort_on: options.abort_on.clone(),
+        };
+        Self { thought: (thinks || fails).then_some(thought), panics: AtomicUsize::new(0) }
     }
 
     /// The answer to `question`, which may take a while. `None` if thinking panicked: that is the end
     /// of one conversation and not of the server.
     pub fn answer(&self, question: &[u8]) -> Option<Answer> {
-        let answer = catch_unwind(AssertUnwindSafe(|| self.think(question))).ok();
-        match answer {
-            Some(answer) => log::trace!("{} {}", Excerpt(question), answer.as_str()),
-            None => _ = self.panics.fetch_add(1, Ordering::Relaxed),
+        if let Some(thought) = &self.thought {
+            let thinking = catch_unwind(AssertUnwindSafe(|| thought.think_about(question)));
+            thinking.inspect_err(|_| _ = self.panics.fetch_add(1, Ordering::Relaxed)).ok()?;
         }
-        answer
+        let answer = answer_to(question);
+        log::trace!("{} {}", Excerpt(question), answer.as_str());
+        Some(answer)
     }
 
     /// How often thinking has panicked.
     pub(super) fn panics(&self) -> usize {
         self.panics.load(Ordering::Relaxed)
     }
+}
 
-    fn think(&self, question: &[u8]) -> Answer {
+impl Thought {
+    fn think_about(&self, question: &[u8]) {
         if let Some(delay) = self.delay {
             std::thread::sleep(delay);
         }
@@ -56,10 +67,10 @@ impl Sage {
                 std::hint::spin_loop();
             }
         }
-        if self.abort_on.as_deref() == Some(question) {
+        let is = |fault: &Option<String>| fault.as_ref().is_some_and(|fault| fault.as_bytes() == question);
+        if is(&self.abort_on) {
             abort();
         }
-        assert!(self.panic_on.as_deref() != Some(question), "--panic-on {}", Excerpt(question));
-        answer_to(question)
+        assert!(!is(&self.panic_on), "--panic-on {}", Excerpt(question));
     }
 }
