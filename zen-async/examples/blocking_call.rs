@@ -1,0 +1,79 @@
+//! Exhibit: a coroutine that looks its answers up with a call that blocks.
+//!
+//! **The fault.** The sage needs 200 ms for an answer, and sleeps in a call that knows nothing of coroutines: a file, a database, a
+//! lock, here `thread::sleep`. What sleeps is the thread, and with it every coroutine that it runs. Four who ask at the
+//! same time wait 200, 400, 600 and 800 ms, as they would for a server without any coroutines.
+//!
+//! **History.** A `time.sleep` in the `get_answer` of *Foundations of Python Network Programming* shows what threads are good for. The
+//! same line in a server with one event loop shows what that is not good for.
+//!
+//! **See it.**
+//!
+//! ```console
+//! $ cargo run -p zen-async --example blocking_call
+//! $ cargo run -p zen-client -- load -c 4
+//! $ cargo xtask lab stall
+//! ```
+//!
+//! **The cure.** Think elsewhere: `smol::unblock` at `offload` in `src/on_smol.rs`. Run `zen-async --delay 200ms` with `--offload` and
+//! without.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::{Async, LocalExecutor};
+use zen_proto::{Answer, Conversation, Limits, Want, answer_to};
+
+/// `[HOST] [-p PORT]`, as every server has them.
+#[derive(Parser)]
+struct Arguments {
+    #[arg(default_value = "127.0.0.1")]
+    host: String,
+    #[arg(short, long, default_value_t = 1060)]
+    port: u16,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { host, port } = Arguments::parse();
+    let listener = Async::new(TcpListener::bind((host, port))?)?;
+    println!("listening on {}", listener.get_ref().local_addr()?);
+    let executor = LocalExecutor::new();
+    smol::block_on(executor.run(async {
+        loop {
+            let (stream, _) = listener.accept().await?;
+            executor.spawn(converse(stream)).detach();
+        }
+    }))
+}
+
+async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
+    let mut conversation = Conversation::new(&FOR_EVER, Instant::now());
+    let mut chunk = [0; 4096];
+    loop {
+        match conversation.wants() {
+            Want::Read => match stream.read(&mut chunk).await? {
+                0 => conversation.received_eof(),
+                n => conversation.received(&chunk[..n], Instant::now(), &mut |question| Some(look_up(question))),
+            },
+            Want::Write => {
+                let n = stream.write(conversation.outgoing()).await?;
+                conversation.sent(n, Instant::now());
+            }
+            Want::EndSending | Want::Close | Want::Reset => return Ok(()),
+        }
+    }
+}
+
+fn look_up(question: &[u8]) -> Answer {
+    thread::sleep(Duration::from_millis(200)); // here: there is no .await, so nobody else gets the thread
+    answer_to(question)
+}
+
+/// No time-outs, to keep it short.
+const FOR_EVER: Limits = Limits { idle: None, question: None };

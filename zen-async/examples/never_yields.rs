@@ -1,0 +1,83 @@
+//! Exhibit: coroutines that give the thread away only when they must wait.
+//!
+//! **The fault.** `stream.read().await` suspends a coroutine if there is nothing to read. A client that sends its next questions before
+//! it has its answers is always ready: its coroutine reads, thinks, writes, and reads again, and never comes to an `.await`
+//! that waits. Two such clients have the thread for as long as they like; a third, with one small question, starves.
+//!
+//! **History.** The coroutine style in *Foundations of Python Network Programming* reads like threads, which is its charm. But threads
+//! are interrupted by the kernel, and coroutines by nobody.
+//!
+//! **See it.** Each answer takes 100 µs, and the busy clients have 64 questions under way:
+//!
+//! ```console
+//! $ cargo run -p zen-async --example never_yields
+//! $ cargo run -p zen-client -- load -c 2 --pipeline 64
+//! $ cargo xtask lab starve
+//! ```
+//!
+//! **The cure.** Go by the reactor after each bounded turn, whether or not there is more: `hear` in `src/on_smol.rs` waits for readiness
+//! first and reads one chunk then.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::{Async, LocalExecutor};
+use zen_proto::{Answer, Conversation, Limits, Want, answer_to};
+
+/// `[HOST] [-p PORT]`, as every server has them.
+#[derive(Parser)]
+struct Arguments {
+    #[arg(default_value = "127.0.0.1")]
+    host: String,
+    #[arg(short, long, default_value_t = 1060)]
+    port: u16,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { host, port } = Arguments::parse();
+    let listener = Async::new(TcpListener::bind((host, port))?)?;
+    println!("listening on {}", listener.get_ref().local_addr()?);
+    let executor = LocalExecutor::new();
+    smol::block_on(executor.run(async {
+        loop {
+            let (stream, _) = listener.accept().await?;
+            executor.spawn(converse(stream)).detach();
+        }
+    }))
+}
+
+async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
+    let mut conversation = Conversation::new(&FOR_EVER, Instant::now());
+    let mut chunk = [0; 4096];
+    loop {
+        match conversation.wants() {
+            // Here: if there is something to read it is read, and this coroutine goes on without a pause.
+            Want::Read => match stream.read(&mut chunk).await? {
+                0 => conversation.received_eof(),
+                n => conversation.received(&chunk[..n], Instant::now(), &mut |question| Some(work_out(question))),
+            },
+            Want::Write => {
+                let n = stream.write(conversation.outgoing()).await?;
+                conversation.sent(n, Instant::now());
+            }
+            Want::EndSending | Want::Close | Want::Reset => return Ok(()),
+        }
+    }
+}
+
+/// The same as `--burn 100us` of the servers.
+fn work_out(question: &[u8]) -> Answer {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_micros(100) {
+        std::hint::spin_loop();
+    }
+    answer_to(question)
+}
+
+/// No time-outs, to keep it short.
+const FOR_EVER: Limits = Limits { idle: None, question: None };

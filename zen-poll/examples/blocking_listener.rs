@@ -1,0 +1,97 @@
+//! Exhibit: two readiness loops share one listener, and the listener is a blocking one.
+//!
+//! **The fault.** A client rings, and both loops hear it. Each sees to those inside first; then one of them takes the client,
+//! and the other calls `accept` a moment later, finds nobody, and sleeps there: it serves none of *its* clients until somebody
+//! else happens to connect. Readiness was true when it was reported, which is not now.
+//!
+//! **History.** *Foundations of Python Network Programming* calls multiplexing "asynchronous blocking": it blocks in `poll` and
+//! nowhere else. That holds only where the descriptors cannot block.
+//!
+//! **See it.**
+//!
+//! ```console
+//! $ cargo run -p zen-poll --example blocking_listener
+//! $ cargo xtask lab blocking-fd
+//! ```
+//!
+//! **The cure.** A listener that never blocks (`Waiting::ForReadiness` in `src/main.rs`), and `accept` until it says that there is
+//! nobody: `src/door.rs`, where moreover only one loop has the listener.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use polling::{Event, Events, Poller};
+use zen_proto::{Answer, Conversation, Limits, Want, answer_to};
+
+#[path = "../src/registration.rs"]
+#[expect(dead_code, reason = "nobody here changes an interest")]
+mod registration;
+use registration::Registration;
+
+/// `[HOST] [-p PORT]`, as every server has them.
+#[derive(Parser)]
+struct Arguments {
+    #[arg(default_value = "127.0.0.1")]
+    host: String,
+    #[arg(short, long, default_value_t = 1060)]
+    port: u16,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { host, port } = Arguments::parse();
+    let listener = TcpListener::bind((host, port))?; // here: it is not made non-blocking
+    println!("listening on {}", listener.local_addr()?);
+    let other = listener.try_clone()?;
+    thread::Builder::new().name("loop-2".into()).spawn(|| serve(other))?;
+    serve(listener)
+}
+
+fn serve(listener: TcpListener) -> anyhow::Result<()> {
+    let poller: &'static Poller = Box::leak(Box::new(Poller::new()?));
+    let listener = Registration::new(poller, listener, Event::readable(0))?;
+    let (mut clients, mut events, mut last_key) = (HashMap::new(), Events::new(), 0);
+    loop {
+        events.clear();
+        poller.wait(&mut events, None)?; // it is meant to sleep here and nowhere else
+        for key in events.iter().map(|event| event.key).filter(|key| *key > 0) {
+            let Some((stream, conversation)) = clients.get_mut(&key) else { continue };
+            if !turn(Registration::source(stream), conversation).unwrap_or(false) {
+                clients.remove(&key);
+            }
+        }
+        if events.iter().any(|event| event.key == 0) {
+            // Here: if the other loop was quicker, this one sleeps, and with it everyone whom it serves.
+            let (stream, _) = listener.source().accept()?;
+            last_key += 1;
+            let stream = Registration::new(poller, stream, Event::readable(last_key))?;
+            clients.insert(last_key, (stream, Conversation::new(&FOR_EVER, Instant::now())));
+        }
+    }
+}
+
+/// Reads once and answers. False: the client has gone.
+fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
+    let mut chunk = [0; 4096];
+    match stream.read(&mut chunk)? {
+        0 => conversation.received_eof(),
+        n => conversation.received(&chunk[..n], Instant::now(), &mut |question| Some(think(question))),
+    }
+    while conversation.wants() == Want::Write {
+        let n = stream.write(conversation.outgoing())?; // it may block, which is another fault
+        conversation.sent(n, Instant::now());
+    }
+    Ok(conversation.wants() == Want::Read)
+}
+
+/// As `--delay 1ms` of the servers. That is long enough for the other loop to wake.
+fn think(question: &[u8]) -> Answer {
+    thread::sleep(Duration::from_millis(1));
+    answer_to(question)
+}
+
+/// No time-outs, to keep it short.
+const FOR_EVER: Limits = Limits { idle: None, question: None };
