@@ -66,6 +66,7 @@ struct Report {
 
 fn soak(entry: &'static Entry, time: Duration, is_over: &AtomicBool) -> Result<Report> {
     let mut server = Server::start(entry, &["--question-timeout", "500ms", "--idle-timeout", "1s", "--grace", "2s"])?;
+    server.may_live(time + 2 * PATIENCE);
     let honest = Honest::start(server.address(), entry.makes_wait())?;
     let end = Instant::now() + time;
     let goes_on = || Instant::now() < end && !is_over.load(Ordering::Relaxed);

@@ -19,7 +19,7 @@ use super::{PATIENCE, wait_for};
 /// The groups alive, and when each must be gone.
 static GROUPS: Mutex<BTreeMap<i32, Instant>> = Mutex::new(BTreeMap::new());
 
-/// No server of a test is needed for longer.
+/// No server of a test is needed for longer, unless the test says so.
 const LIFE: Duration = Duration::from_secs(150);
 
 /// Makes this process responsible for whatever its children leave behind, also when it is itself told to end.
@@ -80,6 +80,11 @@ impl Group {
 
     pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.child
+    }
+
+    /// Lets it live for `time` from now, where that is more than a test needs.
+    pub(crate) fn may_live(&self, time: Duration) {
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id(), Instant::now() + time);
     }
 
     /// The leader's status, if it ends within `limit`.

@@ -70,6 +70,11 @@ impl Server {
         Ok(Server { group, pid, address, stdout, stderr })
     }
 
+    /// Lets it live for `time` from now.
+    pub(crate) fn may_live(&self, time: Duration) {
+        self.group.may_live(time);
+    }
+
     /// Sends SIGTERM and expects that the server ends with status 0 within `limit`.
     pub(crate) fn stop(&mut self, limit: Duration) -> Result<()> {
         self.signal(Signal::TERM)?;
