@@ -98,7 +98,10 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
                 _ => {}
             }
         }
-        log::warn!("--grace is over: {} clients are cut off", places.taken());
+        match places.taken() {
+            0 => {}
+            cut => log::warn!("--grace is over: {cut} clients are cut off"),
+        }
         reset_all();
         server.say_goodbye();
         logging::flush();
