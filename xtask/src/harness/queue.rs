@@ -1,80 +1,84 @@
-//! What the kernel holds for the clients of a server, from /proc/net/tcp.
+//! What the kernel holds for a client, asked as `ss` does: /proc/net/tcp takes long to read where many connections have been.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::time::Instant;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
 
-/// A connection as its server's side of the kernel has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Queue {
-    /// The client's address.
-    pub(crate) client: SocketAddr,
-    /// Bytes that the server has written and the client has not acknowledged.
-    pub(crate) unsent: u64,
-}
+use super::Missing;
 
-/// The queues of a server, read one after the other.
-#[derive(Debug)]
-pub(crate) struct Queues {
-    pub(crate) all: Vec<Queue>,
-    /// When the first and the last of them was read, or a little outside that.
-    pub(crate) read_between: (Instant, Instant),
-}
+/// Bytes that the server has written and the client has not acknowledged; 0 if there is no such connection. Both addresses are
+/// IPv4. What the server has closed is still found as long as the kernel delivers it.
+pub(crate) fn unsent(server: SocketAddr, client: SocketAddr) -> Result<u32> {
+    let (SocketAddr::V4(server), SocketAddr::V4(client)) = (server, client) else {
+        bail!("IPv4 addresses are expected")
+    };
+    let kernel = Socket::new(Domain::from(NETLINK), Type::DGRAM, Some(Protocol::from(SOCK_DIAG)))
+        .map_err(|_| Missing("the kernel's sock_diag".to_owned()))?;
+    kernel.set_read_timeout(Some(Duration::from_secs(5)))?;
 
-impl Queues {
-    /// How much the server has written that this client has not acknowledged.
-    pub(crate) fn unsent(&self, client: SocketAddr) -> u64 {
-        self.all.iter().find(|queue| queue.client == client).map_or(0, |queue| queue.unsent)
+    // struct nlmsghdr, then struct inet_diag_req_v2 of linux/inet_diag.h.
+    let mut question = Vec::with_capacity(ASKED);
+    question.extend(u32::to_ne_bytes(ASKED as u32));
+    question.extend([SOCK_DIAG_BY_FAMILY.to_ne_bytes(), NLM_F_REQUEST.to_ne_bytes()].concat());
+    question.extend([0; 8]);
+    question.extend([INET, TCP, 0, 0]);
+    question.extend(u32::MAX.to_ne_bytes()); // in any state
+    question.extend([server.port().to_be_bytes(), client.port().to_be_bytes()].concat());
+    for address in [server, client] {
+        question.extend(address.ip().octets());
+        question.extend([0; 12]);
     }
-}
+    question.extend([0; 4]); // on any interface
+    question.extend([0xff; 8]); // with any cookie
+    (&kernel).write_all(&question).context("cannot ask the kernel")?;
 
-/// The queues of all connections of the server that listens on `server`, which is an IPv4 address; also of those that
-/// the server has closed.
-pub(crate) fn queues(server: SocketAddr) -> Result<Queues> {
-    let start = Instant::now();
-    let table = fs::read_to_string("/proc/net/tcp").context("/proc/net/tcp")?;
-    let of_server = |line| queue(line).filter(|(local, _)| *local == server).map(|(_, queue)| queue);
-    // The first line is the heading.
-    let all = table.lines().skip(1).filter_map(of_server).collect();
-    Ok(Queues { all, read_between: (start, Instant::now()) })
-}
-
-/// The local address and the queue in `SLOT: LOCAL REMOTE STATE UNSENT:UNREAD …`; `None` for a listener, whose numbers mean
-/// something else.
-fn queue(line: &str) -> Option<(SocketAddr, Queue)> {
-    let mut fields = line.split_whitespace().skip(1);
-    let (local, client) = (address(fields.next()?)?, address(fields.next()?)?);
-    if fields.next()? == LISTENING {
-        return None;
+    let mut answer = [0; 4096];
+    let length = (&kernel).read(&mut answer).context("the kernel does not answer")?;
+    let answer = &answer[..length];
+    let number = |at: usize| answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+    if answer.get(4..6) == Some(&NLMSG_ERROR.to_ne_bytes()) {
+        let errno = number(16).map_or(0, u32::cast_signed);
+        ensure!(errno == -ENOENT, "the kernel answers with error {errno}");
+        return Ok(0);
     }
-    let (unsent, _) = fields.next()?.split_once(':')?;
-    Some((local, Queue { client, unsent: u64::from_str_radix(unsent, 16).ok()? }))
+    // struct inet_diag_msg. Where there is no connection the kernel speaks of the listener.
+    let is_listener = answer.get(17) == Some(&LISTENING);
+    let unsent = number(76).context("the kernel's answer is cut short")?;
+    Ok(if is_listener { 0 } else { unsent })
 }
 
-/// `0100007F:1F90` is 127.0.0.1:8080 where the lower byte comes first in memory.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
-    Some(SocketAddrV4::new(ip, u16::from_str_radix(port, 16).ok()?).into())
-}
-
-/// TCP_LISTEN, as include/net/tcp_states.h numbers it.
-const LISTENING: &str = "0A";
+/// What linux/netlink.h, linux/sock_diag.h and linux/inet_diag.h call these numbers.
+const NETLINK: i32 = 16;
+const SOCK_DIAG: i32 = 4;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const ASKED: usize = 16 + 56;
+const INET: u8 = 2;
+const TCP: u8 = 6;
+const LISTENING: u8 = 10;
+const ENOENT: i32 = 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
-    #[cfg(target_endian = "little")]
-    fn a_line_is_read() {
-        let line = "  12: 0100007F:1F90 0200007F:C350 01 0001FFFF:00000010 00:00000000 00000000  1000        0 123 1";
-        let client = SocketAddr::from(([127, 0, 0, 2], 50000));
-        let expected = (SocketAddr::from(([127, 0, 0, 1], 8080)), Queue { client, unsent: 0x1ffff });
-        assert_eq!(queue(line), Some(expected));
-        assert_eq!(queue(&line.replace(" 01 ", " 0A ")), None);
-        assert_eq!(queue("sl local_address"), None);
+    fn what_is_not_taken_is_found() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        let server = listener.local_addr().expect("it is bound");
+        let client = TcpStream::connect(server).expect("it listens");
+        let address = client.local_addr().expect("it is connected");
+        let (stream, _) = listener.accept().expect("a client has come");
+        assert_eq!(unsent(server, address).expect("it is asked"), 0);
+        stream.set_nonblocking(true).expect("it can be set");
+        while (&stream).write(&[0; 65536]).is_ok() {}
+        assert!(unsent(server, address).expect("it is asked") > 65536);
+        drop((client, stream));
+        assert_eq!(unsent(server, address).expect("it is asked"), 0, "only the listener is left");
     }
 }

@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = &[
 /// Probes do not show in the log.
 fn connect_and_close(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.log().lines().count();
-    come_and_go(ctx, 1000, |client| {
+    come_and_go(ctx, 500, |client| {
         drop(client);
         Ok(())
     })?;

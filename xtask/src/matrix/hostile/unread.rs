@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::{LATE, Repeated, beside_honest, everywhere, in_time, is_asleep};
-use crate::harness::PATIENCE;
+use super::{Clock, LATE, Repeated, beside_honest, everywhere, in_time, is_asleep};
 use crate::harness::client::{APHORISMS, Client};
-use crate::harness::queue::{self, Queues};
+use crate::harness::{PATIENCE, queue};
 use crate::matrix::{Case, Ctx, case};
 
 pub(crate) const CASES: &[Case] = &[
@@ -28,7 +27,7 @@ fn never_reading(ctx: &mut Ctx) -> Result<()> {
             let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
             let mut was_watched = false;
             // It asks as fast as it can: the server finds no moment without a next question.
-            while client.is_there(&queue::queues(ctx.server.address())?, usize::MAX)? {
+            while client.is_there(usize::MAX)? {
                 if client.is_stuck() && !was_watched {
                     is_asleep(ctx).context("with a client that does not read")?;
                     // If its time was over meanwhile, there was nobody any more for whom to burn a processor.
@@ -36,7 +35,7 @@ fn never_reading(ctx: &mut Ctx) -> Result<()> {
                 }
                 sleep(GLANCE);
             }
-            nothing_is_kept(ctx, &[client])?;
+            nothing_is_kept(&[client])?;
             clock.was_late = !was_watched;
             ensure!(was_watched, "it was reset before the server had been watched");
             Ok(())
@@ -51,10 +50,10 @@ fn never_reading_nor_asking_on(ctx: &mut Ctx) -> Result<()> {
         let mut client = Stubborn::connect(ctx, b"?")?;
         client.client.send(&[b'?'; 2 * CHUNK])?;
         while !client.was_reset()? {
-            client.look(&queue::queues(ctx.server.address())?)?;
+            client.look()?;
             sleep(GLANCE);
         }
-        nothing_is_kept(ctx, &[client])
+        nothing_is_kept(&[client])
     })
 }
 
@@ -68,17 +67,16 @@ fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
         let mut clients = (0..count).map(|n| Stubborn::connect(ctx, question(n))).collect::<Result<Vec<_>>>()?;
         let (mut most, mut gone) = (0, Vec::new());
         while !clients.is_empty() {
-            let queues = queue::queues(ctx.server.address())?;
             let mut staying = Vec::new();
             for mut client in clients {
-                if client.is_there(&queues, 1)? { staying.push(client) } else { gone.push(client) }
+                if client.is_there(1)? { staying.push(client) } else { gone.push(client) }
             }
             clients = staying;
             most = most.max(ctx.server.usage().memory);
             sleep(GLANCE);
         }
         ensure!(most <= before + MEMORY, "its memory grew from {before} to {most} bytes");
-        nothing_is_kept(ctx, &gone)
+        nothing_is_kept(&gone)
     })
 }
 
@@ -86,14 +84,15 @@ fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
 fn reading_in_time(ctx: &mut Ctx) -> Result<()> {
     beside_honest(ctx, 2, SLOW, || {
         in_time(|clock| {
+            let start = Instant::now();
             let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
             let rest = ask_in_background(&client.client, ASKED)?;
-            while !client.is_stuck() {
-                client.look(&queue::queues(ctx.server.address())?)?;
-                sleep(GLANCE);
-            }
-            clock.took(client.grew_after.elapsed(), SLOW);
-            gets_everything(&mut client.client, ASKED, Duration::ZERO)?;
+            sleep(SLOW / 2);
+            client.look()?;
+            clock.took(start.elapsed(), SLOW);
+            clock.was_late |= client.held == 0;
+            ensure!(client.held > 0, "the server has not begun to answer");
+            gets_everything(&mut client.client, ASKED, Duration::ZERO, clock)?;
             rest.join().map_err(|_| anyhow!("the writer panicked"))?
         })
     })
@@ -101,11 +100,13 @@ fn reading_in_time(ctx: &mut Ctx) -> Result<()> {
 
 /// Ten thousand questions, the end of sending, and then reading at leisure: 80,000 bytes and end of file.
 fn slow_reading_to_the_end(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 2, SLOW, || {
-        let mut client = ctx.client()?;
-        let rest = ask_in_background(&client, 10_000)?;
-        gets_everything(&mut client, 10_000, Duration::from_millis(3))?;
-        rest.join().map_err(|_| anyhow!("the writer panicked"))?
+    beside_honest(ctx, 4, SLOW, || {
+        in_time(|clock| {
+            let mut client = ctx.client()?;
+            let rest = ask_in_background(&client, 10_000)?;
+            gets_everything(&mut client, 10_000, Duration::from_millis(3), clock)?;
+            rest.join().map_err(|_| anyhow!("the writer panicked"))?
+        })
     })
 }
 
@@ -120,10 +121,14 @@ fn ask_in_background(client: &Client, count: usize) -> Result<JoinHandle<Result<
 }
 
 /// Reads the answers to so many questions, a hundred at a time with a `pause` after them, then end of file.
-fn gets_everything(client: &mut Client, count: usize, pause: Duration) -> Result<()> {
+fn gets_everything(client: &mut Client, count: usize, pause: Duration, clock: &mut Clock) -> Result<()> {
     let answers = APHORISMS[2].1.repeat(100);
+    let mut read_at = Instant::now();
     for n in (0..count).step_by(100) {
-        client.expect(&answers).with_context(|| format!("after {n} answers"))?;
+        let came = client.expect(&answers).with_context(|| format!("after {n} answers"));
+        clock.took(read_at.elapsed(), SLOW);
+        came?;
+        read_at = Instant::now();
         sleep(pause);
     }
     client.expect_end()
@@ -132,12 +137,13 @@ fn gets_everything(client: &mut Client, count: usize, pause: Duration) -> Result
 /// A client with a small buffer that asks without end and reads nothing.
 struct Stubborn {
     client: Client,
-    address: SocketAddr,
+    /// The server's address and the client's.
+    addresses: (SocketAddr, SocketAddr),
     asking: Repeated,
     /// When the server's queue for it was looked at last.
     seen_at: Instant,
-    held: u64,
-    most: u64,
+    held: u32,
+    most: u32,
     /// The last growth of that queue lies between these two.
     grew_after: Instant,
     grew_before: Instant,
@@ -146,15 +152,16 @@ struct Stubborn {
 impl Stubborn {
     fn connect(ctx: &Ctx, question: &[u8]) -> Result<Stubborn> {
         let now = Instant::now();
-        let client = Client::connect_with_buffer(ctx.server.address(), 4096)?;
-        let address = client.stream().local_addr()?;
+        let server = ctx.server.address();
+        let client = Client::connect_with_buffer(server, 4096)?;
+        let addresses = (server, client.stream().local_addr()?);
         let asking = Repeated::new(question);
-        Ok(Stubborn { client, address, asking, seen_at: now, held: 0, most: 0, grew_after: now, grew_before: now })
+        Ok(Stubborn { client, addresses, asking, seen_at: now, held: 0, most: 0, grew_after: now, grew_before: now })
     }
 
     /// Looks at what the server holds for it, and asks on with at most so many writes. False: it was reset, when that was due.
-    fn is_there(&mut self, queues: &Queues, writes: usize) -> Result<bool> {
-        self.look(queues)?;
+    fn is_there(&mut self, writes: usize) -> Result<bool> {
+        self.look()?;
         for _ in 0..writes {
             match self.asking.push(&mut self.client) {
                 Ok(0) => break,
@@ -169,11 +176,11 @@ impl Stubborn {
         Ok(true)
     }
 
-    fn look(&mut self, queues: &Queues) -> Result<()> {
-        let held = queues.unsent(self.address);
-        let (before, after) = queues.read_between;
+    fn look(&mut self) -> Result<()> {
+        let before = Instant::now();
+        let held = queue::unsent(self.addresses.0, self.addresses.1)?;
         if held > self.held {
-            (self.grew_after, self.grew_before) = (self.seen_at, after);
+            (self.grew_after, self.grew_before) = (self.seen_at, Instant::now());
         }
         (self.seen_at, self.held) = (before, held);
         self.most = self.most.max(held);
@@ -207,10 +214,11 @@ impl Stubborn {
 }
 
 /// For those who were reset the kernel keeps nothing.
-fn nothing_is_kept(ctx: &Ctx, clients: &[Stubborn]) -> Result<()> {
-    let queues = queue::queues(ctx.server.address())?;
-    let kept: u64 = clients.iter().map(|client| queues.unsent(client.address)).sum();
-    ensure!(kept == 0, "the kernel still holds {kept} bytes");
+fn nothing_is_kept(clients: &[Stubborn]) -> Result<()> {
+    for client in clients {
+        let kept = queue::unsent(client.addresses.0, client.addresses.1)?;
+        ensure!(kept == 0, "the kernel still holds {kept} bytes for it");
+    }
     Ok(())
 }
 
@@ -227,12 +235,12 @@ const CHUNK: usize = 4096;
 const ASKED: usize = 50_000;
 
 /// What the kernel may hold of one client's answers: contract.
-const HELD: u64 = 256 * 1024;
+const HELD: u32 = 256 * 1024;
 
 /// What the server may need for all of them while they are there.
 const MEMORY: u64 = 4 << 20;
 
-/// How often the kernel is looked at: its table is long.
-const GLANCE: Duration = Duration::from_millis(20);
+/// How often the kernel is looked at.
+const GLANCE: Duration = Duration::from_millis(10);
 
 const STUCK: Duration = Duration::from_millis(50);
