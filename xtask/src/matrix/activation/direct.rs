@@ -100,8 +100,9 @@ fn no_talk_to_the_client(entry: &'static Entry, _: &'static [&'static str]) -> R
 fn idle_exit(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let start = Instant::now();
-    let mut server = start_on(entry, &listener, &["--idle-exit", "400ms"])?;
+    // It waits already, so that the server does not leave just when it comes.
     let mut client = Client::connect(listener.local_addr()?)?;
+    let mut server = start_on(entry, &listener, &["--idle-exit", "400ms"])?;
     client.ask_all()?;
     if entry.processes == 1 {
         let early = server.ended_within(Duration::from_millis(1200));
