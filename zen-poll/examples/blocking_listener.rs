@@ -87,9 +87,9 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
     Ok(conversation.wants() == Want::Read)
 }
 
-/// As `--delay 1ms` of the servers. That is long enough for the other loop to wake.
+/// As `--delay 5ms` of the servers. That is long enough for the other loop to wake.
 fn think(question: &[u8]) -> Answer {
-    thread::sleep(Duration::from_millis(1));
+    thread::sleep(Duration::from_millis(5));
     answer_to(question)
 }
 
