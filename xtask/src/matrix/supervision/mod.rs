@@ -109,7 +109,9 @@ fn too_many_deaths(entry: &'static Entry, arguments: &'static [&'static str]) ->
         let log = ctx.server.whole_log();
         let pauses = log.lines().filter_map(|line| line.split_once("the next starts in ")).map(|(_, pause)| pause);
         let pauses: Vec<&str> = pauses.collect();
-        ensure!(pauses.starts_with(&["100ms", "200ms", "400ms"]), "the pauses were {pauses:?}");
+        // On a busy machine some may have lived for long enough not to count.
+        let grow = pauses.windows(3).any(|three| three == ["100ms", "200ms", "400ms"]);
+        ensure!(grow, "the pauses were {pauses:?}");
         let lines = log.lines().filter(|line| line.starts_with("error: ")).count();
         ensure!(lines == 1, "{lines} lines say why it ended");
         Ok(())
