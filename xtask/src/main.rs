@@ -11,6 +11,8 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
+mod challenge;
 mod fuzz;
 #[allow(dead_code, reason = "some of it waits for the tables of hostile clients and faults")]
 mod harness;
@@ -34,6 +36,8 @@ enum Task {
     TestAll(test_all::Flags),
     Fuzz(fuzz::Flags),
     Soak(soak::Flags),
+    Challenge(challenge::Flags),
+    Bench(bench::Flags),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
         Task::TestAll(flags) => test_all::run(&flags),
         Task::Fuzz(flags) => fuzz::run(&flags),
         Task::Soak(flags) => soak::run(&flags),
+        Task::Challenge(flags) => challenge::run(&flags),
+        Task::Bench(flags) => bench::run(&flags),
     });
     match done {
         Ok(code) => code,

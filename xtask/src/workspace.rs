@@ -63,9 +63,26 @@ pub(crate) fn root() -> Result<&'static Path> {
     Ok(&metadata()?.workspace_root)
 }
 
-/// The built binary of this name, or `examples/NAME`.
+/// How something is built: for tests, or for speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Debug,
+    Release,
+}
+
+/// The binary of this name, or `examples/NAME`, as the tests use it.
 pub(crate) fn binary(name: &str) -> Result<PathBuf> {
-    Ok(metadata()?.target_directory.join("debug").join(name))
+    built(Profile::Debug, name)
+}
+
+/// The same as a profile builds it.
+pub(crate) fn built(profile: Profile, name: &str) -> Result<PathBuf> {
+    Ok(target()?.join(if profile == Profile::Release { "release" } else { "debug" }).join(name))
+}
+
+/// Where cargo puts what it builds, and tasks what they write.
+pub(crate) fn target() -> Result<&'static Path> {
+    Ok(&metadata()?.target_directory)
 }
 
 /// Builds every binary that a test starts, in one go, and says which packages cannot be built. Not xtask: it runs.
@@ -79,6 +96,15 @@ pub(crate) fn build() -> Result<Vec<&'static str>> {
         cargo.status().is_ok_and(|status| status.success())
     };
     Ok(if builds(&packages) { Vec::new() } else { packages.into_iter().filter(|&one| !builds(&[one])).collect() })
+}
+
+/// Builds these packages for speed, where it can be seen.
+pub(crate) fn build_release(packages: &[&str]) -> Result<()> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--release", "--bins", "--examples"]);
+    packages.iter().for_each(|package| _ = cargo.args(["-p", package]));
+    ensure!(cargo.status().context("cannot run cargo")?.success(), "what is to be measured does not build");
+    Ok(())
 }
 
 /// A cargo that works on this checkout, wherever it was started.

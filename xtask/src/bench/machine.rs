@@ -53,7 +53,7 @@ impl Machine {
             sysctls: SYSCTLS.iter().map(|name| ((*name).to_owned(), sysctl(name))).collect(),
             commit: git(&["rev-parse", "--short=12", "HEAD"]),
             is_changed: git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty()),
-            toolchain: said(workspace::cargo().arg("-V")).unwrap_or_default(),
+            toolchain: said(Command::new("rustc").arg("-V").current_dir(workspace::root()?)).unwrap_or_default(),
             profile: profile.to_owned(),
             versions: versions(&read(&workspace::root()?.join("Cargo.lock").to_string_lossy())),
         })
@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn versions_are_read_from_the_lock_file() {
-        let lock = "[[package]]\nname = \"smol\"\nversion = \"2.0.2\"\n\n[[package]]\nname = \"other\"\nversion = \"1.0.0\"\n";
+        let lock =
+            "[[package]]\nname = \"smol\"\nversion = \"2.0.2\"\n\n[[package]]\nname = \"other\"\nversion = \"1.0.0\"\n";
         assert_eq!(versions(lock), BTreeMap::from([("smol".to_owned(), "2.0.2".to_owned())]));
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Plan {
     /// Every pair of a subject and a number of connections.
     pub(crate) cells: Vec<Cell>,
     pub(crate) rounds: usize,
+    /// Whether all rounds are wanted, however long they take.
+    pub(crate) is_exact: bool,
     pub(crate) pipeline: usize,
     pub(crate) seed: u64,
     /// How many clients are idle while memory is measured.
@@ -39,7 +41,11 @@ impl Plan {
         let mut subjects = Vec::new();
         for name in &flags.server {
             let known = || SERVERS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
-            ensure!(SERVERS.iter().any(|entry| entry.name == name), "no server is called {name}: there are {}", known());
+            ensure!(
+                SERVERS.iter().any(|entry| entry.name == name),
+                "no server is called {name}: there are {}",
+                known()
+            );
         }
         let is_meant = |name: &str| flags.server.is_empty() || flags.server.iter().any(|meant| meant == name);
         subjects.extend(SERVERS.iter().filter(|entry| is_meant(entry.name)).map(Subject::server));
@@ -61,6 +67,7 @@ impl Plan {
             subjects,
             control,
             rounds,
+            is_exact: flags.rounds.is_some() || flags.duration.is_some(),
             pipeline: flags.pipeline,
             seed: flags.seed.unwrap_or_else(|| fastrand::u32(..).into()),
             idle: if flags.quick { QUICK_IDLE } else { IDLE },
@@ -165,6 +172,7 @@ mod tests {
             control: None,
             cells,
             rounds: 3,
+            is_exact: false,
             pipeline: 1,
             seed: 7,
             idle: 10,

@@ -134,14 +134,14 @@ pub(crate) const SPEED: Figure = |it| Some(it.answers_per_second);
 pub(crate) const P50: Figure = |it| it.p50_us;
 pub(crate) const P99: Figure = |it| it.p99_us;
 pub(crate) const P999: Figure = |it| it.p999_us;
-pub(crate) const SWITCHES: Figure =
-    |it| Some(it.voluntary_switches_per_answer + it.involuntary_switches_per_answer);
+pub(crate) const SWITCHES: Figure = |it| Some(it.voluntary_switches_per_answer + it.involuntary_switches_per_answer);
 
 impl Results {
     pub(crate) fn read(path: &Path) -> Result<Results> {
         let path = if path.is_dir() { &path.join("results.json") } else { path };
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let results: Results = serde_json::from_str(&text).with_context(|| format!("{} is no result", path.display()))?;
+        let results: Results =
+            serde_json::from_str(&text).with_context(|| format!("{} is no result", path.display()))?;
         ensure!(results.schema == SCHEMA, "{} speaks {:?}, and not {SCHEMA:?}", path.display(), results.schema);
         Ok(results)
     }
@@ -174,7 +174,9 @@ impl Results {
     pub(crate) fn noise(&self, connections: usize, figure: Figure) -> Noise {
         let Some((one, other)) = self.pair() else { return Noise::UNKNOWN };
         let at = |level: usize| Noise::of(&one.series(level, figure), &other.series(level, figure));
-        at(connections).or_else(|| self.levels().into_iter().filter_map(at).reduce(Noise::larger)).unwrap_or(Noise::UNKNOWN)
+        at(connections)
+            .or_else(|| self.levels().into_iter().filter_map(at).reduce(Noise::larger))
+            .unwrap_or(Noise::UNKNOWN)
     }
 }
 

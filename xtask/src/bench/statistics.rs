@@ -97,9 +97,7 @@ impl Noise {
 
 /// Which places each may take, the smallest figure first: 1–3 if two others cannot be told from it.
 pub(crate) fn places(all: &[Series], noise: Noise) -> Vec<Option<(usize, usize)>> {
-    let is_less = |one: &Series, other: &Series| {
-        matches!(one.against(other, noise), Some(Comparison::Times(ratio)) if ratio < 1.0)
-    };
+    let is_less = |one: &Series, other: &Series| matches!(one.against(other, noise), Some(Comparison::Times(ratio)) if ratio < 1.0);
     let taking_part = all.iter().filter(|series| series.range().is_some()).count();
     let place = |series: &Series| {
         let below = all.iter().filter(|other| is_less(other, series)).count();
@@ -140,8 +138,8 @@ pub(crate) fn percentiles(histogram: &[(f64, u64)]) -> Vec<(f64, f64)> {
 
 /// Evenly spaced where the distribution is drawn: by how many nines.
 const PERCENTILES: &[f64] = &[
-    1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 92.5, 95.0, 96.5, 98.0, 99.0, 99.25, 99.5,
-    99.65, 99.8, 99.9, 99.925, 99.95, 99.965, 99.98, 99.99, 99.995, 99.999,
+    1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 92.5, 95.0, 96.5, 98.0, 99.0, 99.25,
+    99.5, 99.65, 99.8, 99.9, 99.925, 99.95, 99.965, 99.98, 99.99, 99.995, 99.999,
 ];
 
 #[cfg(test)]
@@ -178,7 +176,9 @@ mod tests {
     fn what_differs_less_than_the_pair_is_no_difference() {
         let (one, other) = (series(&[1.00, 1.01, 1.02]), series(&[1.04, 1.05, 1.06]));
         let noise = |factor: f64| Noise::of(&series(&[factor]), &series(&[1.0])).expect("it was measured");
-        assert!(matches!(other.against(&one, noise(1.02)), Some(Comparison::Times(ratio)) if (ratio - 1.04).abs() < 0.001));
+        assert!(
+            matches!(other.against(&one, noise(1.02)), Some(Comparison::Times(ratio)) if (ratio - 1.04).abs() < 0.001)
+        );
         assert_eq!(other.against(&one, noise(1.05)), Some(Comparison::NoDifference));
         // The pair may differ the other way round.
         assert_eq!(other.against(&one, noise(0.9)), Some(Comparison::NoDifference));

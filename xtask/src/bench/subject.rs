@@ -44,10 +44,16 @@ impl Subject {
 
     /// `NAME=COMMAND {port}`.
     pub(crate) fn peer(text: &str) -> Result<Subject> {
-        let (name, command) = text.split_once('=').with_context(|| format!("--peer {text}: not NAME='COMMAND {{port}}'"))?;
+        let (name, command) =
+            text.split_once('=').with_context(|| format!("--peer {text}: not NAME='COMMAND {{port}}'"))?;
         ensure!(command.contains("{port}"), "--peer {name}: the command must say {{port}} where the port belongs");
         ensure!(!name.trim().is_empty(), "--peer {text}: it has no name");
-        Ok(Subject { name: name.trim().to_owned(), at_once: None, is_twin: false, kind: Kind::Peer(command.to_owned()) })
+        Ok(Subject {
+            name: name.trim().to_owned(),
+            at_once: None,
+            is_twin: false,
+            kind: Kind::Peer(command.to_owned()),
+        })
     }
 
     /// The same once more.

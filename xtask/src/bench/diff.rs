@@ -1,0 +1,108 @@
+//! Two results against each other, by the rule of one: ranges apart, by more than a server differs from itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use comfy_table::Table;
+
+use super::figures::{self, bytes, comparison, connections, number};
+use super::results::{CPU, Figure, P50, P99, Results, Row, SPEED};
+use super::statistics::Comparison;
+use super::table::plain;
+
+/// All that can be said.
+pub(crate) fn of(before: &Results, after: &Results) -> String {
+    let mut text = circumstances(before, after);
+    let mut differences = 0;
+    for level in before.levels() {
+        let rows = before.servers.iter().filter(|row| !row.is_twin);
+        let pairs = rows.filter_map(|row| Some((row, after.row(&row.name)?)));
+        let mut table = plain(&["server", "figure", "before", "after", "after against before"]);
+        for (one, other) in pairs {
+            for (name, figure) in FIGURES {
+                let (own, new) = (one.series(level, figure), other.series(level, figure));
+                let noise = before.noise(level, figure).larger(after.noise(level, figure));
+                let (Some(was), Some(is)) = (own.range(), new.range()) else { continue };
+                let Some(compared) = new.against_other_run(&own, noise) else { continue };
+                differences += usize::from(compared != Comparison::NoDifference);
+                table.add_row([
+                    one.name.clone(),
+                    name.to_owned(),
+                    figures::range(&was),
+                    figures::range(&is),
+                    comparison(compared),
+                ]);
+            }
+        }
+        if !table.is_empty() {
+            let _ = write!(text, "\n{}\n{table}\n", connections(level));
+        }
+    }
+    let counted = counted(before, after);
+    if !counted.is_empty() {
+        let _ = write!(text, "\nCounted, not measured\n{counted}\n");
+    }
+    let verdict = match differences {
+        0 => "no difference".to_owned(),
+        n => format!("{n} figures differ by more than one server does from itself"),
+    };
+    let _ = writeln!(text, "\n{verdict}");
+    text
+}
+
+/// What else has changed, that the A/A pairs within the runs cannot know of.
+fn circumstances(before: &Results, after: &Results) -> String {
+    let mut text = String::new();
+    for (name, results) in [("before", before), ("after", after)] {
+        let commit = results.machine.commit_shown();
+        let _ = writeln!(text, "{name}: {}, {}, commit {commit}", results.name, results.taken);
+    }
+    let (one, other) = (&before.machine, &after.machine);
+    let settings = |results: &Results| {
+        let settings = &results.settings;
+        format!("{} rounds of {:.0} ms, {} at once", settings.rounds, settings.seconds * 1e3, settings.pipeline)
+    };
+    let mut changed = vec![
+        ("machine", one.shown(), other.shown()),
+        ("toolchain", one.toolchain.clone(), other.toolchain.clone()),
+        ("profile", one.profile.clone(), other.profile.clone()),
+        ("measured", settings(before), settings(after)),
+    ];
+    for (old, new) in [(&one.sysctls, &other.sysctls), (&one.versions, &other.versions)] {
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let value = |of: &BTreeMap<String, String>, name: &str| of.get(name).cloned().unwrap_or_else(|| "–".to_owned());
+        changed.extend(names.into_iter().map(|name| (name.as_str(), value(old, name), value(new, name))));
+    }
+    for (what, was, is) in changed.into_iter().filter(|(_, was, is)| was != is) {
+        let _ = writeln!(text, "another {what}: {was} → {is}");
+    }
+    text
+}
+
+/// System calls and memory: figures without ranges, which hardly vary.
+fn counted(before: &Results, after: &Results) -> Table {
+    let mut table = plain(&["server", "figure", "before", "after", "after against before"]);
+    for (one, other) in
+        before.servers.iter().filter(|row| !row.is_twin).filter_map(|row| Some((row, after.row(&row.name)?)))
+    {
+        let calls = |row: &Row| row.system_calls.found().map(|found| found.per_answer);
+        let idle = |row: &Row| row.idle.found().map(|found| found.bytes_per_client);
+        let mut add = |name: &str, was: Option<f64>, is: Option<f64>, write: fn(f64) -> String| {
+            if let (Some(was), Some(is)) = (was, is) {
+                let ratio = is / was;
+                let is_same = ratio.is_finite() && (ratio - 1.0).abs() < COUNTED_ALIKE;
+                let compared = if is_same { Comparison::NoDifference } else { Comparison::Times(ratio) };
+                table.add_row([one.name.clone(), name.to_owned(), write(was), write(is), comparison(compared)]);
+            }
+        };
+        add("system calls/answer", calls(one), calls(other), number);
+        add("bytes/idle client", idle(one), idle(other), bytes);
+    }
+    table
+}
+
+const FIGURES: [(&str, Figure); 4] =
+    [("processor µs/answer", CPU), ("answers/s", SPEED), ("p50 µs", P50), ("p99 µs", P99)];
+
+/// Timers and chance make that much.
+const COUNTED_ALIKE: f64 = 0.05;

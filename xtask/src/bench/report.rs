@@ -1,0 +1,248 @@
+//! The report: one page that needs nothing but itself, with four pictures, their figures as tables, and how they were made.
+
+mod families;
+mod panels;
+mod pictures;
+mod rows;
+mod scale;
+mod svg;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use minijinja::Environment;
+use minijinja::value::Serde;
+use serde::Serialize;
+
+use super::figures::{self, bytes, comparison, connections, number};
+use super::results::{CPU, Figure, Level, P50, P99, P999, Probe, Results, Row, SPEED, SWITCHES};
+use super::table::{self, against_control, ranked, was_limited};
+use families::Families;
+pub(crate) use pictures::headline;
+
+/// Writes `report.html` into the folder.
+pub(crate) fn write(results: &Results, folder: &Path) -> Result<PathBuf> {
+    let path = folder.join("report.html");
+    fs::write(&path, page(results)?).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// The whole page.
+pub(crate) fn page(results: &Results) -> Result<String> {
+    let mut environment = Environment::new();
+    environment.add_template("page.html", include_str!("report/page.html"))?;
+    let page = Page {
+        style: STYLE,
+        finding: pictures::finding(results),
+        pictures: pictures_of(results),
+        levels: results.levels().into_iter().map(|level| level_of(results, level)).collect(),
+        results,
+        machine: results.machine.shown(),
+        commit: results.machine.commit_shown(),
+        milliseconds: format!("{:.0}", results.settings.seconds * 1e3),
+        control: table::control(results),
+        reported: table::equal_settings(results),
+    };
+    Ok(environment.get_template("page.html")?.render(Serde(page))?)
+}
+
+/// What the page is made of.
+#[derive(Serialize)]
+struct Page<'a> {
+    style: &'static str,
+    finding: String,
+    pictures: Vec<Picture>,
+    levels: Vec<LevelTable>,
+    results: &'a Results,
+    machine: String,
+    commit: String,
+    milliseconds: String,
+    control: Vec<String>,
+    reported: Vec<String>,
+}
+
+/// The first picture as a file of its own, and its text alternative.
+pub(crate) fn picture(results: &Results) -> (String, String) {
+    let families = Families::of_results(results);
+    let text = pictures::finding(results);
+    (pictures::cost(results, &families, true).standalone(STYLE, TITLE, &text), text)
+}
+
+/// A picture, or several small ones that belong together.
+#[derive(Serialize)]
+struct Picture {
+    title: String,
+    lead: String,
+    /// For a wide page and for a narrow one; the same for both in small ones.
+    panels: Vec<Panel>,
+    headings: Vec<String>,
+    figures: Vec<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct Panel {
+    title: String,
+    family: usize,
+    svg: String,
+}
+
+fn pictures_of(results: &Results) -> Vec<Picture> {
+    let families = Families::of_results(results);
+    let level = headline(results);
+    let with = connections(level);
+    let both = |id: &str, title: &str, text: &str, draw: &dyn Fn(bool) -> Option<svg::Svg>| {
+        let one =
+            |is_wide: bool, class: &str| Some(draw(is_wide)?.inline(&format!("{id}-{class}"), class, title, text));
+        [one(true, "wide"), one(false, "narrow")].into_iter().flatten().collect::<String>()
+    };
+    let small = |id: &str, title: &str, drawn: Vec<svg::Svg>, text: &dyn Fn(usize) -> String| {
+        let panel = |(number, svg): (usize, svg::Svg)| {
+            let name = families.title(number);
+            let svg = svg.inline(&format!("{id}-{number}"), "small", &format!("{title}: {name}"), &text(number));
+            Panel { title: name.to_owned(), family: number, svg }
+        };
+        families.numbers().zip(drawn).map(panel).collect::<Vec<_>>()
+    };
+    let single = |svg: String| vec![Panel { title: String::new(), family: 0, svg }];
+    let family_in_words = |figure: Figure, unit: &'static str| {
+        let families = &families;
+        move |number: usize| in_words(results, families, number, figure, unit)
+    };
+    let control = results.pair().map_or("", |(control, _)| control.name.as_str());
+    let mut pictures = vec![
+        Picture {
+            title: format!("{TITLE}, {with}"),
+            lead: format!(
+                "A dot is the median of the rounds, the bar behind it all of them. The shaded band is how far {control} has been from itself under a \
+                 second name; a hollow dot cannot be told from {control}. Further left is cheaper; each step to the right is a factor."
+            ),
+            panels: single(both("cost", TITLE, &pictures::finding(results), &|wide| Some(pictures::cost(results, &families, wide)))),
+            headings: ["server", "µs/answer", "lowest", "highest", "answers/s"].map(str::to_owned).into(),
+            figures: cost_figures(results, level),
+        },
+        Picture {
+            title: "The same with more and more connections".to_owned(),
+            lead: "A readiness loop that finds several clients ready shares one wait among them: more connections make its answers \
+                   cheaper, up to a point. A thread that sleeps for one client pays a wake-up each time."
+                .to_owned(),
+            panels: small("connections", "Processor time by connections", pictures::cost_by_connections(results, &families), &family_in_words(CPU, "µs")),
+            headings: std::iter::once("server".to_owned()).chain(results.levels().into_iter().map(connections)).collect(),
+            figures: by_level(results, CPU),
+        },
+        Picture {
+            title: format!("How long clients wait, {with}"),
+            lead: "Half of the answers came within the time at the left end of a line; only one in ten thousand took longer than at the right. A line that \
+                   turns up early has a long tail. In a closed loop a slow server is also asked less."
+                .to_owned(),
+            panels: small("latency", "Latency", pictures::latency(results, &families), &family_in_words(P99, "µs for 99 % of the answers")),
+            headings: ["server", "p50 µs", "p99 µs", "p99.9 µs"].map(str::to_owned).into(),
+            figures: latency_figures(results, level),
+        },
+    ];
+    if pictures::memory(results, &families, true).is_some() {
+        let title = "What an idle client holds";
+        let figures = memory_figures(results);
+        let text = figures.iter().map(|row| format!("{}: {}", row[0], row[1])).collect::<Vec<_>>().join("; ");
+        pictures.push(Picture {
+            title: title.to_owned(),
+            lead: "Each client has asked once and is silent. Counted are the pages of all processes (PSS) and the tables that map them, before the \
+                   first client and with the last; not what the kernel keeps for sockets, and for each thread."
+                .to_owned(),
+            panels: single(both("memory", title, &text, &|wide| pictures::memory(results, &families, wide))),
+            headings: ["server", "each client", "clients", "before", "with all"].map(str::to_owned).into(),
+            figures,
+        });
+    }
+    pictures
+}
+
+/// The text alternative of a small picture.
+fn in_words(results: &Results, families: &Families, family: usize, figure: Figure, unit: &str) -> String {
+    let rows = results.servers.iter().filter(|row| families.of(row) == family && !row.is_twin);
+    let of_row = |row: &Row| {
+        let at = |level: &Level| {
+            let median =
+                row.series(level.connections, figure).range().map_or("–".to_owned(), |range| number(range.median));
+            format!("{median} {unit} with {}", connections(level.connections))
+        };
+        format!("{}: {}", row.name, row.levels.iter().map(at).collect::<Vec<_>>().join(", "))
+    };
+    rows.map(of_row).collect::<Vec<_>>().join("; ")
+}
+
+fn median(row: &Row, level: usize, figure: Figure) -> String {
+    row.series(level, figure).range().map_or("–".to_owned(), |range| number(range.median))
+}
+
+fn cost_figures(results: &Results, level: usize) -> Vec<Vec<String>> {
+    let rows = ranked(results, level).into_iter().filter_map(|(row, _)| {
+        let range = row.series(level, CPU).range()?;
+        let figures = [range.median, range.low, range.high].map(number);
+        Some(std::iter::once(row.name.clone()).chain(figures).chain([median(row, level, SPEED)]).collect())
+    });
+    rows.collect()
+}
+
+fn by_level(results: &Results, figure: Figure) -> Vec<Vec<String>> {
+    let rows = results.servers.iter().map(|row| {
+        let figures = results.levels().into_iter().map(|level| median(row, level, figure));
+        std::iter::once(row.name.clone()).chain(figures).collect()
+    });
+    rows.collect()
+}
+
+fn latency_figures(results: &Results, level: usize) -> Vec<Vec<String>> {
+    let rows = results.servers.iter().filter_map(|row| {
+        let level = row.level(level).or(row.levels.last())?.connections;
+        Some(
+            std::iter::once(row.name.clone())
+                .chain([P50, P99, P999].map(|figure| median(row, level, figure)))
+                .collect(),
+        )
+    });
+    rows.collect()
+}
+
+fn memory_figures(results: &Results) -> Vec<Vec<String>> {
+    let rows = results.servers.iter().filter(|row| !row.is_twin).map(|row| match &row.idle {
+        Probe::Found(idle) => vec![
+            row.name.clone(),
+            bytes(idle.bytes_per_client),
+            figures::count(idle.clients as f64),
+            bytes(idle.bytes_before as f64),
+            bytes(idle.bytes_with as f64),
+        ],
+        Probe::Missing(why) => vec![row.name.clone(), format!("– {why}"), String::new(), String::new(), String::new()],
+    });
+    rows.collect()
+}
+
+/// The table of one number of connections.
+#[derive(Serialize)]
+struct LevelTable {
+    title: String,
+    rows: Vec<Vec<String>>,
+}
+
+fn level_of(results: &Results, level: usize) -> LevelTable {
+    let row = |(row, place): (&Row, Option<(usize, usize)>)| {
+        let limit = if row.level(level).is_some_and(was_limited) { "≥ " } else { "" };
+        vec![
+            figures::place(place),
+            row.name.clone(),
+            row.series(level, CPU).range().map_or("–".to_owned(), |range| figures::range(&range)),
+            against_control(results, row, level, CPU).map_or("–".to_owned(), comparison),
+            format!("{limit}{}", median(row, level, SPEED)),
+            median(row, level, P50),
+            median(row, level, P99),
+            median(row, level, P999),
+            median(row, level, SWITCHES),
+        ]
+    };
+    LevelTable { title: connections(level), rows: ranked(results, level).into_iter().map(row).collect() }
+}
+
+const TITLE: &str = "The processor time of one answer";
+
+const STYLE: &str = include_str!("report/style.css");

@@ -1,0 +1,59 @@
+//! Which servers are drawn together: those that wait in the same way.
+
+use crate::bench::results::{Results, Row};
+
+/// A title, and the packages that belong there.
+const TITLES: [(&str, &[&str]); 4] = [
+    ("Asleep in a call", &["zen-single", "zen-threaded"]),
+    ("Readiness loops", &["zen-poll"]),
+    ("Coroutines", &["zen-async"]),
+    ("Peers", &["peer"]),
+];
+
+/// The families that take part; a package of its own way of waiting makes one of its own.
+pub(crate) struct Families {
+    titles: Vec<String>,
+    members: Vec<(String, usize, usize)>,
+}
+
+impl Families {
+    pub(crate) fn of_results(results: &Results) -> Families {
+        let mut families = Families { titles: Vec::new(), members: Vec::new() };
+        let known =
+            |package: &str| TITLES.iter().find(|(_, packages)| packages.contains(&package)).map(|(title, _)| *title);
+        // In the order of the titles, so that each has its colour whoever takes part.
+        families.titles.extend(TITLES.iter().map(|(title, _)| (*title).to_owned()));
+        for row in &results.servers {
+            let title = known(&row.family).unwrap_or(&row.family);
+            let number = families.titles.iter().position(|it| it == title).unwrap_or_else(|| {
+                families.titles.push(title.to_owned());
+                families.titles.len() - 1
+            });
+            let member = families.members.iter().filter(|(_, family, _)| *family == number).count();
+            families.members.push((row.name.clone(), number, member));
+        }
+        families
+    }
+
+    /// Those with servers in them.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = usize> {
+        (0..self.titles.len()).filter(|number| self.members.iter().any(|(_, family, _)| family == number))
+    }
+
+    pub(crate) fn title(&self, number: usize) -> &str {
+        &self.titles[number]
+    }
+
+    pub(crate) fn of(&self, row: &Row) -> usize {
+        self.find(row).map_or(0, |(_, family, _)| *family)
+    }
+
+    /// Which of its family.
+    pub(crate) fn member(&self, row: &Row) -> usize {
+        self.find(row).map_or(0, |(_, _, member)| *member)
+    }
+
+    fn find(&self, row: &Row) -> Option<&(String, usize, usize)> {
+        self.members.iter().find(|(name, _, _)| *name == row.name)
+    }
+}

@@ -1,0 +1,97 @@
+//! Many lines, and still each can be followed: one small picture for each family, with the others' lines grey behind.
+
+use super::scale::{Scale, tick};
+use super::svg::{Anchor, Svg, spread};
+
+/// One server's line.
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) family: usize,
+    /// Which of its family: another dash for each.
+    pub(crate) member: usize,
+    pub(crate) points: Vec<Point>,
+}
+
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    pub(crate) what: String,
+}
+
+/// What all panels of a picture have in common, so that they can be compared.
+pub(crate) struct Axes {
+    pub(crate) x: Vec<(f64, String)>,
+    pub(crate) x_title: &'static str,
+    pub(crate) y_title: &'static str,
+    pub(crate) has_dots: bool,
+}
+
+/// The panel of one family.
+pub(crate) fn panel(lines: &[Line], family: usize, axes: &Axes) -> Svg {
+    let mut svg = Svg::new(WIDTH, HEIGHT);
+    let (first, last) = (axes.x.first().map_or(0.0, |it| it.0), axes.x.last().map_or(1.0, |it| it.0));
+    let x = |value: f64| LEFT + (RIGHT - LEFT) * (value - first) / (last - first).max(1e-9);
+    let figures = lines.iter().flat_map(|line| &line.points).flat_map(|point| [point.low, point.high]);
+    let y = Scale::around(figures, BOTTOM, TOP);
+    svg.text("axis-title", (0.0, 12.0), Anchor::Start, axes.y_title);
+    for value in y.ticks() {
+        svg.line("grid", (LEFT, y.at(value)), (RIGHT, y.at(value)));
+        svg.text("tick", (LEFT - 6.0, y.at(value) + 4.0), Anchor::End, &tick(value));
+    }
+    for (value, name) in &axes.x {
+        svg.line("notch", (x(*value), BOTTOM), (x(*value), BOTTOM + 4.0));
+        svg.text("tick", (x(*value), BOTTOM + 17.0), Anchor::Middle, name);
+    }
+    svg.line("base", (LEFT, BOTTOM), (RIGHT, BOTTOM));
+    svg.text("axis-title", ((LEFT + RIGHT) / 2.0, HEIGHT - 3.0), Anchor::Middle, axes.x_title);
+
+    let places = |line: &Line| line.points.iter().map(|it| (x(it.x), y.at(it.y))).collect::<Vec<_>>();
+    for line in lines.iter().filter(|line| line.family != family) {
+        svg.path("ghost", &places(line), &line.name);
+    }
+    let own: Vec<&Line> = lines.iter().filter(|line| line.family == family && !line.points.is_empty()).collect();
+    for line in &own {
+        let edge = |side: fn(&Point) -> f64| line.points.iter().map(|it| (x(it.x), y.at(side(it)))).collect::<Vec<_>>();
+        svg.band(&format!("band f{family}"), &edge(|it| it.high), &edge(|it| it.low));
+    }
+    for line in &own {
+        svg.path(&format!("line f{family} d{}", line.member % DASHES), &places(line), &line.name);
+        for (point, at) in line.points.iter().zip(places(line)).filter(|_| axes.has_dots) {
+            svg.line(&format!("whisker f{family}"), (at.0, y.at(point.low)), (at.0, y.at(point.high)));
+            svg.dot(&format!("dot f{family}"), at, 3.2, &point.what);
+        }
+    }
+    labels(&mut svg, &own, family, places);
+    svg
+}
+
+/// Each line is named at its end: where it ends early, beside its last point.
+fn labels(svg: &mut Svg, own: &[&Line], family: usize, places: impl Fn(&Line) -> Vec<(f64, f64)>) {
+    let ends: Vec<(&str, (f64, f64))> =
+        own.iter().filter_map(|line| Some((line.name.as_str(), *places(line).last()?))).collect();
+    let mut columns: Vec<f64> = ends.iter().map(|(_, end)| end.0).collect();
+    columns.sort_by(f64::total_cmp);
+    columns.dedup();
+    for column in columns {
+        let here: Vec<_> = ends.iter().filter(|(_, end)| end.0 == column).collect();
+        let wanted: Vec<f64> = here.iter().map(|(_, end)| end.1).collect();
+        let placed = spread(&wanted, LABEL, (TOP + 4.0, BOTTOM - 4.0));
+        for ((name, end), place) in here.iter().zip(placed) {
+            svg.line(&format!("leader f{family}"), (end.0 + 5.0, end.1), (end.0 + 13.0, place));
+            svg.text(&format!("label f{family}"), (end.0 + 16.0, place + 4.0), Anchor::Start, name);
+        }
+    }
+}
+
+const WIDTH: f64 = 360.0;
+const HEIGHT: f64 = 280.0;
+const LEFT: f64 = 46.0;
+const RIGHT: f64 = 246.0;
+const TOP: f64 = 26.0;
+const BOTTOM: f64 = 236.0;
+/// Between two labels.
+const LABEL: f64 = 15.0;
+/// Patterns in the style.
+const DASHES: usize = 6;
