@@ -41,7 +41,7 @@ use options::{Arguments, Runtime};
 
 fn main() -> ExitCode {
     server::main(|arguments: Arguments| {
-        let server = Server::listen(&arguments.common, Waiting::ForReadiness, None)?;
+        let server = Server::listen(&arguments.common, Waiting::ForReadiness { pollers: 1 }, None)?;
         match arguments.runtime {
             Runtime::Smol => on_smol::serve(server, arguments.threads.get(), arguments.offload),
             Runtime::AsyncStd => on_async_std::serve(server, arguments.threads.get(), arguments.offload),

@@ -39,7 +39,9 @@ impl server::Arguments for Arguments {
 }
 
 fn main() -> ExitCode {
-    server::main(|arguments: Arguments| serve(Server::listen(&arguments.common, Waiting::ForReadiness, None)?))
+    server::main(|arguments: Arguments| {
+        serve(Server::listen(&arguments.common, Waiting::ForReadiness { pollers: 1 }, None)?)
+    })
 }
 
 fn serve(server: &'static Server) -> anyhow::Result<()> {

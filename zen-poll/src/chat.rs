@@ -45,7 +45,7 @@ impl Protocol for Chat {
                 None => break,
             }
         }
-        self.conversation.used_up(data.len());
+        self.conversation.used_up(data.len(), now);
     }
 
     fn connection_lost(self, result: io::Result<()>) {

@@ -41,7 +41,7 @@ use options::{Arguments, Style};
 
 fn main() -> ExitCode {
     server::main(|arguments: Arguments| {
-        let server = Server::listen(&arguments.common, Waiting::ForReadiness, None)?;
+        let server = Server::listen(&arguments.common, Waiting::ForReadiness { pollers: arguments.loops.get() }, None)?;
         match arguments.style {
             Style::Callback => event_loop::serve::<Callback>(server, arguments.loops.get()),
             Style::Chat => event_loop::serve::<Chat>(server, arguments.loops.get()),

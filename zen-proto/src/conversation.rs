@@ -104,7 +104,7 @@ impl Conversation {
             }
         }
         self.framing = framing;
-        self.used_up(bytes.len());
+        self.used_up(bytes.len(), now);
     }
 
     /// For a server that does its own [`Framing`]: `data` belongs to a question.
@@ -131,9 +131,13 @@ impl Conversation {
     }
 
     /// For a server that does its own [`Framing`]: all frames of a chunk of `length` bytes are told.
-    pub fn used_up(&mut self, length: usize) {
+    pub fn used_up(&mut self, length: usize, now: Instant) {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         match &mut self.state {
+            // White space without end is nothing too.
+            State::Talking { .. } if !self.is_draining && self.owed.is_empty() && self.question.is_empty() => {
+                self.timed_out(now);
+            }
             State::Talking { room } if self.is_draining => {
                 *room = room.saturating_sub(length);
                 if *room == 0 {

@@ -65,6 +65,10 @@ fn white_space_renews_nothing() {
     let mut test = Test::new();
     test.receive(30, b" \r\n");
     assert_eq!(test.expires_at(), Some(60));
+    test.receive(59, b"\n");
+    assert_eq!(test.conversation.wants(), Want::Read);
+    test.receive(60, b"\n");
+    assert_eq!(test.conversation.wants(), Want::Close, "a flood of it is silence");
 }
 
 #[test]

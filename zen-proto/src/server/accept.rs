@@ -80,6 +80,7 @@ impl Server {
         drop(arrivals);
         // A client that left before it was accepted may have no address any more.
         let Some(address) = address else { return Accepted::Next };
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         match self.places.take() {
             Some(place) => Accepted::Client(stream, Client::new(address, place)),
             None => {

@@ -21,7 +21,6 @@ pub struct Client {
 
 impl Client {
     pub(super) fn new(address: SocketAddr, place: Place) -> Self {
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         log::debug!("{address} has come");
         Self { address, _place: place }
     }

@@ -38,7 +38,7 @@ pub(super) fn configure(socket: SockRef<'_>, waiting: Waiting) -> Result<()> {
         socket.set_read_timeout(Some(TICK))?;
         socket.set_write_timeout(Some(TICK))?;
     }
-    socket.set_nonblocking(waiting == Waiting::ForReadiness)?;
+    socket.set_nonblocking(waiting != Waiting::InCalls)?;
     Ok(())
 }
 
@@ -51,7 +51,14 @@ fn bind(host: &str, port: u16, backlog: u32) -> Result<Socket> {
                 warn_of_others(host, *address, &addresses);
                 return Ok(socket);
             }
-            Err(error) => failure = failure.or(Some((*address, error))),
+            Err(error) => {
+                // '' is one port of both families: IPv4 alone will do only where there is no IPv6.
+                let is_final = host.is_empty() && !lacks_family(&error);
+                failure = failure.or(Some((*address, error)));
+                if is_final {
+                    break;
+                }
+            }
         }
     }
     let (address, error) = failure.with_context(|| format!("{host} has no address: use another HOST"))?;
@@ -84,6 +91,11 @@ fn bind_address(address: SocketAddr, serves_both_families: bool, backlog: u32) -
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket)
+}
+
+fn lacks_family(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 fn warn_of_others(host: &str, served: SocketAddr, addresses: &[SocketAddr]) {

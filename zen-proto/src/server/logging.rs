@@ -52,12 +52,18 @@ pub(super) fn start(options: &Options) -> Result<()> {
     };
     let mut builder = Builder::new();
     builder.filter_level(level);
-    if let Ok(filters) = std::env::var("RUST_LOG") {
-        builder.parse_filters(&filters);
+    let filters = std::env::var("RUST_LOG").ok();
+    // env_logger would say on stderr what it does not understand: that may be the client's, or stuck.
+    let is_understood = |filters: &&String| env_filter::Builder::new().try_parse(filters).is_ok();
+    if let Some(filters) = filters.as_ref().filter(is_understood) {
+        builder.parse_filters(filters);
     }
     let valve = Mutex::new(Valve::default());
     builder.format(move |line, record| format(line, record, &valve));
     builder.target(Target::Pipe(Box::new(Lines { sender, lost: 0 }))).init();
+    if filters.as_ref().is_some_and(|filters| !is_understood(&filters)) {
+        log::warn!("RUST_LOG is not understood, and ignored");
+    }
     panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
     Ok(())
 }

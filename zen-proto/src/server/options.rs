@@ -47,8 +47,8 @@ pub struct Options {
     pub grace: Duration,
 
     /// Serve from so many processes, and replace those that die
-    #[arg(long, value_name = "N")]
-    pub processes: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub processes: Option<u16>,
 
     /// Stdin is the listener (wait) or the one client (nowait)
     #[arg(long, value_name = "wait|nowait")]

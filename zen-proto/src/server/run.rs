@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use socket2::{SockRef, Socket};
 
+use super::calls::TICK;
 use super::client::Places;
 use super::options::{Arguments, Inetd, Options, parse, time_out};
 use super::{Sage, Stop, descriptors, listener, logging, stop, supervisor, take_over};
@@ -21,7 +22,10 @@ pub enum Waiting {
     /// It sleeps in accept(), recv() and send(), for a [`super::TICK`] at most.
     InCalls,
     /// Its descriptors do not block; it waits until one is ready.
-    ForReadiness,
+    ForReadiness {
+        /// How many pollers it has.
+        pollers: usize,
+    },
 }
 
 /// What all threads of a server share. There is one in a process, for as long as that lives.
@@ -94,7 +98,7 @@ impl Server {
         }
         let is_heir = options.inetd == Some(Inetd::Wait) || take_over::has_listen_fds();
         let (listener, only_client) = match options.inetd {
-            Some(Inetd::Nowait) => (None, Some(take_over::stdin_as_client()?)),
+            Some(Inetd::Nowait) => (None, take_over::stdin_as_client()?),
             _ => (Some(listener::open(options)?), None),
         };
         if let Some(listener) = &listener {
@@ -104,11 +108,11 @@ impl Server {
             listener::configure(SockRef::from(client), waiting)?;
         }
         let places = at_once.unwrap_or(options.max_connections.get());
-        descriptors::provide(places)?;
+        descriptors::provide(places, waiting, at_once.is_some())?;
         let address = listener.as_ref().map(ready_line).transpose()?;
         let listener = match (listener, options.processes) {
             (Some(listener), Some(processes)) if !options.worker => {
-                supervisor::supervise(options, processes.get(), listener, address.as_deref().unwrap_or_default())
+                supervisor::supervise(options, processes.into(), listener, address.as_deref().unwrap_or_default())
             }
             (listener, _) => listener,
         };
@@ -127,7 +131,7 @@ impl Server {
         stop::start(server, options.grace, !options.worker)?;
         if options.inetd == Some(Inetd::Wait) {
             let idle_exit = options.idle_exit.unwrap_or(IDLE_EXIT);
-            time_out(idle_exit).map_or(Ok(()), |idle_exit| server.leave_when_idle(idle_exit))?;
+            time_out(idle_exit).map_or(Ok(()), |idle_exit| server.leave_when_idle(idle_exit, options.worker))?;
         }
         log::info!(
             "at most {places} clients at once, backlog {}, idle time-out {:?}, question time-out {:?}, grace {:?}",
@@ -160,15 +164,20 @@ impl Server {
         log::info!("stopped after {} clients and {} panics", self.arrivals().all, self.sage.panics());
     }
 
-    /// Drains when nobody has been here for so long.
-    fn leave_when_idle(&'static self, idle_exit: Duration) -> Result<()> {
+    /// Drains when nobody has been here for so long. A worker tells its parent instead: others may be busy.
+    fn leave_when_idle(&'static self, idle_exit: Duration, is_worker: bool) -> Result<()> {
         let run = move || {
+            let mut was_idle = false;
             loop {
-                let idle = self.places.empty_for();
-                match idle_exit.checked_sub(idle) {
-                    Some(left) => std::thread::sleep(left.max(Duration::from_millis(10))),
-                    None => break,
+                std::thread::sleep(TICK.min(idle_exit));
+                let is_idle = self.places.empty_for() >= idle_exit;
+                match (is_worker, is_idle) {
+                    (true, _) if is_idle == was_idle => {}
+                    (true, _) => _ = announce(if is_idle { supervisor::IDLE } else { supervisor::BUSY }),
+                    (false, true) => break,
+                    (false, false) => {}
                 }
+                was_idle = is_idle;
             }
             log::info!("leaving: nobody has been here for {idle_exit:?}");
             self.stop.request();
@@ -180,13 +189,13 @@ impl Server {
 
 fn ready_line(listener: &Socket) -> Result<String> {
     let address = listener.local_addr()?.as_socket().context("the listener is not one of TCP")?;
-    Ok(format!("listening on {address}"))
+    Ok(format!("listening on {address}\n"))
 }
 
 /// Tells stdout, where nothing else ever goes.
 pub(super) fn announce(ready_line: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "{ready_line}")?;
+    stdout.write_all(ready_line.as_bytes())?;
     stdout.flush()
 }
 

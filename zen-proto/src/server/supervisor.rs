@@ -32,8 +32,8 @@ pub(super) fn die_with_parent() -> Result<()> {
 pub(super) fn supervise(options: &Options, processes: usize, listener: Socket, ready_line: &str) -> ! {
     let says_ready = options.inetd.is_none();
     let ready_line = says_ready.then_some(ready_line);
-    let status = Supervisor::start(processes, listener, ready_line, options.inetd.is_some())
-        .and_then(|mut supervisor| supervisor.run(options.grace));
+    let status =
+        Supervisor::start(processes, listener, ready_line).and_then(|mut supervisor| supervisor.run(options.grace));
     let status = status.unwrap_or_else(|error| {
         logging::complain(&format!("error: {error:#}"));
         1
@@ -48,8 +48,6 @@ struct Supervisor<'a> {
     signals: Signals,
     deaths: Signals,
     places: Vec<Place>,
-    /// Whether a worker that has had nothing to do for --idle-exit leaves.
-    may_leave: bool,
     /// What to say once, when all workers can be connected to.
     ready_line: Option<&'a str>,
     /// Workers that died young, since the last that did not.
@@ -61,23 +59,23 @@ enum Place {
     Working(Worker),
     /// The last one died; the next starts then.
     Vacant(Instant),
-    /// The worker left of its own accord, having had nothing to do.
-    Left,
 }
 
 struct Worker {
     child: Child,
     born: Instant,
     is_ready: bool,
+    /// Whether it has had no client for as long as --idle-exit.
+    is_idle: bool,
 }
 
 impl<'a> Supervisor<'a> {
-    fn start(processes: usize, listener: Socket, ready_line: Option<&'a str>, may_leave: bool) -> Result<Self> {
+    fn start(processes: usize, listener: Socket, ready_line: Option<&'a str>) -> Result<Self> {
         let signals = Signals::register(&[SIGTERM, SIGINT])?;
         let deaths = Signals::register(&[SIGCHLD])?;
         let now = Instant::now();
         let places = (0..processes).map(|_| Place::Vacant(now)).collect();
-        Ok(Self { listener: Some(listener), signals, deaths, places, may_leave, ready_line, failures: 0 })
+        Ok(Self { listener: Some(listener), signals, deaths, places, ready_line, failures: 0 })
     }
 
     /// Starts, hears and replaces workers; the status to exit with when told to stop.
@@ -89,8 +87,9 @@ impl<'a> Supervisor<'a> {
             }
             self.hear();
             self.bury()?;
-            if self.places.iter().all(|place| matches!(place, Place::Left)) {
-                return Ok(0);
+            if self.places.iter_mut().all(|place| place.worker().is_some_and(|worker| worker.is_idle)) {
+                log::info!("leaving: nobody has been here for as long as --idle-exit");
+                return self.drain(grace);
             }
         }
     }
@@ -99,7 +98,14 @@ impl<'a> Supervisor<'a> {
         let Some(listener) = &self.listener else { return Ok(()) };
         for place in &mut self.places {
             if matches!(place, Place::Vacant(since) if *since <= Instant::now()) {
-                *place = Place::Working(Worker::start(listener)?);
+                *place = match Worker::start(listener) {
+                    Ok(worker) => Place::Working(worker),
+                    Err(error) if self.ready_line.is_some() => return Err(error),
+                    Err(error) => {
+                        log::error!("{error:#}; trying again in {LAST_PAUSE:?}");
+                        Place::Vacant(Instant::now() + LAST_PAUSE)
+                    }
+                };
             }
         }
         Ok(())
@@ -114,14 +120,13 @@ impl<'a> Supervisor<'a> {
         vacancies.min()
     }
 
-    /// Sleeps for `time` (`None`: forever), or until a worker says that it is ready or dies, or until
-    /// SIGTERM or SIGINT comes, which is returned.
+    /// Sleeps for `time` (`None`: forever), or until a worker says something or dies, or until SIGTERM or
+    /// SIGINT comes, which is returned.
     fn wait(&mut self, time: Option<Duration>) -> Result<Option<i32>> {
-        let starting =
-            self.workers().filter(|worker| !worker.is_ready).filter_map(|worker| worker.child.stdout.as_ref());
+        let pipes = self.workers().filter_map(|worker| worker.child.stdout.as_ref());
         let mut descriptors =
             vec![PollFd::new(self.signals.stream(), PollFlags::IN), PollFd::new(self.deaths.stream(), PollFlags::IN)];
-        descriptors.extend(starting.map(|stdout| PollFd::new(stdout, PollFlags::IN)));
+        descriptors.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         let time = time.and_then(|time| Timespec::try_from(time).ok());
         match poll(&mut descriptors, time.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -135,11 +140,9 @@ impl<'a> Supervisor<'a> {
         Ok(if has_signal { self.signals.wait(Some(Duration::ZERO)) } else { None })
     }
 
-    /// Takes the ready lines that have come; when the last has, everyone is told.
+    /// Hears what the workers say; when the last is ready, everyone is told.
     fn hear(&mut self) {
-        for worker in self.places.iter_mut().filter_map(Place::worker).filter(|worker| !worker.is_ready) {
-            worker.hear();
-        }
+        self.places.iter_mut().filter_map(Place::worker).for_each(Worker::hear);
         let all_are_ready = self.places.iter_mut().all(|place| place.worker().is_none_or(|worker| worker.is_ready));
         if all_are_ready
             && self.workers().count() == self.places.len()
@@ -154,10 +157,6 @@ impl<'a> Supervisor<'a> {
         for place in &mut self.places {
             let Place::Working(worker) = place else { continue };
             let Some(status) = worker.child.try_wait().context("cannot wait for a worker")? else { continue };
-            if self.may_leave && status.success() {
-                *place = Place::Left;
-                continue;
-            }
             let is_young = worker.born.elapsed() < YOUNG;
             self.failures = if is_young { self.failures + 1 } else { 0 };
             if self.failures >= MOST_FAILURES {
@@ -235,16 +234,22 @@ impl Worker {
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start a worker: raise the limit of processes, or lower --processes")?;
-        Ok(Self { child, born: Instant::now(), is_ready: false })
+        Ok(Self { child, born: Instant::now(), is_ready: false, is_idle: false })
     }
 
-    /// The ready line, or the end of file of one that died first.
+    /// Its ready line, or how busy it is, or the end of file when it has died.
     fn hear(&mut self) {
         let Some(stdout) = &mut self.child.stdout else { return };
-        let is_readable = poll(&mut [PollFd::new(&*stdout, PollFlags::IN)], Some(&Timespec::default())) == Ok(1);
-        if is_readable {
-            self.is_ready = stdout.read(&mut [0; 128]).is_ok_and(|n| n > 0);
-            self.child.stdout = None;
+        if poll(&mut [PollFd::new(&*stdout, PollFlags::IN)], Some(&Timespec::default())) != Ok(1) {
+            return;
+        }
+        let mut said = [0; 128];
+        match stdout.read(&mut said) {
+            Ok(n) if n > 0 => {
+                self.is_ready = true;
+                self.is_idle = said[..n].ends_with(IDLE.as_bytes());
+            }
+            _ => self.child.stdout = None,
         }
     }
 }
@@ -256,6 +261,13 @@ fn cause(status: ExitStatus) -> String {
         _ => status.to_string(),
     }
 }
+
+/// What a worker of `--inetd wait` says when nobody has been there for so long, and when somebody is.
+pub(super) const IDLE: &str = "idle\n";
+pub(super) const BUSY: &str = "busy\n";
+
+/// Before the next try when no worker can be started.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A worker that dies before this age is one that cannot start.
 const YOUNG: Duration = Duration::from_secs(1);

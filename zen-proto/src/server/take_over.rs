@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use socket2::Socket;
 
 /// Whether systemd, or another that speaks its protocol, gave this process a listener.
@@ -16,7 +16,7 @@ pub(super) fn has_listen_fds() -> bool {
 
 /// Descriptor 3 as the listener.
 pub(super) fn listen_fds() -> Result<Socket> {
-    let listener = listenfd::ListenFd::from_env().take_tcp_listener(0)?;
+    let listener = listenfd::ListenFd::from_env().take_tcp_listener(0).ok().flatten();
     let listener = listener.context("descriptor 3 is not a TCP listener: check the Listen lines of the socket unit")?;
     Ok(listener.into())
 }
@@ -30,13 +30,13 @@ pub(super) fn stdin_as_listener() -> Result<Socket> {
     Ok(socket)
 }
 
-/// Stdin as the one client.
-pub(super) fn stdin_as_client() -> Result<TcpStream> {
+/// Stdin as the one client; `None` if it has gone already.
+pub(super) fn stdin_as_client() -> Result<Option<TcpStream>> {
     let socket = stdin_as_socket()?;
-    if socket.peer_addr().is_err() {
+    if sockopt::socket_acceptconn(&socket).unwrap_or(false) {
         bail!("stdin is not a client: start this from inetd, with `nowait` in its line");
     }
-    Ok(socket.into())
+    Ok(socket.peer_addr().is_ok().then(|| socket.into()))
 }
 
 /// Whether stderr leads to the client or listener on stdin, as inetd arranges it.
@@ -48,7 +48,7 @@ pub(super) fn stderr_is_stdin() -> bool {
 /// since a connection closes when its last descriptor does.
 fn stdin_as_socket() -> Result<Socket> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("stdin is closed: start this from inetd")?;
-    if sockopt::socket_type(&stdin).ok() != Some(rustix::net::SocketType::STREAM) {
+    if !is_tcp(&stdin) {
         bail!("stdin is not a TCP socket: start this from inetd");
     }
     let null = OwnedFd::from(File::options().read(true).write(true).open("/dev/null").context("/dev/null")?);
@@ -60,6 +60,12 @@ fn stdin_as_socket() -> Result<Socket> {
     }
     rustix::stdio::dup2_stdin(&null)?;
     Ok(stdin.into())
+}
+
+fn is_tcp(descriptor: impl AsFd) -> bool {
+    let is_stream = sockopt::socket_type(&descriptor).is_ok_and(|kind| kind == SocketType::STREAM);
+    let family = sockopt::socket_domain(&descriptor);
+    is_stream && family.is_ok_and(|family| [AddressFamily::INET, AddressFamily::INET6].contains(&family))
 }
 
 fn is_stdin(other: impl AsFd) -> bool {
