@@ -14,8 +14,8 @@ use async_std::io::{Read, WriteExt};
 use async_std::net::TcpStream;
 use async_std::task;
 use smol::Async; // async-std's own reactor; async-std lends it to nobody
+use zen_proto::Want;
 use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, reset};
-use zen_proto::{Conversation, Want};
 
 use crate::sweeper::Sweeper;
 
@@ -73,7 +73,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
 /// Serves one client until its conversation is over. What it owns in between is what an idle client costs.
 async fn converse(shared: &'static Shared, stream: std::net::TcpStream, client: Client, _alive: Sender<()>) {
     let Shared { server, sweeper, offload, .. } = *shared;
-    let mut conversation = Conversation::new(&server.limits, Instant::now());
+    let mut conversation = server.conversation();
     let stream = TcpStream::from(stream); // panics when the reactor cannot take it: the end of this coroutine
     let mut has_room = true;
     let result = loop {

@@ -11,8 +11,8 @@ use std::time::Instant;
 use anyhow::Context;
 use smol::channel::{Sender, bounded};
 use smol::{Async, Executor, Timer};
+use zen_proto::Want;
 use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, receive_now, reset, send_now};
-use zen_proto::{Conversation, Want};
 
 use crate::sweeper::Sweeper;
 
@@ -74,7 +74,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
 /// Serves one client until its conversation is over. What it owns in between is what an idle client costs.
 async fn converse(shared: &'static Shared, stream: TcpStream, client: Client, _alive: Sender<()>) {
     let Shared { server, sweeper, offload, .. } = *shared;
-    let mut conversation = Conversation::new(&server.limits, Instant::now());
+    let mut conversation = server.conversation();
     let stream = match Async::new_nonblocking(stream) {
         Ok(stream) => stream,
         Err(error) => return client.gone(&conversation, Err(error)),

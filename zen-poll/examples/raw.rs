@@ -2,7 +2,7 @@
 //!
 //! It is the ancestor's `srv_async_poll`, cured: keys are never used twice (a bare descriptor soon belongs to
 //! somebody else), a full buffer is waited for, and nobody is kept who does not speak. What the server
-//! proper adds is more loops, another style, and a turn for those who queue while it drains.
+//! proper adds is more loops and another style.
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example raw
@@ -18,8 +18,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use polling::{Event, Events, Poller};
+use zen_proto::Want;
 use zen_proto::server::{self, Accepted, BACK_OFF, CHUNK, Options, Server, TICK, Waiting, reset};
-use zen_proto::{Conversation, Want};
 
 #[path = "../src/registration.rs"]
 mod registration;
@@ -62,7 +62,7 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
             match server.try_accept() {
                 Accepted::Client(stream, client) => {
                     last_key += 1;
-                    let conversation = Conversation::new(&server.limits, Instant::now());
+                    let conversation = server.conversation();
                     match Registration::new(poller, stream, Event::readable(last_key)) {
                         Ok(stream) => _ = clients.insert(last_key, (stream, conversation, client)),
                         Err(error) => client.gone(&conversation, Err(error)),

@@ -17,8 +17,8 @@ pub(crate) struct Callback {
 }
 
 impl Protocol for Callback {
-    fn connection_made(server: &'static Server, client: Client, now: Instant) -> Self {
-        Self { server, client, conversation: Conversation::new(&server.limits, now) }
+    fn connection_made(server: &'static Server, client: Client) -> Self {
+        Self { server, client, conversation: server.conversation() }
     }
 
     fn data_received(&mut self, data: &[u8], now: Instant) {

@@ -28,8 +28,8 @@ impl Chat {
 }
 
 impl Protocol for Chat {
-    fn connection_made(server: &'static Server, client: Client, now: Instant) -> Self {
-        Self { server, client, framing: Framing::default(), conversation: Conversation::new(&server.limits, now) }
+    fn connection_made(server: &'static Server, client: Client) -> Self {
+        Self { server, client, framing: Framing::default(), conversation: server.conversation() }
     }
 
     fn data_received(&mut self, data: &[u8], now: Instant) {

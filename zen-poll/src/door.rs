@@ -93,7 +93,7 @@ impl Door {
         // A loop ends only after this door is gone, so its receiver is there.
         let _ = lucky.arrivals.send(arrival);
         if number > 0 {
-            let _ = lucky.poller.notify(); // it looks at its arrivals at the next tick anyway
+            let _ = lucky.poller.notify(); // it fails only when the poller is broken: then that loop ends the server
         }
     }
 }

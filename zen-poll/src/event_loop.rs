@@ -20,7 +20,7 @@ use crate::registration::Registration;
 /// What the loop tells about one client, and what it asks.
 pub(crate) trait Protocol: Send + Sized {
     /// A client has come.
-    fn connection_made(server: &'static Server, client: Client, now: Instant) -> Self;
+    fn connection_made(server: &'static Server, client: Client) -> Self;
     /// It sent `data`.
     fn data_received(&mut self, data: &[u8], now: Instant);
     /// It has gone, as its conversation ended or by an error.
@@ -160,7 +160,7 @@ impl<P: Protocol> EventLoop<P> {
                 Err(TryRecvError::Disconnected) => return true,
             };
             let now = Instant::now();
-            let protocol = P::connection_made(self.server, client, now);
+            let protocol = P::connection_made(self.server, client);
             self.generation = self.generation.wrapping_add(1);
             let place = self.guests.vacant_entry();
             let key = (self.generation as usize) << SLOT_BITS | place.key();
@@ -254,6 +254,9 @@ impl<P: Protocol> Guest<P> {
                     return Ok(false);
                 }
             }
+        }
+        if has_read && !has_written {
+            *now = Instant::now(); // it may have thought for long and have nothing to say
         }
         let wants_room = self.protocol.conversation().wants() == Want::Write;
         if wants_room != self.wants_room {

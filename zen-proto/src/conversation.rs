@@ -30,7 +30,8 @@ pub enum Want {
 /// 3. When [`expires_at`](Self::expires_at) has passed, read (or write) once more; if that finds
 ///    nothing (or no room), say [`timed_out`](Self::timed_out). A server that was itself asleep does
 ///    not punish its clients that way.
-/// 4. When the server stops, say [`drain`](Self::drain); it is due at once then, so step 3 ends it.
+/// 4. When the server stops, say [`drain`](Self::drain): as soon as nothing is owed it is due (one who has just come
+///    has a moment more), so step 3 ends it.
 /// 5. Go on until it wants [`Want::Close`] or [`Want::Reset`].
 ///
 /// While an answer is owed it never wants to read: that is all the back-pressure there is, and
@@ -86,6 +87,14 @@ impl Conversation {
         }
     }
 
+    /// A conversation with a client who was still waiting when the server had begun to drain: it is read once.
+    pub fn late(limits: &'static Limits, now: Instant) -> Self {
+        let mut conversation = Self::new(limits, now);
+        conversation.drain(now);
+        conversation.deadline = Some(now);
+        conversation
+    }
+
     /// The client sent `bytes`. Whole questions are answered here, by `sage`; `None` from it ends the
     /// conversation without that answer.
     pub fn received(&mut self, bytes: &[u8], now: Instant, sage: &mut impl FnMut(&[u8]) -> Option<Answer>) {
@@ -94,7 +103,10 @@ impl Conversation {
         while self.takes_questions() {
             match framing.next(&mut rest) {
                 Some(Frame::Data(data)) => self.collected(data, now),
-                Some(Frame::Last(question)) if self.question.is_empty() => self.answered(sage(question)),
+                Some(Frame::Last(question)) if self.question.is_empty() => {
+                    self.owed.reserve(rest.len() / 2); // questions are longer than answers
+                    self.answered(sage(question));
+                }
                 Some(Frame::Last(data)) => {
                     self.collected(data, now);
                     self.found_terminator(sage);
@@ -321,4 +333,4 @@ const LINGER_BYTES: u32 = 64 * 1024;
 const DRAIN_BYTES: u32 = 64 * 1024;
 
 /// A longer buffer is given back when it is empty: an idle client should cost next to nothing.
-const KEPT_CAPACITY: usize = 128;
+const KEPT_CAPACITY: usize = 24;

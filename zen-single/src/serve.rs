@@ -14,7 +14,7 @@ use zen_proto::{Conversation, Want};
 /// 3. Leaving the loop body closes the connection. Only now does the next client get a turn.
 pub(crate) fn serve(server: &'static Server) {
     while let Some((stream, client)) = server.accept() {
-        let mut conversation = Conversation::new(&server.limits, Instant::now());
+        let mut conversation = server.conversation();
         let result = converse(&stream, &mut conversation, server);
         client.gone(&conversation, result);
     }

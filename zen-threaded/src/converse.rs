@@ -9,7 +9,7 @@ use zen_proto::{Conversation, Want};
 
 /// Serves `client` until its conversation is over. While it is silent, this thread serves nobody.
 pub(crate) fn converse(stream: &TcpStream, client: &Client, server: &'static Server) {
-    let mut conversation = Conversation::new(&server.limits, Instant::now());
+    let mut conversation = server.conversation();
     let result = drive(stream, &mut conversation, server);
     client.gone(&conversation, result);
 }

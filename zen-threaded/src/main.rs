@@ -43,7 +43,10 @@ fn main() -> ExitCode {
         let server = Server::listen(&arguments.common, Waiting::InCalls, arguments.at_once())?;
         match arguments.mode {
             Mode::Workers => workers::serve(server, arguments.workers()),
-            Mode::PerConnection => per_connection::serve(server),
+            Mode::PerConnection => {
+                per_connection::serve(server);
+                Ok(())
+            }
         }
     })
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::Result;
 use zen_proto::server::Server;
 
 use crate::converse::converse;
@@ -15,7 +14,7 @@ use crate::converse::converse;
 /// 2. Each client gets a thread of its own, with a small stack.
 /// 3. When no thread can be had, the client is turned away and the others are served on.
 /// 4. The scope waits for the last thread.
-pub(crate) fn serve(server: &'static Server) -> Result<()> {
+pub(crate) fn serve(server: &'static Server) {
     thread::scope(|scope| {
         while let Some((stream, client)) = server.accept() {
             // A failed start drops what was to run; the client is needed once more then.
@@ -26,8 +25,7 @@ pub(crate) fn serve(server: &'static Server) -> Result<()> {
                 guest.1.turn_away(&guest.0);
             }
         }
-        Ok(())
-    })
+    });
 }
 
 /// Enough for one chunk and a line of the log; the default of 2 MiB is address space for nothing.

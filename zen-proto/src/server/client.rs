@@ -29,10 +29,11 @@ impl Client {
     pub fn gone(&self, conversation: &Conversation, result: io::Result<()>) {
         let address = self.address;
         match (result, conversation.ending()) {
+            // Why it was being sent away says more than that it did not wait for the end.
+            (_, Some(ending)) if !ending.is_usual() => log::info!("{address} {ending}"),
             (Err(error), _) if !conversation.has_spoken() => log::debug!("{address} is lost: {error}"),
             (Err(error), _) => log::info!("{address} is lost: {error}"),
-            (Ok(()), Some(ending)) if ending.is_usual() => log::debug!("{address} has gone: {ending}"),
-            (Ok(()), Some(ending)) => log::info!("{address} {ending}"),
+            (Ok(()), Some(ending)) => log::debug!("{address} has gone: {ending}"),
             (Ok(()), None) => log::debug!("{address} has gone"),
         }
     }

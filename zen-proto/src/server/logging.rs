@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -19,6 +20,9 @@ use super::take_over;
 
 /// The way to the log's thread, once it runs.
 static LOG: OnceLock<SyncSender<Entry>> = OnceLock::new();
+
+/// Whether the log goes to a file.
+static HAS_FILE: AtomicBool = AtomicBool::new(false);
 
 enum Entry {
     Line(Vec<u8>),
@@ -43,6 +47,7 @@ pub(super) fn start(options: &Options) -> Result<()> {
         .spawn(|| write(entries, output))
         .context("cannot start a thread: raise the limit of them")?;
     let _ = LOG.set(sender.clone());
+    HAS_FILE.store(options.log_file.is_some(), Ordering::Relaxed);
 
     let level = match (options.quiet, options.verbose) {
         (true, _) => LevelFilter::Error,
@@ -51,7 +56,8 @@ pub(super) fn start(options: &Options) -> Result<()> {
         (false, _) => LevelFilter::Trace,
     };
     let mut builder = Builder::new();
-    builder.filter_level(level);
+    builder.filter_level(level.min(LevelFilter::Warn));
+    OWN.iter().for_each(|module| _ = builder.filter_module(module, level));
     let filters = std::env::var("RUST_LOG").ok();
     // env_logger would say on stderr what it does not understand: that may be the client's, or stuck.
     let is_understood = |filters: &&String| env_filter::Builder::new().try_parse(filters).is_ok();
@@ -76,8 +82,12 @@ pub(super) fn flush() {
     }
 }
 
-/// The one line that says why the process ends. It goes to stderr, unless that is the client's.
+/// The one line that says why the process ends. It goes to stderr, unless that is the client's, and to the
+/// log if that goes elsewhere.
 pub(super) fn complain(line: &str) {
+    if HAS_FILE.load(Ordering::Relaxed) {
+        log::error!("{line}");
+    }
     flush();
     if !take_over::stderr_is_stdin() {
         // Should stderr be stuck, it must not keep the process.
@@ -183,6 +193,9 @@ fn write(entries: Receiver<Entry>, mut output: Box<dyn Write + Send>) {
         }
     }
 }
+
+/// Whose lines -v is about; the libraries only warn.
+const OWN: [&str; 2] = ["zen_", "raw"];
 
 /// Lines of one kind that are written in a second: enough to see what is going on.
 const LINES_A_SECOND: u32 = 10;

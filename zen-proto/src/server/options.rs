@@ -74,6 +74,10 @@ pub struct Options {
     #[arg(long, hide = true)]
     pub worker: bool,
 
+    /// With --worker: the listener outlives the parent too
+    #[arg(long, hide = true)]
+    pub heir: bool,
+
     /// Panic at this question: a fault for tests
     #[arg(long, value_name = "QUESTION", hide = true)]
     pub panic_on: Option<String>,

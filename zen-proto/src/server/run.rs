@@ -14,7 +14,7 @@ use super::calls::TICK;
 use super::client::Places;
 use super::options::{Arguments, Inetd, Options, parse, time_out};
 use super::{Sage, Stop, descriptors, listener, logging, stop, supervisor, take_over};
-use crate::Limits;
+use crate::{Conversation, Limits};
 
 /// How a server waits for its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Server {
         if options.worker {
             supervisor::die_with_parent()?;
         }
-        let is_heir = options.inetd == Some(Inetd::Wait) || take_over::has_listen_fds();
+        let is_heir = options.heir || options.inetd == Some(Inetd::Wait) || take_over::has_listen_fds();
         let (listener, only_client) = match options.inetd {
             Some(Inetd::Nowait) => (None, take_over::stdin_as_client()?),
             _ => (Some(listener::open(options)?), None),
@@ -107,13 +107,18 @@ impl Server {
         if let Some(client) = &only_client {
             listener::configure(SockRef::from(client), waiting)?;
         }
-        let places = at_once.unwrap_or(options.max_connections.get());
+        let most = at_once.unwrap_or(options.max_connections.get());
+        let places = if only_client.is_some() { 1 } else { most };
         descriptors::provide(places, waiting, at_once.is_some())?;
         let address = listener.as_ref().map(ready_line).transpose()?;
         let listener = match (listener, options.processes) {
-            (Some(listener), Some(processes)) if !options.worker => {
-                supervisor::supervise(options, processes.into(), listener, address.as_deref().unwrap_or_default())
-            }
+            (Some(listener), Some(processes)) if !options.worker => supervisor::supervise(
+                options,
+                processes.into(),
+                is_heir,
+                listener,
+                address.as_deref().unwrap_or_default(),
+            ),
             (listener, _) => listener,
         };
 
@@ -148,6 +153,14 @@ impl Server {
             }
         }
         Ok(server)
+    }
+
+    /// The conversation with a client who has just been accepted.
+    pub fn conversation(&'static self) -> Conversation {
+        let now = Instant::now();
+        // An heir takes nobody from the queue when draining; one who comes then has come only just.
+        let is_late = self.stop.is_requested() && !self.is_heir;
+        if is_late { Conversation::late(&self.limits, now) } else { Conversation::new(&self.limits, now) }
     }
 
     /// The listener, for a server that waits for readiness; `None` when no more clients are taken.

@@ -85,17 +85,24 @@ impl Stop {
 pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_signal: bool) -> Result<()> {
     let (stop, places) = (&server.stop, &server.places);
     let mut signals = Signals::register(&[SIGTERM, SIGINT])?;
+    signals.bell.set_nonblocking(true)?;
     let _ = stop.bell.set(signals.bell.try_clone()?);
     let run = move || {
-        while signals.wait(None).is_none() {}
+        // 0 is the bell: the server drains for a reason of its own, and a signal is still the first.
+        let mut is_signalled = loop {
+            if let Some(signal) = signals.wait(None) {
+                break signal > 0;
+            }
+        };
         stop.set();
         log::info!("draining: {} clients are here", places.taken());
         let end = Instant::now().checked_add(grace);
         while end.is_none_or(|end| Instant::now() < end) {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             match signals.wait(left) {
-                Some(signal) if signal > 0 && ends_at_second_signal => exit(128 + signal),
-                _ => {}
+                Some(signal) if signal > 0 && is_signalled && ends_at_second_signal => exit(128 + signal),
+                Some(signal) => is_signalled |= signal > 0,
+                None => {}
             }
         }
         match places.taken() {
@@ -136,7 +143,7 @@ impl Signals {
 
     /// The next signal, 0 for the bell; `None` when none comes within `time`, which is forever if `None`.
     pub(super) fn wait(&mut self, time: Option<Duration>) -> Option<i32> {
-        // A time-out of nothing would mean forever to the kernel.
+        // std refuses a time-out of nothing, which would mean forever to the kernel.
         let time = time.map(|time| time.max(Duration::from_millis(1)));
         self.stream.set_read_timeout(time).ok()?;
         let mut byte = [0];
@@ -161,7 +168,8 @@ const BELL: u8 = b'!';
 fn reset_all() {
     let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return };
     let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return };
-    for number in descriptors.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+    let numbers = descriptors.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for number in numbers.filter(|number| *number > 2) {
         let Ok(descriptor) = pidfd_getfd(&own, number, PidfdGetfdFlags::empty()) else { continue };
         let is_client = SockRef::from(&descriptor).peer_addr().is_ok_and(|peer| peer.as_socket().is_some());
         if is_client {

@@ -23,17 +23,25 @@ use super::stop::{Signals, send};
 
 /// Ties this worker to its parent: the kernel kills it when that dies.
 pub(super) fn die_with_parent() -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the parent")
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the parent")?;
+    // It may have died before that: then nobody has the other end of the pipe.
+    let stdout = std::io::stdout();
+    let mut pipe = [PollFd::new(&stdout, PollFlags::OUT)];
+    poll(&mut pipe, Some(&Timespec::default())).context("cannot look at the pipe to the parent")?;
+    if pipe[0].revents().contains(PollFlags::ERR) {
+        bail!("the parent has gone");
+    }
+    Ok(())
 }
 
 /// Runs `processes` workers on `listener` until a signal says to stop. Ends this process.
 ///
 /// Call it on the main thread: workers die with the thread that started them.
-pub(super) fn supervise(options: &Options, processes: usize, listener: Socket, ready_line: &str) -> ! {
+pub(super) fn supervise(options: &Options, processes: usize, is_heir: bool, listener: Socket, ready_line: &str) -> ! {
     let says_ready = options.inetd.is_none();
     let ready_line = says_ready.then_some(ready_line);
-    let status =
-        Supervisor::start(processes, listener, ready_line).and_then(|mut supervisor| supervisor.run(options.grace));
+    let status = Supervisor::start(processes, is_heir, listener, ready_line)
+        .and_then(|mut supervisor| supervisor.run(options.grace));
     let status = status.unwrap_or_else(|error| {
         logging::complain(&format!("error: {error:#}"));
         1
@@ -43,6 +51,8 @@ pub(super) fn supervise(options: &Options, processes: usize, listener: Socket, r
 }
 
 struct Supervisor<'a> {
+    /// Whether the listener outlives this process.
+    is_heir: bool,
     /// `None` when draining: then only the workers have it, until they have taken all who wait.
     listener: Option<Socket>,
     signals: Signals,
@@ -70,12 +80,12 @@ struct Worker {
 }
 
 impl<'a> Supervisor<'a> {
-    fn start(processes: usize, listener: Socket, ready_line: Option<&'a str>) -> Result<Self> {
+    fn start(processes: usize, is_heir: bool, listener: Socket, ready_line: Option<&'a str>) -> Result<Self> {
         let signals = Signals::register(&[SIGTERM, SIGINT])?;
         let deaths = Signals::register(&[SIGCHLD])?;
         let now = Instant::now();
         let places = (0..processes).map(|_| Place::Vacant(now)).collect();
-        Ok(Self { listener: Some(listener), signals, deaths, places, ready_line, failures: 0 })
+        Ok(Self { is_heir, listener: Some(listener), signals, deaths, places, ready_line, failures: 0 })
     }
 
     /// Starts, hears and replaces workers; the status to exit with when told to stop.
@@ -98,7 +108,7 @@ impl<'a> Supervisor<'a> {
         let Some(listener) = &self.listener else { return Ok(()) };
         for place in &mut self.places {
             if matches!(place, Place::Vacant(since) if *since <= Instant::now()) {
-                *place = match Worker::start(listener) {
+                *place = match Worker::start(listener, self.is_heir) {
                     Ok(worker) => Place::Working(worker),
                     Err(error) if self.ready_line.is_some() => return Err(error),
                     Err(error) => {
@@ -218,13 +228,14 @@ impl Place {
 }
 
 impl Worker {
-    fn start(listener: &Socket) -> Result<Self> {
+    fn start(listener: &Socket, is_heir: bool) -> Result<Self> {
         let mut arguments = std::env::args_os();
         let name = arguments.next().unwrap_or_default();
         // The program that runs now, even if another has taken its place on the disk.
         let child = Command::new("/proc/self/exe")
             .arg0(name)
             .arg("--worker")
+            .args(is_heir.then_some("--heir"))
             .args(arguments)
             .env_remove("LISTEN_PID")
             .env_remove("LISTEN_FDS")

@@ -17,6 +17,7 @@ pub(super) fn has_listen_fds() -> bool {
 /// Descriptor 3 as the listener.
 pub(super) fn listen_fds() -> Result<Socket> {
     let listener = listenfd::ListenFd::from_env().take_tcp_listener(0).ok().flatten();
+    let listener = listener.filter(|listener| sockopt::socket_acceptconn(listener).unwrap_or(false));
     let listener = listener.context("descriptor 3 is not a TCP listener: check the Listen lines of the socket unit")?;
     Ok(listener.into())
 }
