@@ -3,6 +3,7 @@
 mod manifests;
 mod source;
 mod sources;
+mod translations;
 
 use std::fs;
 
@@ -14,9 +15,10 @@ use crate::workspace::{self, Package};
 /// One test for each invariant.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     type Rule = fn() -> Result<()>;
-    let rules: [(&str, Rule); 15] = [
+    let rules: [(&str, Rule); 16] = [
         ("top_level_is_as_fixed", top_level_is_as_fixed),
         ("readmes_begin_like_their_crates", readmes_begin_like_their_crates),
+        ("chinese_readmes_are_in_step", translations::chinese_readmes_are_in_step),
         ("dependencies_are_those_allowed", manifests::dependencies_are_those_allowed),
         ("protocol_needs_at_most_memchr", manifests::protocol_needs_at_most_memchr),
         ("versions_stand_in_the_root_only", manifests::versions_stand_in_the_root_only),
@@ -42,8 +44,16 @@ fn none(found: Vec<String>, what: &str) -> Result<()> {
 
 /// The seven crates, and what every Rust repository has.
 fn top_level_is_as_fixed() -> Result<()> {
-    const ALLOWED: [&str; 7] =
-        ["Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "deny.toml", "target"];
+    const ALLOWED: [&str; 8] = [
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "README.md",
+        "README.zh-CN.md",
+        "deny.toml",
+        "target",
+    ];
     const CRATES: [&str; 7] =
         ["xtask", "zen-async", "zen-client", "zen-poll", "zen-proto", "zen-single", "zen-threaded"];
     let mut packages: Vec<&str> = workspace::metadata()?.packages.iter().map(|package| package.name.as_str()).collect();

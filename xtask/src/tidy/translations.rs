@@ -1,0 +1,138 @@
+//! What must hold in the translations: a `README.zh-CN.md` goes step by step with the `README.md` beside it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::none;
+use crate::workspace;
+
+/// The whole project's and each crate's but this one's: xtask is for those who work on the code, which is English.
+pub(super) fn chinese_readmes_are_in_step() -> Result<()> {
+    let root = workspace::root()?;
+    let packages = workspace::metadata()?.packages.iter().filter(|package| package.name != "xtask");
+    let mut out_of_step = Vec::new();
+    for folder in [root].into_iter().chain(packages.map(|package| package.folder())) {
+        let (english, chinese) = (folder.join(ENGLISH), folder.join(CHINESE));
+        let name = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
+        let read = |path: &Path| fs::read_to_string(path).with_context(|| name(path));
+        if let Some(difference) = first_difference(&read(&english)?, &read(&chinese)?) {
+            out_of_step.push(format!("{}: {difference}", name(&chinese)));
+        }
+    }
+    none(out_of_step, "not in step with the English")
+}
+
+/// What a translation keeps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kept<'a> {
+    /// A heading: its level.
+    Heading(usize),
+    /// A row of a table: words change, their number does not.
+    Row,
+    /// A line of a fenced block, its fences included: byte for byte, as only the English ones are run.
+    Fenced(&'a str),
+}
+
+/// Where the Chinese text first differs in what it should have kept.
+fn first_difference(english: &str, chinese: &str) -> Option<String> {
+    if !english.lines().any(|line| line == TO_CHINESE) {
+        return Some(format!("the English has no line {TO_CHINESE}"));
+    }
+    if !chinese.lines().any(|line| line == TO_ENGLISH) {
+        return Some(format!("no line {TO_ENGLISH}"));
+    }
+    let (mut theirs, mut ours) = (kept(english).into_iter(), kept(chinese).into_iter());
+    loop {
+        let (their, our) = (theirs.next(), ours.next());
+        if their.map(|(_, what)| what) != our.map(|(_, what)| what) {
+            return Some(format!("{}, but {} in the English", told(our), told(their)));
+        }
+        their?;
+    }
+}
+
+fn told(kept: Option<(usize, Kept)>) -> String {
+    match kept {
+        None => "nothing more".to_owned(),
+        Some((line, Kept::Heading(level))) => format!("line {line} is a heading of level {level}"),
+        Some((line, Kept::Row)) => format!("line {line} is a row of a table"),
+        Some((line, Kept::Fenced(text))) => format!("line {line} is {text:?} of a block"),
+    }
+}
+
+/// What a translation of this text keeps, each with its line; but what is generated may be older in one of them.
+fn kept(text: &str) -> Vec<(usize, Kept<'_>)> {
+    let mut kept = Vec::new();
+    let mut lines = text.lines().zip(1..);
+    while let Some((line, number)) = lines.next() {
+        let begun = line.trim_start();
+        if begun == GENERATED.0 {
+            lines.find(|(line, _)| line.trim_start() == GENERATED.1);
+        } else if begun.starts_with(FENCE) {
+            kept.push((number, Kept::Fenced(line)));
+            for (line, number) in lines.by_ref() {
+                kept.push((number, Kept::Fenced(line)));
+                if line.trim() == FENCE {
+                    break;
+                }
+            }
+        } else if begun.starts_with('|') {
+            kept.push((number, Kept::Row));
+        } else if line.starts_with('#') {
+            kept.push((number, Kept::Heading(line.len() - line.trim_start_matches('#').len())));
+        }
+    }
+    kept
+}
+
+const ENGLISH: &str = "README.md";
+
+const CHINESE: &str = "README.zh-CN.md";
+
+const TO_CHINESE: &str = "[中文](README.zh-CN.md)";
+
+const TO_ENGLISH: &str = "[English](README.md)";
+
+const FENCE: &str = "```";
+
+/// Between these a task writes figures.
+const GENERATED: (&str, &str) = ("<!-- bench:begin -->", "<!-- bench:end -->");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headings_rows_and_blocks_are_kept() {
+        let english = format!("# a\n{TO_CHINESE}\n```sh\n# b\n```\n| c |\n");
+        let chinese = |below: &str| first_difference(&english, &format!("# 一\n{TO_ENGLISH}\n{below}"));
+        assert_eq!(chinese("```sh\n# b\n```\n二\n| 三 |\n"), None);
+        let changed = chinese("```sh\n# 二\n```\n| 三 |\n");
+        assert_eq!(
+            changed.as_deref(),
+            Some("line 4 is \"# 二\" of a block, but line 4 is \"# b\" of a block in the English")
+        );
+        let lacking = chinese("```sh\n# b\n```\n");
+        assert_eq!(lacking.as_deref(), Some("nothing more, but line 6 is a row of a table in the English"));
+        let heading = chinese("## 二\n");
+        assert_eq!(
+            heading.as_deref(),
+            Some("line 3 is a heading of level 2, but line 3 is \"```sh\" of a block in the English")
+        );
+    }
+
+    #[test]
+    fn generated_figures_are_not_compared() {
+        let english = format!("{TO_CHINESE}\n{}\n| new |\n| 1 |\n{}\n# a\n", GENERATED.0, GENERATED.1);
+        let chinese = format!("{TO_ENGLISH}\n{}\n| old |\n{}\n# 一\n", GENERATED.0, GENERATED.1);
+        assert_eq!(first_difference(&english, &chinese), None);
+    }
+
+    #[test]
+    fn both_name_the_other() {
+        assert!(first_difference("# a\n", TO_ENGLISH).is_some_and(|text| text.contains(TO_CHINESE)));
+        assert!(first_difference(TO_CHINESE, "# 一\n").is_some_and(|text| text.contains(TO_ENGLISH)));
+    }
+}
