@@ -27,6 +27,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Rule 7: each client too many is told, and let go, at once; a place that becomes free is there for the next.
 fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
+    let before = ctx.server.usage().descriptors;
     let honest = ctx.honest()?;
     // The limit is that of a process, and which of several takes a client is decided by who wakes first.
     let processes = if ctx.entry.processes > 1 { ctx.entry.processes - 1 } else { 1 };
@@ -58,7 +59,11 @@ fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
     wait_for(PATIENCE, || is_served(ctx)).context("a place is free, but not usable")?;
     let after = start.elapsed();
     ensure!(after <= SOON, "a free place was usable only after {after:?}");
-    honest.finish().map(drop)
+    honest.finish()?;
+    drop(inside);
+    // Whoever comes before it has seen that they have gone is turned away.
+    let are_gone = || (ctx.server.usage().descriptors <= before).then_some(());
+    wait_for(PATIENCE, are_gone).context("the server keeps those who have gone")
 }
 
 /// Where clients wait for a place nobody is turned away: they wait without a word, and have their turn in the order in which they came.
@@ -105,16 +110,7 @@ fn two_at_full_speed(ctx: &mut Ctx) -> Result<()> {
             honest.expect_silence(FOR_A_WHILE).context("while the first has the place")?;
             waiting = Some(honest);
         } else {
-            let honest = ctx.honest()?;
-            thread::sleep(FOR_A_WHILE);
-            let report = honest.finish()?;
-            let slowest = report.percentile(99);
-            note(format!(
-                "{} beside two busy clients: 99 % of {} answers within {slowest:?}",
-                ctx.entry.name,
-                report.waits.len()
-            ));
-            ensure!(slowest <= FAIR, "one in a hundred answers took {slowest:?} and more");
+            leave_an_honest_one_its_share(ctx)?;
         }
         let had = answers.each_ref().map(|answers| answers.load(Ordering::Relaxed)).into_iter().zip(before);
         let had: Vec<_> = had.map(|(now, before)| now - before).collect();
@@ -128,6 +124,23 @@ fn two_at_full_speed(ctx: &mut Ctx) -> Result<()> {
         }
         waiting.map_or(Ok(()), |mut honest| honest.expect(APHORISMS[0].1).context("when both have gone"))
     })
+}
+
+/// One answer in a hundred may take longer. A server that starves clients does so at each look; a machine that is busy with something else
+/// does not.
+fn leave_an_honest_one_its_share(ctx: &Ctx) -> Result<()> {
+    let mut seen = Vec::new();
+    for _ in 0..LOOKS {
+        let honest = ctx.honest()?;
+        thread::sleep(FOR_A_WHILE);
+        let slowest = honest.finish()?.percentile(99);
+        seen.push(slowest);
+        if slowest <= FAIR {
+            note(format!("{} beside two busy clients: 99 % of the answers within {slowest:?}", ctx.entry.name));
+            return Ok(());
+        }
+    }
+    bail!("one in a hundred answers took, at each look, {seen:?} and more")
 }
 
 /// Keeps the network full of questions, and reads whatever answers come, until it `is_over`.
@@ -178,6 +191,9 @@ const SOON: Duration = Duration::from_millis(500);
 
 /// What busy clients leave to others: contract.
 const FAIR: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether that is kept.
+const LOOKS: usize = 3;
 
 /// Fewer answers in that time are no full speed.
 const BUSY: usize = 10_000;
