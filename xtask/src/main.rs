@@ -16,6 +16,7 @@ mod challenge;
 mod fuzz;
 #[allow(dead_code, reason = "some of it waits for the tables of hostile clients and faults")]
 mod harness;
+mod lab;
 mod matrix;
 mod readme;
 mod servers;
@@ -36,6 +37,7 @@ enum Task {
     TestAll(test_all::Flags),
     Fuzz(fuzz::Flags),
     Soak(soak::Flags),
+    Lab(lab::Flags),
     Challenge(challenge::Flags),
     Bench(bench::Flags),
 }
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::TestAll(flags) => test_all::run(&flags),
         Task::Fuzz(flags) => fuzz::run(&flags),
         Task::Soak(flags) => soak::run(&flags),
+        Task::Lab(flags) => lab::run(&flags),
         Task::Challenge(flags) => challenge::run(&flags),
         Task::Bench(flags) => bench::run(&flags),
     });

@@ -1,4 +1,5 @@
-//! `cargo xtask test-all`: format, clippy, unit tests, the invariants, the READMEs, and the matrix server × case.
+//! `cargo xtask test-all`: format, clippy, unit tests, the invariants, the READMEs, the experiments, and the matrix
+//! server × case.
 //!
 //! A stage that fails does not hide those after it; the last line counts all their tests together.
 
@@ -9,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::trial::{Tally, Trial};
-use crate::{matrix, readme, tidy, trial, workspace};
+use crate::{lab, matrix, readme, tidy, trial, workspace};
 
 /// Tests everything, or what has one of the filters in its name
 #[derive(clap::Args)]
@@ -89,6 +90,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "unit", work: Work::UnitTests },
     Stage { name: "tidy", work: Work::Trials(tidy::trials) },
     Stage { name: "readme", work: Work::Trials(readme::trials) },
+    Stage { name: "lab", work: Work::Trials(lab::trials) },
     Stage { name: MATRIX, work: Work::Trials(matrix::trials) },
 ];
 
