@@ -23,6 +23,7 @@ mod servers;
 mod soak;
 mod test_all;
 mod tidy;
+mod trace;
 mod trial;
 mod workspace;
 
@@ -38,6 +39,7 @@ enum Task {
     Fuzz(fuzz::Flags),
     Soak(soak::Flags),
     Lab(lab::Flags),
+    Trace(trace::Flags),
     Challenge(challenge::Flags),
     Bench(bench::Flags),
 }
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Fuzz(flags) => fuzz::run(&flags),
         Task::Soak(flags) => soak::run(&flags),
         Task::Lab(flags) => lab::run(&flags),
+        Task::Trace(flags) => trace::run(&flags),
         Task::Challenge(flags) => challenge::run(&flags),
         Task::Bench(flags) => bench::run(&flags),
     });

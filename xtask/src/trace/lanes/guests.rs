@@ -1,0 +1,68 @@
+//! Which client a call is about: by its descriptor, which an accept() gave to a client with a port.
+
+use std::collections::BTreeMap;
+
+use crate::trace::scenario::Visit;
+use crate::trace::strace::{Call, Log, Micros};
+
+/// Which client a descriptor is, and when.
+pub(super) struct Guests {
+    ports: BTreeMap<u16, usize>,
+    /// By process and descriptor, in the order of time.
+    since: BTreeMap<(i32, i32), Vec<Since>>,
+}
+
+/// From this time on a descriptor is this client's, or nobody's any more.
+struct Since {
+    time: Micros,
+    client: Option<usize>,
+    /// Whether a call for it may sleep.
+    blocks: bool,
+}
+
+impl Guests {
+    pub(super) fn of(log: &Log, visits: &[Visit]) -> Guests {
+        let ports = visits.iter().map(|visit| (visit.port, visit.client)).collect();
+        let mut guests = Guests { ports, since: BTreeMap::new() };
+        for call in &log.calls {
+            let (descriptor, client) = match call.name.as_str() {
+                "accept" | "accept4" => {
+                    (call.result.and_then(|number| i32::try_from(number).ok()), guests.brought(call))
+                }
+                "close" => (call.descriptor(), None),
+                _ => continue,
+            };
+            let blocks = !call.arguments.contains("SOCK_NONBLOCK");
+            let place = (log.process_of(call.thread), descriptor.unwrap_or(-1));
+            guests.since.entry(place).or_default().push(Since { time: call.end, client, blocks });
+        }
+        guests.since.values_mut().for_each(|since| since.sort_by_key(|since| since.time));
+        guests
+    }
+
+    /// The client whom the call is about.
+    pub(super) fn at(&self, process: i32, call: &Call) -> Option<usize> {
+        self.since(process, call)?.client
+    }
+
+    /// Whether a call about a client may sleep.
+    pub(super) fn blocks(&self, process: i32, call: &Call) -> bool {
+        self.since(process, call).is_none_or(|since| since.blocks)
+    }
+
+    fn since(&self, process: i32, call: &Call) -> Option<&Since> {
+        let since = self.since.get(&(process, call.descriptor()?))?;
+        // strace rounds: a call may seem to begin a microsecond before the one before it ended.
+        since.iter().rev().find(|since| since.time <= call.start + 1)
+    }
+
+    /// The client whom an accept() brought.
+    pub(super) fn brought(&self, call: &Call) -> Option<usize> {
+        call.port().filter(|_| !call.has_failed()).and_then(|port| self.ports.get(&port)).copied()
+    }
+
+    /// When each client was accepted.
+    pub(super) fn accepted(&self) -> BTreeMap<usize, Micros> {
+        self.since.values().flatten().filter_map(|since| Some((since.client?, since.time))).collect()
+    }
+}
