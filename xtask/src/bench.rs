@@ -6,6 +6,7 @@
 //! 3. `results` keeps everything, with the `machine`, as JSON.
 //! 4. `table`, `report`, `diff` and `readme` show it, by the rule in `statistics`.
 
+mod canned;
 mod cost;
 mod diff;
 mod figures;
@@ -22,6 +23,7 @@ mod statistics;
 mod subject;
 mod syscalls;
 mod table;
+mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -42,6 +44,7 @@ use progress::Progress;
 use results::{Level, Probe, Results, Row, SCHEMA, Settings};
 use run::{Conditions, measure};
 use subject::Setting;
+pub(crate) use trials::trials;
 
 /// Measures what an answer costs under every architecture
 #[derive(clap::Args)]
@@ -113,11 +116,14 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
 }
 
 fn bench(flags: &Flags) -> Result<ExitCode> {
-    let plan = Plan::of(flags)?;
+    let mut plan = Plan::of(flags)?;
+    let left_out = plan.fit(raise_descriptor_limit()?);
+    ensure!(!plan.cells.is_empty(), "nothing is left to measure: {}", left_out.unwrap_or_default());
     let packages: BTreeSet<&str> = SERVERS.iter().map(|entry| entry.package).chain(["zen-client"]).collect();
     workspace::build_release(&packages.into_iter().collect::<Vec<_>>())?;
     let folder = folder(&flags.name)?;
     let mut results = measure_all(&plan, Profile::Release, &folder)?;
+    results.notes.extend(left_out);
     results.name = flags.name.clone();
     results.settings.quick = flags.quick;
     let json = folder.join("results.json");
@@ -135,12 +141,10 @@ fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Result<Results> 
     let start = Instant::now();
     let place = Place::of_this_machine()?;
     let machine = Machine::here(if profile == Profile::Release { "release" } else { "debug" })?;
-    let room = raise_descriptor_limit()?;
-    let setting = Setting { profile, max_connections: plan.most_clients() + SPARE, backlog: BACKLOG };
+    let setting = Setting { profile, max_connections: plan.most_clients() + plan::SPARE, backlog: BACKLOG };
     let mut conditions =
         Conditions { setting, place: &place, pipeline: plan.pipeline, measured: Duration::ZERO, folder };
     let mut notes = conditions_to_know(&machine, &place);
-    let idle = plan.idle.min(room.saturating_sub(SPARE));
     let mut problems = Vec::new();
     let mut progress = Progress::start(plan.subjects.len() * 2 + plan.cells.len() * plan.rounds, plan.budget);
 
@@ -149,7 +153,7 @@ fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Result<Results> 
         let memory = match subject.at_once {
             _ if subject.is_twin => Probe::Missing(TWIN.to_owned()),
             Some(at_once) => Probe::Missing(format!("it serves {at_once} at once")),
-            None => probe(cost::idle(subject, setting, &place, idle), &subject.name, &mut problems),
+            None => probe(cost::idle(subject, setting, &place, plan.idle), &subject.name, &mut problems),
         };
         progress.did(&format!("memory of {}", subject.name));
         let system_calls = match subject.is_twin {
@@ -294,8 +298,6 @@ impl Row {
 
 /// Of what is counted and not measured, a second name would say the same.
 const TWIN: &str = "counted under its first name";
-/// Descriptors beside those of clients.
-const SPARE: usize = 100;
 /// So long that nobody is refused while 10,000 connect at once; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: usize = 4096;
 /// On an idle machine the load average is below this.

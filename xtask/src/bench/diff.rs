@@ -44,6 +44,7 @@ pub(crate) fn of(before: &Results, after: &Results) -> String {
     }
     let verdict = match differences {
         0 => "no difference".to_owned(),
+        1 => "1 figure differs by more than one server does from itself".to_owned(),
         n => format!("{n} figures differ by more than one server does from itself"),
     };
     let _ = writeln!(text, "\n{verdict}");
@@ -106,3 +107,42 @@ const FIGURES: [(&str, Figure); 4] =
 
 /// Timers and chance make that much.
 const COUNTED_ALIKE: f64 = 0.05;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::canned;
+
+    #[test]
+    fn a_result_does_not_differ_from_itself() {
+        let results = canned::results();
+        let text = of(&results, &results);
+        assert!(text.ends_with("\nno difference\n"), "{text}");
+        assert!(!text.contains("another") && !text.contains('×') && !text.contains('+'), "{text}");
+    }
+
+    #[test]
+    fn what_became_dearer_is_named() {
+        let before = canned::results();
+        let mut after = canned::results();
+        after.machine.sysctls.insert("net.core.somaxconn".to_owned(), "128".to_owned());
+        let smol = after.servers.iter_mut().find(|row| row.name == "smol").expect("it is there");
+        smol.levels[1].rounds.iter_mut().for_each(|round| round.cpu_us_per_answer *= 1.5);
+        let text = of(&before, &after);
+        assert!(text.contains("net.core.somaxconn: 4096 → 128"), "{text}");
+        assert!(
+            text.contains("+50 %") && text.ends_with("1 figure differs by more than one server does from itself\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_the_pair_differs_by_is_no_difference() {
+        let before = canned::results();
+        let mut after = canned::results();
+        for row in after.servers.iter_mut().filter(|row| row.is_twin || row.name == "smol") {
+            row.levels[1].rounds.iter_mut().for_each(|round| round.cpu_us_per_answer *= 1.5);
+        }
+        assert!(of(&before, &after).ends_with("\nno difference\n"));
+    }
+}

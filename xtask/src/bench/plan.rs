@@ -81,6 +81,17 @@ impl Plan {
         self.cells.iter().map(|cell| cell.connections).max().unwrap_or(1).max(self.idle)
     }
 
+    /// Leaves out what this process, or a server, has not the descriptors for; says so if that is anything.
+    pub(crate) fn fit(&mut self, descriptors: usize) -> Option<String> {
+        let most = descriptors.saturating_sub(SPARE);
+        let too_many = self.cells.extract_if(.., |cell| cell.connections > most).map(|cell| cell.connections);
+        let least = too_many.min();
+        self.idle = self.idle.min(most);
+        least.map(|least| {
+            format!("the descriptor limit of {descriptors} leaves no room for {least} connections: see ulimit -Hn")
+        })
+    }
+
     /// The cells of one round: the numbers of connections in random order, and for each the servers in random order. So those that are
     /// compared are measured one right after the other, and none is always the first.
     pub(crate) fn order(&self, round: usize) -> Vec<Cell> {
@@ -144,6 +155,8 @@ pub(crate) fn level(text: &str) -> Result<usize> {
     Ok(level)
 }
 
+/// Descriptors beside those of clients.
+pub(crate) const SPARE: usize = 100;
 const LEVELS: &[usize] = &[1, 16, 256, 1000, 10_000];
 const QUICK_LEVELS: &[usize] = &[1, 16, 256];
 const ROUNDS: usize = 7;
@@ -206,7 +219,10 @@ mod tests {
 
     #[test]
     fn the_time_is_shared_out() {
-        let plan = plan();
+        let mut plan = plan();
+        assert_eq!(plan.fit(1000), None);
+        assert!(plan.fit(200).is_some_and(|why| why.contains("256")));
+        assert_eq!(plan.levels(), [1, 4, 16]);
         let long = plan.measured_time(Duration::from_secs(600));
         assert!(plan.measured_time(Duration::from_secs(45)) < long);
         assert_eq!(plan.measured_time(Duration::ZERO), SHORTEST);

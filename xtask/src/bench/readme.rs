@@ -16,15 +16,18 @@ pub(crate) fn write(results: &Results) -> Result<()> {
     let root = workspace::root()?;
     let (picture, text) = report::picture(results);
     fs::write(root.join(PICTURE), picture).context("cannot write the picture")?;
-    let path = root.join("README.md");
-    let readme = fs::read_to_string(&path).context("README.md")?;
-    let written = filled(&readme, &section(results, &text))?;
-    fs::write(&path, written).context("cannot write README.md")
+    let section = section(results, &text);
+    for name in READMES {
+        let path = root.join(name);
+        let readme = fs::read_to_string(&path).context(name)?;
+        fs::write(&path, filled(&readme, &section).context(name)?).with_context(|| format!("cannot write {name}"))?;
+    }
+    Ok(())
 }
 
 /// The text with what stands between the markers replaced.
 fn filled(readme: &str, section: &str) -> Result<String> {
-    let markers = || format!("README.md needs a line {BEGIN} and below it a line {END}");
+    let markers = || format!("it needs a line {BEGIN} and below it a line {END}");
     let (before, rest) = readme.split_once(BEGIN).with_context(markers)?;
     let (_, after) = rest.split_once(END).with_context(markers)?;
     Ok(format!("{before}{BEGIN}\n{section}{END}{after}"))
@@ -82,6 +85,8 @@ fn compared(results: &Results, row: &Row, level: usize) -> String {
     against_control(results, row, level, CPU).map_or("–".to_owned(), comparison)
 }
 
+/// The figures are the same in every language.
+const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
 /// The top level holds nothing that is not in every repository.

@@ -246,3 +246,42 @@ fn level_of(results: &Results, level: usize) -> LevelTable {
 const TITLE: &str = "The processor time of one answer";
 
 const STYLE: &str = include_str!("report/style.css");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::canned;
+
+    #[test]
+    fn a_page_needs_nothing_but_itself() {
+        let page = page(&canned::results()).expect("it is a result");
+        assert!(
+            !page.contains("http:")
+                && !page.contains("https:")
+                && !page.contains("@import")
+                && !page.contains("<script")
+        );
+        let pictures = page.matches("<svg").count();
+        assert_eq!(pictures, page.matches("</desc>").count());
+        assert!(pictures >= 4 && !page.contains("NaN"), "{pictures} pictures");
+        // Whatever a peer is called.
+        assert!(page.contains("a &lt;b&gt; &amp; &quot;c&quot;") && !page.contains("a <b>"));
+    }
+
+    #[test]
+    fn a_run_of_next_to_nothing_has_a_page() {
+        let mut results = canned::results();
+        results.servers.truncate(1);
+        results.settings.control = None;
+        assert!(page(&results).is_ok_and(|page| page.contains("single")));
+        results.servers.clear();
+        assert!(page(&results).is_ok());
+    }
+
+    #[test]
+    fn a_picture_can_stand_alone() {
+        let (picture, text) = picture(&canned::results());
+        assert!(picture.starts_with("<svg ") && picture.contains("xmlns=") && picture.trim_end().ends_with("</svg>"));
+        assert!(text.starts_with("With 16 connections, "), "{text}");
+    }
+}

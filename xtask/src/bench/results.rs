@@ -200,3 +200,34 @@ impl<T> Probe<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::canned;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let results = canned::results();
+        let text = serde_json::to_string_pretty(&results).expect("it is plain data");
+        assert_eq!(serde_json::from_str::<Results>(&text).expect("it is a result"), results);
+        // Readers rely on these names.
+        for field in ["\"schema\": \"zen bench 1\"", "\"cpu_us_per_answer\"", "\"found\"", "\"missing\"", "\"latency\""]
+        {
+            assert!(text.contains(field), "{field}");
+        }
+    }
+
+    #[test]
+    fn the_pair_says_how_much_is_noise() {
+        let mut results = canned::results();
+        assert_eq!(results.noise(16, CPU), Noise::UNKNOWN);
+        let (_, twin) = results.settings.control.clone().expect("there is a pair");
+        let twin = results.servers.iter_mut().find(|row| row.name == twin).expect("it is there");
+        twin.levels[2].rounds[0].cpu_us_per_answer *= 1.25;
+        assert!((results.noise(256, CPU).share() - 0.25).abs() < 1e-9);
+        assert_eq!(results.noise(16, CPU).share(), 0.0);
+        // Where the pair was not measured the worst of the others counts.
+        assert!((results.noise(4, CPU).share() - 0.25).abs() < 1e-9);
+    }
+}

@@ -202,3 +202,27 @@ pub(crate) fn plain(headings: &[&str]) -> Table {
 
 /// The others hardly count.
 const MOST_CALLS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::canned;
+
+    #[test]
+    fn a_table_says_what_cannot_be_told() {
+        let mut results = canned::results();
+        results.problems.push("poll, 16 connections: 3 reset".to_owned());
+        let text = of(&results);
+        assert!(text.contains("poll again") && text.contains("no difference"), "{text}");
+        assert!(text.contains("≥ ") && text.contains("FAILED poll, 16 connections: 3 reset"), "{text}");
+        assert!(text.contains("A/A control, poll against itself with 16 connections: no difference"), "{text}");
+    }
+
+    #[test]
+    fn a_twin_has_no_place() {
+        let results = canned::results();
+        for (row, place) in ranked(&results, 16) {
+            assert_eq!(place.is_none(), row.is_twin, "{}", row.name);
+        }
+    }
+}

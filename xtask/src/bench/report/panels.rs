@@ -23,6 +23,8 @@ pub(crate) struct Point {
 /// What all panels of a picture have in common, so that they can be compared.
 pub(crate) struct Axes {
     pub(crate) x: Vec<(f64, String)>,
+    /// From where to where.
+    pub(crate) x_range: (f64, f64),
     pub(crate) x_title: &'static str,
     pub(crate) y_title: &'static str,
     pub(crate) has_dots: bool,
@@ -31,7 +33,7 @@ pub(crate) struct Axes {
 /// The panel of one family.
 pub(crate) fn panel(lines: &[Line], family: usize, axes: &Axes) -> Svg {
     let mut svg = Svg::new(WIDTH, HEIGHT);
-    let (first, last) = (axes.x.first().map_or(0.0, |it| it.0), axes.x.last().map_or(1.0, |it| it.0));
+    let (first, last) = axes.x_range;
     let x = |value: f64| LEFT + (RIGHT - LEFT) * (value - first) / (last - first).max(1e-9);
     let figures = lines.iter().flat_map(|line| &line.points).flat_map(|point| [point.low, point.high]);
     let y = Scale::around(figures, BOTTOM, TOP);
@@ -67,28 +69,37 @@ pub(crate) fn panel(lines: &[Line], family: usize, axes: &Axes) -> Svg {
     svg
 }
 
-/// Each line is named at its end: where it ends early, beside its last point.
+/// Each line is named at its end. Where it ends early there are other lines to the right of it: then above or below its last point.
 fn labels(svg: &mut Svg, own: &[&Line], family: usize, places: impl Fn(&Line) -> Vec<(f64, f64)>) {
     let ends: Vec<(&str, (f64, f64))> =
         own.iter().filter_map(|line| Some((line.name.as_str(), *places(line).last()?))).collect();
-    let mut columns: Vec<f64> = ends.iter().map(|(_, end)| end.0).collect();
-    columns.sort_by(f64::total_cmp);
-    columns.dedup();
-    for column in columns {
-        let here: Vec<_> = ends.iter().filter(|(_, end)| end.0 == column).collect();
-        let wanted: Vec<f64> = here.iter().map(|(_, end)| end.1).collect();
-        let placed = spread(&wanted, LABEL, (TOP + 4.0, BOTTOM - 4.0));
-        for ((name, end), place) in here.iter().zip(placed) {
-            svg.line(&format!("leader f{family}"), (end.0 + 5.0, end.1), (end.0 + 13.0, place));
-            svg.text(&format!("label f{family}"), (end.0 + 16.0, place + 4.0), Anchor::Start, name);
-        }
+    let (late, mut early): (Vec<_>, Vec<_>) = ends.into_iter().partition(|(_, end)| end.0 > RIGHT - LATE);
+    let wanted: Vec<f64> = late.iter().map(|(_, end)| end.1).collect();
+    let placed = spread(&wanted, LABEL, (TOP + 4.0, BOTTOM - 4.0));
+    for ((name, end), place) in late.iter().zip(placed) {
+        svg.line(&format!("leader f{family}"), (end.0 + 5.0, end.1), (RIGHT + 11.0, place));
+        svg.text(&format!("label f{family}"), (RIGHT + 14.0, place + 4.0), Anchor::Start, name);
+    }
+    early.sort_by(|(_, one), (_, other)| one.0.total_cmp(&other.0).then(one.1.total_cmp(&other.1)));
+    let mut before: Option<(f64, f64)> = None;
+    for (name, end) in early {
+        // The upper one of two that end side by side above its point, the next below.
+        let is_first = before.is_none_or(|(x, _)| (x - end.0).abs() > LATE);
+        let place = match before {
+            Some((_, y)) if !is_first => (end.1 + LABEL + 2.0).max(y + LABEL),
+            _ => end.1 - 8.0,
+        };
+        before = Some((end.0, if is_first { end.1 } else { place }));
+        svg.text(&format!("label f{family}"), (end.0 + 7.0, place), Anchor::Start, name);
     }
 }
 
-const WIDTH: f64 = 360.0;
+/// A line that ends here ends where the axis does.
+const LATE: f64 = 12.0;
+const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 46.0;
-const RIGHT: f64 = 246.0;
+const RIGHT: f64 = 284.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 236.0;
 /// Between two labels.

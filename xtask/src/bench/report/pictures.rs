@@ -47,11 +47,15 @@ pub(crate) fn cost(results: &Results, families: &Families, is_wide: bool) -> Svg
     };
     let here = ranked(results, level).into_iter().filter_map(|(it, _)| row(it, level, true)).collect();
     let fewer = results.servers.iter().filter(|it| it.level(level).is_none() && !it.is_twin);
-    let fewer: Vec<rows::Row> = fewer.filter_map(|it| row(it, it.levels.last()?.connections, false)).collect();
+    let mut fewer: Vec<rows::Row> = fewer.filter_map(|it| row(it, it.levels.last()?.connections, false)).collect();
+    fewer.sort_by(|one, other| one.median.total_cmp(&other.median));
     let mut groups = vec![Group { heading: String::new(), rows: here }];
     if !fewer.is_empty() {
-        let heading =
-            if is_wide { "served at once are fewer: as many as there are, busy" } else { "with as many as it serves" };
+        let heading = if is_wide {
+            "These serve fewer at once: each with as many as it serves"
+        } else {
+            "with as many as they serve"
+        };
         groups.push(Group { heading: heading.to_owned(), rows: fewer });
     }
     let all = groups.iter().flat_map(|group| &group.rows).flat_map(|row| [row.low, row.high]);
@@ -88,8 +92,10 @@ pub(crate) fn cost_by_connections(results: &Results, families: &Families) -> Vec
     let measured = |level: usize| results.servers.iter().filter(|row| row.level(level).is_some()).count();
     let most = levels.iter().map(|&level| measured(level)).max().unwrap_or(0);
     levels.retain(|&level| measured(level) * 2 > most || results.levels().len() < 3);
+    let log = |level: &usize| (*level as f64).log10();
     let axes = Axes {
-        x: levels.iter().map(|&level| ((level as f64).log10(), short(level))).collect(),
+        x: levels.iter().map(|&level| (log(&level), short(level))).collect(),
+        x_range: (levels.first().map_or(0.0, log), levels.last().map_or(1.0, log)),
         x_title: "connections",
         y_title: "µs of processor time per answer",
         has_dots: true,
@@ -115,6 +121,7 @@ pub(crate) fn latency(results: &Results, families: &Families) -> Vec<Svg> {
             .map(|(at, name)| (nines(*at), (*name).to_owned()))
             .filter(|(x, _)| *x <= reached + 0.01)
             .collect(),
+        x_range: (nines(FIRST), reached),
         x_title: "of the answers came within",
         y_title: "µs",
         has_dots: false,

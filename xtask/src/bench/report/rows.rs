@@ -32,8 +32,8 @@ pub(crate) struct Layout {
     pub(crate) has_stems: bool,
 }
 
-pub(crate) const WIDE: (f64, f64, f64) = (760.0, 128.0, 190.0);
-pub(crate) const NARROW: (f64, f64, f64) = (350.0, 104.0, 92.0);
+pub(crate) const WIDE: (f64, f64, f64) = (1000.0, 128.0, 190.0);
+pub(crate) const NARROW: (f64, f64, f64) = (350.0, 116.0, 112.0);
 
 /// Draws them below each other. `scale` makes a place of a figure between two ends; `band` is where the A/A pair lies.
 pub(crate) fn rows(

@@ -39,8 +39,10 @@ impl Scale {
             &[1.0]
         } else if decades > 1.8 {
             &[1.0, 3.0]
-        } else {
+        } else if decades > 0.8 {
             &[1.0, 2.0, 5.0]
+        } else {
+            &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0]
         };
         let first = self.low.log10().floor() as i32;
         let decades = (first..=first + 12).map(|exponent| 10_f64.powi(exponent));
