@@ -117,7 +117,10 @@ async fn converse(shared: &'static Shared, stream: TcpStream, client: Client, _a
             }
             // A try: if it finds no room, the client's time to make some begins.
             Want::Write if is_up || has_room => match say_now(&stream, conversation.outgoing()).await {
-                Ok(Some(n)) => conversation.sent(n, Instant::now()),
+                Ok(Some(n)) => {
+                    has_room = true;
+                    conversation.sent(n, Instant::now());
+                }
                 Ok(None) => {
                     has_room = false;
                     conversation.sent(0, now);

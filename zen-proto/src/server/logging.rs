@@ -56,13 +56,15 @@ pub(super) fn start(options: &Options) -> Result<()> {
         (false, _) => LevelFilter::Trace,
     };
     let mut builder = Builder::new();
-    builder.filter_level(level.min(LevelFilter::Warn));
-    OWN.iter().for_each(|module| _ = builder.filter_module(module, level));
     let filters = std::env::var("RUST_LOG").ok();
     // env_logger would say on stderr what it does not understand: that may be the client's, or stuck.
     let is_understood = |filters: &&String| env_filter::Builder::new().try_parse(filters).is_ok();
-    if let Some(filters) = filters.as_ref().filter(is_understood) {
-        builder.parse_filters(filters);
+    match filters.as_ref().filter(is_understood) {
+        Some(filters) => _ = builder.parse_filters(filters),
+        None => {
+            builder.filter_level(level.min(LevelFilter::Warn));
+            OWN.iter().for_each(|module| _ = builder.filter_module(module, level));
+        }
     }
     let valve = Mutex::new(Valve::default());
     builder.format(move |line, record| format(line, record, &valve));

@@ -184,6 +184,7 @@ impl<'a> Supervisor<'a> {
         log::info!("draining: {} workers", self.workers().count());
         self.signal_all(Signal::TERM);
         self.listener = None;
+        self.ready_line = None;
         let end = Instant::now().checked_add(grace).and_then(|end| end.checked_add(MARGIN));
         loop {
             let mut alive = 0;
@@ -200,6 +201,7 @@ impl<'a> Supervisor<'a> {
                 self.signal_all(Signal::KILL);
                 return Ok(0);
             }
+            self.hear(); // the end of file of those who have gone, or `wait` would not sleep
             if let Some(signal) = self.wait(left)? {
                 return Ok(128 + signal); // the workers die with this process
             }
