@@ -7,7 +7,7 @@
 //! **History.** Older than the ancestor: libev's manual warns of it, nginx leaves its listeners alone for half a second. The loop of
 //! *Foundations of Python Network Programming* does not catch the error, and ends when it first occurs.
 //!
-//! **See it.** Four descriptors are for the loop itself; `top` shows the rest.
+//! **See it.** 20 descriptors are soon used up; then `top` shows who is busy, with no client saying anything.
 //!
 //! ```console
 //! $ cargo build -p zen-poll --example accept_spin

@@ -6,7 +6,7 @@
 //! **History.** The error text of the zen server in *Foundations of Python Network Programming*, as it was posted, ends
 //! without one. Nobody saw it, since no client there asks anything unknown.
 //!
-//! **See it.** The second command hangs until it is stopped; the third says which rule is broken.
+//! **See it.** The judge names the rule that is broken:
 //!
 //! ```console
 //! $ cargo run -p zen-single --example no_full_stop
