@@ -105,7 +105,7 @@ pub(crate) fn idle(subject: &Subject, setting: Setting, place: &Place, clients: 
     place.for_load()?;
     // What is made for the first client ever is no client's cost.
     drop(ask_once(&server)?);
-    thread::sleep(SETTLING);
+    thread::sleep(SETTLING / 3);
     let bytes_before = memory(&server)?;
     let idle = (0..clients).map(|_| ask_once(&server)).collect::<Result<Vec<_>>>()?;
     thread::sleep(SETTLING);

@@ -135,10 +135,9 @@ impl Report {
     pub(crate) fn problem(&self) -> Option<String> {
         let kinds = self.failures.iter().filter(|(_, n)| **n > 0).map(|(kind, n)| format!("{n} {kind}"));
         let unserved = (self.unserved > 0).then(|| format!("{} connections never served", self.unserved));
-        let silent = (self.answers == 0).then(|| "no answer at all".to_owned());
         let law = self.verdicts.iter().find(|verdict| verdict.name == "littles_law" && !verdict.ok && self.answers > 0);
         let law = law.map(|verdict| verdict.text.clone());
-        let problems: Vec<String> = kinds.chain(unserved).chain(silent).chain(law).collect();
+        let problems: Vec<String> = kinds.chain(unserved).chain(law).collect();
         (!problems.is_empty()).then(|| problems.join(", "))
     }
 

@@ -114,8 +114,11 @@ impl Plan {
     }
 
     /// How long each measurement may last, if `left` is there for all of them.
-    pub(crate) fn measured_time(&self, left: Duration) -> Duration {
-        let share = |cell: &Cell| left.as_secs_f64() / (self.cells.len() * self.rounds) as f64 - overhead(cell);
+    ///
+    /// `besides` is what one takes beside that: starting, connecting, ending.
+    pub(crate) fn measured_time(&self, left: Duration, besides: Duration) -> Duration {
+        let each = left.as_secs_f64() / (self.cells.len() * self.rounds) as f64 - besides.as_secs_f64();
+        let share = |cell: &Cell| each - cell.connections as f64 * PER_CONNECTION;
         let mean = self.cells.iter().map(share).sum::<f64>() / self.cells.len() as f64;
         let time = self.duration.unwrap_or(Duration::from_secs_f64(mean.max(0.0) * (1.0 - WARMUP)));
         self.duration.unwrap_or(time.clamp(SHORTEST, LONGEST))
@@ -143,11 +146,6 @@ fn cells(subjects: &[Subject], levels: &[usize]) -> Vec<Cell> {
     cells.into_iter().collect()
 }
 
-/// What a measurement takes besides: starting, connecting, ending. In seconds.
-fn overhead(cell: &Cell) -> f64 {
-    0.1 + cell.connections as f64 * 60e-6
-}
-
 /// `--connections 1,16,256`.
 pub(crate) fn level(text: &str) -> Result<usize> {
     let level: usize = text.replace(['_', '\''], "").parse().context("not a number")?;
@@ -167,9 +165,11 @@ const QUICK_IDLE: usize = 1000;
 const BUDGET: Duration = Duration::from_secs(9 * 60);
 const QUICK_BUDGET: Duration = Duration::from_secs(52);
 /// Below it the edges of a measurement would count.
-const SHORTEST: Duration = Duration::from_millis(60);
+const SHORTEST: Duration = Duration::from_millis(80);
 /// Above it more rounds would tell more.
 const LONGEST: Duration = Duration::from_secs(2);
+/// Opening a connection, and closing it on both sides, in seconds.
+const PER_CONNECTION: f64 = 60e-6;
 /// Beyond it one machine has no ports left for one server.
 const MOST: usize = 100_000;
 
@@ -223,10 +223,10 @@ mod tests {
         assert_eq!(plan.fit(1000), None);
         assert!(plan.fit(200).is_some_and(|why| why.contains("256")));
         assert_eq!(plan.levels(), [1, 4, 16]);
-        let long = plan.measured_time(Duration::from_secs(600));
-        assert!(plan.measured_time(Duration::from_secs(45)) < long);
-        assert_eq!(plan.measured_time(Duration::ZERO), SHORTEST);
+        let long = plan.measured_time(Duration::from_secs(600), Duration::ZERO);
+        assert!(plan.measured_time(Duration::from_secs(45), Duration::ZERO) < long);
+        assert_eq!(plan.measured_time(Duration::ZERO, Duration::from_millis(50)), SHORTEST);
         let chosen = Plan { duration: Some(Duration::from_secs(9)), ..plan };
-        assert_eq!(chosen.measured_time(Duration::ZERO), Duration::from_secs(9));
+        assert_eq!(chosen.measured_time(Duration::ZERO, Duration::from_millis(50)), Duration::from_secs(9));
     }
 }

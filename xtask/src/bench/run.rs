@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::cost::Watched;
 use super::load::{Load, Report, Wish};
@@ -45,6 +45,8 @@ pub(crate) fn measure(
     let wish = conditions.wish(connections, seed);
     let mut load = Load::start(server.address(), wish)?;
     let start = load.begins()? + wish.warmup;
+    // Late in the warm-up, when everybody is accepted and has the thread that serves him.
+    sleep_until(start - wish.warmup / 3);
     let watched = Watched::new(&server.processes())?;
     sleep_until(start);
     let before = watched.used()?;
@@ -53,6 +55,7 @@ pub(crate) fn measure(
     // All clients are still there: the load ends its connections after its last answer.
     let descriptors = watched.descriptors();
     let report = load.finish().with_context(|| format!("{} with {connections} connections", subject.name))?;
+    ensure!(report.answers > 0, "no answer at all");
     let rate = watched.rate(&before, &after);
     let problem = report.problem();
     let per_answer = |rate: f64| rate / report.answers_per_second;
@@ -86,12 +89,17 @@ impl Conditions<'_> {
             connections,
             pipeline: self.pipeline,
             threads: self.place.load.len().clamp(1, connections),
-            warmup: self.measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP),
+            warmup: warmup(self.measured),
             measured: self.measured,
             seed,
             folder: self.folder,
         }
     }
+}
+
+/// What is asked before it is measured.
+pub(crate) fn warmup(measured: Duration) -> Duration {
+    measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP)
 }
 
 /// Long enough that every server has accepted everybody and filled its caches.

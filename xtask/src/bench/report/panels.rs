@@ -27,6 +27,7 @@ pub(crate) struct Axes {
     pub(crate) x_range: (f64, f64),
     pub(crate) x_title: &'static str,
     pub(crate) y_title: &'static str,
+    /// A dot where something was measured, and names beside lines that end early; else all names are at the edge.
     pub(crate) has_dots: bool,
 }
 
@@ -65,15 +66,17 @@ pub(crate) fn panel(lines: &[Line], family: usize, axes: &Axes) -> Svg {
             svg.dot(&format!("dot f{family}"), at, 3.2, &point.what);
         }
     }
-    labels(&mut svg, &own, family, places);
+    labels(&mut svg, &own, axes, places);
     svg
 }
 
 /// Each line is named at its end. Where it ends early there are other lines to the right of it: then above or below its last point.
-fn labels(svg: &mut Svg, own: &[&Line], family: usize, places: impl Fn(&Line) -> Vec<(f64, f64)>) {
+fn labels(svg: &mut Svg, own: &[&Line], axes: &Axes, places: impl Fn(&Line) -> Vec<(f64, f64)>) {
+    let family = own.first().map_or(0, |line| line.family);
     let ends: Vec<(&str, (f64, f64))> =
         own.iter().filter_map(|line| Some((line.name.as_str(), *places(line).last()?))).collect();
-    let (late, mut early): (Vec<_>, Vec<_>) = ends.into_iter().partition(|(_, end)| end.0 > RIGHT - LATE);
+    let (late, mut early): (Vec<_>, Vec<_>) =
+        ends.into_iter().partition(|(_, end)| !axes.has_dots || end.0 > RIGHT - LATE);
     let wanted: Vec<f64> = late.iter().map(|(_, end)| end.1).collect();
     let placed = spread(&wanted, LABEL, (TOP + 4.0, BOTTOM - 4.0));
     for ((name, end), place) in late.iter().zip(placed) {
