@@ -24,6 +24,7 @@ mod terminal;
 mod trials;
 
 use std::fs;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -61,20 +62,18 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         let own = folder.join(entry.name);
         let recording = Recording::calmest(entry, delay.as_ref().map_or(&[], |delay| delay), &own)
             .with_context(|| format!("tracing {}", entry.name))?;
-        terminal::print(&recording);
-        println!();
+        say(&format!("{}\n", terminal::shown(&recording)));
         written.push(write(&own.join("timeline.svg"), &svg::document(&recording))?);
         written.push(write(&own.join("trace.json"), &perfetto::json(&recording)?)?);
         written.push(own.join(recording::LOG));
         recordings.push(recording);
     }
-    print!("{}", terminal::LEGEND);
+    say(terminal::LEGEND);
     if flags.poster {
         written.push(write(&folder.join("poster.html"), &poster::page(&recordings))?);
     }
-    println!("\nwritten:");
-    written.iter().for_each(|path| println!("  {}", path.display()));
-    println!("trace.json can be opened at https://ui.perfetto.dev");
+    let written: String = written.iter().map(|path| format!("  {}\n", path.display())).collect();
+    say(&format!("\nwritten:\n{written}trace.json can be opened at https://ui.perfetto.dev\n"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,6 +87,11 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Entry>> {
         None => bail!("no server is called {name}: {}", SERVERS.iter().map(|s| s.name).collect::<Vec<_>>().join(", ")),
     };
     names.iter().map(find).collect()
+}
+
+/// Prints, for as long as somebody listens: the files are written in any case.
+fn say(text: &str) {
+    let _ = stdout().write_all(text.as_bytes());
 }
 
 fn write(path: &Path, text: &str) -> Result<PathBuf> {

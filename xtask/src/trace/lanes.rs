@@ -98,8 +98,8 @@ pub(crate) fn threads(log: &Log, visits: &[Visit], start: Micros, end: Micros) -
         // The first of several processes only looks after the others.
         let name = match (processes.len(), place(thread.process)) {
             (1, _) => own.to_owned(),
-            (_, 0) => format!("parent, {own}"),
-            (_, process) => format!("process {process}, {own}"),
+            (_, 0) => format!("{own} of the parent"),
+            (_, process) => format!("{own} of process {process}"),
         };
         let calls: Vec<&Call> = log.calls_of(number).filter(|call| call.start < end && call.end >= start).collect();
         let from = thread.born.max(start);

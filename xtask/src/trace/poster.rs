@@ -49,7 +49,7 @@ fn row(recording: &Recording) -> String {
 
 const INTRODUCTION: &str = "Three clients ask three questions each. Client 1 comes first and thinks for 40 ms before each further question; \
 clients 2 and 3 come while it thinks, and do not think at all. Everything but the architecture of the server is the same. The times are \
-those under strace, which sees every system call and makes each of them slower.";
+those under strace, which sees every system call and makes each of them slower; the system calls include those for coming and going, and those that only a debug build makes.";
 
 const HEADINGS: &str = "<tr><th scope=\"col\">server</th><th scope=\"col\">client 3 waits for client 1</th><th scope=\"col\">client 2: first answer after</th>\
 <th scope=\"col\">client 3: first answer after</th><th scope=\"col\">threads asleep</th><th scope=\"col\">system calls per answer</th></tr>\n";

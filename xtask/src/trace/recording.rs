@@ -18,6 +18,8 @@ use crate::servers::Entry;
 /// All that a picture is drawn from.
 pub(crate) struct Recording {
     pub(crate) entry: &'static Entry,
+    /// What stood on its command line beside what its entry says.
+    pub(crate) arguments: Vec<String>,
     pub(crate) visits: Vec<Visit>,
     /// The same play without strace.
     pub(crate) untraced: Vec<Visit>,
@@ -69,7 +71,8 @@ impl Recording {
         let log = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let log = Log::parse(&String::from_utf8_lossy(&log));
         ensure!(!log.calls.is_empty(), "{} tells of no call", file.display());
-        Ok(Recording::from(entry, &log, visits, untraced))
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Ok(Recording { arguments, ..Recording::from(entry, &log, visits, untraced) })
     }
 
     /// What a log and its clients' reports give.
@@ -80,7 +83,17 @@ impl Recording {
         let calls = log.calls.iter().filter(|call| (start..end).contains(&call.start)).cloned().collect();
         let threads = lanes::threads(log, &visits, start, end);
         let clients = lanes::clients(log, &visits, start);
-        Recording { entry, visits, untraced, start, length: end - start, calls, threads, clients }
+        Recording {
+            entry,
+            arguments: Vec::new(),
+            visits,
+            untraced,
+            start,
+            length: end - start,
+            calls,
+            threads,
+            clients,
+        }
     }
 
     /// The lanes that are drawn.
@@ -88,9 +101,17 @@ impl Recording {
         self.threads.iter().filter(|lane| lane.matters)
     }
 
-    /// The names of the threads that are not.
-    pub(crate) fn left_out(&self) -> Vec<&str> {
-        self.threads.iter().filter(|lane| !lane.matters).map(|lane| lane.name.as_str()).collect()
+    /// The threads that are not: their names, and in how many processes there is one of that name.
+    pub(crate) fn left_out(&self) -> Vec<(&str, usize)> {
+        let mut names: Vec<(&str, usize)> = Vec::new();
+        for lane in self.threads.iter().filter(|lane| !lane.matters) {
+            let name = lane.name.split(" of process ").next().unwrap_or(&lane.name);
+            match names.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, count)) => *count += 1,
+                None => names.push((name, 1)),
+            }
+        }
+        names
     }
 }
 

@@ -109,7 +109,7 @@ impl Recording {
         }
         let doing = self.shown().filter_map(|lane| {
             let (activity, client, time) = *Spent::between(lane, from, until).sorted().first()?;
-            Some((time, format!("for {} ms of that {} was {}", millis(time), lane.name, during(activity, client))))
+            Some((time, format!("for {} ms of that, {} was {}", millis(time), lane.name, during(activity, client))))
         });
         let why = doing.max_by_key(|(time, _)| *time).map(|(_, text)| text).unwrap_or_default();
         format!("Client {CLIENTS} waits {waited} ms for its first answer, until client 1 has left: {why}.")
@@ -131,14 +131,18 @@ impl Recording {
             None if self.shown().count() == 1 => {
                 format!("{last} never sleeps for one client, only in epoll_wait(), where anybody wakes it")
             }
-            None => "no thread sleeps for one client, but in epoll_wait(), where anybody wakes it".into(),
+            None => "no thread ever sleeps for one client alone, whoever speaks wakes one".into(),
         })
     }
 
     /// What the other threads were left out for.
     pub(crate) fn left_out_told(&self) -> Option<String> {
-        let names = self.left_out();
-        (!names.is_empty()).then(|| format!("Not drawn, as they serve nobody: {}.", names.join("; ")))
+        let told = |(name, count): (&str, usize)| match count {
+            1 => name.to_owned(),
+            _ => format!("{name} of {count} processes"),
+        };
+        let names: Vec<String> = self.left_out().into_iter().map(told).collect();
+        (!names.is_empty()).then(|| format!("Not drawn, as they serve nobody: {}.", names.join(", ")))
     }
 
     /// What strace itself costs, in a sentence.

@@ -7,11 +7,11 @@ use super::recording::Recording;
 use super::strace::Micros;
 use super::summary::{Spent, millis, told};
 
-/// Prints the timeline and the numbers under it.
-pub(crate) fn print(recording: &Recording) {
+/// The timeline and the numbers under it, as this terminal can show them.
+pub(crate) fn shown(recording: &Recording) -> String {
     let is_coloured = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(COLUMNS);
-    print!("{}", text(recording, columns, is_coloured));
+    text(recording, columns, is_coloured)
 }
 
 /// The same as text, that many columns wide.
@@ -45,7 +45,8 @@ clients   % in the backlog   ? waits for an answer   ! has it   - thinks
 /// How a server was started.
 pub(crate) fn command(recording: &Recording) -> String {
     let binary = recording.entry.binary.trim_start_matches("examples/");
-    [binary].iter().chain(recording.entry.arguments).copied().collect::<Vec<_>>().join(" ")
+    let own = recording.arguments.iter().map(String::as_str);
+    [binary].iter().chain(recording.entry.arguments).copied().chain(own).collect::<Vec<_>>().join(" ")
 }
 
 fn numbers(recording: &Recording, margin: usize) -> String {
