@@ -56,7 +56,8 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
             otherwise.push(experiment.name);
         }
     }
-    println!("{} experiments, {} came out otherwise than described", chosen.len(), otherwise.len());
+    println!("{} came out as described, {} otherwise", chosen.len() - otherwise.len(), otherwise.len());
+    otherwise.iter().for_each(|name| println!("  otherwise: {name}"));
     Ok(if otherwise.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -125,6 +126,7 @@ impl Experiment {
         println!("\n{}", side_by_side(self.claim, notes.seen()));
         let is_as_described = match done {
             Ok(()) => true,
+            // Not tried is not otherwise.
             Err(error) if error.is::<Missing>() => {
                 println!("{error}\n");
                 true
