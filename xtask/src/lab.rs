@@ -50,14 +50,17 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     if !broken.is_empty() {
         bail!("these do not build: {}", broken.join(", "));
     }
-    let mut otherwise = Vec::new();
-    for experiment in &chosen {
-        if !experiment.present() {
-            otherwise.push(experiment.name);
+    let outcomes: Vec<_> = chosen.iter().map(|experiment| (experiment.name, experiment.present())).collect();
+    let with = |outcome| -> Vec<&str> {
+        outcomes.iter().filter(|(_, other)| *other == outcome).map(|(name, _)| *name).collect()
+    };
+    println!("{} came out as described", with(Outcome::AsDescribed).len());
+    let (otherwise, not_tried) = (with(Outcome::Otherwise), with(Outcome::NotTried));
+    for (names, what) in [(&otherwise, "otherwise"), (&not_tried, "not tried")] {
+        if !names.is_empty() {
+            println!("{} {what}: {}", names.len(), names.join(", "));
         }
     }
-    println!("{} came out as described, {} otherwise", chosen.len() - otherwise.len(), otherwise.len());
-    otherwise.iter().for_each(|name| println!("  otherwise: {name}"));
     Ok(if otherwise.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -111,8 +114,8 @@ pub(crate) struct Experiment {
 }
 
 impl Experiment {
-    /// Tells and does it for a reader. False: it came out otherwise than described.
-    fn present(&self) -> bool {
+    /// Tells and does it for a reader.
+    fn present(&self) -> Outcome {
         println!("──── {}\n\n{}\n", self.name, paragraph("It is said:", self.claim));
         println!("{}", paragraph("Predict:", self.question));
         // Only a person at a terminal can think about it.
@@ -124,23 +127,31 @@ impl Experiment {
         let done = (self.run)(&mut notes);
         notes.clear_line();
         println!("\n{}", side_by_side(self.claim, notes.seen()));
-        let is_as_described = match done {
-            Ok(()) => true,
-            // Not tried is not otherwise.
+        let outcome = match done {
+            Ok(()) => Outcome::AsDescribed,
             Err(error) if error.is::<Missing>() => {
                 println!("{error}\n");
-                true
+                Outcome::NotTried
             }
             Err(error) => {
                 println!("{}\n", paragraph("NOT AS DESCRIBED:", &format!("{error:#}")));
-                false
+                Outcome::Otherwise
             }
         };
         println!("{}", paragraph("Why:", self.why));
         println!("{}", paragraph("Read:", &self.read.join(", ")));
         println!("({:.1} s)\n", start.elapsed().as_secs_f32());
-        is_as_described
+        outcome
     }
+}
+
+/// How an experiment came out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    AsDescribed,
+    Otherwise,
+    /// A tool or a right is missing here.
+    NotTried,
 }
 
 /// All experiments, in the order in which they are best done.
