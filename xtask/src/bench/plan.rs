@@ -168,8 +168,8 @@ const QUICK_BUDGET: Duration = Duration::from_secs(52);
 const SHORTEST: Duration = Duration::from_millis(80);
 /// Above it more rounds would tell more.
 const LONGEST: Duration = Duration::from_secs(2);
-/// Opening a connection, and closing it on both sides, in seconds.
-const PER_CONNECTION: f64 = 60e-6;
+/// Opening a connection, accepting it, closing it on both sides, in seconds.
+const PER_CONNECTION: f64 = 120e-6;
 /// Beyond it one machine has no ports left for one server.
 const MOST: usize = 100_000;
 

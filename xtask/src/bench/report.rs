@@ -133,7 +133,7 @@ fn pictures_of(results: &Results) -> Vec<Picture> {
         Picture {
             title: format!("How long clients wait, {with}"),
             lead: "Half of the answers came within the time at the left end of a line; only one in ten thousand took longer than at the right. A line that \
-                   turns up early has a long tail. In a closed loop a slow server is also asked less."
+                   turns up early has a long tail. In a closed loop a slow server is also asked less; one that serves fewer at once has only as many clients."
                 .to_owned(),
             panels: small("latency", "Latency", pictures::latency(results, &families), &family_in_words(P99, "µs for 99 % of the answers")),
             headings: ["server", "p50 µs", "p99 µs", "p99.9 µs"].map(str::to_owned).into(),

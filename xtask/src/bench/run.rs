@@ -89,7 +89,7 @@ impl Conditions<'_> {
             connections,
             pipeline: self.pipeline,
             threads: self.place.load.len().clamp(1, connections),
-            warmup: warmup(self.measured),
+            warmup: warmup(self.measured, connections),
             measured: self.measured,
             seed,
             folder: self.folder,
@@ -98,11 +98,13 @@ impl Conditions<'_> {
 }
 
 /// What is asked before it is measured.
-pub(crate) fn warmup(measured: Duration) -> Duration {
-    measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP)
+pub(crate) fn warmup(measured: Duration, connections: usize) -> Duration {
+    measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP).max(ACCEPTING.mul_f64(connections as f64))
 }
 
-/// Long enough that every server has accepted everybody and filled its caches.
+/// What a server takes at most to accept one client, with a thread for him.
+const ACCEPTING: Duration = Duration::from_micros(60);
+/// Long enough that every server has filled its caches.
 const SHORTEST_WARMUP: Duration = Duration::from_millis(25);
 
 fn sleep_until(moment: Instant) {
