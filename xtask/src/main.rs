@@ -4,6 +4,12 @@
 //! $ cargo xtask test-all            # everything
 //! $ cargo xtask test-all poll::     # what has `poll::` in its name
 //! $ cargo xtask test-all --list
+//! $ cargo xtask lab --list          # the ancestor's claims, as experiments
+//! $ cargo xtask trace single poll   # what each thread waited for, drawn
+//! $ cargo xtask bench --quick       # what an answer costs
+//! $ cargo xtask challenge -- COMMAND {port}   # your own server beside ours
+//! $ cargo xtask soak
+//! $ cargo xtask fuzz
 //! ```
 //!
 //! A task is a module with a struct of flags, which clap turns into a subcommand. The servers are started as
