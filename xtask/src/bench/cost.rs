@@ -28,20 +28,33 @@ pub(crate) struct Watched {
     pub(crate) threads: usize,
 }
 
-/// What they had used at a moment.
-pub(crate) struct Used {
+/// What they had used at a moment: of processor time in seconds.
+pub(crate) struct Cpu {
     at: Instant,
-    cpu: Duration,
-    switches_at: Instant,
+    seconds: f64,
+}
+
+/// How often they had given the processor away at a moment, and how often it was taken from them.
+pub(crate) struct Switches {
+    at: Instant,
     voluntary: u64,
     involuntary: u64,
 }
 
-/// What they used a second, between two moments.
-pub(crate) struct Rate {
-    pub(crate) cpu: f64,
-    pub(crate) voluntary: f64,
-    pub(crate) involuntary: f64,
+impl Cpu {
+    /// How many processors were busy since then.
+    pub(crate) fn since(&self, before: &Cpu) -> f64 {
+        (self.seconds - before.seconds).max(0.0) / (self.at - before.at).as_secs_f64()
+    }
+}
+
+impl Switches {
+    /// How many there were a second since then: voluntary, and others.
+    pub(crate) fn since(&self, before: &Switches) -> (f64, f64) {
+        let time = (self.at - before.at).as_secs_f64();
+        let more = |now: u64, then: u64| now.saturating_sub(then) as f64 / time;
+        (more(self.voluntary, before.voluntary), more(self.involuntary, before.involuntary))
+    }
 }
 
 impl Watched {
@@ -61,30 +74,24 @@ impl Watched {
         })
     }
 
-    pub(crate) fn used(&self) -> Result<Used> {
-        let (at, mut cpu) = (Instant::now(), Duration::ZERO);
+    pub(crate) fn cpu(&self) -> Result<Cpu> {
+        let (at, mut used) = (Instant::now(), Duration::ZERO);
         for clock in &self.clocks {
-            cpu += Duration::from(clock.now().context("a process of the server has ended")?);
+            used += Duration::from(clock.now().context("a process of the server has ended")?);
         }
-        let (switches_at, mut voluntary, mut involuntary) = (Instant::now(), 0, 0);
+        Ok(Cpu { at, seconds: used.as_secs_f64() })
+    }
+
+    pub(crate) fn switches(&self) -> Switches {
+        let (at, mut voluntary, mut involuntary) = (Instant::now(), 0, 0);
         for task in &self.tasks {
             let status = fs::read_to_string(task.join("status")).unwrap_or_default();
             voluntary += field(&status, "voluntary_ctxt_switches:");
             involuntary += field(&status, "nonvoluntary_ctxt_switches:");
         }
-        Ok(Used { at, cpu, switches_at, voluntary, involuntary })
-    }
-
-    /// What was used between the two.
-    pub(crate) fn rate(&self, before: &Used, after: &Used) -> Rate {
-        let time = (after.at - before.at).as_secs_f64();
-        let scale = self.threads as f64 / self.tasks.len().max(1) as f64;
-        let time_of_switches = (after.switches_at - before.switches_at).as_secs_f64() / scale;
-        Rate {
-            cpu: (after.cpu.saturating_sub(before.cpu)).as_secs_f64() / time,
-            voluntary: after.voluntary.saturating_sub(before.voluntary) as f64 / time_of_switches,
-            involuntary: after.involuntary.saturating_sub(before.involuntary) as f64 / time_of_switches,
-        }
+        // As if all had been looked at.
+        let all = |of_some: u64| of_some * self.threads as u64 / self.tasks.len().max(1) as u64;
+        Switches { at, voluntary: all(voluntary), involuntary: all(involuntary) }
     }
 
     /// How many descriptors are open.
@@ -163,11 +170,12 @@ mod tests {
     fn this_process_is_watched() {
         let own = i32::try_from(std::process::id()).expect("the kernel numbers processes with an i32");
         let watched = Watched::new(&[own]).expect("it runs");
-        let before = watched.used().expect("it runs");
+        let (before, switches) = (watched.cpu().expect("it runs"), watched.switches());
         let end = Instant::now() + Duration::from_millis(20);
         while Instant::now() < end {}
-        let after = watched.used().expect("it runs");
-        assert!(watched.rate(&before, &after).cpu > 0.0);
+        assert!(watched.cpu().expect("it runs").since(&before) > 0.0);
+        let (voluntary, involuntary) = watched.switches().since(&switches);
+        assert!(voluntary.is_finite() && involuntary.is_finite());
         assert!(watched.threads >= 1 && watched.descriptors() >= 3);
     }
 

@@ -48,15 +48,16 @@ pub(crate) fn measure(
     // Late in the warm-up, when everybody is accepted and has the thread that serves him.
     sleep_until(start - wish.warmup / 3);
     let watched = Watched::new(&server.processes())?;
-    sleep_until(start);
-    let before = watched.used()?;
-    sleep_until(start + wish.measured);
-    let after = watched.used()?;
-    // All clients are still there: the load ends its connections after its last answer.
     let descriptors = watched.descriptors();
+    sleep_until(start);
+    let (cpu_before, switches_before) = (watched.cpu()?, watched.switches());
+    // A little earlier: when the load has ended, so have the threads that served it.
+    sleep_until(start + wish.measured.mul_f64(0.9));
+    let switches = watched.switches().since(&switches_before);
+    sleep_until(start + wish.measured);
+    let busy = watched.cpu()?.since(&cpu_before);
     let report = load.finish().with_context(|| format!("{} with {connections} connections", subject.name))?;
     ensure!(report.answers > 0, "no answer at all");
-    let rate = watched.rate(&before, &after);
     let problem = report.problem();
     let per_answer = |rate: f64| rate / report.answers_per_second;
     let measurement = Measurement {
@@ -64,15 +65,15 @@ pub(crate) fn measure(
         seconds: report.seconds,
         answers: report.answers,
         answers_per_second: report.answers_per_second,
-        cpu_us_per_answer: per_answer(rate.cpu * 1e6),
-        busy: rate.cpu,
+        cpu_us_per_answer: per_answer(busy * 1e6),
+        busy,
         p50_us: report.service_time_us.p50,
         p90_us: report.service_time_us.p90,
         p99_us: report.service_time_us.p99,
         p999_us: report.service_time_us.p999,
         max_us: report.service_time_us.max,
-        voluntary_switches_per_answer: per_answer(rate.voluntary),
-        involuntary_switches_per_answer: per_answer(rate.involuntary),
+        voluntary_switches_per_answer: per_answer(switches.0),
+        involuntary_switches_per_answer: per_answer(switches.1),
         threads: watched.threads,
         descriptors,
         load_busy: report.cpu_seconds / report.seconds,
