@@ -54,7 +54,7 @@ fn section(results: &Results, finding: &str) -> String {
             figures::place(place),
             name,
             row.series(at, CPU).range().map_or("–".to_owned(), |range| figures::range(&range)),
-            compared(results, row, at),
+            if at == level { compared(results, row, at) } else { "–".to_owned() },
             median(SPEED),
             median(P99),
             row.system_calls.found().map_or("–".to_owned(), |found| number(found.per_answer)),
