@@ -55,6 +55,9 @@ impl Server {
                 .env_remove("LISTEN_PID")
                 .env_remove("LISTEN_FDS")
                 .env_remove("NOTIFY_SOCKET")
+                // The pool of `--offload` never gives a thread back (blocking 1.7): with as many as the verdict's clients
+                // wake up before a case, it has all it will ever have.
+                .env("BLOCKING_MAX_THREADS", "4")
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
