@@ -20,7 +20,6 @@
 mod bench;
 mod challenge;
 mod fuzz;
-#[allow(dead_code, reason = "some of it waits for the tables of hostile clients and faults")]
 mod harness;
 mod lab;
 mod matrix;
