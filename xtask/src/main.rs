@@ -8,6 +8,7 @@
 //! $ cargo xtask trace single poll   # what each thread waited for, drawn
 //! $ cargo xtask bench --quick       # what an answer costs
 //! $ cargo xtask challenge -- COMMAND {port}   # your own server beside ours
+//! $ cargo xtask deploy test         # deployed with the real programs: systemd, inetd, HAProxy, Prometheus …
 //! $ cargo xtask soak
 //! $ cargo xtask fuzz
 //! ```
@@ -19,6 +20,7 @@
 
 mod bench;
 mod challenge;
+mod deploy;
 mod fuzz;
 mod harness;
 mod lab;
@@ -47,6 +49,7 @@ enum Task {
     Trace(trace::Flags),
     Challenge(challenge::Flags),
     Bench(bench::Flags),
+    Deploy(deploy::Flags),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Trace(flags) => trace::run(&flags),
         Task::Challenge(flags) => challenge::run(&flags),
         Task::Bench(flags) => bench::run(&flags),
+        Task::Deploy(flags) => deploy::run(&flags),
     });
     match done {
         Ok(code) => code,

@@ -1,5 +1,5 @@
-//! `cargo xtask test-all`: format, clippy, unit tests, the invariants, the READMEs, the experiments, and the matrix
-//! server × case.
+//! `cargo xtask test-all`: format, clippy, unit tests, the invariants, the READMEs, the experiments, the deployment, and
+//! the matrix server × case.
 //!
 //! A stage that fails does not hide those after it; the last line counts all their tests together.
 
@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::trial::{Tally, Trial};
-use crate::{bench, lab, matrix, readme, tidy, trace, trial, workspace};
+use crate::{bench, deploy, lab, matrix, readme, tidy, trace, trial, workspace};
 
 /// Tests everything, or what has one of the filters in its name
 #[derive(clap::Args)]
@@ -93,6 +93,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "bench", work: Work::Trials(bench::trials) },
     Stage { name: "trace", work: Work::Trials(trace::trials) },
     Stage { name: "lab", work: Work::Trials(lab::trials) },
+    Stage { name: "deploy", work: Work::Trials(deploy::trials) },
     Stage { name: MATRIX, work: Work::Trials(matrix::trials) },
 ];
 

@@ -57,8 +57,28 @@ pub(crate) fn tool(tool: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let found = folders.map(|folder| folder.join(tool)).find(|file| file.is_file());
-    Ok(found.ok_or_else(|| Missing(tool.to_owned()))?)
+    Ok(found.ok_or_else(|| Missing(named(tool)))?)
 }
+
+/// With the Debian package that has it.
+fn named(tool: &str) -> String {
+    match PACKAGES.iter().find(|(_, tools)| tools.contains(&tool)) {
+        Some((package, _)) => format!("{tool} (apt install {package})"),
+        None => tool.to_owned(),
+    }
+}
+
+/// Debian packages, and which of their programs are used here.
+const PACKAGES: &[(&str, &[&str])] = &[
+    ("dnsmasq-base", &["dnsmasq"]),
+    ("haproxy", &["haproxy"]),
+    ("iproute2", &["ip"]),
+    ("openbsd-inetd", &["inetd"]),
+    ("prometheus", &["prometheus", "promtool"]),
+    ("strace", &["strace"]),
+    ("systemd", &["systemd-analyze", "systemd-socket-activate"]),
+    ("util-linux", &["nsenter", "prlimit", "unshare"]),
+];
 
 /// strace, if it is installed and may trace.
 pub(crate) fn strace() -> Result<PathBuf> {

@@ -1,0 +1,70 @@
+//! `cargo xtask deploy`: the parts of `xtask/deploy/`, each put to the test with the real program.
+//!
+//! ```console
+//! $ cargo xtask deploy test                # all of it
+//! $ cargo xtask deploy test start alive    # two rows
+//! $ cargo xtask deploy test --list
+//! ```
+//!
+//! A row is a file beside this one: what a deployment needs, from the start of one server to several hosts behind a balancer.
+
+mod apparatus;
+mod start;
+mod unit;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+
+use crate::trial::{self, Trial};
+use crate::workspace;
+
+/// Deploys servers with the real programs: systemd, inetd, HAProxy, Prometheus …
+#[derive(clap::Args)]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Test(Test),
+}
+
+/// Puts every part to the test
+#[derive(clap::Args)]
+struct Test {
+    /// Only tests that have one of these in their name; a row is a name too
+    row: Vec<String>,
+    /// List the tests instead of running them
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
+    match &flags.what {
+        What::Test(flags) => test(flags),
+    }
+}
+
+/// The tests of all rows.
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    let broken = workspace::build()?;
+    ensure!(broken.is_empty(), "these do not build: {}", broken.join(", "));
+    let rows = [start::trials()?];
+    Ok(rows.into_iter().flatten().collect())
+}
+
+fn test(flags: &Test) -> Result<ExitCode> {
+    let mut trials = trials()?;
+    for row in &flags.row {
+        ensure!(trials.iter().any(|trial| trial.name.contains(row)), "no test has {row:?} in its name; try --list");
+    }
+    trials.retain(|trial| flags.row.is_empty() || flags.row.iter().any(|row| trial.name.contains(row)));
+    if flags.list {
+        trials.iter().for_each(|trial| println!("{}", trial.name));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tally = trial::run(trials);
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

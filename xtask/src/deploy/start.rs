@@ -1,0 +1,103 @@
+//! start: whoever starts a server, systemd or inetd, a client cannot tell. What they are told is what the parts say.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::apparatus::{Folder, free_address, is_conformant, part, succeeds};
+use super::unit::Unit;
+use crate::harness::capture::Capture;
+use crate::harness::client::Client;
+use crate::harness::group::{Group, run_within};
+use crate::harness::{PATIENCE, process, tool, wait_for};
+use crate::servers::{Entry, SERVERS};
+use crate::trial::Trial;
+
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    let mut trials = vec![Trial::new("deploy::start::units_verify", units_verify)];
+    type Case = fn(&'static Entry) -> Result<()>;
+    let cases: [(&str, Case); 3] = [
+        ("unit", as_the_unit_says),
+        ("wait", |entry| by_inetd(entry, "wait")),
+        ("nowait", |entry| by_inetd(entry, "nowait")),
+    ];
+    for (name, case) in cases {
+        let servers = SERVERS.iter().filter(|entry| !entry.is_exhibit && (name != "nowait" || entry.processes == 1));
+        trials.extend(
+            servers.map(|entry| Trial::new(format!("deploy::start::{name}::{}", entry.name), move || case(entry))),
+        );
+    }
+    Ok(trials)
+}
+
+/// systemd understands every line of the units.
+fn units_verify() -> Result<()> {
+    let folder = Folder::new()?;
+    let mut command = Command::new(tool("systemd-analyze")?);
+    command.arg("verify");
+    for kind in ["service", "socket"] {
+        command.arg(folder.write(&format!("zen@1060.{kind}"), &part(&format!("zen@.{kind}"))?)?);
+    }
+    let said = succeeds(&mut command)?;
+    // An older systemd (before 254) knows no back-off and says so.
+    let is_known = |line: &&str| ["'RestartSteps'", "'RestartMaxDelaySec'"].iter().any(|key| line.contains(key));
+    let strange: Vec<&str> = said.lines().filter(|line| !is_known(line)).collect();
+    ensure!(strange.is_empty(), "{}", strange.join("\n"));
+    Ok(())
+}
+
+/// The unit's own command line, with the listener that its socket hands over.
+fn as_the_unit_says(entry: &'static Entry) -> Result<()> {
+    let address = free_address()?;
+    let server = Unit::of(address.port())?.command(entry, &[])?;
+    let mut command = Command::new(tool("systemd-socket-activate")?);
+    command.args(["-l", &address.to_string()]).arg(server.get_program()).args(server.get_args());
+    served_by(&mut command, address).map(drop)
+}
+
+/// The line of `inetd.conf` with this word, but for port, user and which server it is.
+fn by_inetd(entry: &'static Entry, word: &str) -> Result<()> {
+    let inetd = tool("inetd")?;
+    let (address, folder) = (free_address()?, Folder::new()?);
+    let line = inetd_line(entry, word, address)?;
+    let mut command = Command::new(inetd);
+    // -d: it stays in the foreground and says on stderr what is wrong with the line.
+    command.arg("-d").arg(folder.write("inetd.conf", &line)?);
+    let group = served_by(&mut command, address).with_context(|| line.clone())?;
+    // With wait the server stays for a while; with nowait each leaves with its client.
+    if word == "nowait" {
+        let alone = wait_for(PATIENCE, || (process::members(group.id()) == [group.id()]).then_some(()));
+        alone.with_context(|| format!("there are still servers: {:?}", process::members(group.id())))?;
+    }
+    Ok(())
+}
+
+fn inetd_line(entry: &Entry, word: &str, address: SocketAddr) -> Result<String> {
+    let user = String::from_utf8(run_within(PATIENCE, Command::new("id").arg("-un"))?.stdout)?;
+    let text = part("inetd.conf")?;
+    let mut lines =
+        text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line = lines.find(|fields| fields.get(3).is_some_and(|wait| wait.split('.').next() == Some(word)));
+    let line = line.with_context(|| format!("inetd.conf has no line with {word}"))?;
+    let [_, stream, tcp, wait, _, _, _, arguments @ ..] = &line[..] else { bail!("{line:?} is too short") };
+    let server = entry.command()?;
+    let own = server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+    let (program, arguments) = (server.get_program().to_string_lossy().into_owned(), arguments.join(" "));
+    Ok(format!("{address} {stream} {tcp} {wait} {} {program} {} {own} {arguments}\n", user.trim(), entry.package))
+}
+
+/// Starts who listens at `address` for the server, and judges who answers there.
+fn served_by(command: &mut Command, address: SocketAddr) -> Result<Group> {
+    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut group = Group::start(command)?;
+    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let first = wait_for(PATIENCE, || Client::connect(address).ok());
+    let judged = first.context("nobody listens").and_then(|mut client| {
+        client.ask_all()?;
+        drop(client);
+        is_conformant(address)
+    });
+    judged.with_context(|| format!("its stderr: {}", stderr.text()))?;
+    Ok(group)
+}
