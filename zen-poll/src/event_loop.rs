@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use polling::{Event, Events, Poller};
 use slab::Slab;
-use zen_proto::server::{CHUNK, Client, Server, TICK, receive_now, reset, send_now};
+use zen_proto::server::{CHUNK, Client, Pulse, Server, TICK, receive_now, reset, send_now};
 use zen_proto::{Conversation, Want};
 
 use crate::door::{Address, Arrival, Door, LISTENER};
@@ -68,6 +68,8 @@ struct EventLoop<P> {
     generation: u32,
     next_sweep: Option<Instant>,
     is_draining: bool,
+    /// Tells the service manager, if it asks, that this loop is not stuck.
+    pulse: Pulse,
 }
 
 /// A client of this loop.
@@ -88,8 +90,18 @@ impl<P: Protocol> EventLoop<P> {
         arrivals: Receiver<Arrival>,
         load: Arc<AtomicUsize>,
     ) -> Self {
-        let guests = Slab::new();
-        Self { server, poller, door: None, arrivals, load, guests, generation: 0, next_sweep: None, is_draining: false }
+        Self {
+            server,
+            poller,
+            door: None,
+            arrivals,
+            load,
+            guests: Slab::new(),
+            generation: 0,
+            next_sweep: None,
+            is_draining: false,
+            pulse: Pulse::start(),
+        }
     }
 
     /// 1. Sleep until a descriptor is ready, somebody notifies this loop, or it is time to sweep.
@@ -108,6 +120,7 @@ impl<P: Protocol> EventLoop<P> {
                 return;
             }
             let mut now = Instant::now();
+            self.pulse.beat(now);
             for event in events.iter().filter(|event| event.key != LISTENER) {
                 self.turn(event.key, &mut chunk, &mut now);
             }
@@ -124,11 +137,12 @@ impl<P: Protocol> EventLoop<P> {
     /// How long to sleep at most; `None`: until something happens.
     fn patience(&self) -> Option<Duration> {
         let door = self.door.as_ref().and_then(Door::look_at);
-        let next = self.next_sweep.into_iter().chain(door).min();
+        let next = self.next_sweep.into_iter().chain(door).chain(self.pulse.next_beat()).min();
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
     fn turn(&mut self, key: usize, chunk: &mut [u8], now: &mut Instant) {
+        self.pulse.beat(*now);
         let slot = key & SLOT;
         let Some(guest) = self.guests.get_mut(slot).filter(|guest| guest.key == key) else { return };
         let result = match guest.turn(chunk, now) {

@@ -11,7 +11,9 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::calls::TICK;
 use super::client::{Client, turn_away};
+use super::figures::{Figure, count};
 use super::run::Server;
+use super::watchdog;
 
 /// How long a server leaves the listener alone when it cannot have another descriptor, or memory.
 pub const BACK_OFF: Duration = Duration::from_millis(100);
@@ -38,6 +40,7 @@ impl Server {
     /// be had this sleeps for [`BACK_OFF`] and tries again.
     pub fn accept(&'static self) -> Option<(TcpStream, Client)> {
         loop {
+            watchdog::beat();
             match self.look(SocketFlags::empty()) {
                 Accepted::Client(stream, client) => return Some((stream, client)),
                 Accepted::Next | Accepted::Nobody => {}
@@ -74,10 +77,10 @@ impl Server {
 
     fn welcome(&'static self, stream: TcpStream, address: Option<SocketAddr>) -> Accepted {
         let mut arrivals = self.arrivals();
-        arrivals.all += 1;
         arrivals.while_draining += usize::from(self.stop.is_requested());
         arrivals.latest = Instant::now();
         drop(arrivals);
+        count(Figure::Clients);
         // A client that left before it was accepted may have no address any more.
         let Some(address) = address else { return Accepted::Next };
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -100,6 +103,7 @@ impl Server {
                 Accepted::Next
             }
             Class::BackOff => {
+                count(Figure::AcceptFailures);
                 let mut arrivals = self.arrivals();
                 if arrivals.complained.is_none_or(|complained| complained.elapsed() >= Duration::from_secs(1)) {
                     log::warn!("cannot accept a client now: {errno}");

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::watchdog;
+
 /// How long a call may sleep: the deadlines of a blocking server are exact to this.
 pub const TICK: Duration = Duration::from_millis(250);
 
@@ -19,8 +21,11 @@ pub const TICK: Duration = Duration::from_millis(250);
 ///
 /// Those of recv(); [`is_tick`] tells those that mean "nothing yet".
 pub fn receive(stream: &TcpStream, chunk: &mut [u8], is_up: bool) -> io::Result<usize> {
-    let flags = if is_up { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-    let (_, n) = rustix::net::recv(stream, chunk, flags)?;
+    watchdog::beat();
+    if is_up {
+        return receive_now(stream, chunk);
+    }
+    let (_, n) = rustix::net::recv(stream, chunk, RecvFlags::empty())?;
     Ok(n)
 }
 
@@ -30,8 +35,11 @@ pub fn receive(stream: &TcpStream, chunk: &mut [u8], is_up: bool) -> io::Result<
 ///
 /// Those of send(); [`is_tick`] tells those that mean "no room yet".
 pub fn send(stream: &TcpStream, bytes: &[u8], is_up: bool) -> io::Result<usize> {
-    let flags = if is_up { SendFlags::DONTWAIT } else { SendFlags::empty() };
-    Ok(rustix::net::send(stream, bytes, flags | SendFlags::NOSIGNAL)?)
+    watchdog::beat();
+    if is_up {
+        return send_now(stream, bytes);
+    }
+    Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?)
 }
 
 /// recv() that never sleeps.
@@ -40,7 +48,8 @@ pub fn send(stream: &TcpStream, bytes: &[u8], is_up: bool) -> io::Result<usize> 
 ///
 /// Those of recv(); `WouldBlock` means "nothing yet".
 pub fn receive_now(stream: &TcpStream, chunk: &mut [u8]) -> io::Result<usize> {
-    receive(stream, chunk, true)
+    let (_, n) = rustix::net::recv(stream, chunk, RecvFlags::DONTWAIT)?;
+    Ok(n)
 }
 
 /// send() that never sleeps.
@@ -49,7 +58,7 @@ pub fn receive_now(stream: &TcpStream, chunk: &mut [u8]) -> io::Result<usize> {
 ///
 /// Those of send(); `WouldBlock` means "no room yet".
 pub fn send_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    send(stream, bytes, true)
+    Ok(rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
 }
 
 /// Whether a call came back only to let the server look up.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::SockRef;
 
-use crate::{Conversation, TOO_MANY};
+use super::figures::{Figure, count};
+use crate::{Conversation, Ending, TOO_MANY};
 
 /// A client that has been accepted. It holds a place until it is dropped.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ impl Client {
     /// For the log: its conversation is over, or its connection failed.
     pub fn gone(&self, conversation: &Conversation, result: io::Result<()>) {
         let address = self.address;
+        let is_lost = result.is_err() && conversation.ending().is_none_or(Ending::is_usual);
+        count(if is_lost { Figure::Lost } else { conversation.ending().map_or(Figure::Finished, Figure::from) });
         match (result, conversation.ending()) {
             // Why it was being sent away says more than that it did not wait for the end.
             (_, Some(ending)) if !ending.is_usual() => log::info!("{address} {ending}"),
@@ -47,6 +50,7 @@ impl Client {
 
 /// Rule 7: one write that cannot block, the end of sending, one read thrown away. Then drop the stream.
 pub(super) fn turn_away(stream: impl AsFd) {
+    count(Figure::TurnedAway);
     // Whatever fails here fails for a client that is being sent away.
     let _ = rustix::net::send(&stream, TOO_MANY.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(&stream, Shutdown::Write);
@@ -77,6 +81,10 @@ impl Places {
         let next = |taken: usize| (taken < self.limit).then_some(taken + 1);
         self.taken.try_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
         Some(Place { places: self })
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// How many are taken, those of lingering clients included.

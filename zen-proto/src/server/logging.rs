@@ -1,12 +1,11 @@
 //! A log that cannot hurt: lines are handed to a thread of its own, and lost rather than waited for.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,12 +16,19 @@ use log::{Level, LevelFilter, Record};
 
 use super::options::Options;
 use super::take_over;
+use super::valve::Valve;
 
 /// The way to the log's thread, once it runs.
 static LOG: OnceLock<SyncSender<Entry>> = OnceLock::new();
 
 /// Whether the log goes to a file.
 static HAS_FILE: AtomicBool = AtomicBool::new(false);
+
+/// Whether it goes to systemd's journal.
+static HAS_JOURNAL: AtomicBool = AtomicBool::new(false);
+
+/// What keeps it from being flooded.
+static VALVE: LazyLock<Mutex<Valve>> = LazyLock::new(Mutex::default);
 
 enum Entry {
     Line(Vec<u8>),
@@ -44,10 +50,11 @@ pub(super) fn start(options: &Options) -> Result<()> {
     let (sender, entries) = sync_channel(LINES_WAITING);
     thread::Builder::new()
         .name("log".into())
-        .spawn(|| write(entries, output))
+        .spawn(move || write(&entries, output))
         .context("cannot start a thread: raise the limit of them")?;
     let _ = LOG.set(sender.clone());
     HAS_FILE.store(options.log_file.is_some(), Ordering::Relaxed);
+    HAS_JOURNAL.store(options.log_file.is_none() && stderr_is_journal(), Ordering::Relaxed);
 
     let level = match (options.quiet, options.verbose) {
         (true, _) => LevelFilter::Error,
@@ -66,8 +73,7 @@ pub(super) fn start(options: &Options) -> Result<()> {
             OWN.iter().for_each(|module| _ = builder.filter_module(module, level));
         }
     }
-    let valve = Mutex::new(Valve::default());
-    builder.format(move |line, record| format(line, record, &valve));
+    builder.format(format);
     builder.target(Target::Pipe(Box::new(Lines { sender, lost: 0 }))).init();
     if filters.as_ref().is_some_and(|filters| !is_understood(&filters)) {
         log::warn!("RUST_LOG is not understood, and ignored");
@@ -93,7 +99,7 @@ pub(super) fn complain(line: &str) {
     flush();
     if !take_over::stderr_is_stdin() {
         // Should stderr be stuck, it must not keep the process.
-        let line = format!("{line}\n");
+        let line = format!("{}{line}\n", if stderr_is_journal() { "<3>" } else { "" });
         let (done, written) = sync_channel(0);
         let write = {
             let line = line.clone();
@@ -109,54 +115,50 @@ pub(super) fn complain(line: &str) {
     }
 }
 
-fn format(line: &mut Formatter, record: &Record<'_>, valve: &Mutex<Valve>) -> io::Result<()> {
-    let kind = (record.file_static(), record.line());
+fn format(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     let mut left_out = 0;
     if record.level() <= Level::Info {
-        let mut valve = valve.lock().unwrap_or_else(PoisonError::into_inner);
-        match valve.admit(kind, Instant::now()) {
+        match valve().admit(record, Instant::now()) {
             Some(count) => left_out = count,
             None => return Ok(()),
         }
     }
-    let time = humantime::format_rfc3339_millis(SystemTime::now());
-    let thread = thread::current();
-    let thread = thread.name().unwrap_or("?");
-    write!(line, "{time} [{} {}/{thread}] {}", record.level(), std::process::id(), record.args())?;
+    write!(line, "{} {}", head(record.level()), record.args())?;
     if left_out > 0 {
         write!(line, " (and {left_out} more like it)")?;
     }
     writeln!(line)
 }
 
-/// Lets some lines of each kind through in a second, and counts the rest. A kind is a place in the source,
-/// so there are few.
-#[derive(Default)]
-struct Valve {
-    kinds: HashMap<(Option<&'static str>, Option<u32>), Kind>,
-}
-
-struct Kind {
-    second: Instant,
-    lines: u32,
-    left_out: u64,
-}
-
-impl Valve {
-    /// Whether to write a line of `kind`; if so, how many were left out before it.
-    fn admit(&mut self, kind: (Option<&'static str>, Option<u32>), now: Instant) -> Option<u64> {
-        let kind = self.kinds.entry(kind).or_insert(Kind { second: now, lines: 0, left_out: 0 });
-        if now.duration_since(kind.second) >= Duration::from_secs(1) {
-            kind.second = now;
-            kind.lines = 0;
-        }
-        if kind.lines == LINES_A_SECOND {
-            kind.left_out += 1;
-            return None;
-        }
-        kind.lines += 1;
-        Some(std::mem::take(&mut kind.left_out))
+/// What a line begins with: when, how bad, and who says it.
+fn head(level: Level) -> String {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("?");
+    if HAS_JOURNAL.load(Ordering::Relaxed) {
+        return format!("<{}>[{thread}]", priority(level)); // the journal knows time and process
     }
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    format!("{time} [{level} {}/{thread}]", std::process::id())
+}
+
+fn valve() -> MutexGuard<'static, Valve> {
+    VALVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As syslog(3) counts them: less is worse.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// systemd says in JOURNAL_STREAM which file is its journal (systemd.exec(5)).
+fn stderr_is_journal() -> bool {
+    let Ok(journal) = std::env::var("JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(io::stderr()).is_ok_and(|stderr| journal == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
 /// Hands lines over without waiting.
@@ -187,41 +189,36 @@ impl Write for Lines {
 }
 
 /// The log's thread. What cannot be written is nobody's business: the clients come first.
-fn write(entries: Receiver<Entry>, mut output: Box<dyn Write + Send>) {
-    for entry in entries {
+fn write(entries: &Receiver<Entry>, mut output: Box<dyn Write + Send>) {
+    loop {
+        // When no line has come for a second, none is left out any more: time to tell how many were.
+        let entry = entries.recv_timeout(Duration::from_secs(1)).or_else(|_| {
+            settle(&mut output);
+            entries.recv()
+        });
         match entry {
-            Entry::Line(line) => _ = output.write_all(&line),
-            Entry::Flush(done) => _ = done.try_send(()),
+            Ok(Entry::Line(line)) => _ = output.write_all(&line),
+            Ok(Entry::Flush(done)) => {
+                settle(&mut output);
+                let _ = done.try_send(());
+            }
+            Err(_) => return,
         }
+    }
+}
+
+fn settle(output: &mut impl Write) {
+    let owed: Vec<_> = valve().settle().collect();
+    for (level, text) in owed {
+        let _ = output.write_all(format!("{} {text}\n", head(level)).as_bytes());
     }
 }
 
 /// Whose lines -v is about; the libraries only warn.
 const OWN: [&str; 2] = ["zen_", "raw"];
 
-/// Lines of one kind that are written in a second: enough to see what is going on.
-const LINES_A_SECOND: u32 = 10;
-
 /// Lines on their way to the log's thread, so that a stuck stderr costs at most some 100 KiB.
 const LINES_WAITING: usize = 1024;
 
 /// What a process gives its stderr to take the last lines.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn some_lines_of_a_kind_in_a_second_and_the_rest_is_counted() {
-        let mut valve = Valve::default();
-        let begin = Instant::now();
-        let (one, other) = ((Some("a"), Some(1)), (Some("a"), Some(2)));
-        assert!((0..10).all(|_| valve.admit(one, begin) == Some(0)));
-        assert!((0..5).all(|_| valve.admit(one, begin).is_none()));
-        assert_eq!(valve.admit(other, begin), Some(0));
-        let later = begin + Duration::from_secs(1);
-        assert_eq!(valve.admit(one, later), Some(5));
-        assert_eq!(valve.admit(one, later), Some(0));
-    }
-}

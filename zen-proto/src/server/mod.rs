@@ -34,14 +34,21 @@ mod accept;
 mod calls;
 mod client;
 mod descriptors;
+mod figures;
 mod listener;
 mod logging;
+mod manager;
+mod metrics;
 mod options;
 mod run;
 mod sage;
 mod stop;
 mod supervisor;
 mod take_over;
+mod usage;
+mod valve;
+mod watchdog;
+mod worker;
 
 pub use accept::{Accepted, BACK_OFF};
 pub use calls::{TICK, is_tick, receive, receive_now, send, send_now};
@@ -51,6 +58,7 @@ pub use run::{Server, Waiting, main};
 pub use sage::Sage;
 pub use socket2::Socket as Listener;
 pub use stop::Stop;
+pub use watchdog::Pulse;
 
 /// What one read takes at most, in bytes. Its answers are at most 24 times as long.
 pub const CHUNK: usize = 4096;

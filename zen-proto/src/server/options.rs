@@ -1,11 +1,14 @@
 //! The command line that all servers have in common, and how a wrong one is answered.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, ValueEnum};
+
+use super::metrics;
 
 /// The flags of every server.
 #[derive(Debug, Clone, Args)]
@@ -58,6 +61,10 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub idle_exit: Option<Duration>,
 
+    /// Tell Prometheus, at http://ADDRESS:PORT/metrics; a PORT alone is on 127.0.0.1
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = metrics::parse_address)]
+    pub metrics: Option<SocketAddr>,
+
     /// Append the log to this file instead of stderr
     #[arg(long, value_name = "PATH")]
     pub log_file: Option<PathBuf>,
@@ -104,6 +111,8 @@ impl Options {
             Some("LISTEN_FDS hands over a listener: HOST and --port cannot be used with it")
         } else if self.processes.is_some() && self.inetd == Some(Inetd::Nowait) {
             Some("--processes cannot be used with --inetd nowait, which has one client")
+        } else if self.metrics.is_some() && self.inetd == Some(Inetd::Nowait) {
+            Some("--metrics cannot be used with --inetd nowait, which has one client")
         } else if self.idle_exit.is_some() && self.inetd != Some(Inetd::Wait) {
             Some("--idle-exit can only be used with --inetd wait")
         } else {

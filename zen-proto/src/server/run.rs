@@ -12,8 +12,10 @@ use socket2::{SockRef, Socket};
 
 use super::calls::TICK;
 use super::client::Places;
+use super::figures::{Figure, Figures, counted};
+use super::metrics::{self, Snapshot};
 use super::options::{Arguments, Inetd, Options, parse, time_out};
-use super::{Sage, Stop, descriptors, listener, logging, stop, supervisor, take_over};
+use super::{Sage, Stop, descriptors, listener, logging, manager, stop, supervisor, take_over, watchdog, worker};
 use crate::{Conversation, Limits};
 
 /// How a server waits for its clients.
@@ -47,10 +49,9 @@ pub struct Server {
     pub(super) is_heir: bool,
 }
 
-/// Who came, for the closing line and for the drain.
+/// Who came, for the drain.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrivals {
-    pub(super) all: usize,
     pub(super) while_draining: usize,
     pub(super) latest: Instant,
     /// When the log was last told that nobody can be accepted.
@@ -94,7 +95,7 @@ impl Server {
     /// What keeps this process from listening, in one line that says what to do.
     pub fn listen(options: &Options, waiting: Waiting, at_once: Option<usize>) -> Result<&'static Self> {
         if options.worker {
-            supervisor::die_with_parent()?;
+            worker::die_with_parent()?;
         }
         let is_heir = options.heir || options.inetd == Some(Inetd::Wait) || take_over::has_listen_fds();
         let (listener, only_client) = match options.inetd {
@@ -129,11 +130,12 @@ impl Server {
             places: Places::new(places),
             listener: Mutex::new(listener.map(Arc::new)),
             only_client: Mutex::new(only_client),
-            arrivals: Mutex::new(Arrivals { all: 0, while_draining: 0, latest: Instant::now(), complained: None }),
+            arrivals: Mutex::new(Arrivals { while_draining: 0, latest: Instant::now(), complained: None }),
             backlog: options.backlog as usize,
             is_heir,
         });
         stop::start(server, options.grace, !options.worker)?;
+        server.report(options)?;
         if options.inetd == Some(Inetd::Wait) {
             let idle_exit = options.idle_exit.unwrap_or(IDLE_EXIT);
             time_out(idle_exit).map_or(Ok(()), |idle_exit| server.leave_when_idle(idle_exit, options.worker))?;
@@ -145,13 +147,14 @@ impl Server {
             options.question_timeout,
             options.grace
         );
-        if let Some(address) = address.filter(|_| options.inetd.is_none()) {
+        if let Some(address) = address.filter(|_| options.inetd.is_none() || options.worker) {
             let printed = announce(&address);
             if options.worker {
                 // Nobody reads it: the parent has gone before this process could be tied to it.
                 printed.context("the parent has gone")?;
             }
         }
+        manager::is_ready();
         Ok(server)
     }
 
@@ -174,7 +177,26 @@ impl Server {
 
     /// The closing line of the log.
     pub(super) fn say_goodbye(&self) {
-        log::info!("stopped after {} clients and {} panics", self.arrivals().all, self.sage.panics());
+        let [clients, panics] = [Figure::Clients, Figure::Panics].map(counted);
+        log::info!("stopped after {clients} clients and {panics} panics");
+    }
+
+    /// Begins to tell whoever asked that this process is alive, and how it does.
+    fn report(&'static self, options: &Options) -> Result<()> {
+        watchdog::start(if options.worker { worker::tell_alive } else { manager::is_alive });
+        match options.metrics {
+            None => Ok(()),
+            Some(_) if options.worker => worker::tell_figures(|| self.figures()),
+            Some(address) => metrics::serve(address, || Snapshot {
+                figures: self.figures(),
+                workers: None,
+                processes: vec![std::process::id()],
+            }),
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures::own(self.places.taken(), self.places.limit(), self.stop.is_requested())
     }
 
     /// Drains when nobody has been here for so long. A worker tells its parent instead: others may be busy.
@@ -186,7 +208,7 @@ impl Server {
                 let is_idle = self.places.empty_for() >= idle_exit;
                 match (is_worker, is_idle) {
                     (true, _) if is_idle == was_idle => {}
-                    (true, _) => _ = announce(if is_idle { supervisor::IDLE } else { supervisor::BUSY }),
+                    (true, _) => worker::tell_idle(is_idle),
                     (false, true) => break,
                     (false, false) => {}
                 }

@@ -2,10 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::abort;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Options;
+use super::figures::{Figure, count};
 use crate::{Answer, Excerpt, answer_to};
 
 /// Answers questions.
@@ -13,7 +13,6 @@ use crate::{Answer, Excerpt, answer_to};
 pub struct Sage {
     /// `None`: it knows without thinking.
     thought: Option<Thought>,
-    panics: AtomicUsize,
 }
 
 /// What is done before an answer. The ancestor put a `time.sleep` into its `get_answer`; here it is a flag.
@@ -35,7 +34,7 @@ impl Sage {
             panic_on: options.panic_on.clone(),
             abort_on: options.abort_on.clone(),
         };
-        Self { thought: (thinks || fails).then_some(thought), panics: AtomicUsize::new(0) }
+        Self { thought: (thinks || fails).then_some(thought) }
     }
 
     /// The answer to `question`, which may take a while. `None` if thinking panicked: that is the end
@@ -43,16 +42,12 @@ impl Sage {
     pub fn answer(&self, question: &[u8]) -> Option<Answer> {
         if let Some(thought) = &self.thought {
             let thinking = catch_unwind(AssertUnwindSafe(|| thought.think_about(question)));
-            thinking.inspect_err(|_| _ = self.panics.fetch_add(1, Ordering::Relaxed)).ok()?;
+            thinking.inspect_err(|_| count(Figure::Panics)).ok()?;
         }
         let answer = answer_to(question);
+        count(Figure::Questions);
         log::trace!("{} {}", Excerpt(question), answer.as_str());
         Some(answer)
-    }
-
-    /// How often thinking has panicked.
-    pub(super) fn panics(&self) -> usize {
-        self.panics.load(Ordering::Relaxed)
     }
 }
 

@@ -14,8 +14,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::SockRef;
 
 use super::client::reset;
-use super::logging;
 use super::run::Server;
+use super::{logging, manager};
 
 /// Tells a server that it is to stop.
 #[derive(Default)]
@@ -95,6 +95,7 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
             }
         };
         stop.set();
+        manager::is_stopping();
         log::info!("draining: {} clients are here", places.taken());
         let end = Instant::now().checked_add(grace);
         while end.is_none_or(|end| Instant::now() < end) {

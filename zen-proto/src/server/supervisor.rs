@@ -1,13 +1,11 @@
 //! Pre-fork: a parent that serves nobody and keeps so many workers alive, all on one listener.
 //!
-//! A worker is this program started again with `--worker`: the listener is its stdin, and its ready line goes
-//! up a pipe. It dies with its parent. One listener for all, not SO_REUSEPORT: a worker that is stuck or
-//! closing would take its share of the waiting clients along.
+//! One listener for all, not SO_REUSEPORT: a worker that is stuck or closing would take its share of the waiting
+//! clients along.
 
-use std::io::Read;
-use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio, exit};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, exit};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,32 +14,27 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use socket2::Socket;
 
-use super::logging;
+use super::figures::Figures;
+use super::metrics::{self, Snapshot};
 use super::options::Options;
 use super::run::announce;
-use super::stop::{Signals, send};
-
-/// Ties this worker to its parent: the kernel kills it when that dies.
-pub(super) fn die_with_parent() -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the parent")?;
-    // It may have died before that: then nobody has the other end of the pipe.
-    let stdout = std::io::stdout();
-    let mut pipe = [PollFd::new(&stdout, PollFlags::OUT)];
-    poll(&mut pipe, Some(&Timespec::default())).context("cannot look at the pipe to the parent")?;
-    if pipe[0].revents().contains(PollFlags::ERR) {
-        bail!("the parent has gone");
-    }
-    Ok(())
-}
+use super::stop::Signals;
+use super::watchdog::{self, Pulse};
+use super::worker::Worker;
+use super::{logging, manager};
 
 /// Runs `processes` workers on `listener` until a signal says to stop. Ends this process.
 ///
 /// Call it on the main thread: workers die with the thread that started them.
 pub(super) fn supervise(options: &Options, processes: usize, is_heir: bool, listener: Socket, ready_line: &str) -> ! {
-    let says_ready = options.inetd.is_none();
-    let ready_line = says_ready.then_some(ready_line);
-    let status = Supervisor::start(processes, is_heir, listener, ready_line)
-        .and_then(|mut supervisor| supervisor.run(options.grace));
+    let ready_line = options.inetd.is_none().then_some(ready_line);
+    let status = Supervisor::start(processes, is_heir, listener, ready_line).and_then(|mut supervisor| {
+        if let Some(address) = options.metrics {
+            let fleet = Arc::clone(&supervisor.fleet);
+            metrics::serve(address, move || look_at(&fleet).snapshot())?;
+        }
+        supervisor.run(options.grace)
+    });
     let status = status.unwrap_or_else(|error| {
         logging::complain(&format!("error: {error:#}"));
         1
@@ -58,49 +51,69 @@ struct Supervisor<'a> {
     signals: Signals,
     deaths: Signals,
     places: Vec<Place>,
-    /// What to say once, when all workers can be connected to.
+    /// What to say when all workers can be connected to; nothing under --inetd.
     ready_line: Option<&'a str>,
+    is_ready: bool,
     /// Workers that died young, since the last that did not.
     failures: u32,
+    pulse: Pulse,
+    /// When the workers were heard last.
+    listened: Instant,
+    fleet: Arc<Mutex<Fleet>>,
 }
 
 /// Where a worker is, or is to be.
 enum Place {
-    Working(Worker),
+    Working(Box<Worker>),
     /// The last one died; the next starts then.
     Vacant(Instant),
 }
 
-struct Worker {
-    child: Child,
-    born: Instant,
-    is_ready: bool,
-    /// Whether it has had no client for as long as --idle-exit.
-    is_idle: bool,
+/// What the metrics tell of the workers.
+#[derive(Default)]
+struct Fleet {
+    /// What those had counted that are dead.
+    gone: Figures,
+    died: u64,
+    alive: Vec<(u32, Figures)>,
 }
 
 impl<'a> Supervisor<'a> {
     fn start(processes: usize, is_heir: bool, listener: Socket, ready_line: Option<&'a str>) -> Result<Self> {
         let signals = Signals::register(&[SIGTERM, SIGINT])?;
         let deaths = Signals::register(&[SIGCHLD])?;
+        watchdog::start(manager::is_alive);
         let now = Instant::now();
-        let places = (0..processes).map(|_| Place::Vacant(now)).collect();
-        Ok(Self { is_heir, listener: Some(listener), signals, deaths, places, ready_line, failures: 0 })
+        Ok(Self {
+            is_heir,
+            listener: Some(listener),
+            signals,
+            deaths,
+            places: (0..processes).map(|_| Place::Vacant(now)).collect(),
+            ready_line,
+            is_ready: false,
+            failures: 0,
+            pulse: Pulse::default(),
+            listened: now,
+            fleet: Arc::default(),
+        })
     }
 
     /// Starts, hears and replaces workers; the status to exit with when told to stop.
     fn run(&mut self, grace: Duration) -> Result<i32> {
         loop {
             self.fill_vacancies()?;
-            if self.wait(self.next_vacancy())?.is_some() {
+            if self.wait(self.patience())?.is_some() {
                 return self.drain(grace);
             }
             self.hear();
+            self.end_the_stuck();
             self.bury()?;
-            if self.places.iter_mut().all(|place| place.worker().is_some_and(|worker| worker.is_idle)) {
+            if self.places.iter_mut().all(|place| place.worker().is_some_and(|worker| worker.is_idle())) {
                 log::info!("leaving: nobody has been here for as long as --idle-exit");
                 return self.drain(grace);
             }
+            self.pulse.beat(Instant::now());
         }
     }
 
@@ -109,8 +122,8 @@ impl<'a> Supervisor<'a> {
         for place in &mut self.places {
             if matches!(place, Place::Vacant(since) if *since <= Instant::now()) {
                 *place = match Worker::start(listener, self.is_heir) {
-                    Ok(worker) => Place::Working(worker),
-                    Err(error) if self.ready_line.is_some() => return Err(error),
+                    Ok(worker) => Place::Working(Box::new(worker)),
+                    Err(error) if !self.is_ready => return Err(error),
                     Err(error) => {
                         log::error!("{error:#}; trying again in {LAST_PAUSE:?}");
                         Place::Vacant(Instant::now() + LAST_PAUSE)
@@ -121,19 +134,20 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// How long until a vacancy is to be filled, if there is one.
-    fn next_vacancy(&self) -> Option<Duration> {
+    /// How long until a vacancy is to be filled, or the pulse is to beat, whichever comes first.
+    fn patience(&self) -> Option<Duration> {
         let vacancies = self.places.iter().filter_map(|place| match place {
-            Place::Vacant(until) => Some(until.saturating_duration_since(Instant::now())),
-            _ => None,
+            Place::Vacant(until) => Some(*until),
+            Place::Working(_) => None,
         });
-        vacancies.min()
+        let next = vacancies.chain(self.pulse.next_beat()).min();
+        next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Sleeps for `time` (`None`: forever), or until a worker says something or dies, or until SIGTERM or
     /// SIGINT comes, which is returned.
     fn wait(&mut self, time: Option<Duration>) -> Result<Option<i32>> {
-        let pipes = self.workers().filter_map(|worker| worker.child.stdout.as_ref());
+        let pipes = self.workers().filter_map(Worker::pipe);
         let mut descriptors =
             vec![PollFd::new(self.signals.stream(), PollFlags::IN), PollFd::new(self.deaths.stream(), PollFlags::IN)];
         descriptors.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
@@ -153,12 +167,30 @@ impl<'a> Supervisor<'a> {
     /// Hears what the workers say; when the last is ready, everyone is told.
     fn hear(&mut self) {
         self.places.iter_mut().filter_map(Place::worker).for_each(Worker::hear);
-        let all_are_ready = self.places.iter_mut().all(|place| place.worker().is_none_or(|worker| worker.is_ready));
-        if all_are_ready
-            && self.workers().count() == self.places.len()
-            && let Some(ready_line) = self.ready_line.take()
-        {
-            let _ = announce(ready_line); // a closed stdout is no reason not to serve
+        look_at(&self.fleet).alive = self.workers().map(|worker| (worker.pid(), worker.figures())).collect();
+        let is_ready = |place: &mut Place| place.worker().is_some_and(|worker| worker.is_ready());
+        if !self.is_ready && self.listener.is_some() && self.places.iter_mut().all(is_ready) {
+            self.is_ready = true;
+            self.ready_line.map(announce); // a closed stdout is no reason not to serve
+            manager::is_ready();
+            self.pulse = Pulse::start();
+        }
+    }
+
+    /// Where a watchdog is wanted: a worker that is silent for as long as that waits is ended, and replaced.
+    fn end_the_stuck(&mut self) {
+        let Some(interval) = watchdog::interval() else { return };
+        // If this process was stopped itself, so may the workers have been.
+        let was_away = self.listened.elapsed() > interval / 2;
+        self.listened = Instant::now();
+        for worker in self.places.iter_mut().filter_map(Place::worker) {
+            if was_away {
+                worker.pardon();
+            } else if worker.silence() > interval {
+                log::error!("worker {} has been silent for {interval:?}: it is stuck, and ended", worker.pid());
+                worker.signal(Signal::KILL);
+                worker.pardon();
+            }
         }
     }
 
@@ -166,14 +198,16 @@ impl<'a> Supervisor<'a> {
     fn bury(&mut self) -> Result<()> {
         for place in &mut self.places {
             let Place::Working(worker) = place else { continue };
-            let Some(status) = worker.child.try_wait().context("cannot wait for a worker")? else { continue };
-            let is_young = worker.born.elapsed() < YOUNG;
+            let Some(status) = worker.ended()? else { continue };
+            let is_young = worker.age() < YOUNG;
             self.failures = if is_young { self.failures + 1 } else { 0 };
             if self.failures >= MOST_FAILURES {
                 bail!("{MOST_FAILURES} workers in a row died at once, the last by {}: see the log", cause(status));
             }
             let pause = if is_young { FIRST_PAUSE * 2u32.pow(self.failures.min(6) - 1) } else { Duration::ZERO };
-            log::error!("worker {} died by {}; the next starts in {pause:?}", worker.child.id(), cause(status));
+            log::error!("worker {} died by {}; the next starts in {pause:?}", worker.pid(), cause(status));
+            worker.hear(); // its last words
+            look_at(&self.fleet).lose(worker);
             *place = Place::Vacant(Instant::now() + pause);
         }
         Ok(())
@@ -181,15 +215,15 @@ impl<'a> Supervisor<'a> {
 
     /// Passes the stop on and waits for the workers, for as long as their grace and a little more.
     fn drain(&mut self, grace: Duration) -> Result<i32> {
+        manager::is_stopping();
         log::info!("draining: {} workers", self.workers().count());
         self.signal_all(Signal::TERM);
         self.listener = None;
-        self.ready_line = None;
         let end = Instant::now().checked_add(grace).and_then(|end| end.checked_add(MARGIN));
         loop {
             let mut alive = 0;
             for worker in self.places.iter_mut().filter_map(Place::worker) {
-                alive += usize::from(matches!(worker.child.try_wait(), Ok(None)));
+                alive += usize::from(matches!(worker.ended(), Ok(None)));
             }
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             if alive == 0 {
@@ -209,13 +243,13 @@ impl<'a> Supervisor<'a> {
     }
 
     fn signal_all(&self, signal: Signal) {
-        self.workers().for_each(|worker| send(signal, worker.child.id()));
+        self.workers().for_each(|worker| worker.signal(signal));
     }
 
     fn workers(&self) -> impl Iterator<Item = &Worker> {
         self.places.iter().filter_map(|place| match place {
-            Place::Working(worker) => Some(worker),
-            _ => None,
+            Place::Working(worker) => Some(&**worker),
+            Place::Vacant(_) => None,
         })
     }
 }
@@ -224,47 +258,30 @@ impl Place {
     fn worker(&mut self) -> Option<&mut Worker> {
         match self {
             Self::Working(worker) => Some(worker),
-            _ => None,
+            Self::Vacant(_) => None,
         }
     }
 }
 
-impl Worker {
-    fn start(listener: &Socket, is_heir: bool) -> Result<Self> {
-        let mut arguments = std::env::args_os();
-        let name = arguments.next().unwrap_or_default();
-        // The program that runs now, even if another has taken its place on the disk.
-        let child = Command::new("/proc/self/exe")
-            .arg0(name)
-            .arg("--worker")
-            .args(is_heir.then_some("--heir"))
-            .args(arguments)
-            .env_remove("LISTEN_PID")
-            .env_remove("LISTEN_FDS")
-            .env_remove("LISTEN_FDNAMES")
-            .env_remove("NOTIFY_SOCKET")
-            .stdin(Stdio::from(listener.as_fd().try_clone_to_owned()?))
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start a worker: raise the limit of processes, or lower --processes")?;
-        Ok(Self { child, born: Instant::now(), is_ready: false, is_idle: false })
+impl Fleet {
+    /// Its counts stay, or a counter would go down.
+    fn lose(&mut self, worker: &Worker) {
+        self.alive.retain(|(pid, _)| *pid != worker.pid());
+        self.gone += worker.figures().after_its_end();
+        self.died += 1;
     }
 
-    /// Its ready line, or how busy it is, or the end of file when it has died.
-    fn hear(&mut self) {
-        let Some(stdout) = &mut self.child.stdout else { return };
-        if poll(&mut [PollFd::new(&*stdout, PollFlags::IN)], Some(&Timespec::default())) != Ok(1) {
-            return;
-        }
-        let mut said = [0; 128];
-        match stdout.read(&mut said) {
-            Ok(n) if n > 0 => {
-                self.is_ready = true;
-                self.is_idle = said[..n].ends_with(IDLE.as_bytes());
-            }
-            _ => self.child.stdout = None,
-        }
+    fn snapshot(&self) -> Snapshot {
+        let mut figures = self.gone;
+        self.alive.iter().for_each(|(_, own)| figures += *own);
+        let pids = self.alive.iter().map(|(pid, _)| *pid);
+        let processes = std::iter::once(std::process::id()).chain(pids).collect();
+        Snapshot { figures, workers: Some((self.alive.len() as u64, self.died)), processes }
     }
+}
+
+fn look_at(fleet: &Mutex<Fleet>) -> MutexGuard<'_, Fleet> {
+    fleet.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn cause(status: ExitStatus) -> String {
@@ -274,10 +291,6 @@ fn cause(status: ExitStatus) -> String {
         _ => status.to_string(),
     }
 }
-
-/// What a worker of `--inetd wait` says when nobody has been there for so long, and when somebody is.
-pub(super) const IDLE: &str = "idle\n";
-pub(super) const BUSY: &str = "busy\n";
 
 /// Before the next try when no worker can be started.
 const LAST_PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,166 @@
+//! What is counted of a server's clients, in relaxed counters that nobody waits for; and how much of it there is now.
+
+use std::ops::AddAssign;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Ending;
+
+/// One of the figures that [`SERIES`] describes, in the same order.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Figure {
+    Here,
+    Limit,
+    Draining,
+    Clients,
+    TurnedAway,
+    AcceptFailures,
+    Questions,
+    Panics,
+    Finished,
+    CutShort,
+    TooLong,
+    Idle,
+    TooSlow,
+    NotReading,
+    Unanswered,
+    Drained,
+    Lost,
+}
+
+/// A line of the report, as Prometheus knows it.
+pub(super) struct Series {
+    pub(super) name: &'static str,
+    /// In braces, or nothing.
+    pub(super) labels: &'static str,
+    /// It goes up and down, or it only counts.
+    pub(super) is_gauge: bool,
+    pub(super) help: &'static str,
+}
+
+pub(super) const SERIES: [Series; Figure::Lost as usize + 1] = [
+    gauge("zen_clients", "Clients that are here now."),
+    gauge("zen_clients_limit", "How many clients may be here at once."),
+    gauge("zen_draining", "Processes that are stopping."),
+    counter("zen_clients_total", "", "Clients that were accepted, those turned away included."),
+    counter("zen_turned_away_total", "", "Clients that were turned away at the limit."),
+    counter(
+        "zen_accept_failures_total",
+        "",
+        "Times that no client could be accepted for want of descriptors or memory.",
+    ),
+    counter("zen_questions_total", "", "Questions that were answered."),
+    counter("zen_panics_total", "", "Panics while answering."),
+    ending(r#"{ending="finished"}"#),
+    ending(r#"{ending="cut_short"}"#),
+    ending(r#"{ending="too_long"}"#),
+    ending(r#"{ending="idle"}"#),
+    ending(r#"{ending="too_slow"}"#),
+    ending(r#"{ending="not_reading"}"#),
+    ending(r#"{ending="unanswered"}"#),
+    ending(r#"{ending="drained"}"#),
+    ending(r#"{ending="lost"}"#),
+];
+
+const fn gauge(name: &'static str, help: &'static str) -> Series {
+    Series { name, labels: "", is_gauge: true, help }
+}
+
+const fn counter(name: &'static str, labels: &'static str, help: &'static str) -> Series {
+    Series { name, labels, is_gauge: false, help }
+}
+
+const fn ending(labels: &'static str) -> Series {
+    counter("zen_conversations_total", labels, "Conversations that are over, by how they ended.")
+}
+
+/// This process's.
+static OWN: [AtomicU64; SERIES.len()] = [const { AtomicU64::new(0) }; SERIES.len()];
+
+/// Counts one. Free on the path of an answer, or as good as that.
+pub(super) fn count(figure: Figure) {
+    OWN[figure as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many there have been in this process.
+pub(super) fn counted(figure: Figure) -> u64 {
+    OWN[figure as usize].load(Ordering::Relaxed)
+}
+
+/// All figures of a process, or of several together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Figures(pub(super) [u64; SERIES.len()]);
+
+impl Figures {
+    /// Those of this process, now, with these gauges.
+    pub(super) fn own(here: usize, limit: usize, is_draining: bool) -> Self {
+        let mut figures = Self(std::array::from_fn(|at| OWN[at].load(Ordering::Relaxed)));
+        let gauges = [(Figure::Here, here), (Figure::Limit, limit), (Figure::Draining, is_draining.into())];
+        gauges.iter().for_each(|(gauge, value)| figures.0[*gauge as usize] = *value as u64);
+        figures
+    }
+
+    /// What stays of them when the process has gone.
+    pub(super) fn after_its_end(self) -> Self {
+        Self(std::array::from_fn(|at| if SERIES[at].is_gauge { 0 } else { self.0[at] }))
+    }
+
+    /// As a worker tells its parent.
+    pub(super) fn to_line(self) -> String {
+        self.0.map(|figure| figure.to_string()).join(" ")
+    }
+}
+
+impl FromStr for Figures {
+    type Err = ();
+
+    fn from_str(line: &str) -> Result<Self, ()> {
+        let figures: Result<Vec<u64>, _> = line.split(' ').map(str::parse).collect();
+        Ok(Self(figures.map_err(|_| ())?.try_into().map_err(|_| ())?))
+    }
+}
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, figure)| *sum += figure);
+    }
+}
+
+impl From<&Ending> for Figure {
+    fn from(ending: &Ending) -> Self {
+        match ending {
+            Ending::Finished => Self::Finished,
+            Ending::CutShort(_) => Self::CutShort,
+            Ending::TooLong => Self::TooLong,
+            Ending::Idle => Self::Idle,
+            Ending::TooSlow(_) => Self::TooSlow,
+            Ending::NotReading => Self::NotReading,
+            Ending::Unanswered => Self::Unanswered,
+            Ending::Drained => Self::Drained,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_figure_has_its_series() {
+        let name = |figure: Figure| (SERIES[figure as usize].name, SERIES[figure as usize].labels);
+        assert_eq!(name(Figure::Draining), ("zen_draining", ""));
+        assert_eq!(name(Figure::Questions), ("zen_questions_total", ""));
+        assert_eq!(name(Figure::from(&Ending::Drained)), ("zen_conversations_total", r#"{ending="drained"}"#));
+        assert_eq!(name(Figure::Lost), ("zen_conversations_total", r#"{ending="lost"}"#));
+    }
+
+    #[test]
+    fn a_worker_is_understood_and_leaves_its_counts() {
+        let figures = Figures(std::array::from_fn(|at| at as u64));
+        let line = "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16";
+        assert_eq!(figures.to_line(), line);
+        assert_eq!(line.parse(), Ok(figures));
+        assert_eq!(figures.after_its_end().to_line(), "0 0 0 3 4 5 6 7 8 9 10 11 12 13 14 15 16");
+        assert!(["", "1 2", "a", &format!("{line} 17")].iter().all(|line| line.parse::<Figures>().is_err()));
+    }
+}

@@ -1,0 +1,81 @@
+//! The valve of the log: some lines of each kind in a second, and the rest is counted.
+
+use std::collections::HashMap;
+use std::mem::take;
+use std::time::{Duration, Instant};
+
+use log::{Level, Record};
+
+/// Where in the source a line comes from: so there are few kinds.
+type Place = (Option<&'static str>, Option<u32>);
+
+#[derive(Default)]
+pub(super) struct Valve {
+    kinds: HashMap<Place, Kind>,
+}
+
+struct Kind {
+    second: Instant,
+    lines: u32,
+    left_out: u64,
+    /// The latest of those that were let through in full.
+    latest: (Level, String),
+}
+
+impl Valve {
+    /// Whether to write a line; if so, how many like it were left out before.
+    pub(super) fn admit(&mut self, line: &Record<'_>, now: Instant) -> Option<u64> {
+        let fresh = || Kind { second: now, lines: 0, left_out: 0, latest: (line.level(), String::new()) };
+        let kind = self.kinds.entry((line.file_static(), line.line())).or_insert_with(fresh);
+        if now.duration_since(kind.second) >= Duration::from_secs(1) {
+            kind.second = now;
+            kind.lines = 0;
+        }
+        if kind.lines == LINES_A_SECOND {
+            kind.left_out += 1;
+            return None;
+        }
+        kind.lines += 1;
+        if kind.lines == LINES_A_SECOND {
+            kind.latest = (line.level(), line.args().to_string());
+        }
+        Some(take(&mut kind.left_out))
+    }
+
+    /// The counts that no further line has told: as lines of their own.
+    pub(super) fn settle(&mut self) -> impl Iterator<Item = (Level, String)> {
+        self.kinds.values_mut().filter(|kind| kind.left_out > 0).map(|kind| {
+            let (level, latest) = &kind.latest;
+            (*level, format!("{} more lines were left out that are like: {latest}", take(&mut kind.left_out)))
+        })
+    }
+}
+
+/// Lines of one kind that are written in a second: enough to see what is going on.
+const LINES_A_SECOND: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_lines_of_a_kind_in_a_second_and_the_rest_is_counted() {
+        let mut valve = Valve::default();
+        let begin = Instant::now();
+        let mut admit = |line, now| {
+            let text = format_args!("the text");
+            let record = Record::builder().file_static(Some("a")).line(Some(line)).args(text).build();
+            valve.admit(&record, now)
+        };
+        assert!((0..10).all(|_| admit(1, begin) == Some(0)));
+        assert!((0..5).all(|_| admit(1, begin).is_none()));
+        assert_eq!(admit(2, begin), Some(0));
+        let later = begin + Duration::from_secs(1);
+        assert_eq!(admit(1, later), Some(5));
+        assert!((0..9).all(|_| admit(1, later) == Some(0)));
+        assert!((0..7).all(|_| admit(1, later).is_none()));
+        let owed: Vec<_> = valve.settle().collect();
+        assert_eq!(owed, [(Level::Info, "7 more lines were left out that are like: the text".to_owned())]);
+        assert_eq!(valve.settle().count(), 0);
+    }
+}

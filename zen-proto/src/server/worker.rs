@@ -1,0 +1,186 @@
+//! A worker of --processes, from both ends of the pipe between it and its parent.
+//!
+//! It is this program started again with `--worker`. The listener is its stdin; its stdout is the pipe, on which
+//! it says line by line when it is ready, how busy it is, that it is alive, and what it has counted.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::process::Signal;
+use socket2::Socket;
+
+use super::figures::Figures;
+use super::{stop, watchdog};
+
+/// Ties this worker to its parent: the kernel kills it when that dies.
+pub(super) fn die_with_parent() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the parent")?;
+    // It may have died before that: then nobody has the other end of the pipe.
+    let stdout = std::io::stdout();
+    let mut pipe = [PollFd::new(&stdout, PollFlags::OUT)];
+    poll(&mut pipe, Some(&Timespec::default())).context("cannot look at the pipe to the parent")?;
+    if pipe[0].revents().contains(PollFlags::ERR) {
+        bail!("the parent has gone");
+    }
+    // Should the parent be stopped, what it does not read must not stop this process too.
+    fcntl_setfl(&stdout, OFlags::NONBLOCK).context("cannot use the pipe to the parent")
+}
+
+/// Nobody has been here for as long as --idle-exit, or somebody is again.
+pub(super) fn tell_idle(is_idle: bool) {
+    tell(if is_idle { IDLE } else { BUSY });
+}
+
+/// All threads that serve are alive.
+pub(super) fn tell_alive() {
+    tell(ALIVE);
+}
+
+/// Begins to tell the figures from time to time.
+pub(super) fn tell_figures(figures: impl Fn() -> Figures + Send + 'static) -> Result<()> {
+    let run = move || {
+        loop {
+            tell(&figures().to_line());
+            thread::sleep(REPORT);
+        }
+    };
+    thread::Builder::new()
+        .name("report".into())
+        .spawn(run)
+        .context("cannot start a thread: raise the limit of them")?;
+    Ok(())
+}
+
+/// One line, in one write: it goes whole, or, if the parent has stopped reading, not at all.
+fn tell(line: &str) {
+    let _ = rustix::io::write(std::io::stdout(), format!("{line}\n").as_bytes());
+}
+
+/// A worker, as its parent knows it.
+pub(super) struct Worker {
+    child: Child,
+    born: Instant,
+    /// When it said something last, or began.
+    heard: Instant,
+    /// What it has said of a line that is not finished.
+    unfinished: Vec<u8>,
+    is_ready: bool,
+    is_idle: bool,
+    figures: Figures,
+}
+
+impl Worker {
+    pub(super) fn start(listener: &Socket, is_heir: bool) -> Result<Self> {
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_default();
+        // The program that runs now, even if another has taken its place on the disk.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(name).arg("--worker").args(is_heir.then_some("--heir")).args(arguments);
+        // What was meant for the parent alone. How often to be alive is meant for both.
+        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID"] {
+            command.env_remove(name);
+        }
+        if watchdog::interval().is_none() {
+            command.env_remove("WATCHDOG_USEC");
+        }
+        let child = command
+            .stdin(Stdio::from(listener.as_fd().try_clone_to_owned()?))
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start a worker: raise the limit of processes, or lower --processes")?;
+        let now = Instant::now();
+        let figures = Figures::default();
+        Ok(Self { child, born: now, heard: now, unfinished: Vec::new(), is_ready: false, is_idle: false, figures })
+    }
+
+    /// Hears what it has said; the end of file is that it has died.
+    pub(super) fn hear(&mut self) {
+        let Some(stdout) = &mut self.child.stdout else { return };
+        if poll(&mut [PollFd::new(&*stdout, PollFlags::IN)], Some(&Timespec::default())) != Ok(1) {
+            return;
+        }
+        let mut said = [0; 4096];
+        let Some(n) = stdout.read(&mut said).ok().filter(|n| *n > 0) else {
+            self.child.stdout = None;
+            return;
+        };
+        self.heard = Instant::now();
+        self.unfinished.extend_from_slice(&said[..n]);
+        while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unfinished.drain(..=end).collect();
+            self.understand(&String::from_utf8_lossy(&line[..end]));
+        }
+    }
+
+    fn understand(&mut self, line: &str) {
+        match line {
+            IDLE | BUSY => self.is_idle = line == IDLE,
+            ALIVE => {}
+            _ => match line.parse() {
+                Ok(figures) => self.figures = figures,
+                Err(()) => self.is_ready = true, // its ready line
+            },
+        }
+    }
+
+    /// What becomes readable when it says something.
+    pub(super) fn pipe(&self) -> Option<&ChildStdout> {
+        self.child.stdout.as_ref()
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("cannot wait for a worker")
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        stop::send(signal, self.pid());
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// For how long it has said nothing.
+    pub(super) fn silence(&self) -> Duration {
+        self.heard.elapsed()
+    }
+
+    /// Its silence begins now: the parent has not listened.
+    pub(super) fn pardon(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// Whether it can be connected to.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// Whether it has had no client for as long as --idle-exit.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
+    /// What it has counted, as of its last report.
+    pub(super) fn figures(&self) -> Figures {
+        self.figures
+    }
+}
+
+const IDLE: &str = "idle";
+const BUSY: &str = "busy";
+const ALIVE: &str = "alive";
+
+/// From one report of the figures to the next.
+const REPORT: Duration = Duration::from_secs(1);
