@@ -36,11 +36,13 @@ fn silence_after_an_answer(ctx: &mut Ctx) -> Result<()> {
             let mut silent = clients(ctx, handful(ctx.entry))?;
             for (question, answer) in APHORISMS {
                 sleep(IDLE.mul_f32(0.6));
+                // The server's clock for them begins after this.
+                let before = Instant::now();
                 for client in &mut silent {
                     client.send(question)?;
                 }
                 clock.took(start.elapsed(), IDLE);
-                start = Instant::now();
+                start = before;
                 for client in &mut silent {
                     client.expect(answer)?;
                 }
