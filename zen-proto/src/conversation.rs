@@ -187,8 +187,11 @@ impl Conversation {
             return;
         }
         self.taken = 0;
-        self.owed.clear();
-        self.owed.shrink_to(KEPT_CAPACITY);
+        if self.owed.capacity() > KEPT_CAPACITY {
+            self.owed = Vec::new();
+        } else {
+            self.owed.clear();
+        }
         self.deadline = self.next_deadline(now);
     }
 

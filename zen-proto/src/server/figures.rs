@@ -3,6 +3,7 @@
 use std::ops::AddAssign;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Ending;
 
@@ -77,7 +78,7 @@ const fn ending(labels: &'static str) -> Series {
 /// This process's.
 static OWN: [AtomicU64; SERIES.len()] = [const { AtomicU64::new(0) }; SERIES.len()];
 
-/// Counts one. Free on the path of an answer, or as good as that.
+/// Counts one that is rare.
 pub(super) fn count(figure: Figure) {
     OWN[figure as usize].fetch_add(1, Ordering::Relaxed);
 }
@@ -85,6 +86,51 @@ pub(super) fn count(figure: Figure) {
 /// How many there have been in this process.
 pub(super) fn counted(figure: Figure) -> u64 {
     OWN[figure as usize].load(Ordering::Relaxed)
+}
+
+/// Counts a question: a load and a store in memory of this thread's own. A counter that all threads share would travel
+/// from processor to processor with every answer.
+pub(super) fn count_question() {
+    thread_local! {
+        static OWN_TALLY: Tally = Tally::take();
+    }
+    OWN_TALLY.with(|Tally(questions)| questions.0.store(questions.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed));
+}
+
+/// Where one thread counts; a cache line of its own.
+#[repr(align(64))]
+struct Questions(AtomicU64);
+
+/// A thread's hold on such a place. When it ends, the next one that begins counts on from there.
+struct Tally(&'static Questions);
+
+static TALLIES: Mutex<Tallies> = Mutex::new(Tallies { all: Vec::new(), free: Vec::new() });
+
+struct Tallies {
+    /// As many as there have been threads at once.
+    all: Vec<&'static Questions>,
+    free: Vec<&'static Questions>,
+}
+
+impl Tally {
+    fn take() -> Self {
+        let mut tallies = tallies();
+        Self(tallies.free.pop().unwrap_or_else(|| {
+            let questions: &'static Questions = Box::leak(Box::new(Questions(AtomicU64::new(0))));
+            tallies.all.push(questions);
+            questions
+        }))
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        tallies().free.push(self.0);
+    }
+}
+
+fn tallies() -> MutexGuard<'static, Tallies> {
+    TALLIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All figures of a process, or of several together.
@@ -95,6 +141,8 @@ impl Figures {
     /// Those of this process, now, with these gauges.
     pub(super) fn own(here: usize, limit: usize, is_draining: bool) -> Self {
         let mut figures = Self(std::array::from_fn(|at| OWN[at].load(Ordering::Relaxed)));
+        figures.0[Figure::Questions as usize] =
+            tallies().all.iter().map(|questions| questions.0.load(Ordering::Relaxed)).sum();
         let gauges = [(Figure::Here, here), (Figure::Limit, limit), (Figure::Draining, is_draining.into())];
         gauges.iter().for_each(|(gauge, value)| figures.0[*gauge as usize] = *value as u64);
         figures
@@ -162,5 +210,15 @@ mod tests {
         assert_eq!(line.parse(), Ok(figures));
         assert_eq!(figures.after_its_end().to_line(), "0 0 0 3 4 5 6 7 8 9 10 11 12 13 14 15 16");
         assert!(["", "1 2", "a", &format!("{line} 17")].iter().all(|line| line.parse::<Figures>().is_err()));
+    }
+
+    #[test]
+    fn no_question_is_lost_when_threads_come_and_go() {
+        let ask = || (0..1000).for_each(|_| count_question());
+        for _ in 0..3 {
+            std::thread::scope(|scope| (0..4).for_each(|_| _ = scope.spawn(ask)));
+        }
+        assert_eq!(Figures::own(0, 0, false).0[Figure::Questions as usize], 12_000);
+        assert!(tallies().all.len() <= 4);
     }
 }

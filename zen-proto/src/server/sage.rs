@@ -5,7 +5,7 @@ use std::process::abort;
 use std::time::{Duration, Instant};
 
 use super::Options;
-use super::figures::{Figure, count};
+use super::figures::{Figure, count, count_question};
 use crate::{Answer, Excerpt, answer_to};
 
 /// Answers questions.
@@ -45,7 +45,7 @@ impl Sage {
             thinking.inspect_err(|_| count(Figure::Panics)).ok()?;
         }
         let answer = answer_to(question);
-        count(Figure::Questions);
+        count_question();
         log::trace!("{} {}", Excerpt(question), answer.as_str());
         Some(answer)
     }

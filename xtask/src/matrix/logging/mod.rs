@@ -4,14 +4,13 @@ pub(crate) mod broken;
 
 use std::fs;
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Ctx, bare, case, ended};
 use crate::harness::client::{APHORISMS, Client};
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::PATIENCE;
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -113,29 +112,19 @@ fn some_lines_of_a_kind(ctx: &mut Ctx) -> Result<()> {
     let lines = cut_short(&ctx.server.log()).len();
     let most = SOME_LINES * seconds * ctx.server.workers().len();
     ensure!(lines <= most, "{lines} lines for {CROWD} clients in {seconds} s");
-    if ctx.entry.processes > 1 {
-        // Each counts for itself, and which of them the next one comes to is anybody's guess.
-        return Ok(());
-    }
-    // The second after that is another one, and its first line tells of those left out.
-    let counted = wait_for(PATIENCE, || {
-        let client = ctx.client().and_then(|mut client| {
-            client.send(b"Simple is bet")?;
-            end(client)
-        });
-        let lines = cut_short(&ctx.server.log());
-        thread::sleep(Duration::from_millis(100));
-        (client.is_err() || lines.iter().sum::<usize>() >= CROWD).then_some(lines)
-    });
-    let counted = counted.context("those left out are not counted")?;
-    ensure!(counted.iter().any(|&more| more > 1), "no line tells of others: {counted:?}");
+    // A second of silence, and each process tells how many it has left out.
+    let all = ctx.server.wait_for_log(PATIENCE, |log| (cut_short(log).iter().sum::<usize>() >= CROWD).then_some(()));
+    all.context("those left out are not counted")?;
+    let counted = cut_short(&ctx.server.log());
+    ensure!(counted.iter().sum::<usize>() == CROWD, "{CROWD} clients are counted as {counted:?}");
     Ok(())
 }
 
-/// How many a line stands for: `… (and 7 more like it)`.
+/// How many a line stands for: `… (and 7 more like it)`, or `7 more lines were left out that are like: …`.
 fn more(line: &str) -> usize {
-    let others = line.strip_suffix(" more like it)").and_then(|line| line.rsplit(' ').next()?.parse().ok());
-    1 + others.unwrap_or(0)
+    let number = |text: &str| text.rsplit(' ').next()?.parse().ok();
+    let alone = line.split_once(" more lines were left out").and_then(|(head, _)| number(head));
+    alone.unwrap_or_else(|| 1 + line.strip_suffix(" more like it)").and_then(number).unwrap_or(0))
 }
 
 /// Removed when it goes.
