@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,13 @@ fn answer(mut stream: TcpStream, look: &impl Fn() -> Snapshot) -> io::Result<()>
     );
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(head.as_bytes())?;
-    if method == "HEAD" { Ok(()) } else { stream.write_all(body.as_bytes()) }
+    if method != "HEAD" {
+        stream.write_all(body.as_bytes())?;
+    }
+    // Whatever else has come is read, or the close would be a reset and take the answer along.
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    io::copy(&mut stream.take(LONGEST_HEAD as u64), &mut io::sink()).map(drop)
 }
 
 /// The head of a request, up to its blank line.
@@ -129,3 +135,43 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// In bytes; Prometheus sends some two hundred.
 const LONGEST_HEAD: usize = 8192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_is_on_this_machine() {
+        assert_eq!(parse_address("9160"), Ok(([127, 0, 0, 1], 9160).into()));
+        assert_eq!(parse_address("0.0.0.0:0"), Ok(([0, 0, 0, 0], 0).into()));
+        assert_eq!(parse_address("[::1]:80"), Ok((std::net::Ipv6Addr::LOCALHOST, 80).into()));
+        assert!(
+            ["", "65536", "127.0.0.1", ":80", "no.such.name.invalid:80"]
+                .iter()
+                .all(|text| parse_address(text).is_err())
+        );
+    }
+
+    #[test]
+    fn who_asks_is_answered_whatever_it_asks() -> io::Result<()> {
+        let asked = |request: &[u8]| -> io::Result<String> {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let mut client = TcpStream::connect(listener.local_addr()?)?;
+            client.write_all(request)?;
+            let snapshot = || Snapshot { figures: Figures::default(), workers: Some((2, 1)), processes: vec![] };
+            client.shutdown(Shutdown::Write)?;
+            let _ = answer(listener.accept()?.0, &snapshot); // what is wrong with a request is its client's affair
+            let mut said = String::new();
+            client.read_to_string(&mut said).map(|_| said)
+        };
+        let metrics = asked(b"GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        assert!(metrics.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"));
+        assert!(metrics.contains("\n# TYPE zen_questions_total counter\nzen_questions_total 0\n"));
+        assert!(metrics.contains("\nzen_workers 2\n") && metrics.contains("\nzen_workers_died_total 1\n"));
+        assert!(asked(b"HEAD /metrics HTTP/1.1\r\n\r\n")?.ends_with("\r\n\r\n"));
+        assert!(asked(b"GET / HTTP/1.1\r\n\r\n")?.starts_with("HTTP/1.1 404 "));
+        assert!(asked(b"POST /metrics HTTP/1.1\r\n\r\nbody")?.starts_with("HTTP/1.1 405 "));
+        assert_eq!(asked(b"GET /met")?, "");
+        Ok(())
+    }
+}

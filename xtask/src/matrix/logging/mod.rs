@@ -9,8 +9,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Ctx, bare, case, ended};
-use crate::harness::client::{APHORISMS, Client};
 use crate::harness::PATIENCE;
+use crate::harness::client::{APHORISMS, Client};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
