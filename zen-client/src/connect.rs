@@ -25,6 +25,12 @@ impl Addresses {
         Ok(Self { port: server.port, all, first: 0 })
     }
 
+    /// Every address, beginning with `first`.
+    pub(crate) fn all_from(&self, first: SocketAddr) -> Vec<SocketAddr> {
+        let begin = self.all.iter().position(|address| *address == first).unwrap_or(0);
+        self.all.iter().cycle().skip(begin).take(self.all.len()).copied().collect()
+    }
+
     /// Connects to the first address that lets us, waiting at most `timeout` for each (`None`: as long
     /// as the kernel does). The next call begins with the address after the one that worked.
     pub(crate) fn connect(&mut self, timeout: Option<Duration>) -> Result<(TcpStream, SocketAddr)> {

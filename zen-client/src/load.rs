@@ -5,6 +5,7 @@
 
 mod clock;
 mod connection;
+mod failures;
 mod generator;
 mod mix;
 mod options;
@@ -16,7 +17,7 @@ mod tally;
 mod verdicts;
 
 use std::io::{self, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,15 +25,19 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use fastrand::Rng;
 
 use crate::connect::Addresses;
 use crate::options::explain;
+use crate::pause::pause;
 use crate::text;
 use clock::{Clock, nanos};
+use failures::Failures;
 use generator::{Board, Generator};
 use progress::Progress;
 use tally::{Tally, Window};
 
+pub(crate) use failures::Retries;
 pub(crate) use options::{Options, Plan};
 pub(crate) use report::{Report, Times};
 pub(crate) use tally::Sabotage;
@@ -42,10 +47,9 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     if let Some(refusal) = options.refusal() {
         return Ok(explain(&refusal));
     }
-    // One address for all connections: the first that lets us connect.
-    let (first, address) = Addresses::resolve(&options.server)?.connect(Some(options.timeout()))?;
     let progress = Progress::start()?;
-    let measured = measure(&options.plan(address), Some(first), &progress)?;
+    let (first, addresses) = reach(options, &progress)?;
+    let measured = measure(&options.plan(addresses), Some(first), &progress)?;
     progress.end();
     let report = Report::new(&measured, options.histogram);
     let mut stdout = io::stdout().lock();
@@ -59,6 +63,22 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
         (Some(objection), _) => Err(anyhow!(objection)),
         (None, said) => said.map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// The first connection, and the addresses that the run is about: without retries only the one that let us connect, with
+/// them all, that one first.
+fn reach(options: &Options, progress: &Progress) -> Result<(TcpStream, Vec<SocketAddr>)> {
+    let mut addresses = Addresses::resolve(&options.server)?;
+    let mut random = Rng::new();
+    let mut tries = 0;
+    let (first, address) = loop {
+        match addresses.connect(Some(options.timeout())) {
+            Err(_) if tries < options.retries && !progress.is_interrupted() => tries += 1,
+            outcome => break outcome?,
+        }
+        thread::sleep(pause(tries, &mut random));
+    };
+    Ok((first, if options.retries > 0 { addresses.all_from(address) } else { vec![address] }))
 }
 
 /// A run without an audience.
@@ -152,14 +172,12 @@ impl Measured {
     fn objection(&self) -> Option<String> {
         let Tally { failures, answers, unserved, .. } = &self.tally;
         if failures.all() > 0 {
-            let kinds = failures.by_kind().into_iter().filter(|(_, n)| *n > 0);
-            let kinds: Vec<String> = kinds.map(|(kind, n)| format!("{n} {kind}")).collect();
-            let advice = if failures.wrong > 0 {
-                "is it a zen server? `zen-client check` tells"
-            } else {
-                "what does its log say?"
+            let advice = match failures {
+                Failures { wrong: 1.., .. } => "is it a zen server? `zen-client check` tells",
+                Failures { not_opened: 1.., .. } => "the verdict on ports says what this machine lacks",
+                _ => "what does its log say?",
             };
-            return Some(format!("{} failures ({}): {advice}", failures.all(), kinds.join(", ")));
+            return Some(format!("{} failures ({failures}): {advice}", failures.all()));
         }
         if *answers == 0 && self.is_interrupted {
             return Some("interrupted before anything was measured".to_owned());

@@ -39,6 +39,7 @@ mod connect;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod load;
 mod options;
+mod pause;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod selftest;
 mod text;

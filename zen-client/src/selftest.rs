@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Result;
 use rustix::process::Signal;
 
-use crate::load::{Plan, Report, Sabotage, measured_quietly};
+use crate::load::{Plan, Report, Retries, Sabotage, measured_quietly};
 use crate::text;
 use fake::{Fake, Freezable, Manner};
 
@@ -34,11 +34,11 @@ struct Outcome {
     saw: String,
 }
 
-/// Runs all checks, a line for each; succeeds when all pass. Takes some six seconds.
+/// Runs all checks, a line for each; succeeds when all pass. Takes some seven seconds.
 pub(crate) fn selftest(options: &Options) -> Result<ExitCode> {
     let mut stdout = io::stdout().lock();
     let (mut passed, mut failed) = (0, 0);
-    for run in [known_delay, frozen_half, steady_rate, wrong_answers] {
+    for run in [known_delay, frozen_half, steady_rate, wrong_answers, dropped_connections] {
         for (name, Outcome { ok, saw }) in run(options.sabotage)? {
             let verdict = if ok { "ok" } else { "FAILED" };
             *(if ok { &mut passed } else { &mut failed }) += 1;
@@ -56,13 +56,15 @@ pub(crate) fn serve() -> Result<ExitCode> {
 
 type Outcomes = Vec<(&'static str, Outcome)>;
 
+/// In milliseconds: half of the first pause before a retry.
+const SHORTEST_PAUSE: f64 = 25.0;
 const DELAY: Duration = Duration::from_millis(20);
 
 /// Four connections at a server that thinks for 20 ms: the times and Little's law are known.
 fn known_delay(sabotage: Option<Sabotage>) -> Result<Outcomes> {
     let server = Fake::start(Manner { delay: DELAY, ..Manner::default() })?;
     let duration = Duration::from_secs(1);
-    let plan = Plan { connections: 4, warmup: DELAY * 3, duration, sabotage, ..Plan::new(server.address) };
+    let plan = Plan { connections: 4, warmup: DELAY * 3, duration, sabotage, ..Plan::new(vec![server.address]) };
     let report = measured_quietly(&plan)?;
     let delay = milliseconds(DELAY);
     let [p50, max] = [report.service_time_us.p50, report.service_time_us.max].map(|us| us.unwrap_or(0.0) / 1e3);
@@ -88,7 +90,8 @@ fn frozen_half(sabotage: Option<Sabotage>) -> Result<Outcomes> {
     let server = Freezable::start()?;
     let duration = 2 * FROZEN;
     let rate = Some(RATE);
-    let plan = Plan { connections: 8, rate, warmup: Duration::ZERO, duration, sabotage, ..Plan::new(server.address) };
+    let plan =
+        Plan { connections: 8, rate, warmup: Duration::ZERO, duration, sabotage, ..Plan::new(vec![server.address]) };
     let report = thread::scope(|scope| -> Result<Report> {
         let freezing = scope.spawn(|| -> Result<()> {
             thread::sleep(THAWED);
@@ -136,7 +139,7 @@ fn steady_rate(sabotage: Option<Sabotage>) -> Result<Outcomes> {
         warmup: Duration::ZERO,
         duration,
         sabotage,
-        ..Plan::new(server.address)
+        ..Plan::new(vec![server.address])
     };
     let report = measured_quietly(&plan)?;
     let arrivals = server.arrivals();
@@ -164,7 +167,7 @@ fn steady_rate(sabotage: Option<Sabotage>) -> Result<Outcomes> {
 fn wrong_answers(sabotage: Option<Sabotage>) -> Result<Outcomes> {
     let server = Fake::start(Manner { wrong_every: 10, ..Manner::default() })?;
     let duration = Duration::from_millis(500);
-    let plan = Plan { connections: 4, warmup: Duration::ZERO, duration, sabotage, ..Plan::new(server.address) };
+    let plan = Plan { connections: 4, warmup: Duration::ZERO, duration, sabotage, ..Plan::new(vec![server.address]) };
     let report = measured_quietly(&plan)?;
     let (found, told) = (report.failures.wrong, server.wrong());
     let outcome = Outcome {
@@ -172,6 +175,37 @@ fn wrong_answers(sabotage: Option<Sabotage>) -> Result<Outcomes> {
         saw: format!("{found} found where {told} were told"),
     };
     Ok(vec![("wrong-answers", outcome)])
+}
+
+/// A server that hangs up on every tenth visitor, and counts them. Each comes again, late, and none is lost.
+fn dropped_connections(sabotage: Option<Sabotage>) -> Result<Outcomes> {
+    let server = Fake::start(Manner { drop_every: 10, ..Manner::default() })?;
+    let (rate, duration) = (500, Duration::from_secs(1));
+    let plan = Plan {
+        churn: true,
+        rate: Some(rate),
+        retries: 20,
+        warmup: Duration::ZERO,
+        duration,
+        sabotage,
+        ..Plan::new(vec![server.address])
+    };
+    let report = measured_quietly(&plan)?;
+    let (Retries { connections, questions, answered, given_up, .. }, dropped) = (report.retries, server.dropped());
+    let [_, p99] = in_milliseconds(&report.response_time_us);
+    let outcome = Outcome {
+        ok: connections == dropped
+            && dropped > 0
+            && (1..=connections).contains(&questions)
+            && (answered, given_up, report.failures.all()) == (questions, 0, 0)
+            && report.answers + report.missed == rate
+            && p99 >= SHORTEST_PAUSE,
+        saw: format!(
+            "{connections} connections made anew where {dropped} were dropped, {answered} of {questions} questions \
+             answered after all, response time p99 {p99:.0} ms"
+        ),
+    };
+    Ok(vec![("retries-counted", outcome)])
 }
 
 fn law_holds(report: &Report) -> bool {

@@ -147,7 +147,7 @@ impl Report {
     }
 }
 
-const SCHEMA: &str = "zen-client load 1";
+const SCHEMA: &str = "zen-client load 2";
 
 /// How exactly the beginning is known.
 const GLANCE: Duration = Duration::from_micros(500);

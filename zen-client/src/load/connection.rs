@@ -8,8 +8,9 @@ use rustix::net::{SendFlags, send};
 use zen_proto::{APHORISMS, TOO_MANY};
 
 use super::clock::Nanos;
+use super::failures::Failure;
 use super::mix::Kind;
-use super::tally::{Asked, Failure};
+use super::tally::Asked;
 
 /// A connection, or the place of one that is to be opened.
 pub(super) struct Connection {
@@ -18,9 +19,11 @@ pub(super) struct Connection {
     pub(super) is_connected: bool,
     /// When connecting began.
     pub(super) opened: Nanos,
+    /// Where it is opened next: a place among the addresses, counted on and on.
+    pub(super) turn: usize,
     /// It is not opened again before.
     pub(super) not_before: Nanos,
-    /// The questions on their way, the oldest first.
+    /// The questions on their way, the oldest first; of a connection that has failed, those to be asked again.
     pub(super) asked: VecDeque<Asked>,
     /// How much of the first one's answer has come.
     matched: usize,
@@ -30,8 +33,10 @@ pub(super) struct Connection {
     pub(super) round: u64,
     /// At least one answer has come in this place.
     pub(super) is_served: bool,
-    /// Something has gone wrong in this place.
+    /// Something has gone wrong in this place, and was not tried again.
     pub(super) has_failed: bool,
+    /// How many connections in a row have failed in this place without an answer.
+    pub(super) vain: u32,
     /// At least one answer has come over this very connection.
     is_welcome: bool,
     /// A question that goes out byte by byte: which one, and how much of it has gone.
@@ -47,13 +52,15 @@ pub(super) enum Sent {
 }
 
 impl Connection {
-    /// The place of a connection that never has more than `pipeline` questions on their way.
-    pub(super) fn new(kind: Kind, pipeline: usize) -> Self {
+    /// The place of a connection that never has more than `pipeline` questions on their way. Whose `turn` it is at the
+    /// addresses is said by the caller.
+    pub(super) fn new(kind: Kind, pipeline: usize, turn: usize) -> Self {
         Self {
             kind,
             stream: None,
             is_connected: false,
             opened: 0,
+            turn,
             not_before: 0,
             asked: VecDeque::with_capacity(if kind == Kind::Good { pipeline } else { 0 }),
             matched: 0,
@@ -61,6 +68,7 @@ impl Connection {
             round: 0,
             is_served: false,
             has_failed: false,
+            vain: 0,
             is_welcome: false,
             dripped: None,
         }
@@ -70,7 +78,6 @@ impl Connection {
         self.stream = Some(stream);
         self.opened = now;
         self.is_connected = false;
-        self.is_welcome = false;
         self.matched = 0;
     }
 
@@ -78,6 +85,9 @@ impl Connection {
     pub(super) fn close(&mut self) {
         self.stream = None;
         self.is_connected = false;
+        if std::mem::take(&mut self.is_welcome) {
+            self.vain = 0;
+        }
         self.unsent.clear();
         self.dripped = None;
     }
@@ -191,7 +201,7 @@ mod tests {
 
     /// A connection that has asked the three questions, and how many answers `bytes` are, cut as given.
     fn answers(chunks: &[&[u8]]) -> (usize, Result<(), Failure>) {
-        let mut connection = Connection::new(Kind::Good, 3);
+        let mut connection = Connection::new(Kind::Good, 3, 0);
         let mut tally = Tally::new(false, None);
         connection.asked.extend((0..3).map(|aphorism| tally.asked(0, 0, aphorism)));
         let mut count = 0;

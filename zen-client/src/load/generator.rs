@@ -8,8 +8,11 @@
 //! That is one `recv` and one `send` for each answer, and a share of an `epoll_wait`. The clock is read once a chunk,
 //! which is no system call. Nothing is allocated for a question.
 
+mod retrying;
 mod upkeep;
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 
@@ -21,11 +24,12 @@ use rustix::net::{RecvFlags, recv, sockopt};
 
 use super::clock::{Alarm, Clock, Nanos, nanos, own_processor_time};
 use super::connection::{Connection, Sent, failure_of, question};
+use super::failures::Failure;
 use super::mix::Kind;
 use super::options::Plan;
 use super::schedule::Schedule;
 use super::sources::Sources;
-use super::tally::{Failure, Tally, Window};
+use super::tally::{Tally, Window};
 
 /// What the threads of a run and who watches them tell each other.
 pub(super) struct Board {
@@ -49,6 +53,8 @@ pub(super) struct Generator {
     connections: Vec<Connection>,
     /// How many of them ask.
     good: usize,
+    /// Places whose connection has failed, by when the next one is opened.
+    again: BinaryHeap<Reverse<(Nanos, usize)>>,
     schedule: Option<Schedule>,
     tally: Tally,
     stage: Stage,
@@ -94,6 +100,8 @@ impl Generator {
         // Every `threads`-th of each kind.
         let share = |all: usize| (all + plan.threads - 1 - thread) / plan.threads;
         let places = kinds.iter().flat_map(|&(kind, all)| std::iter::repeat_n(kind, share(all)));
+        // Side by side at the addresses, all threads together.
+        let turns = (thread..).step_by(plan.threads);
         let tick = TICK.min(nanos(plan.timeout) / 4).max(1_000_000);
         Ok(Self {
             thread,
@@ -101,11 +109,12 @@ impl Generator {
             now: clock.now(),
             poller,
             alarm,
-            sources: Sources::new(plan.address, plan.threads),
-            connections: places.map(|kind| Connection::new(kind, plan.pipeline)).collect(),
+            sources: Sources::new(plan.threads),
+            connections: places.zip(turns).map(|(kind, turn)| Connection::new(kind, plan.pipeline, turn)).collect(),
             good: share(good),
+            again: BinaryHeap::new(),
             schedule: None,
-            tally: Tally::new(plan.rate.is_some(), plan.sabotage),
+            tally: Tally::new(plan.rate.is_some() || plan.retries > 0, plan.sabotage),
             stage: Stage::Opening,
             tick,
             next_tick: 0,
@@ -134,6 +143,7 @@ impl Generator {
         let mut events = [NO_EVENT; EVENTS];
         loop {
             self.ask_what_is_due();
+            self.open_again();
             let Window { start, end } = self.tally.window();
             match self.stage {
                 Stage::WarmUp if self.now >= start => {
@@ -187,10 +197,6 @@ impl Generator {
         if self.schedule.is_some() {
             self.now = self.clock.now();
         }
-        if self.plan.churn && !self.connect(place) {
-            return;
-        }
-        let connection = &mut self.connections[place];
         self.outgoing.clear();
         for _ in 0..questions {
             let due = self.schedule.as_ref().map_or(self.now, |schedule| schedule.due(place, connection.round));
@@ -199,20 +205,32 @@ impl Generator {
             connection.asked.push_back(self.tally.asked(due, self.now, aphorism));
             self.outgoing.extend_from_slice(question(aphorism));
         }
-        let sent = connection.send(&self.outgoing);
-        let outcome = match sent {
-            Ok(sent) if self.plan.churn => {
-                // The kernel completes most handshakes on loopback at once; then nobody waits for room to write.
-                connection.is_connected = sent == Sent::All;
-                self.watch(place)
+        self.send(place);
+    }
+
+    /// Sends what is outgoing, over a new connection if each question has its own.
+    fn send(&mut self, place: usize) {
+        let outcome = if self.plan.churn {
+            self.visit(place)
+        } else {
+            match self.connections[place].send(&self.outgoing) {
+                Ok(Sent::All) => Ok(()),
+                Ok(Sent::Part) => self.watch_for_room(place),
+                Err(failure) => Err(failure),
             }
-            Ok(Sent::All) => Ok(()),
-            Ok(Sent::Part) => self.watch_for_room(place),
-            Err(failure) => Err(failure),
         };
         if let Err(failure) = outcome {
             self.fail(place, failure);
         }
+    }
+
+    /// Begins to connect, and sends what is outgoing as soon as that has come about.
+    fn visit(&mut self, place: usize) -> Result<(), Failure> {
+        self.connect(place)?;
+        let connection = &mut self.connections[place];
+        // The kernel completes most handshakes on loopback at once; then nobody waits for room to write.
+        connection.is_connected = connection.send(&self.outgoing)? == Sent::All;
+        self.watch(place)
     }
 
     /// Sleeps until something happens, and deals with it.
@@ -248,7 +266,9 @@ impl Generator {
         let connection = &mut self.connections[place];
         let Some(stream) = &connection.stream else { return Ok(()) };
         if !connection.is_connected {
-            sockopt::socket_error(stream).and_then(|outcome| outcome).map_err(failure_of)?;
+            if let Err(error) = sockopt::socket_error(stream).and_then(|outcome| outcome) {
+                return Err(self.not_connected(error));
+            }
             connection.is_connected = true;
             self.now = self.clock.now();
             if !self.plan.churn && self.stage != Stage::Opening && place < self.good {

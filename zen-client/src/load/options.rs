@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// The longest wait for a connection, and for an answer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = timeout)]
     timeout: Duration,
+    /// After a failure connect anew, to the next address, and ask again, at most N times for each question
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=MOST_RETRIES))]
+    pub(super) retries: u32,
     /// Ask the same questions each time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -59,7 +62,8 @@ pub(crate) struct Options {
 /// What is to be done, in full.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    pub(crate) address: SocketAddr,
+    /// The connections are spread over them; one at least.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) connections: usize,
     pub(crate) mix: Mix,
     pub(crate) idle: usize,
@@ -70,15 +74,16 @@ pub(crate) struct Plan {
     pub(crate) warmup: Duration,
     pub(crate) duration: Duration,
     pub(crate) timeout: Duration,
+    pub(crate) retries: u32,
     pub(crate) seed: u64,
     pub(crate) sabotage: Option<Sabotage>,
 }
 
 impl Plan {
     /// What the command does if nothing else is said.
-    pub(crate) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
         Self {
-            address,
+            addresses,
             connections: 16,
             mix: Mix::GOOD,
             idle: 0,
@@ -89,6 +94,7 @@ impl Plan {
             warmup: Duration::from_secs(1),
             duration: Duration::from_secs(5),
             timeout: Duration::from_secs(10),
+            retries: 0,
             seed: u64::from(fastrand::u32(..)), // every reader of JSON keeps 32 bits exactly
             sabotage: None,
         }
@@ -101,9 +107,9 @@ impl Plan {
 }
 
 impl Options {
-    /// The plan for a server at `address`.
-    pub(super) fn plan(&self, address: SocketAddr) -> Plan {
-        let fresh = Plan::new(address);
+    /// The plan for servers at `addresses`.
+    pub(super) fn plan(&self, addresses: Vec<SocketAddr>) -> Plan {
+        let fresh = Plan::new(addresses);
         Plan {
             connections: self.connections,
             mix: self.mix.unwrap_or(Mix::GOOD),
@@ -115,6 +121,7 @@ impl Options {
             warmup: self.warmup,
             duration: self.duration,
             timeout: self.timeout,
+            retries: self.retries,
             seed: self.seed.unwrap_or(fresh.seed),
             ..fresh
         }
@@ -140,6 +147,8 @@ const MOST_CONNECTIONS: usize = 1_000_000;
 const DEEPEST_PIPELINE: usize = 10_000;
 /// Far more than processors.
 const MOST_THREADS: usize = 1024;
+/// A question that found no answer so often will find none.
+const MOST_RETRIES: i64 = 1000;
 const LONGEST_RUN: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
 

@@ -6,25 +6,27 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::Measured;
-use super::tally::{Failures, Row};
+use super::failures::{Failures, Retries};
+use super::tally::Row;
 use super::verdicts::{Verdict, verdicts};
 
 pub(super) use table::table;
 
 /// Changes when a field changes its meaning or goes away; new fields may come without.
-const SCHEMA: &str = "zen-client load 1";
+const SCHEMA: &str = "zen-client load 2";
 
 /// The result of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: &'static str,
-    server: String,
+    servers: Vec<String>,
     settings: Settings,
     interrupted: bool,
     seconds: f64,
     pub(crate) answers: u64,
     pub(crate) answers_per_second: f64,
     pub(crate) failures: Failures,
+    pub(crate) retries: Retries,
     pub(crate) missed: u64,
     unserved: u64,
     reopened: u64,
@@ -55,6 +57,7 @@ struct Settings {
     warmup_seconds: f64,
     duration_seconds: f64,
     timeout_seconds: f64,
+    retries: u32,
     seed: u64,
 }
 
@@ -90,6 +93,10 @@ const OPEN_LOOP: &str = "Response time counts from when a question was due, serv
 const CLOSED_LOOP: &str = "Response time equals service time, as a closed loop sends a question only when the last is \
     answered: what clients wait who do not hold back for the server, only --rate shows.";
 
+const RETRIES: &str = "Response time counts from when a question was due, in a closed loop from its first try; service \
+    time from the try that found the answer: they differ by the tries in vain and the pauses, and in an open loop by how \
+    long it waited to be sent.";
+
 impl Report {
     pub(crate) fn new(measured: &Measured, with_histogram: bool) -> Self {
         let Measured { plan, tally, seconds, is_interrupted } = measured;
@@ -97,7 +104,7 @@ impl Report {
         let response = tally.response.as_ref().unwrap_or(&tally.service);
         Self {
             schema: SCHEMA,
-            server: plan.address.to_string(),
+            servers: plan.addresses.iter().map(ToString::to_string).collect(),
             settings: Settings {
                 connections: plan.connections,
                 good,
@@ -111,6 +118,7 @@ impl Report {
                 warmup_seconds: plan.warmup.as_secs_f64(),
                 duration_seconds: plan.duration.as_secs_f64(),
                 timeout_seconds: plan.timeout.as_secs_f64(),
+                retries: plan.retries,
                 seed: plan.seed,
             },
             interrupted: *is_interrupted,
@@ -118,6 +126,7 @@ impl Report {
             answers: tally.answers,
             answers_per_second: measured.answers_per_second(),
             failures: tally.failures,
+            retries: tally.retries,
             missed: tally.missed,
             unserved: tally.unserved,
             reopened: tally.reopened,
@@ -125,7 +134,11 @@ impl Report {
             in_flight: measured.in_flight(),
             service_time_us: Times::of(&tally.service),
             response_time_us: Times::of(response),
-            times: if plan.rate.is_some() { OPEN_LOOP } else { CLOSED_LOOP },
+            times: match plan.rate {
+                _ if plan.retries > 0 => RETRIES,
+                Some(_) => OPEN_LOOP,
+                None => CLOSED_LOOP,
+            },
             per_second: tally.rows.iter().enumerate().map(|(second, row)| Second::of(second, row)).collect(),
             verdicts: verdicts(measured),
             histogram: with_histogram

@@ -11,7 +11,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// The addresses of this machine from which connections are opened. From one address to one server there are only as
 /// many connections as ports (some 28,000); the whole of 127.0.0.0/8 is this machine, so on loopback there are more.
 pub(super) struct Sources {
-    target: SocketAddr,
     /// 0: the kernel chooses; `n`: 127.0.0.`n + 1`.
     current: u8,
     /// How many connections from the current address are kept.
@@ -27,19 +26,20 @@ const KEPT_FROM_ONE: usize = 10_000;
 
 impl Sources {
     /// For one of `threads` threads that open connections.
-    pub(super) fn new(target: SocketAddr, threads: usize) -> Self {
-        Self { target, current: 0, kept: 0, share: (KEPT_FROM_ONE / threads).max(1) }
+    pub(super) fn new(threads: usize) -> Self {
+        Self { current: 0, kept: 0, share: (KEPT_FROM_ONE / threads).max(1) }
     }
 
-    /// Begins to connect. `is_kept`: the connection is to stay for the run, and not for one question only.
-    pub(super) fn open(&mut self, is_kept: bool) -> Result<OwnedFd, Errno> {
-        if is_kept && self.kept == self.share {
+    /// Begins to connect to `target`. `is_kept`: the connection is to stay for the run, and not for one question only.
+    pub(super) fn open(&mut self, target: SocketAddr, is_kept: bool) -> Result<OwnedFd, Errno> {
+        let has_others = is_ipv4_loopback(target);
+        if is_kept && self.kept >= self.share && has_others {
             self.turn();
         }
         for _ in 0..=OTHERS {
-            match self.open_from_current() {
+            match self.open_from_current(target) {
                 // What bind and connect say when all ports are taken.
-                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if self.is_loopback() => self.turn(),
+                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if has_others => self.turn(),
                 outcome => {
                     self.kept += usize::from(is_kept);
                     return outcome;
@@ -49,29 +49,27 @@ impl Sources {
         Err(Errno::ADDRNOTAVAIL)
     }
 
-    fn open_from_current(&self) -> Result<OwnedFd, Errno> {
-        let family = if self.target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    fn open_from_current(&self, target: SocketAddr) -> Result<OwnedFd, Errno> {
+        let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let stream = socket_with(family, SocketType::STREAM, flags, None)?;
-        if self.current > 0 {
+        if self.current > 0 && is_ipv4_loopback(target) {
             bind(&stream, &SocketAddr::from((Ipv4Addr::new(127, 0, 0, self.current + 1), 0)))?;
         }
-        match connect(&stream, &self.target) {
+        match connect(&stream, &target) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(stream),
             Err(error) => Err(error),
         }
     }
 
     fn turn(&mut self) {
-        if self.is_loopback() {
-            self.current = (self.current + 1) % (OTHERS + 1);
-        }
+        self.current = (self.current + 1) % (OTHERS + 1);
         self.kept = 0;
     }
+}
 
-    fn is_loopback(&self) -> bool {
-        matches!(self.target.ip(), IpAddr::V4(address) if address.is_loopback())
-    }
+fn is_ipv4_loopback(target: SocketAddr) -> bool {
+    matches!(target.ip(), IpAddr::V4(address) if address.is_loopback())
 }
 
 /// Descriptors of a process that are no connections: stdio, pollers, alarms, and some to spare.
@@ -111,14 +109,15 @@ mod tests {
     #[test]
     fn on_loopback_many_connections_come_from_several_addresses() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut sources = Sources::new(listener.local_addr().unwrap(), KEPT_FROM_ONE / 2);
+        let target = listener.local_addr().unwrap();
+        let mut sources = Sources::new(KEPT_FROM_ONE / 2);
         let mut addresses = Vec::new();
         for _ in 0..6 {
-            let stream = sources.open(true).unwrap();
+            let stream = sources.open(target, true).unwrap();
             addresses.push(SocketAddr::try_from(getsockname(&stream).unwrap()).unwrap().ip().to_string());
         }
         assert_eq!(addresses, ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"]);
-        let churned = sources.open(false).unwrap();
+        let churned = sources.open(target, false).unwrap();
         assert_eq!(SocketAddr::try_from(getsockname(&churned).unwrap()).unwrap().ip().to_string(), "127.0.0.3");
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use rustix::io::Errno;
-use serde::Serialize;
 
 use super::clock::{Nanos, nanos};
+use super::failures::{Failures, Retries};
 
 /// The time that counts: questions due in it are measured, also if their answers come later.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,8 @@ pub(super) struct Asked {
     /// When it should have been sent; in a closed loop that is when it was.
     pub(super) due: Nanos,
     pub(super) sent: Nanos,
+    /// How often it was asked again.
+    retries: u32,
     /// Which of the three it is.
     pub(super) aphorism: u8,
     /// It was due in the window.
@@ -30,7 +32,7 @@ pub(super) struct Asked {
 impl Asked {
     /// Of a connection whose times are not measured.
     pub(super) fn beside(sent: Nanos, aphorism: u8) -> Self {
-        Self { due: sent, sent, aphorism, counts: false }
+        Self { due: sent, sent, retries: 0, aphorism, counts: false }
     }
 }
 
@@ -41,76 +43,12 @@ pub(crate) enum Sabotage {
     ActualSend,
     /// The histograms forget whatever took long.
     ForgetFrozen,
+    /// A connection that is made anew is not counted.
+    ForgetRetry,
 }
 
 /// What the second sabotage takes for long.
 const LONG: Nanos = 100_000_000;
-
-/// Why a connection is of no use any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
-    Wrong,
-    Lost,
-    Reset,
-    TimedOut,
-    Refused,
-    NotOpened,
-}
-
-/// Answers that did not come as they should, and why.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Failures {
-    /// Other bytes came than the answer's.
-    pub(crate) wrong: u64,
-    /// The server ended the connection instead.
-    pub(crate) lost: u64,
-    /// The connection was reset.
-    pub(crate) reset: u64,
-    /// Nothing came in time, or no connection did.
-    pub(crate) timed_out: u64,
-    /// The server refused the connection, or said that it has too many clients.
-    pub(crate) refused: u64,
-    /// This machine had no port left, or another reason not to open the connection.
-    pub(crate) not_opened: u64,
-}
-
-impl Failures {
-    pub(crate) fn all(&self) -> u64 {
-        self.by_kind().iter().map(|(_, n)| n).sum()
-    }
-
-    pub(super) fn by_kind(&self) -> [(&'static str, u64); 6] {
-        let Self { wrong, lost, reset, timed_out, refused, not_opened } = *self;
-        [
-            ("wrong", wrong),
-            ("lost", lost),
-            ("reset", reset),
-            ("timed out", timed_out),
-            ("refused", refused),
-            ("not opened", not_opened),
-        ]
-    }
-
-    pub(super) fn note(&mut self, failure: Failure, times: u64) {
-        *match failure {
-            Failure::Wrong => &mut self.wrong,
-            Failure::Lost => &mut self.lost,
-            Failure::Reset => &mut self.reset,
-            Failure::TimedOut => &mut self.timed_out,
-            Failure::Refused => &mut self.refused,
-            Failure::NotOpened => &mut self.not_opened,
-        } += times;
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.wrong += other.wrong;
-        self.lost += other.lost;
-        self.reset += other.reset;
-        self.timed_out += other.timed_out;
-        self.refused += other.refused;
-        self.not_opened += other.not_opened;
-    }
-}
 
 /// What came in one second of the window. What came behind its end is in the last row.
 #[derive(Debug, Clone, Copy, Default)]
@@ -128,6 +66,7 @@ pub(super) struct Tally {
     sabotage: Option<Sabotage>,
     pub(super) answers: u64,
     pub(super) failures: Failures,
+    pub(super) retries: Retries,
     /// Questions that were due and could not be sent.
     pub(super) missed: u64,
     /// Connections that asked and had no answer at all.
@@ -142,7 +81,7 @@ pub(super) struct Tally {
     pub(super) obstacle: Option<Errno>,
     /// From the actual send.
     pub(super) service: Histogram<u64>,
-    /// From the intended send; only an open loop has one that differs.
+    /// From the intended send, the first one; it differs in an open loop, and with retries.
     pub(super) response: Option<Histogram<u64>>,
     pub(super) rows: Vec<Row>,
     row_end: Nanos,
@@ -154,16 +93,19 @@ pub(super) struct Tally {
     pub(super) waited: u128,
     /// Since when it is as many.
     since: Nanos,
+    /// Questions that were asked again and have found neither an answer nor an end.
+    unsettled: u64,
 }
 
 impl Tally {
     /// A tally whose window has not come yet.
-    pub(super) fn new(is_open_loop: bool, sabotage: Option<Sabotage>) -> Self {
+    pub(super) fn new(has_response_time: bool, sabotage: Option<Sabotage>) -> Self {
         Self {
             window: Window { start: Nanos::MAX, end: Nanos::MAX },
             sabotage,
             answers: 0,
             failures: Failures::default(),
+            retries: Retries::default(),
             missed: 0,
             unserved: 0,
             reopened: 0,
@@ -171,7 +113,7 @@ impl Tally {
             busiest: Duration::ZERO,
             obstacle: None,
             service: histogram(),
-            response: is_open_loop.then(histogram),
+            response: has_response_time.then(histogram),
             rows: vec![Row::default()],
             row_end: Nanos::MAX,
             in_flight: 0,
@@ -179,6 +121,7 @@ impl Tally {
             waiting: 0,
             waited: 0,
             since: 0,
+            unsettled: 0,
         }
     }
 
@@ -194,13 +137,17 @@ impl Tally {
         self.pass(sent);
         self.in_flight += 1;
         self.waiting += u64::from(counts);
-        Asked { due, sent, aphorism, counts }
+        Asked { due, sent, retries: 0, aphorism, counts }
     }
 
     /// Its answer has come.
     pub(super) fn answered(&mut self, asked: Asked, now: Nanos) {
         self.pass(now);
         self.in_flight -= 1;
+        if asked.retries > 0 {
+            self.retries.answered += 1;
+            self.unsettled -= 1;
+        }
         if !asked.counts {
             return;
         }
@@ -222,12 +169,32 @@ impl Tally {
 
     /// Its answer will not come, or is not waited for.
     pub(super) fn forsaken(&mut self, asked: Asked, now: Nanos) {
-        self.pass(now);
-        self.in_flight -= 1;
-        if asked.counts {
-            self.waiting -= 1;
-            self.waited -= u128::from(now - asked.sent);
+        self.called_back(asked, now);
+        self.unsettled -= u64::from(asked.retries > 0);
+    }
+
+    /// Its answer will not come over this connection; true: it is to be asked again, which may be `most` times.
+    pub(super) fn failed(&mut self, asked: &mut Asked, now: Nanos, most: u32) -> bool {
+        if asked.retries == most {
+            self.forsaken(*asked, now);
+            self.retries.given_up += 1;
+            return false;
         }
+        self.called_back(*asked, now);
+        if asked.retries == 0 {
+            self.retries.questions += 1;
+            self.unsettled += 1;
+        }
+        asked.retries += 1;
+        true
+    }
+
+    /// It goes out once more. It is due since the first time.
+    pub(super) fn asked_again(&mut self, asked: &mut Asked, now: Nanos) {
+        self.pass(now);
+        self.in_flight += 1;
+        self.waiting += u64::from(asked.counts);
+        asked.sent = now;
     }
 
     /// It was due and was never sent. It had to wait at least until the end.
@@ -254,7 +221,7 @@ impl Tally {
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        self.waiting > 0
+        self.waiting > 0 || self.unsettled > 0
     }
 
     pub(super) fn window(&self) -> Window {
@@ -265,6 +232,7 @@ impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
         self.answers += other.answers;
         self.failures.add(&other.failures);
+        self.retries.add(&other.retries);
         self.missed += other.missed;
         self.unserved += other.unserved;
         self.reopened += other.reopened;
@@ -285,6 +253,16 @@ impl Tally {
             row.answers += other.answers;
             row.sum += other.sum;
             row.max = row.max.max(other.max);
+        }
+    }
+
+    /// It is no longer on its way, and never was as far as the times are concerned.
+    fn called_back(&mut self, asked: Asked, now: Nanos) {
+        self.pass(now);
+        self.in_flight -= 1;
+        if asked.counts {
+            self.waiting -= 1;
+            self.waited -= u128::from(now - asked.sent);
         }
     }
 

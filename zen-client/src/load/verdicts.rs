@@ -91,7 +91,7 @@ fn rate(measured: &Measured) -> Option<Verdict> {
 
 /// Where connections were not opened.
 fn ports(measured: &Measured) -> Option<Verdict> {
-    let n = measured.tally.failures.not_opened;
+    let n = measured.tally.failures.not_opened + measured.tally.retries.by_kind.not_opened;
     let obstacle = measured.tally.obstacle?;
     let advice = match obstacle {
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => {

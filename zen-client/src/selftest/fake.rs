@@ -24,6 +24,7 @@ struct Seen {
     /// When each question came, and over which connection.
     arrivals: Mutex<Vec<(Instant, usize)>>,
     wrong: AtomicU64,
+    dropped: AtomicU64,
 }
 
 /// How it behaves.
@@ -33,6 +34,8 @@ pub(super) struct Manner {
     pub(super) delay: Duration,
     /// Every so many answers of a connection one is wrong; 0: none.
     pub(super) wrong_every: usize,
+    /// Every so many connections one is closed at once; 0: none.
+    pub(super) drop_every: usize,
 }
 
 impl Fake {
@@ -44,6 +47,10 @@ impl Fake {
         let accept = move || {
             for (number, stream) in listener.incoming().enumerate() {
                 let (Ok(stream), seen) = (stream, Arc::clone(&shared)) else { continue };
+                if manner.drop_every > 0 && number % manner.drop_every == manner.drop_every - 1 {
+                    seen.dropped.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 // A connection that gets no thread is closed, and the check that needed it fails.
                 let _ = thread::Builder::new().spawn(move || converse(&stream, number, manner, &seen));
             }
@@ -61,6 +68,10 @@ impl Fake {
 
     pub(super) fn wrong(&self) -> u64 {
         self.seen.wrong.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.seen.dropped.load(Ordering::Relaxed)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::running::{Died, Running, client, client_of, serve, text};
 use crate::sage::{Fault, converse};
 
 /// A server for `clients` at once that has `fault`.
-fn server(clients: usize, fault: Fault) -> SocketAddr {
+pub(crate) fn server(clients: usize, fault: Fault) -> SocketAddr {
     serve(clients, move |mut stream| {
         let _ = stream.set_nodelay(true);
         let _ = converse(&mut stream, fault);
@@ -37,14 +37,14 @@ fn report(output: &Output) -> Value {
 }
 
 /// A short run with four connections, as JSON.
-fn load(server: SocketAddr, arguments: &str) -> (Value, Output) {
+pub(crate) fn load(server: SocketAddr, arguments: &str) -> (Value, Output) {
     let connections = if arguments.contains("-c ") { "" } else { "-c 4" };
     let output = client_of(server, &format!("load --json -d 300ms --warmup 0 {connections} {arguments}"));
     (report(&output), output)
 }
 
 /// Asserts status 1, a line that says why, and failures of this kind only.
-fn fails_by(kind: &str, (report, output): &(Value, Output)) -> u64 {
+pub(crate) fn fails_by(kind: &str, (report, output): &(Value, Output)) -> u64 {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let stderr = text(&output.stderr);
     assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "{stderr}");
@@ -58,22 +58,27 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-fn verdict<'a>(report: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn verdict<'a>(report: &'a Value, name: &str) -> &'a Value {
     let verdicts = report["verdicts"].as_array().unwrap();
     verdicts.iter().find(|verdict| verdict["name"] == name).unwrap_or_else(|| panic!("{report}"))
 }
 
 #[test]
 fn a_closed_loop_has_all_that_the_schema_promises() {
-    let (report, output) = load(server(4, Fault::None), "--seed 7 --histogram");
+    let server = server(4, Fault::None);
+    let (report, output) = load(server, "--seed 7 --histogram");
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    assert_eq!(report["schema"], "zen-client load 1");
+    assert_eq!(report["schema"], "zen-client load 2");
     assert_eq!((&report["settings"]["connections"], &report["settings"]["seed"]), (&4.into(), &7.into()));
     let answers = report["answers"].as_u64().unwrap();
     assert!(answers > 0);
     assert_eq!(number(&report["answers_per_second"]).round(), (answers as f64 / 0.3).round());
     assert_eq!(report["failures"].as_object().unwrap().len(), 6);
     assert_eq!(report["service_time_us"], report["response_time_us"]);
+    let retried = ["connections", "questions", "answered", "given_up"].map(|name| &report["retries"][name]);
+    assert_eq!(retried, [&Value::from(0); 4]);
+    assert_eq!(report["retries"]["by_kind"], report["failures"]);
+    assert_eq!(report["servers"], Value::from(vec![format!("127.0.0.1:{}", server.port())]));
     let times = ["p50", "p90", "p99", "p999", "max"].map(|name| number(&report["service_time_us"][name]));
     assert!(times.is_sorted() && times[0] > 0.0, "{times:?}");
     let rows = report["per_second"].as_array().unwrap();
@@ -206,6 +211,7 @@ fn a_wrong_command_line_names_the_flag() {
         ("-d 5", "--duration"),
         ("--timeout 0", "--timeout"),
         ("-r 0", "--rate"),
+        ("--retries 1001", "--retries"),
         ("--threads 5 -c 4", "--threads"),
         ("--churn -P 2", "--churn"),
         ("--mix drip=1", "--mix"),

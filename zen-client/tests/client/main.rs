@@ -6,6 +6,7 @@
 mod ask;
 mod check;
 mod load;
+mod retries;
 mod running;
 mod sage;
 mod selftest;

@@ -14,7 +14,7 @@ fn failed(arguments: &str) -> Vec<String> {
     let failed: Vec<_> = stdout.lines().filter_map(|line| line.strip_prefix("FAILED ")).collect();
     assert!(output.stderr.is_empty(), "{output:?}");
     assert_eq!(output.status.code(), Some(i32::from(!failed.is_empty())), "{stdout}");
-    assert!(stdout.ends_with(&format!("\n{} passed, {} failed\n", 8 - failed.len(), failed.len())), "{stdout}");
+    assert!(stdout.ends_with(&format!("\n{} passed, {} failed\n", 9 - failed.len(), failed.len())), "{stdout}");
     failed.iter().map(|line| line.split(':').next().unwrap().to_owned()).collect()
 }
 
@@ -25,10 +25,15 @@ fn the_instrument_is_sound() {
 
 #[test]
 fn latency_from_the_actual_send_is_noticed() {
-    assert_eq!(failed("--sabotage actual-send"), ["freeze-in-response-time"]);
+    assert_eq!(failed("--sabotage actual-send"), ["freeze-in-response-time", "retries-counted"]);
 }
 
 #[test]
 fn a_histogram_that_forgets_the_frozen_half_is_noticed() {
     assert_eq!(failed("--sabotage forget-frozen"), ["freeze-in-response-time", "nothing-forgotten"]);
+}
+
+#[test]
+fn a_retry_that_is_not_counted_is_noticed() {
+    assert_eq!(failed("--sabotage forget-retry"), ["retries-counted"]);
 }

@@ -1,4 +1,5 @@
-//! What happens to a connection beside questions and answers: how it begins, fails, ends, and is opened again.
+//! What happens to a connection beside questions and answers: how it begins and ends, and what is looked at now and
+//! then.
 
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
@@ -10,14 +11,14 @@ use rustix::net::sockopt;
 
 use super::super::clock::{Nanos, nanos};
 use super::super::connection::failure_of;
+use super::super::failures::Failure;
 use super::super::mix::Kind;
-use super::super::tally::{Asked, Failure, Window};
+use super::super::tally::{Asked, Window};
 use super::{Board, EVENTS, Generator, NO_EVENT, READABLE, Stage};
+use crate::pause;
 
 /// The pause between two bytes of a dripping connection.
 const DRIP: Nanos = 100_000_000;
-/// How long to leave a server alone that has refused a connection.
-const RESPITE: Nanos = 1_000_000_000;
 /// What is due a moment before the end may still be sent this much after it.
 const LATE: Nanos = 10_000_000;
 /// How many busy connections are passed over in search of one that can ask: a look, not a search.
@@ -64,6 +65,7 @@ impl Generator {
         if stream.set_nonblocking(true).is_ok() {
             self.connections[place].open(stream.into(), self.now);
             self.connections[place].is_connected = true;
+            self.connections[place].turn += 1;
             if let Err(failure) = self.watch(place) {
                 self.fail(place, failure);
             }
@@ -71,32 +73,39 @@ impl Generator {
     }
 
     /// Begins to connect a connection that stays.
-    fn open(&mut self, place: usize) {
-        if self.connect(place)
-            && let Err(failure) = self.watch(place)
-        {
+    pub(super) fn open(&mut self, place: usize) {
+        if let Err(failure) = self.connect(place).and_then(|()| self.watch(place)) {
             self.fail(place, failure);
         }
     }
 
-    /// Begins to connect; false: in vain.
-    pub(super) fn connect(&mut self, place: usize) -> bool {
-        let is_kept = !self.plan.churn || place >= self.good;
-        match self.sources.open(is_kept) {
+    /// Begins to connect to the place's next address.
+    pub(super) fn connect(&mut self, place: usize) -> Result<(), Failure> {
+        let Self { connections, plan, sources, now, .. } = self;
+        let connection = &mut connections[place];
+        let address = plan.addresses[connection.turn % plan.addresses.len()];
+        let is_kept = !plan.churn || place >= self.good;
+        connection.turn += 1;
+        match sources.open(address, is_kept) {
             Ok(stream) => {
                 // A connection for one question sends one segment, which nothing delays.
                 if is_kept {
                     let _ = sockopt::set_tcp_nodelay(&stream, true);
                 }
-                self.connections[place].open(stream, self.now);
-                true
+                connection.open(stream, *now);
+                Ok(())
             }
-            Err(error) => {
-                self.tally.obstacle = Some(error);
-                self.fail(place, failure_of(error));
-                false
-            }
+            Err(error) => Err(self.not_connected(error)),
         }
+    }
+
+    /// Why there is no connection.
+    pub(super) fn not_connected(&mut self, error: Errno) -> Failure {
+        let failure = failure_of(error);
+        if failure == Failure::NotOpened {
+            self.tally.obstacle = Some(error);
+        }
+        failure
     }
 
     /// Adds the connection to the poller. The edges of room to write cost nothing where nobody lacked it.
@@ -141,20 +150,6 @@ impl Generator {
         }
     }
 
-    /// Counts the failure: each lost answer where the connection is gone, else what went wrong, once.
-    pub(super) fn fail(&mut self, place: usize, failure: Failure) {
-        let times = match failure {
-            Failure::Lost | Failure::Reset => self.connections[place].asked.len().max(1),
-            _ => 1,
-        };
-        self.tally.failures.note(failure, times as u64);
-        self.vacate(place);
-        self.connections[place].has_failed = true;
-        if matches!(failure, Failure::Refused | Failure::NotOpened) {
-            self.connections[place].not_before = self.now + RESPITE;
-        }
-    }
-
     fn vacate(&mut self, place: usize) {
         let Self { connections, tally, now, .. } = self;
         let connection = &mut connections[place];
@@ -180,8 +175,8 @@ impl Generator {
             let connection = &self.connections[place];
             if connection.waits_since().is_some_and(|since| since + timeout <= self.now) {
                 self.fail(place, Failure::TimedOut);
-            } else if connection.stream.is_none() && connection.not_before <= self.now && self.stage != Stage::Waiting {
-                if self.plan.churn && place < self.good { self.ask(place) } else { self.open(place) }
+            } else if connection.stream.is_none() {
+                self.reopen(place);
             } else if is_drip && connection.kind == Kind::Drip {
                 self.drip(place);
             }
@@ -218,7 +213,8 @@ impl Generator {
             // It has waited for (nearly) all of the measured time, or in vain, or not even got a connection to wait on.
             let is_stuck = connection.waits_since().is_some_and(|since| since <= start + (end - start) / 10);
             let is_out = !self.plan.churn && !connection.is_connected;
-            if !connection.is_served && (is_stuck || is_out || connection.has_failed) {
+            let has_tries = self.plan.retries > 0 && !connection.asked.is_empty();
+            if !connection.is_served && (is_stuck || !has_tries && (is_out || connection.has_failed)) {
                 self.tally.unserved += 1;
                 self.vacate(place);
             }
@@ -234,7 +230,7 @@ impl Generator {
             Stage::Measuring => end + self.grace(),
             Stage::Waiting => Nanos::MAX,
         };
-        self.next_tick.min(stage).min(due.unwrap_or(Nanos::MAX))
+        self.next_tick.min(stage).min(due.unwrap_or(Nanos::MAX)).min(self.next_again().unwrap_or(Nanos::MAX))
     }
 
     /// The open loop: when a question will be due that can also be sent. Where answers are owed, they wake us first.
@@ -257,7 +253,8 @@ impl Generator {
 
     /// How long to wait for the answers that are missing, when `planned` was to be measured.
     pub(super) fn patience(&self, planned: Window) -> Nanos {
-        let timeout = nanos(self.plan.timeout) + self.tick;
+        let tries = u64::from(self.plan.retries) + 1;
+        let timeout = (nanos(self.plan.timeout) + self.tick) * tries + nanos(pause::LONGEST) * (tries - 1);
         if self.tally.window().end < planned.end { timeout.min(IMPATIENCE) } else { timeout }
     }
 }

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{Report, Settings, Times};
+use super::{Report, Retries, Settings, Times};
 
 /// More rows than this are left to `--json`.
 const MOST_ROWS: usize = 20;
@@ -24,7 +24,7 @@ pub(in crate::load) fn table(report: &Report) -> String {
 
 fn headline(report: &Report) -> String {
     let Settings { connections, drip, silent, idle, pipeline, threads, rate, churn, .. } = report.settings;
-    let mut text = format!("{}: {connections} connection{}", report.server, plural(connections));
+    let mut text = format!("{}: {connections} connection{}", report.servers.join(", "), plural(connections));
     if drip + silent > 0 {
         text.push_str(&format!(" ({drip} drip, {silent} silent)"));
     }
@@ -53,10 +53,14 @@ fn counts(report: &Report) -> Table {
     let mut table = plain();
     table.add_row(vec!["answers".to_owned(), report.answers.to_string()]);
     table.add_row(vec!["answers a second".to_owned(), format!("{:.0}", report.answers_per_second)]);
-    let failures = report.failures.by_kind().into_iter().filter(|(_, n)| *n > 0);
-    let kinds: Vec<String> = failures.map(|(kind, n)| format!("{n} {kind}")).collect();
-    let failures = if kinds.is_empty() { "0".to_owned() } else { kinds.join(", ") };
-    table.add_row(vec!["failures".to_owned(), failures]);
+    table.add_row(vec!["failures".to_owned(), report.failures.to_string()]);
+    if report.settings.retries > 0 {
+        let Retries { connections, by_kind, questions, answered, given_up } = report.retries;
+        let why = if connections > 0 { format!(" ({by_kind})") } else { String::new() };
+        table.add_row(vec!["connections made anew".to_owned(), format!("{connections}{why}")]);
+        let outcome = format!("{questions}: {answered} answered, {given_up} given up");
+        table.add_row(vec!["questions asked again".to_owned(), outcome]);
+    }
     if report.settings.rate.is_some() {
         table.add_row(vec!["missed".to_owned(), report.missed.to_string()]);
     }

@@ -1,0 +1,226 @@
+//! When a connection fails: what it owes is asked again over another one, or has failed.
+//!
+//! 1. The questions that found no answer keep their place, and when they were due.
+//! 2. The next connection of the place goes to the next address: at once, or after a pause if every address has failed.
+//! 3. It asks them again, in their order. What was asked again so often that its tries are used up is a failure.
+//!
+//! Nothing of it is on the path of an answer; without `--retries` every failure is final.
+
+use std::cmp::Reverse;
+
+use super::super::clock::{Nanos, nanos};
+use super::super::failures::Failure;
+use super::super::mix::Kind;
+use super::super::tally::Sabotage;
+use super::{Generator, Stage, question};
+use crate::pause::pause;
+
+/// How long to leave a server alone that has refused a connection, when nothing is tried again.
+const RESPITE: Nanos = 1_000_000_000;
+
+impl Generator {
+    /// The connection is of no use any more. What is final is counted: each lost answer where the connection is gone,
+    /// else what went wrong, once.
+    pub(super) fn fail(&mut self, place: usize, failure: Failure) {
+        let Self { connections, tally, now, plan, .. } = self;
+        let connection = &mut connections[place];
+        connection.close();
+        connection.vain += 1;
+        if connection.kind != Kind::Good {
+            connection.asked.clear();
+        }
+        let owed = connection.asked.len();
+        let is_wrong = failure == Failure::Wrong;
+        if is_wrong && let Some(asked) = connection.asked.pop_front() {
+            // The answer would be wrong again.
+            tally.forsaken(asked, *now);
+        }
+        connection.asked.retain_mut(|asked| tally.failed(asked, *now, plan.retries));
+        let kept = connection.asked.len();
+        // Where nothing was asked, it is the connection that is tried again.
+        let is_retried = kept > 0 || owed == 0 && !is_wrong && connection.vain <= plan.retries;
+        if is_retried && plan.sabotage != Some(Sabotage::ForgetRetry) {
+            tally.retries.note(failure);
+        }
+        if kept < owed || !is_retried {
+            let times = match failure {
+                Failure::Lost | Failure::Reset => (owed - kept).max(1),
+                _ => 1,
+            };
+            tally.failures.note(failure, times as u64);
+            connection.has_failed = true;
+        }
+        if is_retried {
+            self.postpone(place);
+        } else {
+            connection.vain = 0;
+            if matches!(failure, Failure::Refused | Failure::NotOpened) {
+                connection.not_before = *now + RESPITE;
+            }
+        }
+    }
+
+    /// The next address is tried at once; the first one again only after a pause.
+    fn postpone(&mut self, place: usize) {
+        let Self { connections, random, plan, .. } = self;
+        let connection = &mut connections[place];
+        let addresses = plan.addresses.len() as u32;
+        let is_round_over = connection.vain.is_multiple_of(addresses);
+        let wait = if is_round_over { nanos(pause(connection.vain / addresses, random)) } else { 0 };
+        connection.not_before = self.now + wait;
+        self.again.push(Reverse((connection.not_before, place)));
+    }
+
+    /// When the next connection that has failed is made anew.
+    pub(super) fn next_again(&self) -> Option<Nanos> {
+        self.again.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Makes those anew whose pause is over.
+    pub(super) fn open_again(&mut self) {
+        while self.next_again().is_some_and(|at| at <= self.now) {
+            if let Some(Reverse((_, place))) = self.again.pop() {
+                self.reopen(place);
+            }
+        }
+    }
+
+    /// Opens the connection of a place that has none, if there is something for it to do.
+    pub(super) fn reopen(&mut self, place: usize) {
+        let connection = &self.connections[place];
+        let asks_nothing = connection.asked.is_empty();
+        let is_over = self.stage == Stage::Waiting && asks_nothing;
+        if connection.stream.is_some() || connection.not_before > self.now || is_over {
+            return;
+        }
+        if !asks_nothing {
+            self.ask_again(place);
+        } else if self.plan.churn && place < self.good {
+            self.ask(place);
+        } else {
+            self.open(place);
+        }
+    }
+
+    /// Asks what the place's last connection has left without an answer over a new one. To connect is part of the try.
+    fn ask_again(&mut self, place: usize) {
+        self.now = self.clock.now();
+        let Self { connections, tally, outgoing, now, .. } = self;
+        outgoing.clear();
+        for asked in &mut connections[place].asked {
+            tally.asked_again(asked, *now);
+            outgoing.extend_from_slice(question(asked.aphorism));
+        }
+        if let Err(failure) = self.visit(place) {
+            self.fail(place, failure);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, SocketAddr, TcpListener};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use crate::load::{Plan, measured_quietly};
+
+    /// A server for one visit after the other, which counts them; a visit of no question is none.
+    fn counting() -> (SocketAddr, Arc<AtomicU64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, visits) = (listener.local_addr().unwrap(), Arc::<AtomicU64>::default());
+        let counter = Arc::clone(&visits);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut question = [0; 64];
+                while let Ok(n @ 1..) = stream.read(&mut question) {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    let _ = stream.write_all(zen_proto::answer_to(&question[..n]).as_bytes());
+                }
+            }
+        });
+        (address, visits)
+    }
+
+    /// An address where nobody listens.
+    fn deserted() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn visits(addresses: Vec<SocketAddr>, retries: u32) -> Plan {
+        let (warmup, duration) = (Duration::ZERO, Duration::from_millis(300));
+        Plan { connections: 4, rate: Some(200), churn: true, retries, warmup, duration, ..Plan::new(addresses) }
+    }
+
+    #[test]
+    fn visits_are_spread_evenly_over_the_addresses() {
+        let (servers, counts): (Vec<_>, Vec<_>) = (0..3).map(|_| counting()).unzip();
+        let report = measured_quietly(&visits(servers, 1)).unwrap();
+        assert_eq!((report.answers + report.missed, report.failures.all()), (60, 0));
+        let counts: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        assert_eq!(counts.iter().sum::<u64>(), report.answers);
+        assert!(
+            counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 4,
+            "{counts:?}: one for each connection"
+        );
+    }
+
+    #[test]
+    fn where_one_of_two_is_dead_the_other_has_everything() {
+        let (server, count) = counting();
+        let report = measured_quietly(&visits(vec![deserted(), server], 1)).unwrap();
+        let retries = report.retries;
+        assert_eq!((report.answers + report.missed, report.failures.all()), (60, 0));
+        assert_eq!(count.load(Ordering::Relaxed), report.answers);
+        assert_eq!((retries.connections, retries.by_kind.refused), (retries.questions, retries.questions));
+        assert_eq!((retries.answered, retries.given_up), (retries.questions, 0));
+        assert!(retries.questions > 0, "{retries:?}");
+    }
+
+    #[test]
+    fn what_is_owed_is_asked_again_at_the_next_address_in_the_same_order() {
+        let listeners = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let [first, second] = listeners;
+        let unfaithful = thread::spawn(move || {
+            let (mut stream, _) = first.accept().unwrap();
+            let (mut asked, mut chunk) = (Vec::new(), [0; 256]);
+            while asked.split_inclusive(|byte| *byte == b'?').count() < 3 {
+                let n = stream.read(&mut chunk).unwrap();
+                asked.extend_from_slice(&chunk[..n]);
+            }
+            // One answer and a half.
+            let mut questions = asked.split_inclusive(|byte| *byte == b'?');
+            let answers = [0, 1].map(|_| zen_proto::answer_to(questions.next().unwrap()).as_bytes());
+            stream.write_all(&[answers[0], &answers[1][..2]].concat()).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+            asked
+        });
+        let honest = thread::spawn(move || {
+            let (mut stream, _) = second.accept().unwrap();
+            let (mut asked, mut chunk) = (Vec::new(), [0; 256]);
+            while let Ok(n @ 1..) = stream.read(&mut chunk) {
+                for question in chunk[..n].split_inclusive(|byte| *byte == b'?') {
+                    stream.write_all(zen_proto::answer_to(question).as_bytes()).unwrap();
+                }
+                asked.extend_from_slice(&chunk[..n]);
+            }
+            asked
+        });
+        let (warmup, duration) = (Duration::ZERO, Duration::from_millis(200));
+        let plan = Plan { connections: 1, pipeline: 3, retries: 1, warmup, duration, ..Plan::new(addresses) };
+        let report = measured_quietly(&plan).unwrap();
+        let (asked, asked_again) = (unfaithful.join().unwrap(), honest.join().unwrap());
+        let owed = &asked[asked.iter().position(|byte| *byte == b'?').unwrap() + 1..];
+        assert!(asked_again.starts_with(owed), "{} {}", asked.escape_ascii(), asked_again.escape_ascii());
+        let retries = report.retries;
+        assert_eq!((retries.connections, retries.by_kind.lost, report.failures.all()), (1, 1, 0));
+        // Two are owed, and a third if it was asked before the end of file was seen.
+        assert!((2..=3).contains(&retries.questions), "{retries:?}");
+        assert_eq!((retries.answered, retries.given_up), (retries.questions, 0));
+    }
+}
