@@ -40,7 +40,7 @@ use clap::Parser;
 
 /// Runs one of the project's tasks.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version = zen_proto::VERSION)]
 enum Task {
     TestAll(test_all::Flags),
     Fuzz(fuzz::Flags),

@@ -7,7 +7,7 @@ use zen_proto::server::{self, Options};
 
 /// Serves the aphorisms from coroutines, one for each client.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = zen_proto::VERSION)]
 pub(crate) struct Arguments {
     /// Who runs the coroutines
     #[arg(long, value_enum, default_value = "smol", value_name = "smol|async-std")]

@@ -12,7 +12,7 @@ use crate::{ask, check, load, selftest, text};
 /// Asks a zen server its questions, judges whether a server in any language keeps the protocol, and measures one
 /// under load.
 #[derive(Debug, Parser)]
-#[command(name = "zen-client", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(name = "zen-client", version = zen_proto::VERSION, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct CommandLine {
     /// What to do instead of asking.
     #[command(subcommand)]

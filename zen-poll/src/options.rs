@@ -7,7 +7,7 @@ use zen_proto::server::{self, Options};
 
 /// Serves the aphorisms from a loop that waits for readiness.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = zen_proto::VERSION)]
 pub(crate) struct Arguments {
     /// How many threads run a loop each
     #[arg(long, value_name = "N", default_value = "1")]

@@ -34,9 +34,11 @@ mod framing;
 mod limits;
 #[cfg(feature = "server")]
 pub mod server;
+mod version;
 
 pub use aphorisms::{APHORISMS, Answer, Aphorism, TOO_LONG, TOO_MANY, UNKNOWN, answer_to};
 pub use conversation::{Conversation, Want};
 pub use ending::{Ending, Excerpt};
 pub use framing::{Frame, Framing, MAX_QUESTION};
 pub use limits::Limits;
+pub use version::{COMMIT, VERSION};

@@ -5,7 +5,7 @@ use zen_proto::server::{self, Options};
 
 /// Serves the aphorisms from one thread, to one client at a time.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = zen_proto::VERSION)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) common: Options,

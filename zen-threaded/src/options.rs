@@ -7,7 +7,7 @@ use zen_proto::server::{self, Options};
 
 /// Serves the aphorisms from threads that serve one client each.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = zen_proto::VERSION)]
 pub(crate) struct Arguments {
     /// A few threads that share accept, or a thread for each connection
     #[arg(long, value_enum, default_value = "workers", value_name = "workers|per-connection")]

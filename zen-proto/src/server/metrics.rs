@@ -114,9 +114,9 @@ fn text(snapshot: &Snapshot) -> String {
         }
         let _ = writeln!(text, "{name}{labels} {value}");
     };
-    let version = env!("CARGO_PKG_VERSION");
-    let build = format!("{{version=\"{version}\"}}");
-    say("zen_build_info", &build, true, "Which version this is.", &1);
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), crate::COMMIT.unwrap_or_default());
+    let build = format!("{{version=\"{version}\",commit=\"{commit}\"}}");
+    say("zen_build_info", &build, true, "Which version this is, and from which commit.", &1);
     for (series, figure) in SERIES.iter().zip(snapshot.figures.0) {
         say(series.name, series.labels, series.is_gauge, series.help, &figure);
     }
