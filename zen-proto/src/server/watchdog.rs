@@ -74,9 +74,18 @@ impl Pulse {
 
     /// Once in each turn of the loop. Costs a comparison unless it is time.
     pub fn beat(&mut self, now: Instant) {
-        if self.next.is_none_or(|next| now < next) {
-            return;
+        if self.next.is_some_and(|next| next <= now) {
+            self.is_heard(now);
         }
+    }
+
+    /// When the loop is to have a turn, even if nothing happens; `None`: it may sleep.
+    pub fn next_beat(&self) -> Option<Instant> {
+        self.next
+    }
+
+    #[cold]
+    fn is_heard(&mut self, now: Instant) {
         let Some(watchdog) = WATCHDOG.get() else { return };
         self.next = Some(now + watchdog.pause);
         let mut round = watchdog.round();
@@ -84,11 +93,6 @@ impl Pulse {
             self.round = round.number;
             round.hear(watchdog);
         }
-    }
-
-    /// When the loop is to have a turn, even if nothing happens; `None`: it may sleep.
-    pub fn next_beat(&self) -> Option<Instant> {
-        self.next
     }
 }
 
