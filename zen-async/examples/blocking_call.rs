@@ -65,7 +65,7 @@ async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
                 let n = stream.write(conversation.outgoing()).await?;
                 conversation.sent(n, Instant::now());
             }
-            Want::EndSending | Want::Close | Want::Reset => return Ok(()),
+            Want::EndSending | Want::Close | Want::Reset => return Ok(()), // in haste, which is another fault
         }
     }
 }

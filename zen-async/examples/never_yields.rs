@@ -7,11 +7,13 @@
 //! **History.** The coroutine style in *Foundations of Python Network Programming* reads like threads, which is its charm. But threads
 //! are interrupted by the kernel, and coroutines by nobody.
 //!
-//! **See it.** Each answer takes 100 µs, and the busy clients have 64 questions under way:
+//! **See it.** Each answer takes 100 µs, and each busy client has 1,000 questions under way. The last line is the third client,
+//! who comes while they ask:
 //!
 //! ```console
 //! $ cargo run -p zen-async --example never_yields
-//! $ cargo run -p zen-client -- load -c 2 --pipeline 64
+//! $ cargo run -p zen-client -- load -c 2 --pipeline 1000
+//! $ cargo run -p zen-client -- -n 1
 //! $ cargo xtask lab starve
 //! ```
 //!
@@ -65,7 +67,7 @@ async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
                 let n = stream.write(conversation.outgoing()).await?;
                 conversation.sent(n, Instant::now());
             }
-            Want::EndSending | Want::Close | Want::Reset => return Ok(()),
+            Want::EndSending | Want::Close | Want::Reset => return Ok(()), // in haste, which is another fault
         }
     }
 }

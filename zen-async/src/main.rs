@@ -19,12 +19,17 @@
 //!
 //! # Predict
 //!
-//! The README asks three questions and names the command that settles each.
+//! The README asks four questions and names the command that settles each.
 //!
 //! # Limits
 //!
-//! A slow answer keeps its thread from all other coroutines, unless `--offload` takes it elsewhere. async-std is
-//! not developed any more.
+//! - A fifth client is served like the four. But a slow answer keeps its thread from all other coroutines, unless
+//!   `--offload` takes it elsewhere.
+//! - One client over `--max-connections` is turned away.
+//! - When no descriptor is left, `accept()` is tried again after 100 ms; who is here is served on.
+//! - On SIGTERM those who wait are taken in, what all have asked is answered, and the server leaves.
+//! - Time-outs are flags; their defaults are in `zen-proto/src/server/options.rs`. They are exact to a tick of 250 ms.
+//! - async-std is not developed any more.
 
 #![forbid(unsafe_code)]
 

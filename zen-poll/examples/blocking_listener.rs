@@ -73,7 +73,7 @@ fn serve(listener: TcpListener) -> anyhow::Result<()> {
     }
 }
 
-/// Reads once and answers. False: the client has gone.
+/// Reads once and answers. False: the client has gone, or is let go in haste (another fault: zen-single's `hasty_close`).
 fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {

@@ -18,11 +18,15 @@
 //!
 //! # Predict
 //!
-//! The README asks three questions and names the command that settles each.
+//! The README asks four questions and names the command that settles each.
 //!
 //! # Limits
 //!
-//! While one answer is thought about, a loop serves nobody else. Deadlines are exact to a tick of 250 ms.
+//! - A fifth client is served like the four. But while one answer is thought about, a loop serves nobody else.
+//! - One client over `--max-connections` is turned away.
+//! - When no descriptor is left, the listener is left alone for 100 ms; who is here is served on.
+//! - On SIGTERM those who wait are taken in, what all have asked is answered, and the server leaves.
+//! - Time-outs are flags; their defaults are in `zen-proto/src/server/options.rs`. They are exact to a tick of 250 ms.
 
 mod callback;
 mod chat;

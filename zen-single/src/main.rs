@@ -21,7 +21,12 @@
 //!
 //! # Limits
 //!
-//! One client at a time, and a silent one keeps all others waiting until its time is over.
+//! - One client at a time, and a silent one keeps all others waiting until its time is over. So does a slow answer.
+//! - A fifth client is connected, by the kernel, and hears nothing until the four before it have gone;
+//!   `--max-connections` does not change that.
+//! - When no descriptor is left, `accept()` is tried again after 100 ms.
+//! - On SIGTERM those who wait are taken in, what all have asked is answered, and the server leaves.
+//! - Time-outs are flags; their defaults are in `zen-proto/src/server/options.rs`.
 
 #![forbid(unsafe_code)]
 

@@ -7,7 +7,7 @@
 //! **History.** `ThreadingMixIn` of Python's `socketserver`, as *Foundations of Python Network Programming* shows it. The book
 //! concludes that the architecture is unfit for use; it is only this version that is.
 //!
-//! **See it.**
+//! **See it.** `ps -C unbounded -o nlwp` counts its threads meanwhile.
 //!
 //! ```console
 //! $ cargo run -p zen-threaded --example unbounded
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! **The cure.** A bound *and* a time-out: `src/per_connection.rs`, whose `accept` turns clients over `--max-connections` away and
-//! whose threads have small stacks, with `--idle-timeout` in `src/converse.rs`.
+//! whose threads have small stacks; and `--idle-timeout`, which the conversation that `src/converse.rs` drives keeps.
 
 #![forbid(unsafe_code)]
 

@@ -22,8 +22,14 @@
 //!
 //! # Limits
 //!
-//! A silent client costs a worker until its time is over; a thread per connection costs a stack for each.
-//! Every tick wakes every idle thread: a thousand of them cost a few percent of a processor.
+//! - A silent client costs a worker until its time is over, and a slow answer until it is given; while all four are
+//!   busy, a fifth client is connected, by the kernel, and hears nothing. With a thread for each it is served like them.
+//! - A thread for each connection costs a stack. One client over `--max-connections` is turned away; with workers that
+//!   changes nothing.
+//! - When no descriptor is left, `accept()` is tried again after 100 ms; who is here is served on.
+//! - On SIGTERM those who wait are taken in, what all have asked is answered, and the server leaves.
+//! - Time-outs are flags; their defaults are in `zen-proto/src/server/options.rs`.
+//! - Every tick wakes every idle thread: a thousand of them cost a few percent of a processor.
 
 #![forbid(unsafe_code)]
 
