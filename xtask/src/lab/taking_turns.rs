@@ -53,9 +53,9 @@ pub(super) const BEST_OF_BOTH: Experiment = Experiment {
     claim: "Threads or processes that run event loops give the best of both worlds.",
     question: "how many answers a second do 2 loops give, for 1 loop's 100? First if an answer costs nothing, then if it takes 10 ms of spinning, or of sleep?",
     run: best_of_both,
-    why: "a second loop helps when the first is full, and when it gets its share of the clients. Asleep, two loops always do twice as much; spinning, \
-          only if there is a second processor to be had; and for light work the clients and the kernel need the processors \
-          themselves, so there is little to share out. Processes race for their clients: their share is a matter of luck (see `spread`).",
+    why: "a second loop helps when the first is full, and when it gets its share of the clients. Asleep, two loops do twice as much (where \
+          the ranges overlap all the same, the machine had other things to do); spinning, only if there is a second processor \
+          to be had; and for light work the clients and the kernel need the processors themselves, so there is little to share out. Processes race for their clients: their share is a matter of luck (see `spread`).",
     read: &["zen-poll/src/door.rs", "zen-poll/src/event_loop.rs"],
     is_alone: true,
 };

@@ -91,8 +91,8 @@ pub(super) const HOG: Experiment = Experiment {
     claim: "One silent client keeps everybody out of the single-threaded server, and time-outs hardly help.",
     question: "--idle-timeout is 300 ms. How long does the next client wait behind 1 silent one, behind 3, and behind 3 at an event loop?",
     run: hog,
-    why: "true: the silent clients stand in the queue like everyone else, and each has its whole time-out when its turn comes. An event loop waits \
-          for all at the same time, so they wait at the same time, too.",
+    why: "true: the silent clients stand in the queue like everyone else, and each has its whole time-out (and the rest \
+          of a tick of 250 ms) when its turn comes. An event loop waits for all at the same time, so they wait at the same time, too.",
     read: &["zen-single/src/serve.rs", "zen-poll/src/event_loop.rs"],
     is_alone: false,
 };

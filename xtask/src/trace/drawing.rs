@@ -78,10 +78,10 @@ impl<'a> Drawing<'a> {
         let words = lane.intervals.iter().filter(|interval| interval.activity.is_waiting());
         for interval in words {
             let (from, until) = (self.x(interval.from), self.x(interval.until));
+            // Where there is little room, the colour alone says that it sleeps.
             let told = described(interval).replacen("waits ", "asleep ", 1);
-            if until - from < room_for(&told) {
-                continue;
-            }
+            let shorter = told.trim_start_matches("asleep ");
+            let Some(told) = [&told, shorter].into_iter().find(|told| until - from >= room_for(told)) else { continue };
             let x = (from + until) / 2.0;
             self.put(&format!(r#"<text class="soft tiny mid" x="{x:.1}" y="{:.1}">{told}</text>"#, self.y + 11.0));
         }

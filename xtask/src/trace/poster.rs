@@ -79,5 +79,6 @@ td { white-space: nowrap; }
 th:first-child { text-align: left; white-space: nowrap; }
 th[scope=col] { font-size: .8rem; font-weight: 600; color: var(--soft); vertical-align: bottom; border-top: 0; }
 .waits { background: var(--mark); }
+@media (max-width: 40rem) { table { font-size: .85rem; } th, td { padding: .25rem; } }
 a { color: inherit; }
 ";
