@@ -5,6 +5,7 @@ mod patience;
 
 use std::io::{self, Write};
 use std::iter;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use zen_proto::{APHORISMS, TOO_MANY};
 
 use crate::connect::Addresses;
 use crate::options::{Server, duration};
+use crate::pause::pause;
 use crate::text;
 
 use conversation::Conversation;
@@ -31,14 +33,18 @@ pub(crate) struct Options {
     /// Shuffle the same way each time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The longest wait for a connection, and for an answer, such as 10s or 500ms [default: 0, wait for ever]
+    /// The longest wait for a connection, to each address, and for an answer, such as 10s or 500ms [default: 0, wait for
+    /// ever]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     /// After a failure connect to the next address and ask again, at most N times for each question
     #[arg(long, value_name = "N", default_value_t = 0)]
     retries: u32,
+    /// Say on stderr which address answers
+    #[arg(short, long)]
+    verbose: bool,
     /// Send a question without its `?`, then hang up
-    #[arg(short = 'e', long, conflicts_with_all = ["questions", "retries"])]
+    #[arg(short = 'e', long, conflicts_with_all = ["questions", "retries", "verbose"])]
     cause_error: bool,
 }
 
@@ -56,7 +62,8 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
         let _ = stream.write_all(question.trim_end_matches('?').as_bytes());
         return Ok(ExitCode::SUCCESS);
     }
-    let mut asker = Asker { addresses, conversation: None, timeout, retries: options.retries, patience };
+    let Options { retries, verbose: is_verbose, .. } = *options;
+    let mut asker = Asker { addresses, conversation: None, timeout, retries, is_verbose, patience, random: Rng::new() };
     let mut missing = options.questions;
     let mut stdout = io::stdout().lock();
     for question in questions {
@@ -84,6 +91,7 @@ fn shuffled_questions(mut random: Rng) -> impl Iterator<Item = &'static str> {
 }
 
 /// Why a question has no answer.
+#[derive(Debug)]
 enum Failure {
     /// No address took us. Another try may help.
     NotConnected(anyhow::Error),
@@ -99,27 +107,30 @@ struct Asker {
     conversation: Option<Conversation>,
     timeout: Option<Duration>,
     retries: u32,
+    is_verbose: bool,
     patience: Patience,
+    /// For pauses; the questions have their own.
+    random: Rng,
 }
 
-/// The pause before the second try. It doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Long enough not to press a server that restarts, short enough for somebody who waits.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
 impl Asker {
-    /// The answer to one question, asked at most `retries` times again.
+    /// The answer to one question, asked at most `retries` times again, each time at the next address.
     fn answer_to(&mut self, question: &str) -> Result<String, Failure> {
-        let mut pause = FIRST_PAUSE;
-        let mut tries_left = self.retries;
+        let mut tries = 0;
+        let mut tried = Vec::new();
         loop {
-            match self.try_once(question) {
-                Err(Failure::NotConnected(_) | Failure::Ended(_)) if tries_left > 0 => tries_left -= 1,
+            let failure = match self.try_once(question) {
+                Err(failure @ (Failure::NotConnected(_) | Failure::Ended(_))) => failure,
                 outcome => return outcome,
+            };
+            let peer = self.conversation.take().map(|conversation| conversation.peer);
+            tried.retain(|address| Some(*address) != peer);
+            if tries == self.retries {
+                return Err(failure.after(&tried));
             }
-            self.conversation = None;
-            thread::sleep(pause);
-            pause = (2 * pause).min(LONGEST_PAUSE);
+            tried.extend(peer);
+            tries += 1;
+            thread::sleep(pause(tries, &mut self.random));
         }
     }
 
@@ -144,13 +155,78 @@ impl Asker {
             let advice = "is it a zen server? `zen-client check` tells";
             return Err(Failure::Refused(anyhow!("{peer} answered {answer} to \"{question}\": {advice}")));
         }
+        if self.is_verbose && !conversation.has_answered {
+            text::complain(&format!("{peer} answers"));
+        }
+        conversation.has_answered = true;
         Ok(answer)
+    }
+}
+
+impl Failure {
+    /// Names the addresses that have failed before it.
+    fn after(self, tried: &[SocketAddr]) -> Self {
+        match self {
+            Self::Ended(what) if !tried.is_empty() => {
+                let tried: Vec<String> = tried.iter().map(ToString::to_string).collect();
+                Self::Ended(format!("{what} (tried before: {})", tried.join(", ")))
+            }
+            other => other,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
     use super::*;
+
+    /// A server that sends this to each client for whatever comes first, and hangs up.
+    fn answering(bytes: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 256]);
+                let _ = stream.write_all(bytes);
+            }
+        });
+        address
+    }
+
+    fn asker(addresses: Vec<SocketAddr>, retries: u32) -> Asker {
+        let (addresses, timeout) = (Addresses::new(1060, addresses), Some(Duration::from_secs(5)));
+        let (patience, random) = (Patience::start(), Rng::new());
+        Asker { addresses, conversation: None, timeout, retries, is_verbose: false, patience, random }
+    }
+
+    #[test]
+    fn after_a_failure_the_next_address_is_asked() {
+        for unkind in [&b""[..], b"ug", b"Error: too many clients."] {
+            let kind = answering(b"ugly.");
+            let mut asker = asker(vec![answering(unkind), kind], 1);
+            assert_eq!(asker.answer_to("Beautiful is better than?").unwrap(), "ugly.");
+            assert_eq!(asker.conversation.unwrap().peer, kind);
+        }
+    }
+
+    #[test]
+    fn the_error_names_every_address_that_was_tried() {
+        let [first, second] = [answering(b"ugl"), answering(b"ug")];
+        let Err(Failure::Ended(what)) = asker(vec![first, second], 2).answer_to("Beautiful is better than?") else {
+            panic!("nobody answers");
+        };
+        let start = format!("{first} ended the conversation in the middle of an answer, \"ugl\": ");
+        assert!(what.starts_with(&start) && what.ends_with(&format!("(tried before: {second})")), "{what}");
+    }
+
+    #[test]
+    fn an_unknown_question_is_not_asked_elsewhere() {
+        let mut asker = asker(vec![answering(b"Error: unknown aphorism."), answering(b"ugly.")], 5);
+        assert!(matches!(asker.answer_to("Beautiful is better than?"), Err(Failure::Refused(_))));
+    }
 
     #[test]
     fn each_round_holds_all_three_questions() {

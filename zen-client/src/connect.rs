@@ -22,7 +22,12 @@ impl Addresses {
         let host = server.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&server.host);
         let all: Vec<_> = (host, server.port).to_socket_addrs().with_context(|| unknown(host))?.collect();
         ensure!(!all.is_empty(), "{}", unknown(host));
-        Ok(Self { port: server.port, all, first: 0 })
+        Ok(Self::new(server.port, all))
+    }
+
+    /// These addresses, one at least; `port` is what advice names.
+    pub(crate) fn new(port: u16, all: Vec<SocketAddr>) -> Self {
+        Self { port, all, first: 0 }
     }
 
     /// Every address, beginning with `first`.
@@ -106,7 +111,7 @@ mod tests {
     fn a_refused_address_is_followed_by_the_next_one() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let served = listener.local_addr().unwrap();
-        let mut addresses = Addresses { port: 1060, all: vec![deserted(), served], first: 0 };
+        let mut addresses = Addresses::new(1060, vec![deserted(), served]);
         for _ in 0..3 {
             let (_, address) = addresses.connect(Some(Duration::from_secs(5))).unwrap();
             assert_eq!(address, served);
@@ -117,7 +122,7 @@ mod tests {
     fn after_a_success_the_next_address_comes_first() {
         let listeners = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
         let all: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        let mut addresses = Addresses { port: 1060, all: all.clone(), first: 0 };
+        let mut addresses = Addresses::new(1060, all.clone());
         for expected in [all[0], all[1], all[0]] {
             assert_eq!(addresses.connect(None).unwrap().1, expected);
         }
@@ -126,7 +131,7 @@ mod tests {
     #[test]
     fn the_error_names_every_address_and_says_what_to_do() {
         let all = vec![deserted(), deserted()];
-        let error = Addresses { port: 2000, all: all.clone(), first: 0 }.connect(None).unwrap_err().to_string();
+        let error = Addresses::new(2000, all.clone()).connect(None).unwrap_err().to_string();
         let advice = "is a server running there? start one with `cargo run -p zen-poll -- -p 2000`";
         assert_eq!(error, format!("connection refused by {}, connection refused by {}: {advice}", all[0], all[1]));
     }

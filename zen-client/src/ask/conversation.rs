@@ -14,6 +14,8 @@ pub(super) struct Conversation {
     stream: TcpStream,
     /// The server's address, for messages.
     pub(super) peer: SocketAddr,
+    /// A right answer has come over it.
+    pub(super) has_answered: bool,
     timeout: Option<Duration>,
     /// Bytes behind the last answer.
     received: Vec<u8>,
@@ -24,7 +26,7 @@ const LONGEST_ANSWER: usize = 4096;
 
 impl Conversation {
     pub(super) fn new(stream: TcpStream, peer: SocketAddr, timeout: Option<Duration>) -> Self {
-        Self { stream, peer, timeout, received: Vec::new() }
+        Self { stream, peer, has_answered: false, timeout, received: Vec::new() }
     }
 
     /// Sends `question`, and reads up to the first `.`.

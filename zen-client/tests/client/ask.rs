@@ -232,6 +232,21 @@ fn failures_are_retried_as_often_as_asked() {
 }
 
 #[test]
+fn who_answers_is_said_once_for_each_conversation() {
+    // A client gets one answer: each question needs a conversation of its own.
+    let server = serve(1, |mut stream| {
+        let _ = stream.read(&mut [0; 256]);
+        let _ = stream.write_all(b"ugly.");
+        Ok(())
+    });
+    let output = client_of(server, "-v --retries 1");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text(&output.stderr), format!("{server} answers\n").repeat(3));
+    let server = honest();
+    assert_eq!(text(&client_of(server, "--verbose").stderr), format!("{server} answers\n"));
+}
+
+#[test]
 fn a_reader_who_leaves_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_zen-client"))
         .args(["-n", "1000000000", "-p", &honest().port().to_string()])
