@@ -8,7 +8,11 @@
 //!
 //! A row is a file beside this one: what a deployment needs, from the start of one server to several hosts behind a balancer.
 
+mod alive;
 mod apparatus;
+mod log;
+mod metrics;
+mod privilege;
 mod start;
 mod unit;
 
@@ -29,6 +33,7 @@ pub(crate) struct Flags {
 #[derive(clap::Subcommand)]
 enum What {
     Test(Test),
+    Confined(privilege::Confined),
 }
 
 /// Puts every part to the test
@@ -44,6 +49,7 @@ struct Test {
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     match &flags.what {
         What::Test(flags) => test(flags),
+        What::Confined(flags) => privilege::confined(flags),
     }
 }
 
@@ -51,7 +57,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let broken = workspace::build()?;
     ensure!(broken.is_empty(), "these do not build: {}", broken.join(", "));
-    let rows = [start::trials()?];
+    let rows = [start::trials()?, privilege::trials()?, alive::trials()?, log::trials()?, metrics::trials()?];
     Ok(rows.into_iter().flatten().collect())
 }
 

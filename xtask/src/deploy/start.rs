@@ -5,30 +5,23 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::apparatus::{Folder, free_address, is_conformant, part, succeeds};
+use super::apparatus::{Folder, every, free_address, is_conformant, is_one_process, on_each, part, succeeds};
 use super::unit::Unit;
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::{Group, run_within};
 use crate::harness::{PATIENCE, process, tool, wait_for};
-use crate::servers::{Entry, SERVERS};
+use crate::servers::Entry;
 use crate::trial::Trial;
 
 pub(crate) fn trials() -> Result<Vec<Trial>> {
-    let mut trials = vec![Trial::new("deploy::start::units_verify", units_verify)];
-    type Case = fn(&'static Entry) -> Result<()>;
-    let cases: [(&str, Case); 3] = [
-        ("unit", as_the_unit_says),
-        ("wait", |entry| by_inetd(entry, "wait")),
-        ("nowait", |entry| by_inetd(entry, "nowait")),
+    let cases = [
+        vec![Trial::new("deploy::start::units_verify", units_verify)],
+        on_each("start::unit", every, as_the_unit_says),
+        on_each("start::wait", every, |entry| by_inetd(entry, "wait")),
+        on_each("start::nowait", is_one_process, |entry| by_inetd(entry, "nowait")),
     ];
-    for (name, case) in cases {
-        let servers = SERVERS.iter().filter(|entry| !entry.is_exhibit && (name != "nowait" || entry.processes == 1));
-        trials.extend(
-            servers.map(|entry| Trial::new(format!("deploy::start::{name}::{}", entry.name), move || case(entry))),
-        );
-    }
-    Ok(trials)
+    Ok(cases.into_iter().flatten().collect())
 }
 
 /// systemd understands every line of the units.
@@ -65,12 +58,9 @@ fn by_inetd(entry: &'static Entry, word: &str) -> Result<()> {
     // -d: it stays in the foreground and says on stderr what is wrong with the line.
     command.arg("-d").arg(folder.write("inetd.conf", &line)?);
     let group = served_by(&mut command, address).with_context(|| line.clone())?;
-    // With wait the server stays for a while; with nowait each leaves with its client.
-    if word == "nowait" {
-        let alone = wait_for(PATIENCE, || (process::members(group.id()) == [group.id()]).then_some(()));
-        alone.with_context(|| format!("there are still servers: {:?}", process::members(group.id())))?;
-    }
-    Ok(())
+    // They are no members of inetd's group, but sessions of their own.
+    let alone = wait_for(PATIENCE, || process::children(group.id()).is_empty().then_some(()));
+    alone.with_context(|| format!("there are still servers: {:?}", process::children(group.id())))
 }
 
 fn inetd_line(entry: &Entry, word: &str, address: SocketAddr) -> Result<String> {
@@ -81,10 +71,16 @@ fn inetd_line(entry: &Entry, word: &str, address: SocketAddr) -> Result<String> 
     let line = lines.find(|fields| fields.get(3).is_some_and(|wait| wait.split('.').next() == Some(word)));
     let line = line.with_context(|| format!("inetd.conf has no line with {word}"))?;
     let [_, stream, tcp, wait, _, _, _, arguments @ ..] = &line[..] else { bail!("{line:?} is too short") };
+    // A test has not the minute for which a server waits for its next client.
+    let sooner = if word == "wait" { " --idle-exit 1s" } else { "" };
     let server = entry.command()?;
     let own = server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
     let (program, arguments) = (server.get_program().to_string_lossy().into_owned(), arguments.join(" "));
-    Ok(format!("{address} {stream} {tcp} {wait} {} {program} {} {own} {arguments}\n", user.trim(), entry.package))
+    Ok(format!(
+        "{address} {stream} {tcp} {wait} {} {program} {} {own} {arguments}{sooner}\n",
+        user.trim(),
+        entry.package
+    ))
 }
 
 /// Starts who listens at `address` for the server, and judges who answers there.

@@ -43,6 +43,12 @@ pub(crate) fn parent(pid: i32) -> Option<i32> {
     stat(&format!("/proc/{pid}")).split(' ').nth(1)?.parse().ok()
 }
 
+/// Those whom a process has started or taken over.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let numbers = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
+    numbers.filter(|&other| parent(other) == Some(pid)).collect()
+}
+
 /// The file that a process runs.
 pub(crate) fn binary(pid: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()

@@ -1,0 +1,182 @@
+//! log: to the journal with priorities, to a file otherwise; and no client, and no balancer, can flood it.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use super::apparatus::{Folder, every, on_each};
+use crate::harness::client::APHORISMS;
+use crate::harness::{Client, PATIENCE};
+use crate::matrix::{Ctx, ended};
+use crate::servers::Entry;
+use crate::trial::Trial;
+
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    let cases = [
+        on_each("log::priorities", every, priorities),
+        on_each("log::no_journal", Entry::is_first_of_package, no_journal),
+        on_each("log::log_file", Entry::is_first_of_package, log_file),
+        on_each("log::lines_under_load", every, lines_under_load),
+    ];
+    Ok(cases.into_iter().flatten().collect())
+}
+
+/// As the journal wants them: how bad, and no time, which it knows itself.
+fn priorities(entry: &'static Entry) -> Result<()> {
+    ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &["-vv", "--panic-on", FATAL], |ctx| {
+        converse(ctx)?;
+        ctx.server.stop(PATIENCE)?;
+        let log = ctx.server.whole_log();
+        for line in log.lines() {
+            ensure!(priority(line).is_some() && !has_time(&line[3..]), "not for the journal: {line}");
+        }
+        let says =
+            |priority: &str, what: &str| log.lines().any(|line| line.starts_with(priority) && line.contains(what));
+        ensure!(says("<3>", FATAL_SAID), "no error");
+        ensure!(says("<6>", START) && says("<6>", "question cut short"), "no information");
+        ensure!(says("<7>", "has come") && says("<7>", "complex."), "nothing for who looks closely");
+        Ok(())
+    })
+}
+
+/// Where stderr is not the journal, though somebody else's may be: with the time.
+fn no_journal(entry: &'static Entry) -> Result<()> {
+    ended(entry, &["env", "JOURNAL_STREAM=1:2"], &["-vv"], |ctx| {
+        converse(ctx)?;
+        ctx.server.stop(PATIENCE)?;
+        all_have_time(&ctx.server.whole_log())
+    })
+}
+
+/// A file is not the journal.
+fn log_file(entry: &'static Entry) -> Result<()> {
+    let folder = Folder::new()?;
+    let path = folder.write("log", "")?;
+    ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &["-vv", "--log-file", &path.to_string_lossy()], |ctx| {
+        converse(ctx)?;
+        ctx.server.stop(PATIENCE)?;
+        ensure!(ctx.server.whole_log().is_empty(), "stderr is not empty");
+        all_have_time(&fs::read_to_string(&path)?)
+    })
+}
+
+/// Answers and probes leave no line. Of clients who end badly some have one, and the rest is counted: nobody is forgotten.
+fn lines_under_load(entry: &'static Entry) -> Result<()> {
+    ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &[], |ctx| {
+        let begun = ctx.server.wait_for_log(PATIENCE, |log| log.contains(START).then(|| log.to_owned()));
+        let before = begun.context("it does not say that it begins")?;
+        let mut busy = ctx.client()?;
+        for (question, answer) in [APHORISMS[0]; 20] {
+            busy.send(&question.repeat(100))?;
+            busy.expect(&answer.repeat(100))?;
+        }
+        end(busy)?;
+        for _ in 0..CROWD {
+            // A check that only connects; one that resets, as HAProxy's does; and one that asks.
+            drop(ctx.client()?);
+            ctx.client()?.reset()?;
+            let mut check = ctx.client()?;
+            check.ask(APHORISMS[0].0, APHORISMS[0].1)?;
+            end(check)?;
+        }
+        ensure!(ctx.server.log() == before, "who is served well shows");
+        let start = Instant::now();
+        for _ in 0..CROWD {
+            let mut client = ctx.client()?;
+            client.send(b"Simple is bet")?;
+            end(client)?;
+        }
+        let counted = ctx.server.wait_for_log(PATIENCE, |log| {
+            let stand_for = log.lines().filter(|line| line.contains(CUT_SHORT)).map(stands_for);
+            (stand_for.sum::<usize>() >= CROWD).then(|| log.to_owned())
+        });
+        let log = counted.with_context(|| format!("not all of {CROWD} are counted"))?;
+        let stand_for: Vec<usize> = log.lines().filter(|line| line.contains(CUT_SHORT)).map(stands_for).collect();
+        ensure!(stand_for.iter().sum::<usize>() == CROWD, "more than came: {stand_for:?}");
+        // At most ten in a second of each process, whose seconds are not ours, and one that tells of the rest.
+        let seconds = usize::try_from(start.elapsed().as_secs())? + 2;
+        let most = (10 * seconds + 1) * ctx.server.workers().len();
+        ensure!(stand_for.len() <= most, "{} lines in {seconds} s", stand_for.len());
+        ctx.server.stop(PATIENCE)
+    })
+}
+
+/// One who asks, one who is cut short, one at whom the server panics.
+fn converse(ctx: &Ctx) -> Result<()> {
+    let mut client = ctx.client()?;
+    client.ask(b"Simple is better than?", b"complex.")?;
+    end(client)?;
+    let mut client = ctx.client()?;
+    client.send(b"Simple is bet")?;
+    end(client)?;
+    let mut client = ctx.client()?;
+    client.send(FATAL.as_bytes())?;
+    // Where nothing panics it is an unknown aphorism.
+    client.end_sending()?;
+    client.read_some().map(drop)
+}
+
+/// Leaves, and waits until the server has seen it.
+fn end(mut client: Client) -> Result<()> {
+    client.end_sending()?;
+    client.expect_end()
+}
+
+fn all_have_time(log: &str) -> Result<()> {
+    ensure!(!log.is_empty(), "nothing is logged");
+    let without = log.lines().find(|line| !has_time(line));
+    ensure!(without.is_none(), "no time: {without:?}");
+    Ok(())
+}
+
+/// `<6>` is 6.
+fn priority(line: &str) -> Option<u32> {
+    let (digit, _) = line.strip_prefix('<')?.split_once('>')?;
+    digit.parse().ok().filter(|priority| (3..=7).contains(priority))
+}
+
+/// `2026-01-31T…`
+fn has_time(line: &str) -> bool {
+    let shape = |(at, byte): (usize, u8)| if [4, 7].contains(&at) { byte == b'-' } else { byte.is_ascii_digit() };
+    line.len() > 10 && line.bytes().take(10).enumerate().all(shape) && line.as_bytes()[10] == b'T'
+}
+
+/// How many clients a line tells of: `… (and 7 more like it)`, `7 more lines were left out that are like: …`.
+fn stands_for(line: &str) -> usize {
+    let number = |text: Option<&str>| text.and_then(|text| text.rsplit(' ').next()?.parse::<usize>().ok());
+    if let Some((head, _)) = line.split_once(" more lines were left out") {
+        return number(Some(head)).unwrap_or(0);
+    }
+    1 + number(line.strip_suffix(" more like it)")).unwrap_or(0)
+}
+
+/// What systemd does for a service whose stderr is the journal.
+const IS_JOURNAL: &str = "JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr) exec \"$@\"";
+
+const FATAL: &str = "Who panics?";
+
+const START: &str = "clients at once";
+
+/// What a panic says of itself.
+const FATAL_SAID: &str = "panicked";
+
+const CUT_SHORT: &str = "question cut short";
+
+const CROWD: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_understood() {
+        assert_eq!(priority("<6>[main] up"), Some(6));
+        assert_eq!(priority("<9>[main] up"), None);
+        assert_eq!(priority("6 up"), None);
+        assert!(has_time("2026-01-31T00:00:00Z [INFO]") && !has_time("[main] 2026-01-31T"));
+        assert_eq!(stands_for("<6>[a] question cut short"), 1);
+        assert_eq!(stands_for("<6>[a] question cut short (and 7 more like it)"), 8);
+        assert_eq!(stands_for("<6>[log] 7 more lines were left out that are like: question cut short"), 7);
+    }
+}

@@ -1,0 +1,247 @@
+//! see, alert: what a server tells of itself is well formed and right, and a real Prometheus alerts when it should.
+
+mod prometheus;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::process::Signal;
+
+use super::apparatus::{Folder, every, has_workers, is_one_process, kill, on_each, succeeds};
+use crate::harness::client::{APHORISMS, Came};
+use crate::harness::group::run_within;
+use crate::harness::{Client, PATIENCE, Server, tool, wait_for};
+use crate::matrix::{Ctx, ended, served};
+use crate::servers::Entry;
+use crate::trial::Trial;
+
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    let cases = [
+        on_each("metrics::format", every, format),
+        on_each("metrics::counts", every, counts),
+        on_each("metrics::turned_away", |entry| !entry.makes_wait() && is_one_process(entry), turned_away),
+        on_each("metrics::draining", every, draining),
+        on_each("metrics::a_worker_dies", has_workers, a_worker_dies),
+        on_each("metrics::wrong_command_lines", Entry::is_first_of_package, wrong_command_lines),
+        prometheus::trials(),
+    ];
+    Ok(cases.into_iter().flatten().collect())
+}
+
+/// What a server tells of itself now: `zen_clients_total` is 7.
+pub(super) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
+    let series = |line: &str| {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    let text = text(metrics_of(server)?)?;
+    Ok(text.lines().filter(|line| !line.starts_with('#')).filter_map(series).collect())
+}
+
+/// Where it tells it, which it says when it starts.
+pub(super) fn metrics_of(server: &Server) -> Result<SocketAddr> {
+    let said = server.wait_for_log(PATIENCE, |log| {
+        let (_, rest) = log.split_once("metrics on http://")?;
+        rest.split_once("/metrics\n")?.0.parse().ok()
+    });
+    said.context("it does not say where its metrics are")
+}
+
+/// All of it, in Prometheus's format.
+fn text(address: SocketAddr) -> Result<String> {
+    let (head, body) = ask(address, "/metrics")?;
+    ensure!(head.contains("\r\nContent-Type: text/plain; version=0.0.4"), "{head}");
+    Ok(body)
+}
+
+/// Head and body of the page at this path.
+fn ask(address: SocketAddr, path: &str) -> Result<(String, String)> {
+    // Version 1.0: the end of the connection is the end of the page, whoever answers.
+    let answer = exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
+    ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {head}");
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+fn exchange(address: SocketAddr, request: &str) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Prometheus's own tool has nothing against a line of it; whoever asks for something else hears so.
+fn format(entry: &'static Entry) -> Result<()> {
+    let promtool = tool("promtool")?;
+    served(entry, &[], &["--metrics", "0"], false, |ctx| {
+        ctx.client()?.ask_all()?;
+        let address = metrics_of(&ctx.server)?;
+        ensure!(address.ip().is_loopback(), "{address} is for everybody");
+        let folder = Folder::new()?;
+        let file = folder.write("metrics", &text(address)?)?;
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" check metrics <\"$1\""]).args([&promtool, &file]);
+        let said = succeeds(&mut command)?;
+        ensure!(said.is_empty(), "{said}");
+        for (request, status) in [("GET / HTTP/1.1", "404"), ("POST /metrics HTTP/1.1", "405")] {
+            let answer = exchange(address, &format!("{request}\r\n\r\n"))?;
+            ensure!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+        }
+        Ok(())
+    })
+}
+
+/// Each client and question counts once, under the ending that it came to.
+fn counts(entry: &'static Entry) -> Result<()> {
+    let arguments = ["--metrics", "0", "--idle-timeout", "300ms", "--question-timeout", "300ms", "--panic-on", FATAL];
+    ended(entry, &[], &arguments, |ctx| {
+        for _ in 0..3 {
+            let mut client = ctx.client()?;
+            client.ask_all()?;
+            client.end_sending()?;
+            client.expect_end()?;
+        }
+        for (said, times) in [(&b"Simple is bet"[..], 2), (&[b'x'; 300], 1)] {
+            for _ in 0..times {
+                let mut client = ctx.client()?;
+                client.send(said)?;
+                client.end_sending()?;
+                while !matches!(client.read_some()?, Came::End) {}
+            }
+        }
+        ctx.client()?.expect_end().context("who is idle")?;
+        let mut slow = ctx.client()?;
+        slow.send(b"Simple")?;
+        slow.expect_end().context("who is slow")?;
+        let mut fatal = ctx.client()?;
+        fatal.send(FATAL.as_bytes())?;
+        fatal.read_some()?;
+        drop((slow, fatal));
+        let expected = [
+            ("zen_clients", 0.0),
+            ("zen_clients_total", 9.0),
+            ("zen_questions_total", 9.0),
+            ("zen_turned_away_total", 0.0),
+            ("zen_panics_total", 1.0),
+            ("zen_conversations_total{ending=\"finished\"}", 3.0),
+            ("zen_conversations_total{ending=\"cut_short\"}", 2.0),
+            ("zen_conversations_total{ending=\"too_long\"}", 1.0),
+            ("zen_conversations_total{ending=\"idle\"}", 1.0),
+            ("zen_conversations_total{ending=\"too_slow\"}", 1.0),
+            ("zen_conversations_total{ending=\"unanswered\"}", 1.0),
+            ("zen_conversations_total{ending=\"drained\"}", 0.0),
+            ("zen_draining", 0.0),
+        ];
+        becomes(&ctx.server, &expected)?;
+        let now = scrape(&ctx.server)?;
+        ensure!(now["zen_clients_limit"] >= 1.0, "no limit");
+        ensure!(now["process_open_fds"] > 3.0 && now["process_max_fds"] > now["process_open_fds"], "{now:?}");
+        ctx.server.stop(PATIENCE)
+    })
+}
+
+/// Over the limit.
+fn turned_away(entry: &'static Entry) -> Result<()> {
+    served(entry, &[], &["--metrics", "0", "--max-connections", "4"], false, |ctx| {
+        wait_for(PATIENCE, || (scrape(&ctx.server).ok()?["zen_clients"] == 0.0).then_some(()))
+            .context("still there")?;
+        let before = scrape(&ctx.server)?;
+        let mut here = (0..4).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+        here.iter_mut().try_for_each(Client::ask_all)?;
+        ctx.client()?.expect(b"Error: too many clients.")?;
+        let turned_away = ("zen_turned_away_total", before["zen_turned_away_total"] + 1.0);
+        becomes(&ctx.server, &[("zen_clients", 4.0), ("zen_clients_limit", 4.0), turned_away])
+    })
+}
+
+/// Who looks while it stops sees that it does.
+fn draining(entry: &'static Entry) -> Result<()> {
+    ended(entry, &[], &["--metrics", "0", "--delay", "3s"], |ctx| {
+        let mut client = ctx.client()?;
+        client.send(APHORISMS[0].0)?;
+        let accepted = |ctx: &Ctx| (scrape(&ctx.server).ok()?["zen_clients"] == 1.0).then_some(());
+        wait_for(PATIENCE, || accepted(ctx)).context("the client is not counted")?;
+        ctx.server.signal(Signal::TERM)?;
+        let drains = || (scrape(&ctx.server).ok()?["zen_draining"] >= 1.0).then_some(());
+        wait_for(PATIENCE, drains).context("it does not say that it drains")?;
+        client.expect(APHORISMS[0].1)?;
+        client.expect_end()
+    })
+}
+
+/// What it has counted stays, and no look sees less than the one before.
+fn a_worker_dies(entry: &'static Entry) -> Result<()> {
+    served(entry, &[], &["--metrics", "0"], false, |ctx| {
+        let before = ctx.server.workers();
+        let workers = before.len() as f64;
+        for _ in 0..10 {
+            ctx.client()?.ask_all()?;
+        }
+        let asked = scrape(&ctx.server)?["zen_questions_total"];
+        wait_for(PATIENCE, || (scrape(&ctx.server).ok()?["zen_clients"] == 0.0).then_some(()))
+            .context("still there")?;
+        // What was counted in its last second goes with it.
+        std::thread::sleep(Duration::from_millis(1500));
+        let mut latest = scrape(&ctx.server)?;
+        ensure!(latest["zen_questions_total"] >= asked.max(30.0), "{latest:?}");
+        kill(before[0], Signal::KILL)?;
+        let replaced = wait_for(PATIENCE, || {
+            let now = match scrape(&ctx.server) {
+                Ok(now) => now,
+                Err(error) => return Some(Err(error)),
+            };
+            let fell = now.iter().find(|(name, value)| name.contains("_total") && **value < latest[*name]);
+            // Processor time is of those who are alive.
+            if let Some((name, value)) = fell.filter(|(name, _)| name.starts_with("zen_")) {
+                return Some(Err(anyhow!("{name} fell to {value} from {}", latest[name])));
+            }
+            let is_over = now["zen_workers_died_total"] == 1.0 && now["zen_workers"] == workers;
+            latest = now;
+            is_over.then_some(Ok(()))
+        });
+        replaced.context("no worker is said to have died")??;
+        let asked = latest["zen_questions_total"];
+        for _ in 0..10 {
+            ctx.client()?.ask_all()?;
+        }
+        becomes(&ctx.server, &[("zen_questions_total", asked + 30.0)])
+    })
+}
+
+/// Two of the same place, and one client's server that would live too short to be looked at.
+fn wrong_command_lines(entry: &'static Entry) -> Result<()> {
+    let first = Server::start(entry, &["--metrics", "0"])?;
+    let busy = metrics_of(&first)?.to_string();
+    let start = |arguments: &[&str]| run_within(PATIENCE, entry.command()?.args(arguments));
+    for (arguments, status) in
+        [(&["-p", "0", "--metrics", &busy][..], 1), (&["--inetd", "nowait", "--metrics", "0"], 2)]
+    {
+        let output = start(arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(status), "{arguments:?}: {}: {said}", output.status);
+        let errors = said.lines().filter(|line| line.starts_with("error: ")).count();
+        ensure!(errors == 1 && output.stdout.is_empty(), "{arguments:?}: {said}");
+    }
+    let silent = Server::start(entry, &[])?;
+    ensure!(!silent.log().contains("metrics"), "nobody asked for metrics");
+    Ok(())
+}
+
+/// Waits until it tells all these values, and says what it tells if it never does.
+fn becomes(server: &Server, expected: &[(&str, f64)]) -> Result<()> {
+    let mut latest = BTreeMap::new();
+    let met = wait_for(PATIENCE, || {
+        latest = scrape(server).ok()?;
+        expected.iter().all(|(name, value)| latest.get(*name) == Some(value)).then_some(())
+    });
+    let wrong = expected.iter().filter(|(name, value)| latest.get(*name) != Some(value));
+    met.with_context(|| format!("it should be {:?} in {latest:?}", wrong.collect::<Vec<_>>()))
+}
+
+const FATAL: &str = "Who panics?";

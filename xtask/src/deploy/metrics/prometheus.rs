@@ -1,0 +1,127 @@
+//! `prometheus.yml` and `alerts.yml`, judged by Prometheus's own tool and carried out by a real one.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use super::super::apparatus::{Folder, free_address, part, succeeds};
+use super::{ask, metrics_of};
+use crate::harness::capture::Capture;
+use crate::harness::group::Group;
+use crate::harness::{PATIENCE, Server, tool, wait_for};
+use crate::servers::SERVERS;
+use crate::trial::Trial;
+
+pub(super) fn trials() -> Vec<Trial> {
+    vec![Trial::new("deploy::metrics::rules", rules), Trial::new("deploy::metrics::alert_fires", alert_fires)]
+}
+
+/// They are well formed, and alert in each of the cases that `alerts.test.yml` tells, and in no other.
+fn rules() -> Result<()> {
+    let (promtool, folder) = (tool("promtool")?, Folder::new()?);
+    for name in ["prometheus.yml", "alerts.yml", "alerts.test.yml"] {
+        folder.write(name, &part(name)?)?;
+    }
+    let tests = part("alerts.test.yml")?;
+    let rules = part("alerts.yml")?;
+    for alert in rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")) {
+        ensure!(tests.contains(&format!("alertname: {alert}\n")), "no case makes {alert} fire");
+    }
+    for arguments in
+        [["check", "config", "prometheus.yml"], ["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]]
+    {
+        succeeds(Command::new(&promtool).args(arguments).current_dir(folder.path()))?;
+    }
+    Ok(())
+}
+
+/// One of three servers is ended, one is frozen: a page for both, and none for the third. Back again, they are quiet.
+fn alert_fires() -> Result<()> {
+    let prometheus = tool("prometheus")?;
+    let entry = SERVERS.iter().find(|entry| entry.name == "poll").context("poll is listed")?;
+    let start = || Server::start(entry, &["--metrics", "0"]);
+    let (well, mut ended, frozen) = (start()?, start()?, start()?);
+    let places = [metrics_of(&well)?, metrics_of(&ended)?, metrics_of(&frozen)?].map(|address| address.to_string());
+    let folder = Folder::new()?;
+    let mut config = part("prometheus.yml")?;
+    for (port, place) in ["127.0.0.1:11061", "127.0.0.1:11062", "127.0.0.1:11063"].iter().zip(&places) {
+        ensure!(config.contains(port), "prometheus.yml does not look at {port}");
+        config = config.replace(port, place);
+    }
+    // The same, ten times as fast.
+    for (slow, fast) in [("interval: 5s", "interval: 500ms"), ("timeout: 2s", "timeout: 200ms")] {
+        ensure!(config.contains(slow), "prometheus.yml has no {slow}");
+        config = config.replace(slow, fast);
+    }
+    folder.write("alerts.yml", &part("alerts.yml")?.replace("for: 15s", "for: 1500ms"))?;
+    let config = folder.write("prometheus.yml", &config)?;
+    let here = free_address()?;
+    let mut command = Command::new(prometheus);
+    command.arg(format!("--config.file={}", config.display()));
+    command.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));
+    command.arg(format!("--web.listen-address={here}"));
+    let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
+    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let alarmed = || -> Result<Vec<String>> {
+        let answer: Answer = serde_json::from_str(&ask(here, "/api/v1/alerts")?.1)?;
+        let fires = answer
+            .data
+            .alerts
+            .into_iter()
+            .filter(|alert| alert.state == "firing" && alert.labels.alertname == "ZenDown");
+        let mut instances: Vec<String> = fires.map(|alert| alert.labels.instance).collect();
+        instances.sort_unstable();
+        Ok(instances)
+    };
+    let become_so = |expected: &[&String]| {
+        let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
+        expected.sort_unstable();
+        let so = wait_for(2 * PATIENCE, || {
+            std::thread::sleep(Duration::from_millis(100));
+            alarmed().is_ok_and(|alarmed| alarmed == expected).then_some(())
+        });
+        so.with_context(|| {
+            format!("it should page for {expected:?}, not {:?}; Prometheus says:\n{}", alarmed(), stderr.text())
+        })
+    };
+    let sees_all = || {
+        let (_, up) = ask(here, "/api/v1/query?query=sum(up)").ok()?;
+        up.contains("\"3\"]").then_some(())
+    };
+    wait_for(2 * PATIENCE, sees_all).with_context(|| format!("it does not see all three:\n{}", stderr.text()))?;
+    become_so(&[])?;
+    ended.stop(PATIENCE)?;
+    frozen.signal(Signal::STOP)?;
+    become_so(&[&places[1], &places[2]])?;
+    frozen.signal(Signal::CONT)?;
+    let again = Server::start(entry, &["--metrics", &places[1]])?;
+    become_so(&[])?;
+    drop((well, again));
+    Ok(())
+}
+
+/// What Prometheus says of its alerts, as far as it matters here.
+#[derive(Deserialize)]
+struct Answer {
+    data: Alerts,
+}
+
+#[derive(Deserialize)]
+struct Alerts {
+    alerts: Vec<Alert>,
+}
+
+#[derive(Deserialize)]
+struct Alert {
+    state: String,
+    labels: Labels,
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    alertname: String,
+    instance: String,
+}
