@@ -64,8 +64,10 @@ fn log_file(entry: &'static Entry) -> Result<()> {
 /// Answers and probes leave no line. Of clients who end badly some have one, and the rest is counted: nobody is forgotten.
 fn lines_under_load(entry: &'static Entry) -> Result<()> {
     ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &[], |ctx| {
-        let begun = ctx.server.wait_for_log(PATIENCE, |log| log.contains(START).then(|| log.to_owned()));
-        let before = begun.context("it does not say that it begins")?;
+        // Each process that serves says that it begins.
+        let serving = ctx.server.workers().len();
+        let begun = |log: &str| (log.matches(START).count() == serving).then(|| log.to_owned());
+        let before = ctx.server.wait_for_log(PATIENCE, begun).context("not all say that they begin")?;
         let mut busy = ctx.client()?;
         for (question, answer) in [APHORISMS[0]; 20] {
             busy.send(&question.repeat(100))?;

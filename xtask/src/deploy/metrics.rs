@@ -4,11 +4,11 @@ mod prometheus;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::mem::replace;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::apparatus::{Folder, every, has_workers, is_one_process, kill, on_each, succeeds};
@@ -148,15 +148,14 @@ fn counts(entry: &'static Entry) -> Result<()> {
 
 /// Over the limit.
 fn turned_away(entry: &'static Entry) -> Result<()> {
-    served(entry, &[], &["--metrics", "0", "--max-connections", "4"], false, |ctx| {
-        wait_for(PATIENCE, || (scrape(&ctx.server).ok()?["zen_clients"] == 0.0).then_some(()))
-            .context("still there")?;
-        let before = scrape(&ctx.server)?;
+    ended(entry, &[], &["--metrics", "0", "--max-connections", "4"], |ctx| {
         let mut here = (0..4).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
         here.iter_mut().try_for_each(Client::ask_all)?;
         ctx.client()?.expect(b"Error: too many clients.")?;
-        let turned_away = ("zen_turned_away_total", before["zen_turned_away_total"] + 1.0);
-        becomes(&ctx.server, &[("zen_clients", 4.0), ("zen_clients_limit", 4.0), turned_away])
+        becomes(&ctx.server, &[("zen_clients", 4.0), ("zen_clients_limit", 4.0), ("zen_turned_away_total", 1.0)])?;
+        drop(here);
+        becomes(&ctx.server, &[("zen_clients", 0.0), ("zen_turned_away_total", 1.0)])?;
+        ctx.server.stop(PATIENCE)
     })
 }
 
@@ -177,41 +176,35 @@ fn draining(entry: &'static Entry) -> Result<()> {
 
 /// What it has counted stays, and no look sees less than the one before.
 fn a_worker_dies(entry: &'static Entry) -> Result<()> {
-    served(entry, &[], &["--metrics", "0"], false, |ctx| {
-        let before = ctx.server.workers();
-        let workers = before.len() as f64;
-        for _ in 0..10 {
-            ctx.client()?.ask_all()?;
-        }
-        let asked = scrape(&ctx.server)?["zen_questions_total"];
-        wait_for(PATIENCE, || (scrape(&ctx.server).ok()?["zen_clients"] == 0.0).then_some(()))
-            .context("still there")?;
-        // What was counted in its last second goes with it.
-        std::thread::sleep(Duration::from_millis(1500));
+    ended(entry, &[], &["--metrics", "0"], |ctx| {
+        let workers = ctx.server.workers();
+        let all = ("zen_workers", workers.len() as f64);
+        let ask = |ctx: &Ctx| (0..10).try_for_each(|_| ctx.client()?.ask_all());
+        ask(ctx)?;
+        // What a worker has not told yet would go with it.
+        becomes(&ctx.server, &[("zen_questions_total", 30.0), ("zen_clients", 0.0), all])?;
         let mut latest = scrape(&ctx.server)?;
-        ensure!(latest["zen_questions_total"] >= asked.max(30.0), "{latest:?}");
-        kill(before[0], Signal::KILL)?;
-        let replaced = wait_for(PATIENCE, || {
-            let now = match scrape(&ctx.server) {
-                Ok(now) => now,
-                Err(error) => return Some(Err(error)),
-            };
-            let fell = now.iter().find(|(name, value)| name.contains("_total") && **value < latest[*name]);
-            // Processor time is of those who are alive.
-            if let Some((name, value)) = fell.filter(|(name, _)| name.starts_with("zen_")) {
-                return Some(Err(anyhow!("{name} fell to {value} from {}", latest[name])));
-            }
-            let is_over = now["zen_workers_died_total"] == 1.0 && now["zen_workers"] == workers;
-            latest = now;
-            is_over.then_some(Ok(()))
+        kill(workers[0], Signal::KILL)?;
+        let seen = wait_for(PATIENCE, || {
+            let before = scrape(&ctx.server).map(|now| replace(&mut latest, now));
+            let fell = before.and_then(|before| no_counter_fell(&before, &latest));
+            let is_over = latest["zen_workers_died_total"] == 1.0 && latest[all.0] == all.1;
+            (fell.is_err() || is_over).then_some(fell)
         });
-        replaced.context("no worker is said to have died")??;
-        let asked = latest["zen_questions_total"];
-        for _ in 0..10 {
-            ctx.client()?.ask_all()?;
-        }
-        becomes(&ctx.server, &[("zen_questions_total", asked + 30.0)])
+        seen.context("no worker is said to have died")??;
+        ask(ctx)?;
+        becomes(&ctx.server, &[("zen_questions_total", 60.0), ("zen_workers_died_total", 1.0)])?;
+        ctx.server.stop(PATIENCE)
     })
+}
+
+fn no_counter_fell(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) -> Result<()> {
+    // Processor time is told of those who are alive.
+    let counters = before.iter().filter(|(name, _)| name.starts_with("zen_") && name.contains("_total"));
+    for (name, value) in counters {
+        ensure!(now.get(name) >= Some(value), "{name} was {value} and is {:?}", now.get(name));
+    }
+    Ok(())
 }
 
 /// Two of the same place, and one client's server that would live too short to be looked at.
