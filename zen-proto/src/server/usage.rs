@@ -1,9 +1,12 @@
 //! What processes use, from /proc, under the names that every exporter gives it.
 
 use std::fs;
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 /// The use of some processes together; what cannot be read of one that has just gone counts as nothing.
 #[derive(Default)]
@@ -19,16 +22,13 @@ pub(super) struct Usage {
 impl Usage {
     pub(super) fn of(processes: &[u32]) -> Self {
         let mut usage = Self { began: f64::MAX, ..Self::default() };
-        let booted = fs::read_to_string("/proc/stat")
-            .ok()
-            .and_then(|stat| stat.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok()));
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         for process in processes {
             let Some(stat) = Stat::of(*process) else { continue };
             let ticks = clock_ticks_per_second() as f64;
             usage.seconds += stat.ticks as f64 / ticks;
             usage.bytes += stat.pages * page_size() as u64;
-            usage.began = usage.began.min(booted.unwrap_or_default() + stat.began as f64 / ticks);
+            usage.began = usage.began.min(*BOOTED + stat.began as f64 / ticks);
             usage.descriptors += fs::read_dir(format!("/proc/{process}/fd")).map_or(0, |all| all.count() as u64);
             usage.most_descriptors = usage.most_descriptors.saturating_add(limit);
         }
@@ -46,6 +46,14 @@ impl Usage {
         ]
     }
 }
+
+/// When the machine was started, in seconds since 1970. /proc/stat says it too, but is kept from a service with ProcSubset=pid.
+/// Worked out once: no process begins anew because somebody sets the clock.
+static BOOTED: LazyLock<f64> = LazyLock::new(|| {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let up = clock_gettime(ClockId::Boottime);
+    now.as_secs_f64() - up.tv_sec as f64 - up.tv_nsec as f64 / 1e9
+});
 
 /// The fields of /proc/PID/stat that matter here.
 struct Stat {
