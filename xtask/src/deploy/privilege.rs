@@ -5,15 +5,16 @@ mod filter;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Signal, set_child_subreaper};
+use rustix::process::{Signal, getuid, set_child_subreaper};
 
 use super::apparatus::{Folder, every, is_conformant, kill, on_each, part, succeeds};
 use super::metrics::scrape;
 use super::unit::Unit;
-use crate::harness::client::{APHORISMS, Client};
-use crate::harness::{PATIENCE, tool, wait_for};
+use crate::harness::client::APHORISMS;
+use crate::harness::{Missing, PATIENCE, process, tool, wait_for};
 use crate::matrix::{Ctx, ended, served};
 use crate::servers::Entry;
 use crate::trial::{self, Trial};
@@ -26,6 +27,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         ],
         on_each("privilege::serves", every, serves),
         on_each("privilege::resets", every, resets),
+        on_each("privilege::sees_no_other", every, sees_no_other),
     ];
     Ok(cases.into_iter().flatten().collect())
 }
@@ -65,25 +67,26 @@ fn exposure() -> Result<()> {
 
 /// What an ordinary user may do, and a server need not: to be nicer, and to ask the kernel about its network.
 fn the_filter_bites() -> Result<()> {
-    let nice = |wrapper: &[OsString]| succeeds(under(wrapper)?.args(["nice", "-n", "5", "nice"]));
-    let filtered = wrapper()?;
-    ensure!(nice(&[])?.ends_with("5\n"), "nobody can be nice here: nothing is tested");
-    let refused = nice(&filtered)?;
+    let ip = tool("ip")?.display().to_string();
+    let confined = wrapper()?;
+    // As in the unit, env(1) starts it.
+    let said = |wrapper: &[String], command: &[&str]| succeeds(Command::new("env").args(wrapper).args(command));
+    let nice = ["nice", "-n", "5", "nice"];
+    ensure!(said(&[], &nice)? == "5\n", "nobody can be nice here: nothing is tested");
+    let refused = said(&confined, &nice)?;
     ensure!(
-        refused.contains("not permitted") && refused.starts_with("0\n"),
+        refused.starts_with("0\n") && refused.contains("not permitted"),
         "setpriority(2) is let through: {refused}"
     );
-    let link = |wrapper: &[OsString]| -> Result<String> { succeeds(under(wrapper)?.arg(tool("ip")?).args(["link"])) };
-    link(&[])?;
-    ensure!(link(&filtered).is_err(), "a socket of AF_NETLINK is let through");
+    said(&[], &[&ip, "link"])?;
+    ensure!(said(&confined, &[&ip, "link"]).is_err(), "a socket of AF_NETLINK is let through");
     Ok(())
 }
 
 /// All that the judge asks for, with metrics, and with workers that are replaced.
 fn serves(entry: &'static Entry) -> Result<()> {
-    let wrapper = words(&wrapper()?);
-    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-    served(entry, &wrapper, &["--metrics", "0"], false, |ctx| {
+    let wrapper = wrapper()?;
+    served(entry, &wrapper.each_ref().map(String::as_str), &["--metrics", "0"], false, |ctx| {
         is_conformant(ctx.server.address())?;
         ensure!(scrape(&ctx.server)?.contains_key("process_open_fds"), "it cannot look at its own processes");
         if entry.processes > 1 { replaces_a_worker(ctx) } else { Ok(()) }
@@ -99,15 +102,13 @@ fn replaces_a_worker(ctx: &Ctx) -> Result<()> {
 
 /// When --grace is over, whoever is still there is reset: that takes a call which few programs need.
 fn resets(entry: &'static Entry) -> Result<()> {
-    let wrapper = words(&wrapper()?);
-    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-    ended(entry, &wrapper, &["--delay", "1h", "--grace", "300ms"], |ctx| {
-        let mut client: Client = ctx.client()?;
+    let wrapper = wrapper()?;
+    ended(entry, &wrapper.each_ref().map(String::as_str), &["--delay", "1h", "--grace", "300ms"], |ctx| {
+        let mut client = ctx.client()?;
         client.send(APHORISMS[0].0)?;
         // Were it not accepted yet, the end of the listener would reset it, too.
-        let accepted = wait_for(PATIENCE, || {
-            crate::harness::process::accepted_socket(ctx.server.address(), client.stream().local_addr().ok()?)
-        });
+        let accepted =
+            wait_for(PATIENCE, || process::accepted_socket(ctx.server.address(), client.stream().local_addr().ok()?));
         accepted.context("the client is not accepted")?;
         ctx.server.signal(Signal::TERM)?;
         client.expect_reset()?;
@@ -117,22 +118,36 @@ fn resets(entry: &'static Entry) -> Result<()> {
     })
 }
 
+/// Of /proc it sees itself and its workers, and can still tell what they use.
+fn sees_no_other(entry: &'static Entry) -> Result<()> {
+    ensure!(getuid().is_root(), Missing("root, who alone may mount a /proc of another kind,".to_owned()));
+    let unit = Unit::of(PORT)?;
+    let of_unit =
+        |key: &str| unit.all(key).last().map(str::to_owned).with_context(|| format!("the unit has no {key}="));
+    let options = format!("subset={},hidepid={}", of_unit("ProcSubset")?, of_unit("ProtectProc")?);
+    let mount = format!("mount -t proc -o {options} proc /proc && exec \"$@\"");
+    let begun = since_1970()?;
+    ended(entry, &["unshare", "--mount", "sh", "-c", &mount, "sh"], &["--metrics", "0"], |ctx| {
+        is_conformant(ctx.server.address())?;
+        let told = scrape(&ctx.server)?;
+        // The kernel counts in hundredths.
+        let start = told["process_start_time_seconds"];
+        ensure!((begun - 1.0..=since_1970()? + 1.0).contains(&start), "it began at {start}, not after {begun}");
+        ensure!(told["process_open_fds"] > 3.0 && told["process_resident_memory_bytes"] > 1e5, "{told:?}");
+        ctx.server.stop(PATIENCE)
+    })
+}
+
+fn since_1970() -> Result<f64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
+}
+
 /// What a command runs under, to be confined.
-fn wrapper() -> Result<[OsString; 3]> {
+fn wrapper() -> Result<[String; 3]> {
     // For want of this nothing can be confined.
     tool("systemd-analyze")?;
-    Ok([std::env::current_exe()?.into(), "deploy".into(), "confined".into()])
-}
-
-fn under(wrapper: &[OsString]) -> Result<Command> {
-    let mut words = wrapper.iter();
-    let mut command = Command::new(words.next().map_or("env".into(), Clone::clone));
-    command.args(words);
-    Ok(command)
-}
-
-fn words(wrapper: &[OsString]) -> Vec<String> {
-    wrapper.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    let xtask = std::env::current_exe()?.to_str().context("a path that is text")?.to_owned();
+    Ok([xtask, "deploy".to_owned(), "confined".to_owned()])
 }
 
 /// Any will do.
