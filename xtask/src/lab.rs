@@ -198,6 +198,18 @@ mod tests {
     }
 
     #[test]
+    fn every_advice_names_its_experiment() {
+        let root = workspace::root().expect("this is a checkout");
+        let readme = std::fs::read_to_string(root.join("README.md")).expect("it has a README");
+        let advice = readme.split("\n## ").find(|section| section.starts_with("Which one should I choose?"));
+        for sentence in advice.expect("it advises").split("\n- ").skip(1) {
+            let names: Vec<&str> = sentence.split("(`").skip(1).filter_map(|rest| rest.split('`').next()).collect();
+            assert!(!names.is_empty(), "{sentence}");
+            assert!(names.iter().all(|name| chosen(&[(*name).into()]).is_ok()), "{names:?}");
+        }
+    }
+
+    #[test]
     fn a_wrong_name_is_not_passed_over() {
         assert!(chosen(&["backlog".into(), "blacklog".into()]).is_err());
         assert_eq!(chosen(&["all".into()]).map(|all| all.len()).ok(), Some(EXPERIMENTS.len()));

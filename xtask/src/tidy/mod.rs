@@ -1,5 +1,6 @@
 //! The invariants of the design as tests: who may depend on whom, where `unsafe` may stand, what a module begins with.
 
+mod links;
 mod manifests;
 mod source;
 mod sources;
@@ -15,10 +16,11 @@ use crate::workspace::{self, Package};
 /// One test for each invariant.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     type Rule = fn() -> Result<()>;
-    let rules: [(&str, Rule); 16] = [
+    let rules: [(&str, Rule); 17] = [
         ("top_level_is_as_fixed", top_level_is_as_fixed),
         ("readmes_begin_like_their_crates", readmes_begin_like_their_crates),
         ("chinese_readmes_are_in_step", translations::chinese_readmes_are_in_step),
+        ("links_lead_somewhere", links::links_lead_somewhere),
         ("dependencies_are_those_allowed", manifests::dependencies_are_those_allowed),
         ("protocol_needs_at_most_memchr", manifests::protocol_needs_at_most_memchr),
         ("versions_stand_in_the_root_only", manifests::versions_stand_in_the_root_only),

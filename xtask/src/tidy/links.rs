@@ -1,0 +1,66 @@
+//! What must hold of the links in the READMEs: each leads to a file that is there, and to a heading in it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::none;
+use crate::workspace;
+
+pub(super) fn links_lead_somewhere() -> Result<()> {
+    let root = workspace::root()?;
+    let packages = workspace::metadata()?.packages.iter().map(|package| package.folder());
+    let mut dead = Vec::new();
+    for folder in [root].into_iter().chain(packages) {
+        let readmes = ["README.md", "README.zh-CN.md"].map(|name| folder.join(name));
+        for readme in readmes.into_iter().filter(|readme| readme.is_file()) {
+            let text = read(&readme)?;
+            for link in links(&text).filter(|link| !link.contains("://")) {
+                if !leads_somewhere(&readme, link)? {
+                    dead.push(format!("{}: {link}", readme.strip_prefix(root).unwrap_or(&readme).display()));
+                }
+            }
+        }
+    }
+    none(dead, "links that lead nowhere")
+}
+
+fn leads_somewhere(readme: &Path, link: &str) -> Result<bool> {
+    let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+    let target = if file.is_empty() { readme.to_owned() } else { readme.with_file_name(file) };
+    match anchor {
+        None => Ok(target.exists()),
+        Some(anchor) => Ok(target.is_file() && anchors(&read(&target)?).any(|there| there == anchor)),
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+/// Where the links of a Markdown text lead.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link)
+}
+
+/// What a page calls its headings: letters in lower case, figures, and a hyphen for each space.
+fn anchors(text: &str) -> impl Iterator<Item = String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| {
+        let words = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        words.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_headings_are_found() {
+        assert_eq!(links("a [b](c) ![d](e/f.svg) [g](#h)").collect::<Vec<_>>(), ["c", "e/f.svg", "#h"]);
+        let headings = anchors("# zen\n## Which one, `now`?\ntext\n## 代价\n");
+        assert_eq!(headings.collect::<Vec<_>>(), ["zen", "which-one-now", "代价"]);
+    }
+}
