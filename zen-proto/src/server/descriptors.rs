@@ -11,7 +11,8 @@ const OWN: u64 = 32;
 /// What a poller is made of: epoll, a timer, and a descriptor to be woken by.
 const OF_A_POLLER: u64 = 3;
 
-/// Makes sure that `clients` can be had at once; they are as many as the workers (`are_workers`), or --max-connections.
+/// Makes sure that `clients` can be had at once; they are as many as the workers (`are_workers`), or --max-connections. One
+/// worker is the least there can be.
 pub(super) fn provide(clients: usize, waiting: Waiting, are_workers: bool) -> Result<()> {
     let pollers = match waiting {
         Waiting::InCalls => 0,
@@ -25,10 +26,14 @@ pub(super) fn provide(clients: usize, waiting: Waiting, are_workers: bool) -> Re
     let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
     if limit.maximum.is_some_and(|maximum| maximum < needed) || setrlimit(Resource::Nofile, raised).is_err() {
         let maximum = limit.maximum.unwrap_or(u64::MAX);
-        let flag = if are_workers { "--workers" } else { "--max-connections" };
+        let otherwise = match (clients, are_workers) {
+            (1, _) => "",
+            (_, true) => " or lower --workers",
+            (_, false) => " or lower --max-connections",
+        };
         bail!(
             "{clients} clients at once need {needed} descriptors and the limit is {maximum}: \
-             raise it (ulimit -n {needed}) or lower {flag}"
+             raise it (ulimit -n {needed}){otherwise}"
         );
     }
     Ok(())
