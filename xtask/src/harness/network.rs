@@ -1,5 +1,5 @@
-//! Two hosts of our own: private network namespaces with a cable between them, in which the kernel counts resets for this
-//! server alone, and which can be cut.
+//! Hosts of our own, private network namespaces: two with a cable between them, in which the kernel counts resets for this
+//! server alone, and which can be cut; or several on a switch, each of which can be unplugged.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -26,35 +26,21 @@ pub(crate) struct Network {
 impl Network {
     /// Makes the hosts and lays the cable.
     pub(crate) fn make() -> Result<Network> {
-        ensure!(getuid().is_root(), Missing("root, who alone may make network namespaces,".to_owned()));
-        let network = Network { servers: host()?, clients: host()? };
-        let other = network.clients.id().to_string();
-        network.on_host(
-            &network.servers,
-            &["link", "add", CABLE, "type", "veth", "peer", "name", CABLE, "netns", &other],
-        )?;
-        for (host, address) in [(&network.servers, "10.0.0.1/30"), (&network.clients, "10.0.0.2/30")] {
-            network.on_host(host, &["address", "add", address, "dev", CABLE])?;
-            network.on_host(host, &["link", "set", "lo", "up"])?;
-            network.on_host(host, &["link", "set", CABLE, "up"])?;
-        }
-        Ok(network)
+        let (servers, clients) = (host()?, host()?);
+        connect(&servers, CABLE, &clients)?;
+        join(&servers, "10.0.0.1/30")?;
+        join(&clients, "10.0.0.2/30")?;
+        Ok(Network { servers, clients })
     }
 
     /// What a command runs under, to be on the servers' host.
     pub(crate) fn wrapper(&self) -> [String; 2] {
-        ["nsenter".to_owned(), format!("--net={}", namespace(&self.servers))]
+        entering(&self.servers)
     }
 
     /// Does `work` on the clients' host.
     pub(crate) fn as_client<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let namespace = File::open(namespace(&self.clients))?;
-        // A thread of its own: it never comes back from there. Those that it starts are there too.
-        let there = move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            work()
-        };
-        thread::scope(|scope| scope.spawn(there).join().map_err(|_| anyhow!("the case panicked"))?)
+        on(&self.clients, work)
     }
 
     /// How many connections the servers' kernel has reset: TCPAbortOnClose and TCPAbortOnData.
@@ -71,25 +57,98 @@ impl Network {
 
     /// Pulls the cable out: whatever is sent is lost, and neither side hears of it.
     pub(crate) fn cut(&self) -> Result<()> {
-        self.on_host(&self.clients, &["link", "set", CABLE, "down"])
+        ip(&self.clients, &["link", "set", CABLE, "down"])
     }
 
     /// Puts it in again.
     pub(crate) fn mend(&self) -> Result<()> {
-        self.on_host(&self.clients, &["link", "set", CABLE, "up"])
+        ip(&self.clients, &["link", "set", CABLE, "up"])
+    }
+}
+
+/// Several hosts on a switch, which live as long as this.
+pub(crate) struct Lan {
+    switch: Group,
+    hosts: Vec<Group>,
+}
+
+impl Lan {
+    /// Makes a host with each of the addresses, such as `10.0.0.1/24`, and plugs all into a switch.
+    pub(crate) fn make(addresses: &[&str]) -> Result<Lan> {
+        let switch = host()?;
+        ip(&switch, &["link", "add", "name", SWITCH, "type", "bridge"])?;
+        ip(&switch, &["link", "set", SWITCH, "up"])?;
+        let mut lan = Lan { switch, hosts: Vec::new() };
+        for (number, address) in addresses.iter().enumerate() {
+            let host = host()?;
+            connect(&lan.switch, &port(number), &host)?;
+            ip(&lan.switch, &["link", "set", &port(number), "master", SWITCH, "up"])?;
+            join(&host, address)?;
+            lan.hosts.push(host);
+        }
+        Ok(lan)
     }
 
-    fn on_host(&self, host: &Group, arguments: &[&str]) -> Result<()> {
-        let mut command = Command::new(tool("nsenter")?);
-        command.arg(format!("--net={}", namespace(host))).arg(tool("ip")?).args(arguments);
-        let output = run_within(PATIENCE, &mut command)?;
-        ensure!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+    /// What a command runs under, to be on a host.
+    pub(crate) fn wrapper(&self, host: usize) -> [String; 2] {
+        entering(&self.hosts[host])
     }
+
+    /// Does `work` on a host.
+    pub(crate) fn on<T: Send>(&self, host: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        on(&self.hosts[host], work)
+    }
+
+    /// Pulls a host's cable out of the switch: whatever is sent to it is lost, and nobody else hears of it.
+    pub(crate) fn unplug(&self, host: usize) -> Result<()> {
+        ip(&self.switch, &["link", "set", &port(host), "down"])
+    }
+
+    /// Puts it in again.
+    pub(crate) fn plug(&self, host: usize) -> Result<()> {
+        ip(&self.switch, &["link", "set", &port(host), "up"])
+    }
+}
+
+/// Does `work` on a host.
+fn on<T: Send>(host: &Group, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let namespace = File::open(namespace(host))?;
+    // A thread of its own: it never comes back from there. Those that it starts are there too.
+    let there = move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        work()
+    };
+    thread::scope(|scope| scope.spawn(there).join().map_err(|_| anyhow!("the case panicked"))?)
+}
+
+/// Lays a cable between two hosts, whose end here has a name.
+fn connect(here: &Group, name: &str, there: &Group) -> Result<()> {
+    let other = there.id().to_string();
+    ip(here, &["link", "add", name, "type", "veth", "peer", "name", CABLE, "netns", &other])
+}
+
+/// Gives a host its address, and a loopback.
+fn join(host: &Group, address: &str) -> Result<()> {
+    ip(host, &["address", "add", address, "dev", CABLE])?;
+    ip(host, &["link", "set", "lo", "up"])?;
+    ip(host, &["link", "set", CABLE, "up"])
+}
+
+fn ip(host: &Group, arguments: &[&str]) -> Result<()> {
+    let [nsenter, namespace] = entering(host);
+    let output = run_within(PATIENCE, Command::new(tool(&nsenter)?).arg(namespace).arg(tool("ip")?).args(arguments))?;
+    ensure!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// What a command runs under, to be on a host.
+fn entering(host: &Group) -> [String; 2] {
+    ["nsenter".to_owned(), format!("--net={}", namespace(host))]
 }
 
 /// A host is a process that sleeps in a namespace of its own.
 fn host() -> Result<Group> {
+    ensure!(getuid().is_root(), Missing("root, who alone may make network namespaces,".to_owned()));
     let mut command = Command::new(tool("unshare")?);
     command.args(["--net", "sh", "-c", "echo here; exec sleep 600"]);
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
@@ -103,5 +162,11 @@ fn namespace(host: &Group) -> String {
     format!("/proc/{}/ns/net", host.id())
 }
 
-/// Both ends are called so.
+fn port(host: usize) -> String {
+    format!("port{host}")
+}
+
+/// A host calls it so.
 const CABLE: &str = "cable";
+
+const SWITCH: &str = "switch";
