@@ -47,8 +47,9 @@ fn under_inetd(entry: &'static Entry, wait: &str, arguments: &[&str]) -> Result<
         is_conformant(address)
     });
     judged.with_context(|| format!("with the line {line:?}; inetd said {}", stderr.text()))?;
-    let alone = wait_for(PATIENCE, || (process::members(group.id()) == [group.id()]).then_some(()));
-    ensure!(alone.is_some(), "there are still servers: {:?}", process::members(group.id()));
+    // They are no members of inetd's group, but sessions of their own.
+    let alone = wait_for(PATIENCE, || process::children(group.id()).is_empty().then_some(()));
+    ensure!(alone.is_some(), "there are still servers: {:?}", process::children(group.id()));
     // It starts them again.
     // Should that one be about to leave already, it answers one question and no more.
     Client::connect(address)?.ask(APHORISMS[0].0, APHORISMS[0].1).context("the next client")
