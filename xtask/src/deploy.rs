@@ -10,11 +10,21 @@
 
 mod alive;
 mod apparatus;
+mod balancer;
+mod dns;
+mod haproxy;
+mod hitless;
+mod holder;
+mod hosts;
 mod log;
 mod metrics;
 mod privilege;
+mod restart;
+mod rolling;
+mod service;
 mod start;
 mod unit;
+mod visitors;
 
 use std::process::ExitCode;
 
@@ -57,7 +67,19 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let broken = workspace::build()?;
     ensure!(broken.is_empty(), "these do not build: {}", broken.join(", "));
-    let rows = [start::trials()?, privilege::trials()?, alive::trials()?, log::trials()?, metrics::trials()?];
+    let rows = [
+        start::trials()?,
+        privilege::trials()?,
+        alive::trials()?,
+        log::trials()?,
+        metrics::trials()?,
+        restart::trials()?,
+        hitless::trials()?,
+        balancer::trials()?,
+        dns::trials()?,
+        rolling::trials()?,
+        hosts::trials()?,
+    ];
     Ok(rows.into_iter().flatten().collect())
 }
 

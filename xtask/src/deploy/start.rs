@@ -49,18 +49,26 @@ fn as_the_unit_says(entry: &'static Entry) -> Result<()> {
     served_by(&mut command, address).map(drop)
 }
 
-/// The line of `inetd.conf` with this word, but for port, user and which server it is.
 fn by_inetd(entry: &'static Entry, word: &str) -> Result<()> {
-    let inetd = tool("inetd")?;
-    let (address, folder) = (free_address()?, Folder::new()?);
+    let inetd = inetd(entry, word, free_address()?)?;
+    leaves_alone(&inetd)
+}
+
+/// A real inetd with the line of `inetd.conf` that has this word, but for port, user and which server it is.
+pub(super) fn inetd(entry: &Entry, word: &str, address: SocketAddr) -> Result<Group> {
     let line = inetd_line(entry, word, address)?;
-    let mut command = Command::new(inetd);
+    let folder = Folder::new()?;
+    let mut command = Command::new(tool("inetd")?);
     // -d: it stays in the foreground and says on stderr what is wrong with the line.
     command.arg("-d").arg(folder.write("inetd.conf", &line)?);
-    let group = served_by(&mut command, address).with_context(|| line.clone())?;
+    served_by(&mut command, address).with_context(|| line.clone())
+}
+
+/// When nobody comes any more inetd's servers leave.
+pub(super) fn leaves_alone(inetd: &Group) -> Result<()> {
     // They are no members of inetd's group, but sessions of their own.
-    let alone = wait_for(PATIENCE, || process::children(group.id()).is_empty().then_some(()));
-    alone.with_context(|| format!("there are still servers: {:?}", process::children(group.id())))
+    let alone = wait_for(PATIENCE, || process::children(inetd.id()).is_empty().then_some(()));
+    alone.with_context(|| format!("there are still servers: {:?}", process::children(inetd.id())))
 }
 
 fn inetd_line(entry: &Entry, word: &str, address: SocketAddr) -> Result<String> {

@@ -1,6 +1,7 @@
 //! A running server: started on a free port, heard until its ready line, and gone when dropped.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -47,8 +48,17 @@ impl Server {
         Ok(server)
     }
 
+    /// Starts a server of the list on a listener that somebody else keeps, as systemd does.
+    pub(crate) fn start_on(listener: &TcpListener, entry: &Entry) -> Result<Server> {
+        Server::heard(activated(entry, "$$", &[])?.stdin(OwnedFd::from(listener.try_clone()?)))
+    }
+
     /// Starts whatever `command` says and waits for the ready line.
     pub(crate) fn run(command: &mut Command) -> Result<Server> {
+        Server::heard(command.stdin(Stdio::null()))
+    }
+
+    fn heard(command: &mut Command) -> Result<Server> {
         let mut group = Group::start(
             command
                 .env_remove("RUST_LOG")
@@ -58,7 +68,6 @@ impl Server {
                 // The pool of `--offload` never gives a thread back (blocking 1.7): with as many as the verdict's clients
                 // wake up before a case, it has all it will ever have.
                 .env("BLOCKING_MAX_THREADS", "4")
-                .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
         )?;
@@ -170,6 +179,16 @@ impl Server {
             _ => bail!("control bytes on stderr"),
         }
     }
+}
+
+/// The command of a server whose stdin is to become descriptor 3, the listener, with LISTEN_PID being `pid`. A shell does what
+/// the child of a service manager does before it becomes the server.
+pub(crate) fn activated(entry: &Entry, pid: &str, arguments: &[&str]) -> Result<Command> {
+    let inner = entry.command()?;
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("LISTEN_PID={pid} LISTEN_FDS=1 exec \"$@\" 3<&0 </dev/null"), "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args()).args(arguments);
+    Ok(command)
 }
 
 fn ready_address(line: &[u8]) -> Result<SocketAddr> {

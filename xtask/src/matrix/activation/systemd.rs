@@ -11,7 +11,7 @@ use super::{Case, bare, free_address, is_conformant};
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::Group;
-use crate::harness::{PATIENCE, shown, tool, wait_for};
+use crate::harness::{PATIENCE, server, shown, tool, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -99,13 +99,9 @@ fn listen_fds_with_port(entry: &'static Entry, _: &'static [&'static str]) -> Re
     Ok(())
 }
 
-/// Started with the listener as descriptor 3. A shell does what the child of a service manager does before it becomes the server.
+/// Started with the listener as descriptor 3.
 fn activated(entry: &'static Entry, listener: &TcpListener, pid: &str, arguments: &[&str]) -> Result<Group> {
-    let inner = entry.command()?;
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("LISTEN_PID={pid} LISTEN_FDS=1 exec \"$@\" 3<&0 </dev/null"), "sh"]);
-    command.arg(inner.get_program()).args(inner.get_args()).args(arguments);
-    start(&mut command, OwnedFd::from(listener.try_clone()?).into())
+    start(&mut server::activated(entry, pid, arguments)?, OwnedFd::from(listener.try_clone()?).into())
 }
 
 fn start(command: &mut Command, stdin: Stdio) -> Result<Group> {

@@ -1,0 +1,59 @@
+//! hitless: the listener outlives the server, and nobody who comes while it is restarted notices.
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::apparatus::{every, free_address, kill, on_each};
+use super::holder::Holder;
+use super::start;
+use super::visitors::{Manner, SOME, Visitors};
+use crate::harness::{PATIENCE, process, wait_for};
+use crate::servers::{Entry, SERVERS};
+use crate::trial::{Trial, note};
+
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    let mut trials = on_each("hitless::held", every, restarts_of_a_held_listener);
+    trials.push(Trial::new("deploy::hitless::inetd_wait", restarts_under_inetd));
+    Ok(trials)
+}
+
+/// Stopped and started, as `systemctl restart` does it with a socket unit.
+fn restarts_of_a_held_listener(entry: &'static Entry) -> Result<()> {
+    let mut holder = Holder::start(entry)?;
+    let visitors = Visitors::start(holder.address(), Manner::MANY)?;
+    for _ in 0..RESTARTS {
+        visitors.have_answers(SOME)?;
+        holder.restart()?;
+    }
+    visitors.have_answers(SOME)?;
+    nobody_noticed(visitors, entry.name)
+}
+
+/// inetd starts the next server when the last has gone and somebody waits.
+fn restarts_under_inetd() -> Result<()> {
+    let address = free_address()?;
+    let entry = SERVERS.iter().find(|entry| entry.name == "poll").context("poll")?;
+    let inetd = start::inetd(entry, "wait", address)?;
+    let servers = || process::children(inetd.id());
+    let visitors = Visitors::start(address, Manner::MANY)?;
+    for _ in 0..RESTARTS {
+        visitors.have_answers(SOME)?;
+        let server = *servers().first().context("inetd has started no server")?;
+        kill(server, Signal::TERM)?;
+        wait_for(PATIENCE, || (!servers().contains(&server)).then_some(())).context("still there after SIGTERM")?;
+    }
+    visitors.have_answers(SOME)?;
+    nobody_noticed(visitors, "poll under inetd")?;
+    start::leaves_alone(&inetd)
+}
+
+/// Nobody was refused, reset or hung up on: what nobody accepts yet waits in the kernel.
+fn nobody_noticed(visitors: Visitors, server: &str) -> Result<()> {
+    let counts = visitors.finish()?;
+    note(format!("{RESTARTS} restarts of {server}, its listener held: {counts}"));
+    ensure!(counts.lost == 0 && counts.retried == 0, "{counts}");
+    Ok(())
+}
+
+/// How often a server is restarted.
+const RESTARTS: usize = 10;

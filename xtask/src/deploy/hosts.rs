@@ -1,0 +1,57 @@
+//! hosts: client, balancer and three servers are hosts of their own on one switch, with the addresses of `haproxy.cfg`; a link goes
+//! down.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use super::apparatus::part;
+use super::haproxy::{Balancer, FOUND};
+use super::service::entry;
+use super::visitors::{Manner, SOME, Visitors};
+use crate::harness::network::Lan;
+use crate::harness::{PATIENCE, Server, tool};
+use crate::trial::{Trial, note};
+
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    // Alone, as there is a bound on how long the checks take.
+    Ok(vec![Trial::new("deploy::hosts::a_link_goes_down", a_link_goes_down).alone()])
+}
+
+/// Whatever is sent to that host is lost, without a word. Nothing but the checks can find that.
+fn a_link_goes_down() -> Result<()> {
+    let lan = Lan::make(&HOSTS.map(|host| format!("{host}/24")).each_ref().map(String::as_str))?;
+    let servers = (0..3).map(|number| start(&lan, number)).collect::<Result<Vec<_>>>()?;
+    let balancer = Balancer::start(&lan.wrapper(BALANCER), &part("haproxy.cfg")?)?;
+    let address: SocketAddr = format!("{}:1060", HOSTS[BALANCER]).parse()?;
+    let visitors = lan.on(CLIENT, || Visitors::start(address, Manner::MANY))?;
+    visitors.have_answers(SOME)?;
+    lan.unplug(FIRST_SERVER + 1)?;
+    let found = balancer.waits_until("b", "DOWN", FOUND)?;
+    visitors.have_answers(SOME)?;
+    lan.plug(FIRST_SERVER + 1)?;
+    let back = balancer.waits_until("b", "UP", PATIENCE)?;
+    visitors.have_answers(SOME)?;
+    let counts = visitors.finish()?;
+    note(format!("one host of three off the network (found in {found:.1?}, back in {back:.1?}): {counts}"));
+    ensure!(counts.lost == 0, "{counts}");
+    ensure!(counts.retried > 0, "nobody was at the server that was cut off: {counts}");
+    drop(servers);
+    Ok(())
+}
+
+/// A server on its host, where the configuration expects it.
+fn start(lan: &Lan, number: usize) -> Result<Server> {
+    let host = FIRST_SERVER + number;
+    let [nsenter, namespace] = lan.wrapper(host);
+    let inner = entry(number)?.command()?;
+    let mut command = Command::new(tool(&nsenter)?);
+    Server::run(command.arg(namespace).arg(inner.get_program()).args(inner.get_args()).arg(HOSTS[host]))
+}
+
+/// The client is anybody; the others are those of `haproxy.cfg`.
+const HOSTS: [&str; 5] = ["10.0.0.1", "10.0.0.10", "10.0.0.11", "10.0.0.12", "10.0.0.13"];
+const CLIENT: usize = 0;
+const BALANCER: usize = 1;
+const FIRST_SERVER: usize = 2;
