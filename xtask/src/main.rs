@@ -9,6 +9,7 @@
 //! $ cargo xtask bench --quick       # what an answer costs
 //! $ cargo xtask challenge -- COMMAND {port}   # your own server beside ours
 //! $ cargo xtask deploy test         # deployed with the real programs: systemd, inetd, HAProxy, Prometheus …
+//! $ cargo xtask manual              # manual pages and completions
 //! $ cargo xtask soak
 //! $ cargo xtask fuzz
 //! ```
@@ -24,6 +25,7 @@ mod deploy;
 mod fuzz;
 mod harness;
 mod lab;
+mod manual;
 mod matrix;
 mod readme;
 mod servers;
@@ -46,6 +48,7 @@ enum Task {
     Fuzz(fuzz::Flags),
     Soak(soak::Flags),
     Lab(lab::Flags),
+    Manual(manual::Flags),
     Trace(trace::Flags),
     Challenge(challenge::Flags),
     Bench(bench::Flags),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Fuzz(flags) => fuzz::run(&flags),
         Task::Soak(flags) => soak::run(&flags),
         Task::Lab(flags) => lab::run(&flags),
+        Task::Manual(flags) => manual::run(&flags),
         Task::Trace(flags) => trace::run(&flags),
         Task::Challenge(flags) => challenge::run(&flags),
         Task::Bench(flags) => bench::run(&flags),

@@ -1,0 +1,138 @@
+//! Whether the pages and completions are whole, and whether the programs that read them find no fault.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{CLIENT_PAGES, write};
+use crate::harness::group::run_within;
+use crate::harness::{PATIENCE, tool};
+use crate::servers::SERVERS;
+use crate::trial::Trial;
+use crate::workspace;
+
+pub(crate) fn trials() -> Result<Vec<Trial>> {
+    workspace::build()?;
+    type Case = fn(&Path) -> Result<()>;
+    let cases: [(&str, Case); 7] = [
+        ("everything_is_made", everything_is_made),
+        ("what_is_hidden_stays_hidden", what_is_hidden_stays_hidden),
+        ("pages::groff", |folder| no_fault("groff", &["-man", "-Tutf8", "-ww", "-z"], &pages(folder)?)),
+        ("pages::mandoc", |folder| no_fault("mandoc", &["-Tlint", "-Werror"], &pages(folder)?)),
+        ("completions::bash", |folder| {
+            no_fault("bash", &["-n"], &named(folder, |name| name.ends_with(".bash"))?)?;
+            bash_completes(folder)
+        }),
+        ("completions::zsh", |folder| no_fault("zsh", &["-n"], &named(folder, |name| name.starts_with('_'))?)),
+        ("completions::fish", |folder| {
+            no_fault("fish", &["--no-execute"], &named(folder, |name| name.ends_with(".fish"))?)
+        }),
+    ];
+    let trials = cases.into_iter().map(|(name, case)| {
+        Trial::new(format!("manual::{name}"), move || {
+            let folder =
+                Folder(std::env::temp_dir().join(format!("zen-manual-{}-{}", process::id(), name.replace("::", "-"))));
+            write(&folder.0)?;
+            case(&folder.0)
+        })
+    });
+    Ok(trials.collect())
+}
+
+/// A page for every program and command, with the sections one looks for, and a completion for each shell.
+fn everything_is_made(folder: &Path) -> Result<()> {
+    let packages = SERVERS.iter().filter(|entry| entry.is_first_of_package()).map(|entry| entry.package);
+    let programs: Vec<&str> = packages.chain(["zen-client"]).collect();
+    let mut expected: Vec<String> = CLIENT_PAGES.map(str::to_owned).into();
+    for program in &programs {
+        expected.extend([
+            format!("{program}.1"),
+            format!("{program}.bash"),
+            format!("{program}.fish"),
+            format!("_{program}"),
+        ]);
+    }
+    expected.sort_unstable();
+    expected.dedup();
+    let found: Vec<String> =
+        named(folder, |_| true)?.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
+    ensure!(found == expected, "{found:?}, and not {expected:?}");
+    for page in pages(folder)? {
+        let text = fs::read_to_string(&page)?;
+        let sections: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix(".SH ")).map(|title| title.trim_matches('"')).collect();
+        let is_server = !text.contains(".TH \"ZEN-CLIENT");
+        let last = if is_server {
+            &["EXIT STATUS", "SIGNALS", "ENVIRONMENT", "SEE ALSO"][..]
+        } else {
+            &["EXIT STATUS", "SIGNALS", "SEE ALSO"]
+        };
+        let is_whole =
+            sections.starts_with(&["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS"]) && sections.ends_with(last);
+        ensure!(is_whole, "{} has {sections:?}", page.display());
+        ensure!(!is_server || text.contains("\\-\\-idle\\-timeout"), "{} lacks the common flags", page.display());
+    }
+    Ok(())
+}
+
+fn what_is_hidden_stays_hidden(folder: &Path) -> Result<()> {
+    for file in named(folder, |_| true)? {
+        let text = fs::read_to_string(&file)?.replace('\\', "");
+        for hidden in ["--worker ", "--heir", "--panic-on", "--abort-on", "--sabotage", "selftest-server"] {
+            ensure!(!text.contains(hidden), "{} tells of {hidden}", file.display());
+        }
+    }
+    Ok(())
+}
+
+/// The program reads every file, and says nothing.
+fn no_fault(program: &str, arguments: &[&str], files: &[PathBuf]) -> Result<()> {
+    ensure!(!files.is_empty(), "nothing to read");
+    let program = tool(program)?;
+    for file in files {
+        let output = run_within(PATIENCE, Command::new(&program).args(arguments).arg(file).env("LC_ALL", "C.UTF-8"))?;
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        ensure!(output.status.success() && said.is_empty(), "{}: {said}", file.display());
+    }
+    Ok(())
+}
+
+/// What a person gets who presses the tabulator key behind `zen-poll --sty`.
+fn bash_completes(folder: &Path) -> Result<()> {
+    let script = r#"
+        source zen-poll.bash
+        completer=$(complete -p zen-poll | sed 's/.* -F \([^ ]*\) .*/\1/')
+        COMP_WORDS=(zen-poll --sty) COMP_CWORD=1
+        "$completer" zen-poll --sty zen-poll
+        echo "${COMPREPLY[@]}""#;
+    let output = run_within(PATIENCE, Command::new(tool("bash")?).args(["-c", script]).current_dir(folder))?;
+    ensure!(output.stdout == b"--style\n", "{output:?}");
+    Ok(())
+}
+
+fn pages(folder: &Path) -> Result<Vec<PathBuf>> {
+    named(folder, |name| name.ends_with(".1"))
+}
+
+/// The files whose names are meant, in the order of their names.
+fn named(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).context("nothing was written")? {
+        let path = entry?.path();
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(&is_meant) {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

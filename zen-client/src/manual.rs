@@ -1,0 +1,29 @@
+//! Writes the manual pages of zen-client, and its completions for bash, zsh and fish, into a folder.
+//!
+//! A program of its own beside `main.rs`, of the same modules, so that the client itself need not carry what writes them.
+//! `cargo xtask manual` runs it and adds what a command line does not know of itself.
+
+#![forbid(unsafe_code)]
+#![allow(dead_code, reason = "of the modules only the command line is used")]
+
+mod ask;
+mod check;
+mod connect;
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
+mod load;
+mod options;
+mod pages;
+mod pause;
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
+mod selftest;
+mod text;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+
+fn main() -> Result<()> {
+    let folder = PathBuf::from(std::env::args_os().nth(1).context("into which folder?")?);
+    pages::write(&options::CommandLine::command(), &folder)
+}
