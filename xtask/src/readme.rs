@@ -3,7 +3,8 @@
 //! A line `$ command` is run by a shell at the top of the checkout; the lines below it are its output, stdout and
 //! stderr together. `[..]` stands for anything within a line, a line `...` for any lines, `# exit: 1` for a status
 //! other than 0. A command that ends in ` &` is a server: its stdout is compared as soon as it is there, and the
-//! server ends with the block. As all of them use the default port, nothing runs beside a block.
+//! server ends with the block. As all of them use the default port, each block has a host of its own; where none can be
+//! made, nothing runs beside a block, and neither where it is the clock that decides what is printed.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::harness::capture::Capture;
 use crate::harness::group::{Group, run_within};
+use crate::harness::network;
 use crate::harness::{PATIENCE, wait_for};
 use crate::trial::Trial;
 use crate::workspace;
@@ -23,6 +25,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     let root = workspace::root()?;
     let mut files = vec![root.join("README.md")];
     files.extend(workspace::metadata()?.packages.iter().map(|package| package.folder().join("README.md")));
+    let has_hosts = network::on_a_host_alone(|| Ok(())).is_ok();
     let mut trials = Vec::new();
     for file in files {
         // Whether a README is there at all is a question of tidiness.
@@ -30,7 +33,11 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
         for block in blocks(&text) {
             let block = block.with_context(|| name.clone())?;
-            trials.push(Trial::new(format!("readme::{name}:{}", block.line), move || block.run()).alone());
+            let (name, is_timed) = (format!("readme::{name}:{}", block.line), block.is_timed());
+            trials.push(match has_hosts && !is_timed {
+                true => Trial::new(name, move || network::on_a_host_alone(|| block.run())),
+                false => Trial::new(name, move || block.run()).alone(),
+            });
         }
     }
     if !trials.is_empty() {
@@ -88,6 +95,12 @@ impl Block {
             }
         }
         Ok(block)
+    }
+
+    /// Whether somebody loses patience in it, or measures: a busy machine could change what is printed.
+    fn is_timed(&self) -> bool {
+        let is_timed = |word: &str| self.steps.iter().any(|step| step.command.contains(word));
+        ["--timeout", "--delay", "-- load", "-- selftest"].into_iter().any(is_timed)
     }
 
     fn run(&self) -> Result<()> {
