@@ -6,10 +6,10 @@
 //! 3. `results` keeps everything, with the `machine`, as JSON.
 //! 4. `table`, `report`, `diff` and `readme` show it, by the rule in `statistics`.
 
-mod canned;
+pub(crate) mod canned;
 mod cost;
 mod diff;
-mod figures;
+pub(crate) mod figures;
 mod load;
 mod machine;
 mod place;
@@ -17,12 +17,12 @@ mod plan;
 mod progress;
 mod readme;
 mod report;
-mod results;
+pub(crate) mod results;
 mod run;
 mod statistics;
 mod subject;
 mod syscalls;
-mod table;
+pub(crate) mod table;
 mod trials;
 mod whole;
 
@@ -147,7 +147,7 @@ fn raise_descriptor_limit() -> Result<usize> {
 }
 
 /// A result by its path, or by its name.
-fn found(place: &Path) -> Result<Results> {
+pub(crate) fn found(place: &Path) -> Result<Results> {
     let by_name = workspace::target()?.join("bench").join(place);
     Results::read(if place.exists() { place } else { &by_name })
 }

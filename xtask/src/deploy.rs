@@ -4,6 +4,7 @@
 //! $ cargo xtask deploy test                # all of it
 //! $ cargo xtask deploy test start alive    # two rows
 //! $ cargo xtask deploy test --list
+//! $ cargo xtask deploy plan --clients 1000000 --rate 200000    # how many machines
 //! ```
 //!
 //! A row is a file beside this one: what a deployment needs, from the start of one server to several hosts behind a balancer.
@@ -18,6 +19,7 @@ mod holder;
 mod hosts;
 mod log;
 mod metrics;
+mod plan;
 mod privilege;
 mod restart;
 mod rolling;
@@ -43,6 +45,7 @@ pub(crate) struct Flags {
 #[derive(clap::Subcommand)]
 enum What {
     Test(Test),
+    Plan(plan::Plan),
     Confined(privilege::Confined),
 }
 
@@ -59,6 +62,7 @@ struct Test {
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     match &flags.what {
         What::Test(flags) => test(flags),
+        What::Plan(flags) => plan::run(flags),
         What::Confined(flags) => privilege::confined(flags),
     }
 }

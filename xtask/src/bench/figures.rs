@@ -39,7 +39,7 @@ pub(crate) fn range(range: &Range) -> String {
 }
 
 pub(crate) fn bytes(value: f64) -> String {
-    const UNITS: [&str; 3] = ["B", "KiB", "MiB"];
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
     let step = UNITS.iter().scan(value, |left, unit| {
         let now = (*left, *unit);
         *left /= 1024.0;
@@ -89,7 +89,8 @@ mod tests {
         assert_eq!(written, ["0", "0.012", "0.50", "4.57", "45.7", "457", "123,000"]);
         assert_eq!(number(f64::NAN), "–");
         assert_eq!(count(-1234.0), "-1,234");
-        assert_eq!([200.4, 2048.0, 3_500_000.0].map(bytes), ["200 B", "2.00 KiB", "3.34 MiB"]);
+        let written: Vec<String> = [200.4, 2048.0, 3_500_000.0, 6e9].map(bytes).into();
+        assert_eq!(written, ["200 B", "2.00 KiB", "3.34 MiB", "5.59 GiB"]);
     }
 
     #[test]
