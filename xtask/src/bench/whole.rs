@@ -58,6 +58,7 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
     let besides = besides(&mut conditions, plan);
     conditions.measured = plan.measured_time(plan.budget.saturating_sub(start.elapsed()), besides);
     let mut histograms: BTreeMap<_, Vec<(f64, u64)>> = BTreeMap::new();
+    let mut failures: BTreeMap<_, Vec<String>> = BTreeMap::new();
     let mut longest = Duration::ZERO;
     let mut rounds = 0;
     for round in 0..plan.rounds {
@@ -69,24 +70,25 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
         }
         for cell in plan.order(round) {
             let subject = &plan.subjects[cell.subject];
-            let (name, connections) = (&subject.name, cell.connections);
+            let case = format!("{}, {} connections", subject.name, cell.connections);
+            let mut failed = |what: String| failures.entry(case.clone()).or_default().push(what);
             // The same questions for all of a round.
             let seed = plan.seed.wrapping_add(round as u64) & u64::from(u32::MAX);
-            match measure(&conditions, subject, connections, round, seed) {
+            match measure(&conditions, subject, cell.connections, round, seed) {
                 Ok(outcome) => {
-                    let problem = outcome.problem.map(|it| format!("{name}, {connections} connections: {it}"));
-                    problems.extend(problem);
-                    rows[cell.subject].level_of(connections).rounds.push(outcome.measurement);
-                    histograms.entry((cell.subject, connections)).or_default().extend(outcome.histogram);
+                    outcome.problem.map(&mut failed);
+                    rows[cell.subject].level_of(cell.connections).rounds.push(outcome.measurement);
+                    histograms.entry((cell.subject, cell.connections)).or_default().extend(outcome.histogram);
                 }
-                Err(error) => problems.push(format!("{name}, {connections} connections: {error:#}")),
+                Err(error) => failed(format!("{error:#}")),
             }
-            progress.did(&format!("round {}: {name}, {connections} connections", round + 1));
+            progress.did(&format!("round {}: {case}", round + 1));
         }
         rounds = round + 1;
         longest = longest.max(begun.elapsed());
     }
     progress.end();
+    problems.extend(failures.into_iter().map(|(case, rounds)| format!("{case}: {}", rounds.join("; "))));
     for ((subject, connections), histogram) in histograms {
         rows[subject].level_of(connections).latency = statistics::percentiles(&histogram);
     }
