@@ -31,6 +31,9 @@ fn one_killed_one_frozen() -> Result<()> {
     visitors.have_answers(SOME)?;
     service.servers[1].signal(Signal::STOP)?;
     let frozen = service.balancer.waits_until("b", "DOWN", PATIENCE)?;
+    // Those who wait there are hung up on, long before they would leave by themselves.
+    let gone = wait_for(FOUND, || (service.balancer.clients("b").ok()? == 0).then_some(()));
+    gone.context("HAProxy lets clients wait at the frozen server")?;
     visitors.have_answers(SOME)?;
     service.servers[1].signal(Signal::CONT)?;
     service.start_again(0)?;
