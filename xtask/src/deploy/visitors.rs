@@ -48,7 +48,7 @@ pub(super) struct Counts {
     pub(super) retried: usize,
     /// Visitors who went without an answer.
     pub(super) lost: usize,
-    /// Tries that failed: nobody listened.
+    /// Tries that failed: nobody listened, or there was no place.
     refused: usize,
     /// The connection was reset.
     reset: usize,
@@ -60,6 +60,10 @@ pub(super) struct Counts {
     pub(super) longest_gap: Duration,
     /// From the first visit to the last answer.
     time: Duration,
+    /// So many of the first who came have left.
+    left: usize,
+    /// Why nobody comes any more.
+    trouble: Option<String>,
     last_answer: Option<Instant>,
 }
 
@@ -68,7 +72,9 @@ impl Visitors {
     pub(super) fn start(address: SocketAddr, manner: Manner) -> Result<Visitors> {
         let shared = Arc::<Shared>::default();
         let crowd = Crowd::new(address, manner, Arc::clone(&shared))?;
-        let coming = thread::Builder::new().name("visitors".into()).spawn(|| crowd.come())?;
+        let told = Arc::clone(&shared);
+        let come = move || crowd.come().inspect_err(|error| told.counts().trouble = Some(format!("{error:#}")));
+        let coming = thread::Builder::new().name("visitors".into()).spawn(come)?;
         let visitors = Visitors { shared, coming: Some(coming) };
         visitors.have_answers(1).with_context(|| format!("at {address}"))?;
         Ok(visitors)
@@ -82,8 +88,20 @@ impl Visitors {
     /// Waits until `more` visitors have had an answer.
     pub(super) fn have_answers(&self, more: usize) -> Result<()> {
         let before = self.counts().answers;
-        let came = wait_for(PATIENCE, || (self.counts().answers >= before + more).then_some(()));
-        came.with_context(|| format!("no {more} visitors have had an answer: {}", self.counts()))
+        self.wait_until(PATIENCE, |now| now.answers >= before + more)
+            .with_context(|| format!("no {more} visitors have had an answer: {}", self.counts()))
+    }
+
+    /// Waits until everybody who is here now has left.
+    pub(super) fn have_left(&self, limit: Duration) -> Result<()> {
+        let here = self.counts().visits;
+        self.wait_until(limit, |now| now.left >= here)
+            .with_context(|| format!("{limit:?} later somebody is still here: {}", self.counts()))
+    }
+
+    fn wait_until(&self, limit: Duration, is_so: impl Fn(&Counts) -> bool) -> Option<()> {
+        let now = wait_for(limit, || Some(self.counts()).filter(|now| now.trouble.is_some() || is_so(now)))?;
+        now.trouble.is_none().then_some(())
     }
 
     /// Lets nobody come any more, and waits for those who are here. An error if anybody has had a wrong answer.
@@ -116,7 +134,8 @@ impl fmt::Display for Counts {
         let Counts { visits, answers, retried, lost, refused, reset, ended, stuck, longest_gap, time, .. } = self;
         write!(f, "{visits} visits in {time:.1?}, {answers} answers, {retried} retried, {lost} lost")?;
         write!(f, " (tries: {refused} refused, {reset} reset, {ended} ended, {stuck} stuck)")?;
-        write!(f, ", longest time without an answer {} ms", longest_gap.as_millis())
+        write!(f, ", longest time without an answer {} ms", longest_gap.as_millis())?;
+        self.trouble.iter().try_for_each(|trouble| write!(f, "; {trouble}"))
     }
 }
 

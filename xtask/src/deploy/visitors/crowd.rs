@@ -70,7 +70,9 @@ impl Crowd {
             let alarm = self.alarms.peek().map(|Reverse((at, ..))| *at);
             let next = if is_over { alarm.unwrap_or(due) } else { alarm.unwrap_or(due).min(due) };
             self.sleep(next)?;
-            self.shared.counts().time = start.elapsed();
+            let mut counts = self.shared.counts();
+            counts.time = start.elapsed();
+            counts.left = self.here.first_key_value().map_or(counts.visits, |(&first, _)| first as usize);
         }
     }
 
@@ -116,7 +118,8 @@ impl Crowd {
             Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
                 self.failed(number, error.kind())
             }
-            _ => Ok(()),
+            // Between processes of one machine it is there already, and asks at once, as a client does.
+            _ => self.look(number),
         }
     }
 
@@ -137,6 +140,7 @@ impl Crowd {
                 counts.longest_gap = counts.longest_gap.max(gap.unwrap_or_default());
                 Ok(())
             }
+            Ok(()) if visitor.got == b"Error: too many clients." => self.failed(number, ErrorKind::ConnectionRefused),
             Ok(()) => bail!("the answer was {}", visitor.got.escape_ascii()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => self.failed(number, error.kind()),
