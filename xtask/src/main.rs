@@ -10,6 +10,7 @@
 //! $ cargo xtask challenge -- COMMAND {port}   # your own server beside ours
 //! $ cargo xtask deploy test         # deployed with the real programs: systemd, inetd, HAProxy, Prometheus …
 //! $ cargo xtask manual              # manual pages and completions
+//! $ cargo xtask package             # what a release publishes, tried
 //! $ cargo xtask soak
 //! $ cargo xtask fuzz
 //! ```
@@ -27,6 +28,7 @@ mod harness;
 mod lab;
 mod manual;
 mod matrix;
+mod package;
 mod readme;
 mod servers;
 mod soak;
@@ -49,6 +51,7 @@ enum Task {
     Soak(soak::Flags),
     Lab(lab::Flags),
     Manual(manual::Flags),
+    Package(package::Flags),
     Trace(trace::Flags),
     Challenge(challenge::Flags),
     Bench(bench::Flags),
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Soak(flags) => soak::run(&flags),
         Task::Lab(flags) => lab::run(&flags),
         Task::Manual(flags) => manual::run(&flags),
+        Task::Package(flags) => package::run(&flags),
         Task::Trace(flags) => trace::run(&flags),
         Task::Challenge(flags) => challenge::run(&flags),
         Task::Bench(flags) => bench::run(&flags),

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::trial::{Tally, Trial};
-use crate::{bench, deploy, lab, manual, matrix, readme, tidy, trace, trial, workspace};
+use crate::{bench, deploy, lab, manual, matrix, package, readme, tidy, trace, trial, workspace};
 
 /// Tests everything, or what has one of the filters in its name
 #[derive(clap::Args)]
@@ -91,6 +91,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "tidy", work: Work::Trials(tidy::trials) },
     Stage { name: "readme", work: Work::Trials(readme::trials) },
     Stage { name: "manual", work: Work::Trials(manual::trials) },
+    Stage { name: "package", work: Work::Trials(package::trials) },
     Stage { name: "bench", work: Work::Trials(bench::trials) },
     Stage { name: "trace", work: Work::Trials(trace::trials) },
     Stage { name: "lab", work: Work::Trials(lab::trials) },

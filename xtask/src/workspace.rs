@@ -18,6 +18,15 @@ pub(crate) struct Metadata {
 #[derive(Deserialize)]
 pub(crate) struct Package {
     pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) description: Option<String>,
+    pub(crate) license: Option<String>,
+    pub(crate) readme: Option<String>,
+    pub(crate) documentation: Option<String>,
+    pub(crate) keywords: Vec<String>,
+    pub(crate) categories: Vec<String>,
+    /// To which registries; `None`: to any.
+    publish: Option<Vec<String>>,
     pub(crate) manifest_path: PathBuf,
     pub(crate) dependencies: Vec<Dependency>,
     pub(crate) targets: Vec<Target>,
@@ -26,6 +35,8 @@ pub(crate) struct Package {
 #[derive(Deserialize)]
 pub(crate) struct Dependency {
     pub(crate) name: String,
+    /// Which versions of it.
+    pub(crate) req: String,
     /// `None` for an ordinary one, else `dev` or `build`.
     pub(crate) kind: Option<String>,
     pub(crate) features: Vec<String>,
@@ -42,6 +53,16 @@ impl Package {
     /// The folder of the package.
     pub(crate) fn folder(&self) -> &Path {
         self.manifest_path.parent().expect("a manifest stands in a folder")
+    }
+
+    /// Whether a release has it.
+    pub(crate) fn is_published(&self) -> bool {
+        self.publish.is_none()
+    }
+
+    /// Whether it is one that can be installed.
+    pub(crate) fn has_program(&self) -> bool {
+        self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "bin"))
     }
 }
 
