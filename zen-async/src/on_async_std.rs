@@ -15,7 +15,7 @@ use async_std::net::TcpStream;
 use async_std::task;
 use smol::Async; // async-std's own reactor; async-std lends it to nobody
 use zen_proto::Want;
-use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Pulse, Server, Stop, TICK, reset};
+use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, beat_together, reset};
 
 use crate::sweeper::Sweeper;
 
@@ -197,10 +197,9 @@ async fn now_or_not<T>(event: impl Future<Output = T>) -> Option<T> {
 
 /// Once a tick; more often while everyone waits for the last to go. The service manager, if it asks, hears of it.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
-    let mut pulse = Pulse::start();
     loop {
         task::sleep(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
-        pulse.beat(Instant::now());
+        beat_together(Instant::now());
     }
 }

@@ -12,7 +12,9 @@ use anyhow::Context;
 use smol::channel::{Sender, bounded};
 use smol::{Async, Executor, Timer};
 use zen_proto::Want;
-use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Pulse, Server, Stop, TICK, receive_now, reset, send_now};
+use zen_proto::server::{
+    Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, beat_together, receive_now, reset, send_now,
+};
 
 use crate::sweeper::Sweeper;
 
@@ -202,10 +204,9 @@ async fn say_now(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<Option<usize
 
 /// Once a tick; more often while everyone waits for the last to go. The service manager, if it asks, hears of it.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
-    let mut pulse = Pulse::start();
     loop {
         Timer::after(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
-        pulse.beat(Instant::now());
+        beat_together(Instant::now());
     }
 }

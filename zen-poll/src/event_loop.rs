@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use polling::{Event, Events, Poller};
 use slab::Slab;
-use zen_proto::server::{CHUNK, Client, Pulse, Server, TICK, receive_now, reset, send_now};
+use zen_proto::server::{CHUNK, Client, Server, TICK, beat, next_beat, receive_now, reset, send_now};
 use zen_proto::{Conversation, Want};
 
 use crate::door::{Address, Arrival, Door, LISTENER};
@@ -68,8 +68,6 @@ struct EventLoop<P> {
     generation: u32,
     next_sweep: Option<Instant>,
     is_draining: bool,
-    /// Tells the service manager, if it asks, that this loop is not stuck.
-    pulse: Pulse,
 }
 
 /// A client of this loop.
@@ -100,7 +98,6 @@ impl<P: Protocol> EventLoop<P> {
             generation: 0,
             next_sweep: None,
             is_draining: false,
-            pulse: Pulse::start(),
         }
     }
 
@@ -120,7 +117,7 @@ impl<P: Protocol> EventLoop<P> {
                 return;
             }
             let mut now = Instant::now();
-            self.pulse.beat(now);
+            beat(now);
             for event in events.iter().filter(|event| event.key != LISTENER) {
                 self.turn(event.key, &mut chunk, &mut now);
             }
@@ -137,12 +134,12 @@ impl<P: Protocol> EventLoop<P> {
     /// How long to sleep at most; `None`: until something happens.
     fn patience(&self) -> Option<Duration> {
         let door = self.door.as_ref().and_then(Door::look_at);
-        let next = self.next_sweep.into_iter().chain(door).chain(self.pulse.next_beat()).min();
+        let next = self.next_sweep.into_iter().chain(door).chain(next_beat()).min();
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
     fn turn(&mut self, key: usize, chunk: &mut [u8], now: &mut Instant) {
-        self.pulse.beat(*now);
+        beat(*now);
         let slot = key & SLOT;
         let Some(guest) = self.guests.get_mut(slot).filter(|guest| guest.key == key) else { return };
         let result = match guest.turn(chunk, now) {

@@ -40,7 +40,7 @@ impl Server {
     /// be had this sleeps for [`BACK_OFF`] and tries again.
     pub fn accept(&'static self) -> Option<(TcpStream, Client)> {
         loop {
-            watchdog::beat();
+            watchdog::beat_now();
             match self.look(SocketFlags::empty()) {
                 Accepted::Client(stream, client) => return Some((stream, client)),
                 Accepted::Next | Accepted::Nobody => {}

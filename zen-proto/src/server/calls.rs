@@ -21,7 +21,7 @@ pub const TICK: Duration = Duration::from_millis(250);
 ///
 /// Those of recv(); [`is_tick`] tells those that mean "nothing yet".
 pub fn receive(stream: &TcpStream, chunk: &mut [u8], is_up: bool) -> io::Result<usize> {
-    watchdog::beat();
+    watchdog::beat_now();
     if is_up {
         return receive_now(stream, chunk);
     }
@@ -35,7 +35,7 @@ pub fn receive(stream: &TcpStream, chunk: &mut [u8], is_up: bool) -> io::Result<
 ///
 /// Those of send(); [`is_tick`] tells those that mean "no room yet".
 pub fn send(stream: &TcpStream, bytes: &[u8], is_up: bool) -> io::Result<usize> {
-    watchdog::beat();
+    watchdog::beat_now();
     if is_up {
         return send_now(stream, bytes);
     }

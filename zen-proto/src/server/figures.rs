@@ -148,9 +148,11 @@ impl Figures {
         figures
     }
 
-    /// What stays of them when the process has gone.
+    /// What stays of them when the process has gone: whoever was there is lost.
     pub(super) fn after_its_end(self) -> Self {
-        Self(std::array::from_fn(|at| if SERIES[at].is_gauge { 0 } else { self.0[at] }))
+        let mut figures = Self(std::array::from_fn(|at| if SERIES[at].is_gauge { 0 } else { self.0[at] }));
+        figures.0[Figure::Lost as usize] += self.0[Figure::Here as usize];
+        figures
     }
 
     /// As a worker tells its parent.
@@ -204,11 +206,11 @@ mod tests {
 
     #[test]
     fn a_worker_is_understood_and_leaves_its_counts() {
-        let figures = Figures(std::array::from_fn(|at| at as u64));
-        let line = "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16";
+        let figures = Figures(std::array::from_fn(|at| at as u64 + 1));
+        let line = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17";
         assert_eq!(figures.to_line(), line);
         assert_eq!(line.parse(), Ok(figures));
-        assert_eq!(figures.after_its_end().to_line(), "0 0 0 3 4 5 6 7 8 9 10 11 12 13 14 15 16");
+        assert_eq!(figures.after_its_end().to_line(), "0 0 0 4 5 6 7 8 9 10 11 12 13 14 15 16 18");
         assert!(["", "1 2", "a", &format!("{line} 17")].iter().all(|line| line.parse::<Figures>().is_err()));
     }
 

@@ -84,10 +84,16 @@ pub(super) fn start(options: &Options) -> Result<()> {
 
 /// Waits until the log so far is written, but not for long.
 pub(super) fn flush() {
-    let (done, written) = sync_channel(0);
-    if LOG.get().is_some_and(|log| log.try_send(Entry::Flush(done)).is_ok()) {
-        let _ = written.recv_timeout(LAST_WORDS);
+    let Some(log) = LOG.get() else { return };
+    let end = Instant::now() + LAST_WORDS;
+    let (done, written) = sync_channel(1);
+    while log.try_send(Entry::Flush(done.clone())).is_err() {
+        if Instant::now() >= end {
+            return;
+        }
+        thread::sleep(Duration::from_millis(5)); // it is behind
     }
+    let _ = written.recv_timeout(end.saturating_duration_since(Instant::now()));
 }
 
 /// The one line that says why the process ends. It goes to stderr, unless that is the client's, and to the
@@ -172,10 +178,12 @@ impl Write for Lines {
         if line.is_empty() {
             return Ok(0);
         }
-        let mut entry = line.to_vec();
+        let mut entry = Vec::new();
         if self.lost > 0 {
-            entry.extend(format!("({} lines of the log were lost before this)\n", self.lost).as_bytes());
+            let text = format!("{} {} lines of the log were lost before this\n", head(Level::Warn), self.lost);
+            entry.extend_from_slice(text.as_bytes());
         }
+        entry.extend_from_slice(line);
         match self.sender.try_send(Entry::Line(entry)) {
             Ok(()) => self.lost = 0,
             Err(_) => self.lost += 1,
@@ -190,25 +198,30 @@ impl Write for Lines {
 
 /// The log's thread. What cannot be written is nobody's business: the clients come first.
 fn write(entries: &Receiver<Entry>, mut output: Box<dyn Write + Send>) {
+    let mut settled = Instant::now();
     loop {
-        // When no line has come for a second, none is left out any more: time to tell how many were.
-        let entry = entries.recv_timeout(Duration::from_secs(1)).or_else(|_| {
-            settle(&mut output);
+        // A second after the last line none of its kind is left out any more: time to tell how many were.
+        let entry = entries.recv_timeout(SECOND).or_else(|_| {
+            settle(&mut output, SECOND);
             entries.recv()
         });
         match entry {
             Ok(Entry::Line(line)) => _ = output.write_all(&line),
             Ok(Entry::Flush(done)) => {
-                settle(&mut output);
+                settle(&mut output, Duration::ZERO);
                 let _ = done.try_send(());
             }
             Err(_) => return,
         }
+        if settled.elapsed() >= SECOND {
+            settled = Instant::now();
+            settle(&mut output, SECOND);
+        }
     }
 }
 
-fn settle(output: &mut impl Write) {
-    let owed: Vec<_> = valve().settle().collect();
+fn settle(output: &mut impl Write, age: Duration) {
+    let owed: Vec<_> = valve().settle(age).collect();
     for (level, text) in owed {
         let _ = output.write_all(format!("{} {text}\n", head(level)).as_bytes());
     }
@@ -216,6 +229,9 @@ fn settle(output: &mut impl Write) {
 
 /// Whose lines -v is about; the libraries only warn.
 const OWN: [&str; 2] = ["zen_", "raw"];
+
+/// As long as the valve counts.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Lines on their way to the log's thread, so that a stuck stderr costs at most some 100 KiB.
 const LINES_WAITING: usize = 1024;

@@ -2,25 +2,45 @@
 //!
 //! A worker tells nobody: its parent does, and takes NOTIFY_SOCKET out of its environment.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Once;
+
 use sd_notify::NotifyState;
 
 /// All who serve can be connected to.
 pub(super) fn is_ready() {
-    tell(&[NotifyState::Ready]);
+    tell(&NotifyState::Ready);
 }
 
 /// The drain begins.
 pub(super) fn is_stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell(&NotifyState::Stopping);
 }
 
 /// All who serve are alive; see [`super::watchdog`].
 pub(super) fn is_alive() {
-    tell(&[NotifyState::Watchdog]);
+    tell(&NotifyState::Watchdog);
 }
 
-fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        log::warn!("the service manager cannot be told: {error}");
+fn tell(state: &NotifyState<'_>) {
+    static COMPLAINED: Once = Once::new();
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = send(&socket, &format!("{state}\n")) {
+        COMPLAINED.call_once(|| log::warn!("the service manager cannot be told: {error}"));
     }
+}
+
+/// One datagram, without waiting: a manager that does not read must not stop the server. (sd-notify's own would wait.)
+fn send(socket: &OsStr, text: &str) -> io::Result<()> {
+    let address = match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(socket)?,
+    };
+    let datagram = UnixDatagram::unbound()?;
+    datagram.set_nonblocking(true)?;
+    datagram.send_to_addr(text.as_bytes(), &address).map(drop)
 }

@@ -41,8 +41,9 @@ pub(super) fn serve(address: SocketAddr, look: impl Fn() -> Snapshot + Send + 's
     log::info!("metrics on http://{}/metrics", listener.local_addr()?);
     let run = move || {
         for stream in listener.incoming() {
-            match stream.and_then(|stream| answer(stream, &look)) {
-                Ok(()) => {}
+            match stream.map(|stream| answer(stream, &look)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => log::debug!("metrics: {error}"),
                 Err(error) => {
                     log::debug!("metrics: {error}");
                     thread::sleep(BACK_OFF);
@@ -59,7 +60,10 @@ pub(super) fn serve(address: SocketAddr, look: impl Fn() -> Snapshot + Send + 's
 
 /// One request, one answer, then the connection is closed.
 fn answer(mut stream: TcpStream, look: &impl Fn() -> Snapshot) -> io::Result<()> {
-    let request = read_head(&mut stream)?;
+    let end = Instant::now() + PATIENCE;
+    let mut request = Vec::new();
+    read_until(&mut stream, &mut request, end, |head| head.windows(4).any(|bytes| bytes == b"\r\n\r\n"))?;
+    let request = String::from_utf8_lossy(&request);
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
@@ -80,27 +84,25 @@ fn answer(mut stream: TcpStream, look: &impl Fn() -> Snapshot) -> io::Result<()>
     }
     // Whatever else has come is read, or the close would be a reset and take the answer along.
     stream.shutdown(Shutdown::Write)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    io::copy(&mut stream.take(LONGEST_HEAD as u64), &mut io::sink()).map(drop)
+    let _ = read_until(&mut stream, &mut Vec::new(), Instant::now() + PATIENCE, |_| false);
+    Ok(())
 }
 
-/// The head of a request, up to its blank line.
-fn read_head(stream: &mut TcpStream) -> io::Result<String> {
-    let end = Instant::now() + PATIENCE;
-    let mut head = Vec::new();
+/// Reads until `is_all`; an error is that it is not, by `end`, by the end of file, or after too many bytes.
+fn read_until(stream: &mut TcpStream, read: &mut Vec<u8>, end: Instant, is_all: fn(&[u8]) -> bool) -> io::Result<()> {
     let mut chunk = [0; 1024];
-    while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+    while !is_all(read) {
         let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || head.len() > LONGEST_HEAD {
+        if left.is_zero() || read.len() > LONGEST_HEAD {
             return Err(io::Error::other("a request that does not end"));
         }
         stream.set_read_timeout(Some(left))?;
         match stream.read(&mut chunk)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => head.extend_from_slice(&chunk[..n]),
+            n => read.extend_from_slice(&chunk[..n]),
         }
     }
-    Ok(String::from_utf8_lossy(&head).into_owned())
+    Ok(())
 }
 
 fn text(snapshot: &Snapshot) -> String {
@@ -130,8 +132,8 @@ fn text(snapshot: &Snapshot) -> String {
     text
 }
 
-/// How long whoever scrapes may take to ask, and to take the answer: the next one waits for that.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long whoever scrapes may take to ask, to take the answer, and to leave: the next one waits for each.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// In bytes; Prometheus sends some two hundred.
 const LONGEST_HEAD: usize = 8192;

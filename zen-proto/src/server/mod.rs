@@ -58,7 +58,7 @@ pub use run::{Server, Waiting, main};
 pub use sage::Sage;
 pub use socket2::Socket as Listener;
 pub use stop::Stop;
-pub use watchdog::Pulse;
+pub use watchdog::{beat, beat_together, next_beat};
 
 /// What one read takes at most, in bytes. Its answers are at most 24 times as long.
 pub const CHUNK: usize = 4096;

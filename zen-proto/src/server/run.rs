@@ -47,6 +47,8 @@ pub struct Server {
     pub(super) backlog: usize,
     /// Whether the listener outlives this process, and with it those who wait.
     pub(super) is_heir: bool,
+    /// Whether a parent adds its figures to those of others.
+    tells_parent: bool,
 }
 
 /// Who came, for the drain.
@@ -133,6 +135,7 @@ impl Server {
             arrivals: Mutex::new(Arrivals { while_draining: 0, latest: Instant::now(), complained: None }),
             backlog: options.backlog as usize,
             is_heir,
+            tells_parent: options.worker && options.metrics.is_some(),
         });
         stop::start(server, options.grace, !options.worker)?;
         server.report(options)?;
@@ -178,6 +181,9 @@ impl Server {
     /// The closing line of the log.
     pub(super) fn say_goodbye(&self) {
         let [clients, panics] = [Figure::Clients, Figure::Panics].map(counted);
+        if self.tells_parent {
+            worker::tell_figures(self.figures());
+        }
         log::info!("stopped after {clients} clients and {panics} panics");
     }
 
@@ -186,7 +192,7 @@ impl Server {
         watchdog::start(if options.worker { worker::tell_alive } else { manager::is_alive });
         match options.metrics {
             None => Ok(()),
-            Some(_) if options.worker => worker::tell_figures(|| self.figures()),
+            Some(_) if self.tells_parent => worker::begin_to_tell(|| self.figures()),
             Some(address) => metrics::serve(address, || Snapshot {
                 figures: self.figures(),
                 workers: None,

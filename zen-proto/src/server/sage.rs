@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Options;
 use super::figures::{Figure, count, count_question};
+use super::watchdog;
 use crate::{Answer, Excerpt, answer_to};
 
 /// Answers questions.
@@ -42,6 +43,7 @@ impl Sage {
     pub fn answer(&self, question: &[u8]) -> Option<Answer> {
         if let Some(thought) = &self.thought {
             let thinking = catch_unwind(AssertUnwindSafe(|| thought.think_about(question)));
+            watchdog::beat_between_thoughts();
             thinking.inspect_err(|_| count(Figure::Panics)).ok()?;
         }
         let answer = answer_to(question);

@@ -19,9 +19,8 @@ use super::metrics::{self, Snapshot};
 use super::options::Options;
 use super::run::announce;
 use super::stop::Signals;
-use super::watchdog::{self, Pulse};
 use super::worker::Worker;
-use super::{logging, manager};
+use super::{logging, manager, watchdog};
 
 /// Runs `processes` workers on `listener` until a signal says to stop. Ends this process.
 ///
@@ -56,7 +55,6 @@ struct Supervisor<'a> {
     is_ready: bool,
     /// Workers that died young, since the last that did not.
     failures: u32,
-    pulse: Pulse,
     /// When the workers were heard last.
     listened: Instant,
     fleet: Arc<Mutex<Fleet>>,
@@ -93,7 +91,6 @@ impl<'a> Supervisor<'a> {
             ready_line,
             is_ready: false,
             failures: 0,
-            pulse: Pulse::default(),
             listened: now,
             fleet: Arc::default(),
         })
@@ -113,7 +110,9 @@ impl<'a> Supervisor<'a> {
                 log::info!("leaving: nobody has been here for as long as --idle-exit");
                 return self.drain(grace);
             }
-            self.pulse.beat(Instant::now());
+            if self.is_ready {
+                watchdog::beat(Instant::now());
+            }
         }
     }
 
@@ -140,7 +139,8 @@ impl<'a> Supervisor<'a> {
             Place::Vacant(until) => Some(*until),
             Place::Working(_) => None,
         });
-        let next = vacancies.chain(self.pulse.next_beat()).min();
+        let beat = self.is_ready.then(watchdog::next_beat).flatten();
+        let next = vacancies.chain(beat).min();
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
@@ -173,7 +173,6 @@ impl<'a> Supervisor<'a> {
             self.is_ready = true;
             self.ready_line.map(announce); // a closed stdout is no reason not to serve
             manager::is_ready();
-            self.pulse = Pulse::start();
         }
     }
 
@@ -207,7 +206,10 @@ impl<'a> Supervisor<'a> {
             let pause = if is_young { FIRST_PAUSE * 2u32.pow(self.failures.min(6) - 1) } else { Duration::ZERO };
             log::error!("worker {} died by {}; the next starts in {pause:?}", worker.pid(), cause(status));
             worker.hear(); // its last words
-            look_at(&self.fleet).lose(worker);
+            let mut fleet = look_at(&self.fleet);
+            fleet.let_go(worker);
+            fleet.died += 1;
+            drop(fleet);
             *place = Place::Vacant(Instant::now() + pause);
         }
         Ok(())
@@ -221,10 +223,9 @@ impl<'a> Supervisor<'a> {
         self.listener = None;
         let end = Instant::now().checked_add(grace).and_then(|end| end.checked_add(MARGIN));
         loop {
-            let mut alive = 0;
-            for worker in self.places.iter_mut().filter_map(Place::worker) {
-                alive += usize::from(matches!(worker.ended(), Ok(None)));
-            }
+            self.hear(); // the end of file of those who have gone, or `wait` would not sleep
+            self.bid_farewell();
+            let alive = self.workers().count();
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             if alive == 0 {
                 log::info!("stopped");
@@ -235,9 +236,20 @@ impl<'a> Supervisor<'a> {
                 self.signal_all(Signal::KILL);
                 return Ok(0);
             }
-            self.hear(); // the end of file of those who have gone, or `wait` would not sleep
             if let Some(signal) = self.wait(left)? {
                 return Ok(128 + signal); // the workers die with this process
+            }
+        }
+    }
+
+    /// Takes note of the workers that have drained.
+    fn bid_farewell(&mut self) {
+        for place in &mut self.places {
+            let Place::Working(worker) = place else { continue };
+            if !matches!(worker.ended(), Ok(None)) {
+                worker.hear(); // its last words
+                look_at(&self.fleet).let_go(worker);
+                *place = Place::Vacant(Instant::now());
             }
         }
     }
@@ -265,10 +277,9 @@ impl Place {
 
 impl Fleet {
     /// Its counts stay, or a counter would go down.
-    fn lose(&mut self, worker: &Worker) {
+    fn let_go(&mut self, worker: &Worker) {
         self.alive.retain(|(pid, _)| *pid != worker.pid());
         self.gone += worker.figures().after_its_end();
-        self.died += 1;
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -68,7 +68,8 @@ impl Stat {
         // The name, in parentheses, may hold anything; the third field follows it.
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-        Some(Self { ticks: field(14)? + field(15)?, began: field(22)?, pages: field(24)? })
+        // Those of its children that have ended, too: or a dead worker's time would be lost.
+        Some(Self { ticks: (14..=17).map(field).sum::<Option<u64>>()?, began: field(22)?, pages: field(24)? })
     }
 }
 

@@ -42,9 +42,9 @@ impl Valve {
         Some(take(&mut kind.left_out))
     }
 
-    /// The counts that no further line has told: as lines of their own.
-    pub(super) fn settle(&mut self) -> impl Iterator<Item = (Level, String)> {
-        self.kinds.values_mut().filter(|kind| kind.left_out > 0).map(|kind| {
+    /// The counts, at least of that age, that no further line has told: as lines of their own.
+    pub(super) fn settle(&mut self, age: Duration) -> impl Iterator<Item = (Level, String)> {
+        self.kinds.values_mut().filter(move |kind| kind.left_out > 0 && kind.second.elapsed() >= age).map(|kind| {
             let (level, latest) = &kind.latest;
             (*level, format!("{} more lines were left out that are like: {latest}", take(&mut kind.left_out)))
         })
@@ -74,8 +74,9 @@ mod tests {
         assert_eq!(admit(1, later), Some(5));
         assert!((0..9).all(|_| admit(1, later) == Some(0)));
         assert!((0..7).all(|_| admit(1, later).is_none()));
-        let owed: Vec<_> = valve.settle().collect();
+        assert_eq!(valve.settle(Duration::from_secs(60)).count(), 0);
+        let owed: Vec<_> = valve.settle(Duration::ZERO).collect();
         assert_eq!(owed, [(Level::Info, "7 more lines were left out that are like: the text".to_owned())]);
-        assert_eq!(valve.settle().count(), 0);
+        assert_eq!(valve.settle(Duration::ZERO).count(), 0);
     }
 }

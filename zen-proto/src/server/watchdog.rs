@@ -1,8 +1,9 @@
 //! Being alive, and saying so: to the service manager that started this process, or to a worker's parent.
 //!
-//! Who asks for it says how often (sd_watchdog_enabled(3)). Every thread that serves has a [`Pulse`]; when all have
-//! beaten since the last report, the one that was missing makes the next. So the report comes from a loop that
-//! serves, and one stuck thread stops it.
+//! Who asks for it says how often (sd_watchdog_enabled(3)). Every loop and every thread that serves has a pulse; when all
+//! have beaten since the last report, the one that was missing makes the next. So the report comes from one that
+//! serves, and one that is stuck stops it. Threads that share their clients, as executors do, share a pulse: it
+//! stops when none of them gets on.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -43,51 +44,73 @@ pub(super) fn start(report: fn()) {
     let _ = WATCHDOG.set(Watchdog { pause: interval / 4, report, round });
 }
 
-/// Beats for a thread that sleeps in its calls, at each of them: it needs no pulse in its code.
-pub(super) fn beat() {
-    thread_local! {
-        static PULSE: RefCell<Option<Pulse>> = const { RefCell::new(None) };
-    }
+thread_local! {
+    /// That of a loop, or of a thread that serves one client.
+    static PULSE: RefCell<Option<Pulse>> = const { RefCell::new(None) };
+}
+
+/// That of threads that share their clients.
+static SHARED_PULSE: Mutex<Option<Pulse>> = Mutex::new(None);
+
+/// Once in each turn of a loop: it is not stuck. All but free unless somebody asks, and it is time.
+pub fn beat(now: Instant) {
     if WATCHDOG.get().is_some() {
-        PULSE.with_borrow_mut(|pulse| pulse.get_or_insert_with(Pulse::start).beat(Instant::now()));
+        PULSE.with_borrow_mut(|pulse| pulse.get_or_insert_with(Pulse::start).beat(now));
     }
 }
 
-/// The pulse of a loop that serves. A loop that is stuck does not beat.
-#[derive(Debug, Default)]
-pub struct Pulse {
-    /// When to beat next; `None`: nobody asks.
-    next: Option<Instant>,
+/// When the loop is to have a turn, even if nothing happens; `None`: it may sleep.
+pub fn next_beat() -> Option<Instant> {
+    WATCHDOG.get().map(|_| PULSE.with_borrow_mut(|pulse| pulse.get_or_insert_with(Pulse::start).next))
+}
+
+/// The same for any of several threads that share their clients.
+pub fn beat_together(now: Instant) {
+    if WATCHDOG.get().is_some() {
+        let mut shared = SHARED_PULSE.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.get_or_insert_with(Pulse::start).beat(now);
+    }
+}
+
+/// For a thread that sleeps in its calls, at each of them.
+pub(super) fn beat_now() {
+    if WATCHDOG.get().is_some() {
+        beat(Instant::now());
+    }
+}
+
+/// A thought is over, and the next may follow at once: whoever thinks them is not stuck.
+pub(super) fn beat_between_thoughts() {
+    if PULSE.with_borrow(Option::is_some) {
+        beat(Instant::now());
+    } else if SHARED_PULSE.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+        beat_together(Instant::now());
+    }
+}
+
+struct Pulse {
+    /// When to beat next.
+    next: Instant,
     /// The last round in which it has beaten.
     round: u64,
 }
 
 impl Pulse {
-    /// Begins to beat; to be called by the loop, when it begins.
-    pub fn start() -> Self {
-        let Some(watchdog) = WATCHDOG.get() else { return Self::default() };
+    fn start() -> Self {
+        let Some(watchdog) = WATCHDOG.get() else { return Self { next: Instant::now(), round: 0 } };
         let mut round = watchdog.round();
         round.pulses += 1;
         round.missing += 1;
-        Self { next: Some(Instant::now()), round: round.number.wrapping_sub(1) }
+        Self { next: Instant::now(), round: round.number.wrapping_sub(1) }
     }
 
-    /// Once in each turn of the loop. Costs a comparison unless it is time.
-    pub fn beat(&mut self, now: Instant) {
-        if self.next.is_some_and(|next| next <= now) {
-            self.is_heard(now);
-        }
+    fn beat(&mut self, now: Instant) {
+        let Some(watchdog) = WATCHDOG.get().filter(|_| self.next <= now) else { return };
+        self.next = now + watchdog.pause;
+        self.is_heard(watchdog);
     }
 
-    /// When the loop is to have a turn, even if nothing happens; `None`: it may sleep.
-    pub fn next_beat(&self) -> Option<Instant> {
-        self.next
-    }
-
-    #[cold]
-    fn is_heard(&mut self, now: Instant) {
-        let Some(watchdog) = WATCHDOG.get() else { return };
-        self.next = Some(now + watchdog.pause);
+    fn is_heard(&mut self, watchdog: &Watchdog) {
         let mut round = watchdog.round();
         if self.round != round.number {
             self.round = round.number;
@@ -98,7 +121,7 @@ impl Pulse {
 
 impl Drop for Pulse {
     fn drop(&mut self) {
-        let Some(watchdog) = WATCHDOG.get().filter(|_| self.next.is_some()) else { return };
+        let Some(watchdog) = WATCHDOG.get() else { return };
         let mut round = watchdog.round();
         round.pulses -= 1;
         if self.round != round.number {

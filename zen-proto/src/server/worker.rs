@@ -44,10 +44,10 @@ pub(super) fn tell_alive() {
 }
 
 /// Begins to tell the figures from time to time.
-pub(super) fn tell_figures(figures: impl Fn() -> Figures + Send + 'static) -> Result<()> {
+pub(super) fn begin_to_tell(figures: impl Fn() -> Figures + Send + 'static) -> Result<()> {
     let run = move || {
         loop {
-            tell(&figures().to_line());
+            tell_figures(figures());
             thread::sleep(REPORT);
         }
     };
@@ -56,6 +56,10 @@ pub(super) fn tell_figures(figures: impl Fn() -> Figures + Send + 'static) -> Re
         .spawn(run)
         .context("cannot start a thread: raise the limit of them")?;
     Ok(())
+}
+
+pub(super) fn tell_figures(figures: Figures) {
+    tell(&figures.to_line());
 }
 
 /// One line, in one write: it goes whole, or, if the parent has stopped reading, not at all.
@@ -67,7 +71,7 @@ fn tell(line: &str) {
 pub(super) struct Worker {
     child: Child,
     born: Instant,
-    /// When it said something last, or began.
+    /// When it said last that it is alive, or began.
     heard: Instant,
     /// What it has said of a line that is not finished.
     unfinished: Vec<u8>,
@@ -111,7 +115,6 @@ impl Worker {
             self.child.stdout = None;
             return;
         };
-        self.heard = Instant::now();
         self.unfinished.extend_from_slice(&said[..n]);
         while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.unfinished.drain(..=end).collect();
@@ -122,10 +125,10 @@ impl Worker {
     fn understand(&mut self, line: &str) {
         match line {
             IDLE | BUSY => self.is_idle = line == IDLE,
-            ALIVE => {}
+            ALIVE => self.heard = Instant::now(),
             _ => match line.parse() {
                 Ok(figures) => self.figures = figures,
-                Err(()) => self.is_ready = true, // its ready line
+                Err(()) => (self.is_ready, self.heard) = (true, Instant::now()), // its ready line
             },
         }
     }
@@ -152,7 +155,7 @@ impl Worker {
         self.born.elapsed()
     }
 
-    /// For how long it has said nothing.
+    /// For how long it has not said that it is alive.
     pub(super) fn silence(&self) -> Duration {
         self.heard.elapsed()
     }
