@@ -198,8 +198,8 @@ async fn now_or_not<T>(event: impl Future<Output = T>) -> Option<T> {
 /// Once a tick; more often while everyone waits for the last to go. The service manager, if it asks, hears of it.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
+        beat_together(Instant::now());
         task::sleep(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
-        beat_together(Instant::now());
     }
 }

@@ -205,8 +205,8 @@ async fn say_now(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<Option<usize
 /// Once a tick; more often while everyone waits for the last to go. The service manager, if it asks, hears of it.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
+        beat_together(Instant::now());
         Timer::after(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
-        beat_together(Instant::now());
     }
 }

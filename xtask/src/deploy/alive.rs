@@ -16,7 +16,10 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     let cases = [
         on_each("alive::beats", every, beats),
         on_each("alive::stuck", is_one_process, stuck),
+        on_each("alive::many_thoughts", is_one_process, many_thoughts),
         on_each("alive::worker_is_stuck", has_workers, worker_is_stuck),
+        on_each("alive::worker_thinks_for_ever", has_workers, worker_thinks_for_ever),
+        on_each("alive::unread", every, unread),
         on_each("alive::beats_of_another", Entry::is_first_of_package, beats_of_another),
     ];
     Ok(cases.into_iter().flatten().collect())
@@ -64,6 +67,44 @@ fn stuck(entry: &'static Entry) -> Result<()> {
     let heard = manager.hears(PATIENCE).context("after it has thought")?;
     ensure!(heard == "WATCHDOG=1", "{heard:?}, not a beat");
     Ok(())
+}
+
+/// Thoughts that are short are no reason to be taken for stuck, though there are many in one packet.
+fn many_thoughts(entry: &'static Entry) -> Result<()> {
+    let manager = Manager::new()?;
+    let server = manager.start(entry, &["--delay", "200ms"], &[WATCHDOG])?;
+    ensure!(manager.hears(PATIENCE)? == "READY=1", "it does not begin with READY=1");
+    let mut client = server.client()?;
+    client.send(&b"?".repeat(40))?;
+    for _ in 0..BEATS {
+        let heard = manager.hears(3 * INTERVAL).context("while it thinks again and again")?;
+        ensure!(heard == "WATCHDOG=1", "{heard:?}, not a beat");
+    }
+    Ok(())
+}
+
+/// A worker that tells its figures every second is stuck all the same, if it serves nobody.
+fn worker_thinks_for_ever(entry: &'static Entry) -> Result<()> {
+    let manager = Manager::new()?;
+    let server = manager.start(entry, &["--delay", "60s", "--metrics", "0"], &[WATCHDOG])?;
+    let before = server.workers();
+    let mut client = server.client()?;
+    client.send(APHORISMS[0].0)?;
+    let is_replaced = |now: &[i32]| now.len() == before.len() && now != before;
+    wait_for(PATIENCE, || is_replaced(&server.workers()).then_some(())).context("the worker is not replaced")?;
+    Ok(())
+}
+
+/// A manager that does not read stops nobody.
+fn unread(entry: &'static Entry) -> Result<()> {
+    let manager = Manager::new()?;
+    let other = UnixDatagram::unbound()?;
+    other.set_nonblocking(true)?;
+    while other.send_to(b"full", manager.folder.path().join(SOCKET)).is_ok() {}
+    let mut server = manager.start(entry, &[], &[WATCHDOG])?;
+    wait_for(INTERVAL, || None::<()>); // a beat, which nobody hears
+    server.client()?.ask_all()?;
+    server.stop(PATIENCE)
 }
 
 /// The parent goes on, and replaces a worker that is silent for the interval; whoever comes then is served.
