@@ -22,7 +22,7 @@ impl Holder {
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
         socket.listen(BACKLOG)?;
         let listener = TcpListener::from(socket);
-        let server = Server::start_on(&listener, entry)?;
+        let server = Server::start_on(&listener, entry, ARGUMENTS)?;
         Ok(Holder { entry, listener, server })
     }
 
@@ -33,10 +33,13 @@ impl Holder {
     /// Stops the server, which must end well, and starts the next one: in between clients wait in the kernel.
     pub(super) fn restart(&mut self) -> Result<()> {
         self.server.stop(PATIENCE)?;
-        self.server = Server::start_on(&self.listener, self.entry)?;
+        self.server = Server::start_on(&self.listener, self.entry, ARGUMENTS)?;
         Ok(())
     }
 }
 
 /// Of a thousand clients a second so many wait while a slow machine starts a server.
 const BACKLOG: i32 = 4096;
+
+/// And all who have waited come at once.
+const ARGUMENTS: &[&str] = &["--max-connections", "4096"];

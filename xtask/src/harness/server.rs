@@ -49,8 +49,8 @@ impl Server {
     }
 
     /// Starts a server of the list on a listener that somebody else keeps, as systemd does.
-    pub(crate) fn start_on(listener: &TcpListener, entry: &Entry) -> Result<Server> {
-        Server::heard(activated(entry, "$$", &[])?.stdin(OwnedFd::from(listener.try_clone()?)))
+    pub(crate) fn start_on(listener: &TcpListener, entry: &Entry, arguments: &[&str]) -> Result<Server> {
+        Server::heard(activated(entry, "$$", arguments)?.stdin(OwnedFd::from(listener.try_clone()?)))
     }
 
     /// Starts whatever `command` says and waits for the ready line.
