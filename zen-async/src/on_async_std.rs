@@ -44,12 +44,16 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     let Shared { server, sweeper, .. } = *shared;
     let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
     let (alive, everyone_has_gone) = bounded::<()>(1);
+    let mut accepted = 0_usize;
     loop {
         match server.try_accept() {
             Accepted::Client(stream, client) => {
                 let conversation = converse(shared, stream, client, alive.clone());
                 task::spawn(conversation);
-                task::yield_now().await; // those inside want their turn too
+                accepted += 1;
+                if accepted.is_multiple_of(ACCEPTS_A_TURN) {
+                    task::yield_now().await; // those inside want their turn too
+                }
             }
             Accepted::Next => {}
             Accepted::Nobody => {
@@ -203,3 +207,6 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
         sweeper.sweep(Instant::now());
     }
 }
+
+/// So many clients are let in before those inside get their turn again.
+const ACCEPTS_A_TURN: usize = 64;

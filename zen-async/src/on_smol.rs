@@ -47,12 +47,16 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     let Shared { server, sweeper, executor, .. } = *shared;
     let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
     let (alive, everyone_has_gone) = bounded::<()>(1);
+    let mut accepted = 0_usize;
     loop {
         match server.try_accept() {
             Accepted::Client(stream, client) => {
                 let conversation = converse(shared, stream, client, alive.clone());
                 executor.spawn(conversation).detach();
-                smol::future::yield_now().await; // those inside want their turn too
+                accepted += 1;
+                if accepted.is_multiple_of(ACCEPTS_A_TURN) {
+                    smol::future::yield_now().await; // those inside want their turn too
+                }
             }
             Accepted::Next => {}
             Accepted::Nobody => {
@@ -166,11 +170,12 @@ thread_local! {
 
 /// Waits until the client speaks, and reads it; nothing is the end of file.
 async fn hear(stream: &Async<TcpStream>) -> Result<Vec<u8>> {
+    smol::future::yield_now().await; // one that always has something to say lets the others have their turn
     loop {
-        poll_fn(|context| stream.poll_readable(context)).await?;
         if let Some(bytes) = look(stream).await? {
             return Ok(bytes);
         }
+        poll_fn(|context| stream.poll_readable(context)).await?;
     }
 }
 
@@ -210,3 +215,6 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
         sweeper.sweep(Instant::now());
     }
 }
+
+/// So many clients are let in before those inside get their turn again.
+const ACCEPTS_A_TURN: usize = 64;
