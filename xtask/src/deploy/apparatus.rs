@@ -1,6 +1,5 @@
 //! What several rows need: the parts as they lie in the checkout, a folder to put them together in, and the judge.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,18 +69,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-/// An address that is free now, for programs that cannot be asked to choose.
-pub(super) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-/// `zen-client check`: not a byte too many or too few.
-pub(super) fn is_conformant(address: SocketAddr) -> Result<()> {
-    let (host, port) = (address.ip().to_string(), address.port().to_string());
-    let mut client = Command::new(workspace::binary("zen-client")?);
-    succeeds(client.args(["check", &host, "-p", &port])).map(drop)
 }
 
 /// What the command says, stdout and stderr together; an error with all of it if it fails.

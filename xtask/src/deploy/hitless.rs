@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::apparatus::{every, free_address, kill, on_each};
+use super::apparatus::{every, kill, on_each};
 use super::holder::Holder;
 use super::start;
 use super::visitors::{Manner, SOME, Visitors};
-use crate::harness::{PATIENCE, process, wait_for};
+use crate::harness::{PATIENCE, free_address, process, wait_for};
 use crate::servers::{Entry, SERVERS};
 use crate::trial::{Trial, note};
 

@@ -5,12 +5,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::apparatus::{Folder, every, free_address, is_conformant, is_one_process, on_each, part, succeeds};
+use super::apparatus::{Folder, every, is_one_process, on_each, part, succeeds};
 use super::unit::Unit;
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::{Group, run_within};
-use crate::harness::{PATIENCE, process, tool, wait_for};
+use crate::harness::{PATIENCE, free_address, is_conformant, process, tool, wait_for};
 use crate::servers::Entry;
 use crate::trial::Trial;
 

@@ -11,15 +11,18 @@ pub(crate) mod server;
 pub(crate) mod tracer;
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 pub(crate) use client::Client;
 pub(crate) use server::Server;
+
+use crate::workspace;
 
 /// How long an answer, an end or a start may take before the test gives up: a bound on the wait, never a
 /// measurement, so it is long enough for a machine that is busy with something else.
@@ -95,6 +98,21 @@ pub(crate) fn strace() -> Result<PathBuf> {
 /// Whether this is CI, where a missing tool is a failure.
 pub(crate) fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false")
+}
+
+/// An address that is free now, for programs that cannot be asked to choose.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// `zen-client check`: not a byte too many or too few.
+pub(crate) fn is_conformant(address: SocketAddr) -> Result<()> {
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    let mut client = Command::new(workspace::binary("zen-client")?);
+    let output =
+        group::run_within(2 * PATIENCE, client.args(["check", &host, "-p", &port])).context("zen-client check")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+    Ok(())
 }
 
 /// Bytes as a test prints them: what is not printable is escaped, and what is long is cut.

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use super::super::apparatus::{Folder, free_address, part, succeeds};
+use super::super::apparatus::{Folder, part, succeeds};
 use super::{ask, metrics_of};
 use crate::harness::capture::Capture;
 use crate::harness::group::Group;
-use crate::harness::{PATIENCE, Server, tool, wait_for};
+use crate::harness::{PATIENCE, Server, free_address, tool, wait_for};
 use crate::servers::SERVERS;
 use crate::trial::Trial;
 

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Case, bare, is_conformant};
-use crate::harness::PATIENCE;
+use super::{Case, bare};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::group::Group;
+use crate::harness::{PATIENCE, is_conformant};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[

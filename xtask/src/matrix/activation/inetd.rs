@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, bare, free_address, is_conformant};
+use super::{Case, bare};
 use crate::harness::capture::Capture;
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::group::{Group, run_within};
-use crate::harness::{PATIENCE, process, tool, wait_for};
+use crate::harness::{PATIENCE, free_address, is_conformant, process, tool, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[

@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Case, bare, free_address, is_conformant};
+use super::{Case, bare};
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::Group;
-use crate::harness::{PATIENCE, server, shown, tool, wait_for};
+use crate::harness::{PATIENCE, free_address, is_conformant, server, shown, tool, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
