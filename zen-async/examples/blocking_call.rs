@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, LocalExecutor};
-use zen_proto::{Answer, Conversation, Limits, Want, answer_to};
+use zen_proto::{Answer, Conversation, Timeouts, Want, answer_to};
 
 /// `[HOST] [-p PORT]`, as every server has them.
 #[derive(Parser)]
@@ -53,13 +53,19 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
-    let mut conversation = Conversation::new(&FOR_EVER, Instant::now());
+    let mut conversation = Conversation::new(Timeouts::NEVER, Instant::now());
     let mut chunk = [0; 4096];
     loop {
         match conversation.wants() {
             Want::Read => match stream.read(&mut chunk).await? {
                 0 => conversation.received_eof(),
-                n => conversation.received(&chunk[..n], Instant::now(), &mut |question| Some(look_up(question))),
+                n => {
+                    let (mut input, now) = (&chunk[..n], Instant::now());
+                    while let Some(question) = conversation.next_question(&mut input, now) {
+                        let answer = look_up(question);
+                        conversation.answer(Some(answer));
+                    }
+                }
             },
             Want::Write => {
                 let n = stream.write(conversation.outgoing()).await?;
@@ -74,6 +80,3 @@ fn look_up(question: &[u8]) -> Answer {
     thread::sleep(Duration::from_millis(200)); // here: there is no .await, so nobody else gets the thread
     answer_to(question)
 }
-
-/// No time-outs, to keep it short.
-const FOR_EVER: Limits = Limits { idle: None, question: None };

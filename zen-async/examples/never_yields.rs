@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, LocalExecutor};
-use zen_proto::{Answer, Conversation, Limits, Want, answer_to};
+use zen_proto::{Answer, Conversation, Timeouts, Want, answer_to};
 
 /// `[HOST] [-p PORT]`, as every server has them.
 #[derive(Parser)]
@@ -54,14 +54,20 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
-    let mut conversation = Conversation::new(&FOR_EVER, Instant::now());
+    let mut conversation = Conversation::new(Timeouts::NEVER, Instant::now());
     let mut chunk = [0; 4096];
     loop {
         match conversation.wants() {
             // Here: if there is something to read it is read, and this coroutine goes on without a pause.
             Want::Read => match stream.read(&mut chunk).await? {
                 0 => conversation.received_eof(),
-                n => conversation.received(&chunk[..n], Instant::now(), &mut |question| Some(work_out(question))),
+                n => {
+                    let (mut input, now) = (&chunk[..n], Instant::now());
+                    while let Some(question) = conversation.next_question(&mut input, now) {
+                        let answer = work_out(question);
+                        conversation.answer(Some(answer));
+                    }
+                }
             },
             Want::Write => {
                 let n = stream.write(conversation.outgoing()).await?;
@@ -80,6 +86,3 @@ fn work_out(question: &[u8]) -> Answer {
     }
     answer_to(question)
 }
-
-/// No time-outs, to keep it short.
-const FOR_EVER: Limits = Limits { idle: None, question: None };

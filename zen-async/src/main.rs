@@ -48,8 +48,8 @@ fn main() -> ExitCode {
     server::main(|arguments: Arguments| {
         let server = Server::listen(&arguments.common, Waiting::ForReadiness { pollers: 1 }, None)?;
         match arguments.runtime {
-            Runtime::Smol => on_smol::serve(server, arguments.threads.get(), arguments.offload),
-            Runtime::AsyncStd => on_async_std::serve(server, arguments.threads.get(), arguments.offload),
+            Runtime::Smol => on_smol::serve(server, arguments.threads.get(), arguments.answering()),
+            Runtime::AsyncStd => on_async_std::serve(server, arguments.threads.get(), arguments.answering()),
         }
     })
 }

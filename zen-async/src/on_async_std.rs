@@ -1,8 +1,8 @@
-//! Coroutines on async-std, discontinued (RUSTSEC-2025-0052): the frozen twin of `on_smol`.
+//! Tasks on async-std, the legacy runtime: it is discontinued (RUSTSEC-2025-0052). Compare with `on_smol`.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::Result;
+use std::io::{Error, Result};
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -13,183 +13,215 @@ use async_std::channel::{Sender, bounded};
 use async_std::io::{Read, WriteExt};
 use async_std::net::TcpStream;
 use async_std::task;
-use smol::Async; // async-std's own reactor; async-std lends it to nobody
-use zen_proto::Want;
-use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, beat_together, reset};
+use smol::Async; // the type inside async-std's sockets; async-std has none that waits for a listener to be readable
+use zen_proto::server::{Accepted, BACK_OFF, Connection, READ_SIZE, Server, Stop, TICK, beat_together, reset};
+use zen_proto::{Answer, Want, server};
 
+use crate::options::Answering;
 use crate::sweeper::Sweeper;
 
-/// What all coroutines share.
+/// What all tasks share.
 struct Shared {
     server: &'static Server,
     sweeper: &'static Sweeper,
-    offload: bool,
+    answering: Answering,
 }
 
-/// Serves on `threads` threads beside this one, which only accepts, until there are no more clients.
-pub(crate) fn serve(server: &'static Server, threads: usize, offload: bool) -> anyhow::Result<()> {
+/// Serves on `threads` threads besides this one, which only accepts, until no more clients are accepted.
+pub(crate) fn serve(server: &'static Server, threads: usize, answering: Answering) -> anyhow::Result<()> {
     let sweeper: &'static Sweeper = Box::leak(Box::default());
     server.stop.on_request(|| sweeper.wake_all());
     // Before anything of async-std is called, which would start a thread for each processor.
     let config = GlobalExecutorConfig::default().with_env_var("ASYNC_STD_THREAD_COUNT");
     let config = config.with_min_threads(threads).with_max_threads(threads);
     async_global_executor::init_with_config(config.with_thread_name_fn(|| "executor".into()));
-    let shared = Box::leak(Box::new(Shared { server, sweeper, offload }));
+    let shared = Box::leak(Box::new(Shared { server, sweeper, answering }));
     task::spawn(sweep(sweeper, &server.stop));
     task::block_on(accept_all(shared))
 }
 
-/// Takes clients and starts a coroutine for each.
+/// Accepts clients and spawns a task for each.
 async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     let Shared { server, sweeper, .. } = *shared;
     let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
-    let (alive, everyone_has_gone) = bounded::<()>(1);
+    let (alive, all_closed) = bounded::<()>(1);
     let mut accepted = 0_usize;
     loop {
         match server.try_accept() {
-            Accepted::Client(stream, client) => {
-                let conversation = converse(shared, stream, client, alive.clone());
-                task::spawn(conversation);
+            Accepted::Client(stream, connection) => {
+                task::spawn(converse(shared, stream, connection, alive.clone()));
                 accepted += 1;
-                if accepted.is_multiple_of(ACCEPTS_A_TURN) {
-                    task::yield_now().await; // those inside want their turn too
+                if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
+                    task::yield_now().await; // the existing clients are served in between
                 }
             }
             Accepted::Next => {}
-            Accepted::Nobody => {
+            Accepted::WouldBlock => {
                 let is_draining = server.stop.is_requested();
-                let look_at = is_draining.then(|| Instant::now() + TICK);
+                let retry_at = is_draining.then(|| Instant::now() + TICK);
                 let Some(listener) = &listener else { break };
                 let readable = pin!(listener.readable());
-                // The coroutine sleeps here until a client comes.
-                let _ = sweeper.in_time(readable, look_at, &server.stop, is_draining).await;
+                // The task sleeps here until a client comes.
+                let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
             }
             Accepted::BackOff => task::sleep(BACK_OFF).await,
-            Accepted::NoMore => break,
+            Accepted::Closed => break,
         }
     }
     listener.take();
     drop(alive);
-    let _ = everyone_has_gone.recv().await; // an error, when the last has dropped its end
+    let _ = all_closed.recv().await; // an error, when the last task has dropped its end
     Ok(())
 }
 
-/// Serves one client until its conversation is over. What it owns in between is what an idle client costs.
-async fn converse(shared: &'static Shared, stream: std::net::TcpStream, client: Client, _alive: Sender<()>) {
-    let Shared { server, sweeper, offload, .. } = *shared;
-    let mut conversation = server.conversation();
-    let stream = TcpStream::from(stream); // panics when the reactor cannot take it: the end of this coroutine
+/// Serves one client until its conversation is over.
+async fn converse(
+    shared: &'static Shared,
+    stream: std::net::TcpStream,
+    mut connection: Connection,
+    _alive: Sender<()>,
+) {
+    let result = match register(stream) {
+        Ok(stream) => drive(shared, &stream, &mut connection).await,
+        Err(error) => Err(error),
+    };
+    connection.close(result);
+}
+
+/// Does what the conversation wants, until it wants to close. What it holds meanwhile is what an idle client costs.
+async fn drive(shared: &'static Shared, stream: &TcpStream, connection: &mut Connection) -> Result<()> {
+    let Shared { server, sweeper, .. } = *shared;
     let mut has_room = true;
-    let result = loop {
-        let now = Instant::now();
+    loop {
         let is_draining = server.stop.is_requested();
-        if is_draining {
-            conversation.drain(now);
-        }
-        let (deadline, is_up) = (conversation.expires_at(), conversation.is_due(now));
-        match conversation.wants() {
+        let now = Instant::now();
+        match connection.next(now) {
             Want::Read => {
-                task::yield_now().await; // while bytes are there, reading never suspends: the others would starve
-                let heard = if is_up {
-                    look(&stream).await
+                let bytes = if connection.is_expired(now) {
+                    try_read(stream).await?
                 } else {
-                    // The coroutine sleeps here while its client is silent.
-                    let hearing = pin!(hear(&stream));
-                    match sweeper.in_time(hearing, deadline, &server.stop, is_draining).await {
-                        Some(heard) => heard.map(Some),
+                    // The task sleeps here while the client is silent.
+                    let bytes = pin!(read(stream));
+                    match sweeper.in_time(bytes, connection.deadline(), &server.stop, is_draining).await {
+                        Some(bytes) => Some(bytes?),
                         None => continue,
                     }
                 };
-                match heard {
-                    Ok(Some(bytes)) if bytes.is_empty() => conversation.received_eof(),
-                    Ok(Some(bytes)) if offload => {
-                        let received = move || {
-                            conversation.received(&bytes, Instant::now(), &mut |question| server.sage.answer(question));
-                            conversation
-                        };
-                        conversation = task::spawn_blocking(received).await;
+                match bytes.as_deref() {
+                    Some([]) => connection.received_eof(),
+                    Some(mut input) => {
+                        let read_at = Instant::now();
+                        while let Some(question) = connection.next_question(&mut input, read_at) {
+                            let answer = answer(shared, question).await;
+                            connection.answer(answer);
+                        }
                     }
-                    Ok(Some(bytes)) => {
-                        conversation.received(&bytes, Instant::now(), &mut |question| server.sage.answer(question));
-                    }
-                    Ok(None) => conversation.timed_out(now),
-                    Err(error) => break Err(error),
+                    None => connection.read_blocked(now),
                 }
             }
             // A try: if it finds no room, the client's time to make some begins.
-            Want::Write if is_up || has_room => match say_now(&stream, conversation.outgoing()).await {
-                Ok(Some(n)) => {
-                    has_room = true;
-                    conversation.sent(n, Instant::now());
-                }
-                Ok(None) => {
-                    has_room = false;
-                    conversation.sent(0, now);
-                    conversation.timed_out(now);
-                }
-                Err(error) => break Err(error),
-            },
-            Want::Write => {
-                // The coroutine sleeps here while its client does not read.
-                let said = {
-                    let saying = pin!(say(&stream, conversation.outgoing()));
-                    sweeper.in_time(saying, deadline, &server.stop, is_draining).await
-                };
-                match said {
-                    Some(Ok(n)) => {
+            Want::Write if has_room || connection.is_expired(now) => {
+                match try_write(stream, connection.outgoing()).await? {
+                    Some(n) => {
                         has_room = true;
-                        conversation.sent(n, Instant::now());
+                        connection.sent(n, Instant::now());
                     }
-                    Some(Err(error)) => break Err(error),
-                    None => {}
+                    None => {
+                        has_room = false;
+                        connection.write_blocked(now);
+                    }
                 }
             }
-            Want::EndSending => match stream.shutdown(Shutdown::Write) {
-                Ok(()) => conversation.ended_sending(now),
-                Err(error) => break Err(error),
-            },
-            Want::Close => break Ok(()),
+            Want::Write => {
+                // The task sleeps here while the client does not read.
+                let n = {
+                    let written = pin!(write(stream, connection.outgoing()));
+                    sweeper.in_time(written, connection.deadline(), &server.stop, is_draining).await
+                };
+                if let Some(n) = n {
+                    has_room = true;
+                    connection.sent(n?, Instant::now());
+                }
+            }
+            Want::EndSending => {
+                stream.shutdown(Shutdown::Write)?;
+                connection.ended_sending(now);
+            }
+            Want::Close => return Ok(()),
             Want::Reset => {
-                reset(&stream);
-                break Ok(());
+                reset(stream);
+                return Ok(());
             }
         }
-    };
-    client.gone(&conversation, result);
+    }
+}
+
+/// Works out an answer, in one of three places.
+async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
+    let server = shared.server;
+    match shared.answering {
+        // In the task: its thread works, or sleeps, here, and all other tasks of the thread wait.
+        Answering::InTask => server.answer(question),
+        // Awaited: the task is suspended here, and its thread runs other tasks.
+        Answering::Awaited => {
+            if let Some(delay) = server.delay() {
+                task::sleep(delay).await;
+            }
+            server.answer_now(question)
+        }
+        // In the blocking pool: one of its threads works, or sleeps, here.
+        Answering::InPool => {
+            let question = question.to_vec();
+            task::spawn_blocking(move || server.answer(&question)).await
+        }
+    }
+}
+
+/// Registers a client's socket with the reactor. async-std panics where it cannot.
+fn register(stream: std::net::TcpStream) -> Result<TcpStream> {
+    server::catch(|| TcpStream::from(stream)).ok_or_else(|| Error::other("the reactor cannot register it"))
 }
 
 thread_local! {
-    /// What is read into: one for each thread, so that a waiting client owns none.
-    static CHUNK_OF_THREAD: RefCell<[u8; CHUNK]> = const { RefCell::new([0; CHUNK]) };
+    /// The read buffer: one for each thread, so that a waiting client owns none.
+    static BUFFER: RefCell<[u8; READ_SIZE]> = const { RefCell::new([0; READ_SIZE]) };
 }
 
-/// Waits until the client speaks, and reads it; nothing is the end of file.
-async fn hear(stream: &TcpStream) -> Result<Vec<u8>> {
+/// Waits until the client has sent something, and reads it; no bytes are the end of file.
+///
+/// async-std always tries to read before it waits at the reactor. The first thread polls the reactor and runs no
+/// task, so no client waits there behind a long turn.
+async fn read(stream: &TcpStream) -> Result<Vec<u8>> {
+    task::yield_now().await; // a client that always has a question must not starve the others
+    read_soon(stream).await
+}
+
+/// Reads without waiting; `None` if nothing is there.
+async fn try_read(stream: &TcpStream) -> Result<Option<Vec<u8>>> {
+    now_or_not(read_soon(stream)).await.transpose()
+}
+
+async fn read_soon(stream: &TcpStream) -> Result<Vec<u8>> {
     poll_fn(|context| {
-        CHUNK_OF_THREAD.with_borrow_mut(|chunk| {
-            let read = Pin::new(&mut &*stream).poll_read(context, chunk);
-            read.map_ok(|n| chunk[..n].to_vec())
+        BUFFER.with_borrow_mut(|buffer| {
+            let read = Pin::new(&mut &*stream).poll_read(context, buffer);
+            read.map_ok(|n| buffer[..n].to_vec())
         })
     })
     .await
 }
 
-/// The same without waiting.
-async fn look(stream: &TcpStream) -> Result<Option<Vec<u8>>> {
-    now_or_not(hear(stream)).await.transpose()
-}
-
 /// Waits until there is room for some of `bytes`, and writes it.
-async fn say(mut stream: &TcpStream, bytes: &[u8]) -> Result<usize> {
+async fn write(mut stream: &TcpStream, bytes: &[u8]) -> Result<usize> {
     stream.write(bytes).await
 }
 
-/// The same without waiting.
-async fn say_now(stream: &TcpStream, bytes: &[u8]) -> Result<Option<usize>> {
-    now_or_not(say(stream, bytes)).await.transpose()
+/// Writes without waiting; `None` if there is no room.
+async fn try_write(stream: &TcpStream, bytes: &[u8]) -> Result<Option<usize>> {
+    now_or_not(write(stream, bytes)).await.transpose()
 }
 
-/// What comes of `event`, if that is there already.
+/// Polls `event` once.
 async fn now_or_not<T>(event: impl Future<Output = T>) -> Option<T> {
     let mut event = pin!(event);
     poll_fn(|context| match event.as_mut().poll(context) {
@@ -199,7 +231,7 @@ async fn now_or_not<T>(event: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Once a tick; more often while everyone waits for the last to go. The service manager, if it asks, hears of it.
+/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. It is the heartbeat too.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
         beat_together(Instant::now());
@@ -208,5 +240,5 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     }
 }
 
-/// So many clients are let in before those inside get their turn again.
-const ACCEPTS_A_TURN: usize = 64;
+/// Accepts in a row before the existing clients are served.
+const ACCEPTS_PER_TURN: usize = 64;

@@ -1,4 +1,4 @@
-//! Coroutines on smol: small parts, of which this file uses an executor, a reactor and a pool of threads.
+//! Tasks on smol: small parts, of which this file uses an executor, a reactor and a pool of threads.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -11,23 +11,22 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use smol::channel::{Sender, bounded};
 use smol::{Async, Executor, Timer};
-use zen_proto::Want;
-use zen_proto::server::{
-    Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, beat_together, receive_now, reset, send_now,
-};
+use zen_proto::server::{Accepted, BACK_OFF, Connection, READ_SIZE, Server, Stop, TICK, beat_together, reset};
+use zen_proto::{Answer, Want, server};
 
+use crate::options::Answering;
 use crate::sweeper::Sweeper;
 
-/// What all coroutines share.
+/// What all tasks share.
 struct Shared {
     server: &'static Server,
     sweeper: &'static Sweeper,
     executor: &'static Executor<'static>,
-    offload: bool,
+    answering: Answering,
 }
 
-/// Serves on `threads` threads, of which this is the first, until there are no more clients.
-pub(crate) fn serve(server: &'static Server, threads: usize, offload: bool) -> anyhow::Result<()> {
+/// Serves on `threads` threads, of which this is the first, until no more clients are accepted.
+pub(crate) fn serve(server: &'static Server, threads: usize, answering: Answering) -> anyhow::Result<()> {
     let sweeper: &'static Sweeper = Box::leak(Box::default());
     server.stop.on_request(|| sweeper.wake_all());
     let executor: &'static Executor<'static> = Box::leak(Box::default());
@@ -37,187 +36,200 @@ pub(crate) fn serve(server: &'static Server, threads: usize, offload: bool) -> a
             .spawn(|| smol::block_on(executor.run(smol::future::pending::<()>())))
             .context("cannot start all threads: lower --threads")?;
     }
-    let shared = Box::leak(Box::new(Shared { server, sweeper, executor, offload }));
+    let shared = Box::leak(Box::new(Shared { server, sweeper, executor, answering }));
     executor.spawn(sweep(sweeper, &server.stop)).detach();
     smol::block_on(executor.run(accept_all(shared)))
 }
 
-/// Takes clients and starts a coroutine for each.
+/// Accepts clients and spawns a task for each.
 async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     let Shared { server, sweeper, executor, .. } = *shared;
     let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
-    let (alive, everyone_has_gone) = bounded::<()>(1);
+    let (alive, all_closed) = bounded::<()>(1);
     let mut accepted = 0_usize;
     loop {
         match server.try_accept() {
-            Accepted::Client(stream, client) => {
-                let conversation = converse(shared, stream, client, alive.clone());
-                executor.spawn(conversation).detach();
+            Accepted::Client(stream, connection) => {
+                executor.spawn(converse(shared, stream, connection, alive.clone())).detach();
                 accepted += 1;
-                if accepted.is_multiple_of(ACCEPTS_A_TURN) {
-                    smol::future::yield_now().await; // those inside want their turn too
+                if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
+                    smol::future::yield_now().await; // the existing clients are served in between
                 }
             }
             Accepted::Next => {}
-            Accepted::Nobody => {
+            Accepted::WouldBlock => {
                 let is_draining = server.stop.is_requested();
-                let look_at = is_draining.then(|| Instant::now() + TICK);
+                let retry_at = is_draining.then(|| Instant::now() + TICK);
                 let Some(listener) = &listener else { break };
                 let readable = pin!(listener.readable());
-                // The coroutine sleeps here until a client comes.
-                let _ = sweeper.in_time(readable, look_at, &server.stop, is_draining).await;
+                // The task sleeps here until a client comes.
+                let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
             }
             Accepted::BackOff => _ = Timer::after(BACK_OFF).await,
-            Accepted::NoMore => break,
+            Accepted::Closed => break,
         }
     }
     listener.take();
     drop(alive);
-    let _ = everyone_has_gone.recv().await; // an error, when the last has dropped its end
+    let _ = all_closed.recv().await; // an error, when the last task has dropped its end
     Ok(())
 }
 
-/// Serves one client until its conversation is over. What it owns in between is what an idle client costs.
-async fn converse(shared: &'static Shared, stream: TcpStream, client: Client, _alive: Sender<()>) {
-    let Shared { server, sweeper, offload, .. } = *shared;
-    let mut conversation = server.conversation();
-    let stream = match Async::new_nonblocking(stream) {
-        Ok(stream) => stream,
-        Err(error) => return client.gone(&conversation, Err(error)),
+/// Serves one client until its conversation is over.
+async fn converse(shared: &'static Shared, stream: TcpStream, mut connection: Connection, _alive: Sender<()>) {
+    let result = match register(stream) {
+        Ok(stream) => drive(shared, &stream, &mut connection).await,
+        Err(error) => Err(error),
     };
+    connection.close(result);
+}
+
+/// Does what the conversation wants, until it wants to close. What it holds meanwhile is what an idle client costs.
+async fn drive(shared: &'static Shared, stream: &Async<TcpStream>, connection: &mut Connection) -> Result<()> {
+    let Shared { server, sweeper, .. } = *shared;
     let mut has_room = true;
-    let mut heard_at = Instant::now();
-    let result = loop {
-        let now = Instant::now();
+    let mut read_at = Instant::now();
+    loop {
         let is_draining = server.stop.is_requested();
-        if is_draining {
-            conversation.drain(now);
-        }
-        let (deadline, is_up) = (conversation.expires_at(), conversation.is_due(now));
-        match conversation.wants() {
+        let now = Instant::now();
+        match connection.next(now) {
             Want::Read => {
-                let heard = if is_up {
-                    look(&stream).await
+                let bytes = if connection.is_expired(now) {
+                    try_read(stream)?
                 } else {
-                    // The coroutine sleeps here while its client is silent.
-                    let hearing = pin!(hear(&stream, now.duration_since(heard_at) < QUICK));
-                    match sweeper.in_time(hearing, deadline, &server.stop, is_draining).await {
-                        Some(heard) => heard.map(Some),
+                    // The task sleeps here while the client is silent.
+                    let bytes = pin!(read(stream, now.duration_since(read_at) < QUICK));
+                    match sweeper.in_time(bytes, connection.deadline(), &server.stop, is_draining).await {
+                        Some(bytes) => Some(bytes?),
                         None => continue,
                     }
                 };
-                match heard {
-                    Ok(Some(bytes)) if bytes.is_empty() => conversation.received_eof(),
-                    Ok(Some(bytes)) if offload => {
-                        let received = move || {
-                            conversation.received(&bytes, Instant::now(), &mut |question| server.sage.answer(question));
-                            conversation
-                        };
-                        conversation = smol::unblock(received).await;
+                match bytes.as_deref() {
+                    Some([]) => connection.received_eof(),
+                    Some(mut input) => {
+                        read_at = Instant::now();
+                        while let Some(question) = connection.next_question(&mut input, read_at) {
+                            let answer = answer(shared, question).await;
+                            connection.answer(answer);
+                        }
                     }
-                    Ok(Some(bytes)) => {
-                        heard_at = Instant::now();
-                        conversation.received(&bytes, heard_at, &mut |question| server.sage.answer(question));
-                    }
-                    Ok(None) => conversation.timed_out(now),
-                    Err(error) => break Err(error),
+                    None => connection.read_blocked(now),
                 }
             }
             // A try: if it finds no room, the client's time to make some begins.
-            Want::Write if is_up || has_room => match say_now(&stream, conversation.outgoing()).await {
-                Ok(Some(n)) => {
+            Want::Write if has_room || connection.is_expired(now) => match try_write(stream, connection.outgoing())? {
+                Some(n) => {
                     has_room = true;
-                    conversation.sent(n, Instant::now());
+                    connection.sent(n, Instant::now());
                 }
-                Ok(None) => {
+                None => {
                     has_room = false;
-                    conversation.sent(0, now);
-                    conversation.timed_out(now);
+                    connection.write_blocked(now);
                 }
-                Err(error) => break Err(error),
             },
             Want::Write => {
-                // The coroutine sleeps here while its client does not read.
-                let said = {
-                    let saying = pin!(say(&stream, conversation.outgoing()));
-                    sweeper.in_time(saying, deadline, &server.stop, is_draining).await
+                // The task sleeps here while the client does not read.
+                let n = {
+                    let written = pin!(write(stream, connection.outgoing()));
+                    sweeper.in_time(written, connection.deadline(), &server.stop, is_draining).await
                 };
-                match said {
-                    Some(Ok(n)) => {
-                        has_room = true;
-                        conversation.sent(n, Instant::now());
-                    }
-                    Some(Err(error)) => break Err(error),
-                    None => {}
+                if let Some(n) = n {
+                    has_room = true;
+                    connection.sent(n?, Instant::now());
                 }
             }
-            Want::EndSending => match stream.get_ref().shutdown(Shutdown::Write) {
-                Ok(()) => conversation.ended_sending(now),
-                Err(error) => break Err(error),
-            },
-            Want::Close => break Ok(()),
+            Want::EndSending => {
+                stream.get_ref().shutdown(Shutdown::Write)?;
+                connection.ended_sending(now);
+            }
+            Want::Close => return Ok(()),
             Want::Reset => {
-                reset(&stream);
-                break Ok(());
+                reset(stream);
+                return Ok(());
             }
         }
-    };
-    client.gone(&conversation, result);
+    }
+}
+
+/// Works out an answer, in one of three places.
+async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
+    let server = shared.server;
+    match shared.answering {
+        // In the task: its thread works, or sleeps, here, and all other tasks of the thread wait.
+        Answering::InTask => server.answer(question),
+        // Awaited: the task is suspended here, and its thread runs other tasks.
+        Answering::Awaited => {
+            if let Some(delay) = server.delay() {
+                Timer::after(delay).await;
+            }
+            server.answer_now(question)
+        }
+        // In the blocking pool: one of its threads works, or sleeps, here.
+        Answering::InPool => {
+            let question = question.to_vec();
+            smol::unblock(move || server.answer(&question)).await
+        }
+    }
+}
+
+/// Registers a client's socket with the reactor.
+fn register(stream: TcpStream) -> Result<Async<TcpStream>> {
+    Async::new_nonblocking(stream)
 }
 
 thread_local! {
-    /// What is read into: one for each thread, so that a waiting client owns none.
-    static CHUNK_OF_THREAD: RefCell<[u8; CHUNK]> = const { RefCell::new([0; CHUNK]) };
+    /// The read buffer: one for each thread, so that a waiting client owns none.
+    static BUFFER: RefCell<[u8; READ_SIZE]> = const { RefCell::new([0; READ_SIZE]) };
 }
 
-/// Waits until the client speaks, and reads it; nothing is the end of file.
+/// Waits until the client has sent something, and reads it; no bytes are the end of file.
 ///
-/// After a quick turn it may have spoken already: a look costs less than the reactor. But the reactor gets its own
-/// turn only after two hundred of the coroutines'; after a long one it is asked at once, for the sake of who else waits.
-async fn hear(stream: &Async<TcpStream>, was_quick: bool) -> Result<Vec<u8>> {
+/// After a quick turn the next question may be there already: a try costs less than the reactor. But the executor
+/// polls the reactor only after some 200 turns, so after a long one the task waits at the reactor, like all others.
+async fn read(stream: &Async<TcpStream>, was_quick: bool) -> Result<Vec<u8>> {
     if was_quick {
-        smol::future::yield_now().await; // one that always has something to say lets the others have their turn
-        if let Some(bytes) = look(stream).await? {
+        smol::future::yield_now().await; // a client that always has a question must not starve the others
+        if let Some(bytes) = try_read(stream)? {
             return Ok(bytes);
         }
     }
     loop {
         poll_fn(|context| stream.poll_readable(context)).await?;
-        if let Some(bytes) = look(stream).await? {
+        if let Some(bytes) = try_read(stream)? {
             return Ok(bytes);
         }
     }
 }
 
-/// The same without waiting.
-async fn look(stream: &Async<TcpStream>) -> Result<Option<Vec<u8>>> {
-    CHUNK_OF_THREAD.with_borrow_mut(|chunk| match receive_now(stream.get_ref(), chunk) {
-        Ok(n) => Ok(Some(chunk[..n].to_vec())),
+/// Reads without waiting; `None` if nothing is there.
+fn try_read(stream: &Async<TcpStream>) -> Result<Option<Vec<u8>>> {
+    BUFFER.with_borrow_mut(|buffer| match server::try_read(stream.get_ref(), buffer) {
+        Ok(n) => Ok(Some(buffer[..n].to_vec())),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),
     })
 }
 
 /// Waits until there is room for some of `bytes`, and writes it.
-async fn say(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize> {
+async fn write(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize> {
     loop {
         poll_fn(|context| stream.poll_writable(context)).await?;
-        if let Some(n) = say_now(stream, bytes).await? {
+        if let Some(n) = try_write(stream, bytes)? {
             return Ok(n);
         }
     }
 }
 
-/// The same without waiting.
-async fn say_now(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<Option<usize>> {
-    match send_now(stream.get_ref(), bytes) {
+/// Writes without waiting; `None` if there is no room.
+fn try_write(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<Option<usize>> {
+    match server::try_write(stream.get_ref(), bytes) {
         Ok(n) => Ok(Some(n)),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Once a tick; more often while everyone waits for the last to go. The service manager, if it asks, hears of it.
+/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. It is the heartbeat too.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
         beat_together(Instant::now());
@@ -226,8 +238,8 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     }
 }
 
-/// A turn that took no longer, from hearing a client to having answered it.
+/// The longest turn, from a read to the next, after which the task tries to read before it waits.
 const QUICK: Duration = Duration::from_millis(1);
 
-/// So many clients are let in before those inside get their turn again.
-const ACCEPTS_A_TURN: usize = 64;
+/// Accepts in a row before the existing clients are served.
+const ACCEPTS_PER_TURN: usize = 64;

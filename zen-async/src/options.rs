@@ -17,12 +17,37 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) threads: NonZeroUsize,
 
-    /// Think in other threads, where that keeps no coroutine waiting
+    /// Work out answers in the blocking pool, where that keeps no other task waiting
     #[arg(long)]
-    pub(crate) offload: bool,
+    offload: bool,
+
+    /// Make --delay a timer that the task awaits
+    #[arg(long = "await", conflicts_with_all = ["offload", "burn"])]
+    is_awaited: bool,
 
     #[command(flatten)]
     pub(crate) common: Options,
+}
+
+/// The place where an answer is worked out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answering {
+    /// In the task, whose thread runs no other task meanwhile.
+    InTask,
+    /// In the task, which awaits a timer.
+    Awaited,
+    /// On a thread of the runtime's blocking pool.
+    InPool,
+}
+
+impl Arguments {
+    pub(crate) fn answering(&self) -> Answering {
+        match (self.offload, self.is_awaited) {
+            (true, _) => Answering::InPool,
+            (_, true) => Answering::Awaited,
+            _ => Answering::InTask,
+        }
+    }
 }
 
 /// Who runs the coroutines.

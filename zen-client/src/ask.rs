@@ -83,7 +83,7 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
 /// All three in random order, again and again.
 fn shuffled_questions(mut random: Rng) -> impl Iterator<Item = &'static str> {
     iter::repeat_with(move || {
-        let mut round = APHORISMS.map(|aphorism| aphorism.question);
+        let mut round = APHORISMS.each_ref().map(|aphorism| aphorism.question);
         random.shuffle(&mut round);
         round
     })
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn each_round_holds_all_three_questions() {
         let asked: Vec<_> = shuffled_questions(Rng::with_seed(7)).take(300).collect();
-        let mut expected = APHORISMS.map(|aphorism| aphorism.question);
+        let mut expected = APHORISMS.each_ref().map(|aphorism| aphorism.question);
         expected.sort_unstable();
         for round in asked.chunks(3) {
             let mut round = round.to_vec();

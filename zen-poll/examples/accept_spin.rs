@@ -25,7 +25,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use polling::{Event, Events, Poller};
-use zen_proto::{Conversation, Limits, Want, answer_to};
+use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
 #[expect(dead_code, reason = "nobody here changes an interest")]
@@ -63,7 +63,7 @@ fn main() -> anyhow::Result<()> {
                 Ok((stream, _)) => {
                     last_key += 1;
                     let stream = Registration::new(poller, stream, Event::readable(last_key))?;
-                    clients.insert(last_key, (stream, Conversation::new(&FOR_EVER, Instant::now())));
+                    clients.insert(last_key, (stream, Conversation::new(Timeouts::NEVER, Instant::now())));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => continue, // here: it will do better next time, and the next time is now
@@ -77,7 +77,13 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {
         0 => conversation.received_eof(),
-        n => conversation.received(&chunk[..n], Instant::now(), &mut |question| Some(answer_to(question))),
+        n => {
+            let (mut input, now) = (&chunk[..n], Instant::now());
+            while let Some(question) = conversation.next_question(&mut input, now) {
+                let answer = answer_to(question);
+                conversation.answer(Some(answer));
+            }
+        }
     }
     while conversation.wants() == Want::Write {
         let n = stream.write(conversation.outgoing())?; // it may block, which is another fault
@@ -85,6 +91,3 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
     }
     Ok(conversation.wants() == Want::Read)
 }
-
-/// No time-outs, to keep it short.
-const FOR_EVER: Limits = Limits { idle: None, question: None };

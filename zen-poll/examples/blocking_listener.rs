@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use polling::{Event, Events, Poller};
-use zen_proto::{Answer, Conversation, Limits, Want, answer_to};
+use zen_proto::{Answer, Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
 #[expect(dead_code, reason = "nobody here changes an interest")]
@@ -68,7 +68,7 @@ fn serve(listener: TcpListener) -> anyhow::Result<()> {
             let (stream, _) = listener.source().accept()?;
             last_key += 1;
             let stream = Registration::new(poller, stream, Event::readable(last_key))?;
-            clients.insert(last_key, (stream, Conversation::new(&FOR_EVER, Instant::now())));
+            clients.insert(last_key, (stream, Conversation::new(Timeouts::NEVER, Instant::now())));
         }
     }
 }
@@ -78,7 +78,13 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {
         0 => conversation.received_eof(),
-        n => conversation.received(&chunk[..n], Instant::now(), &mut |question| Some(think(question))),
+        n => {
+            let (mut input, now) = (&chunk[..n], Instant::now());
+            while let Some(question) = conversation.next_question(&mut input, now) {
+                let answer = think(question);
+                conversation.answer(Some(answer));
+            }
+        }
     }
     while conversation.wants() == Want::Write {
         let n = stream.write(conversation.outgoing())?; // it may block, which is another fault
@@ -92,6 +98,3 @@ fn think(question: &[u8]) -> Answer {
     thread::sleep(Duration::from_millis(5));
     answer_to(question)
 }
-
-/// No time-outs, to keep it short.
-const FOR_EVER: Limits = Limits { idle: None, question: None };

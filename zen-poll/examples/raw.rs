@@ -1,8 +1,7 @@
 //! The readiness loop in one function, with nothing between the reader and the poller.
 //!
-//! It is the ancestor's `srv_async_poll`, cured: keys are never used twice (a bare descriptor soon belongs to
-//! somebody else), a full buffer is waited for, and nobody is kept who does not speak. What the server
-//! proper adds is more loops and another style.
+//! It is the book's `srv_async_poll`, fixed: no key is used twice (a descriptor's number soon belongs to another client),
+//! a full buffer is waited for, and silent clients are closed. The server proper adds more loops and another style.
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example raw
@@ -19,7 +18,7 @@ use std::time::Instant;
 use clap::Parser;
 use polling::{Event, Events, Poller};
 use zen_proto::Want;
-use zen_proto::server::{self, Accepted, BACK_OFF, CHUNK, Options, Server, TICK, Waiting, reset};
+use zen_proto::server::{self, Accepted, BACK_OFF, Options, READ_SIZE, Server, TICK, Waiting, reset};
 
 #[path = "../src/registration.rs"]
 mod registration;
@@ -48,70 +47,69 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
     let poller: &'static Poller = Box::leak(Box::new(Poller::new()?));
     let mut listener = server.listener().map(|it| Registration::new(poller, it, Event::readable(0))).transpose()?;
     let mut clients = HashMap::new();
-    let (mut events, mut chunk, mut last_key) = (Events::new(), [0; CHUNK], 0);
-    let (mut is_accepting, mut next_look) = (true, Instant::now() + TICK);
+    let (mut events, mut buffer, mut last_key) = (Events::new(), [0; READ_SIZE], 0);
+    let (mut is_accepting, mut next_sweep) = (true, Instant::now() + TICK);
     while is_accepting || !clients.is_empty() {
         events.clear();
-        poller.wait(&mut events, Some(TICK))?; // the only place where it sleeps
+        poller.wait(&mut events, Some(TICK))?; // the thread sleeps here (and, with --delay, in server.answer)
         let mut ready: Vec<usize> = events.iter().map(|event| event.key).collect();
-        if next_look <= Instant::now() || server.stop.is_requested() {
-            next_look = Instant::now() + TICK;
-            ready = clients.keys().copied().collect(); // is anyone's time up?
+        if next_sweep <= Instant::now() || server.stop.is_requested() {
+            next_sweep = Instant::now() + TICK;
+            ready = clients.keys().copied().collect(); // has a deadline passed?
         }
         while is_accepting {
             match server.try_accept() {
-                Accepted::Client(stream, client) => {
+                Accepted::Client(stream, connection) => {
                     last_key += 1;
-                    let conversation = server.conversation();
                     match Registration::new(poller, stream, Event::readable(last_key)) {
-                        Ok(stream) => _ = clients.insert(last_key, (stream, conversation, client)),
-                        Err(error) => client.gone(&conversation, Err(error)),
+                        Ok(stream) => _ = clients.insert(last_key, (stream, connection)),
+                        Err(error) => connection.close(Err(error)),
                     }
                 }
                 Accepted::Next => {}
-                Accepted::Nobody => break,
-                Accepted::BackOff => thread::sleep(BACK_OFF), // here everyone waits for it
-                Accepted::NoMore => (is_accepting, listener) = (false, None),
+                Accepted::WouldBlock => break,
+                Accepted::BackOff => thread::sleep(BACK_OFF), // here all clients wait for it
+                Accepted::Closed => (is_accepting, listener) = (false, None),
             }
         }
         for key in ready {
-            let Some((registration, conversation, _)) = clients.get_mut(&key) else { continue };
+            let Some((registration, connection)) = clients.get_mut(&key) else { continue };
             let mut stream = registration.source();
-            if server.stop.is_requested() {
-                conversation.drain(Instant::now());
-            }
-            let (mut has_read, mut has_written) = (false, false);
+            let (mut has_read, mut is_full) = (false, false);
             let result = loop {
                 let now = Instant::now();
-                match conversation.wants() {
-                    Want::Read if !has_read => match stream.read(&mut chunk) {
-                        Ok(0) => conversation.received_eof(),
+                match connection.next(now) {
+                    Want::Read if !has_read => match stream.read(&mut buffer) {
+                        Ok(0) => connection.received_eof(),
                         Ok(n) => {
                             has_read = true;
-                            conversation.received(&chunk[..n], now, &mut |question| server.sage.answer(question));
+                            let mut input = &buffer[..n];
+                            while let Some(question) = connection.next_question(&mut input, now) {
+                                let answer = server.answer(question); // a slow answer is worked out here; all wait
+                                connection.answer(answer);
+                            }
                         }
                         Err(error) if error.kind() == ErrorKind::WouldBlock => {
                             has_read = true;
-                            conversation.timed_out(now);
+                            connection.read_blocked(now);
                         }
                         Err(error) => break Err(error),
                     },
-                    Want::Write if !has_written => match stream.write(conversation.outgoing()) {
+                    Want::Write if !is_full => match stream.write(connection.outgoing()) {
                         Ok(n) => {
-                            has_written = conversation.outgoing().len() > n;
-                            conversation.sent(n, now);
+                            is_full = connection.outgoing().len() > n;
+                            connection.sent(n, now);
                         }
                         Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                            has_written = true;
-                            conversation.sent(0, now);
-                            conversation.timed_out(now);
+                            is_full = true;
+                            connection.write_blocked(now);
                         }
                         Err(error) => break Err(error),
                     },
                     Want::Read => break registration.modify(Event::readable(key)).map(|()| false),
                     Want::Write => break registration.modify(Event::writable(key)).map(|()| false),
                     Want::EndSending => match stream.shutdown(Shutdown::Write) {
-                        Ok(()) => conversation.ended_sending(now),
+                        Ok(()) => connection.ended_sending(now),
                         Err(error) => break Err(error),
                     },
                     Want::Close => break Ok(true),
@@ -122,8 +120,8 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
                 }
             };
             if !matches!(result, Ok(false)) {
-                let Some((_, conversation, client)) = clients.remove(&key) else { continue };
-                client.gone(&conversation, result.map(|_| ()));
+                let Some((_, connection)) = clients.remove(&key) else { continue };
+                connection.close(result.map(|_| ()));
             }
         }
     }

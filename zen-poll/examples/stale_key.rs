@@ -26,7 +26,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use polling::{Event, Events, Poller};
-use zen_proto::{Conversation, Limits, Want, answer_to};
+use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
 #[expect(dead_code, reason = "nobody here changes an interest")]
@@ -58,7 +58,7 @@ fn main() -> anyhow::Result<()> {
             let (stream, _) = listener.source().accept()?;
             let number = stream.as_raw_fd() as usize; // here: the key is a number that is soon somebody else's
             streams.insert(number, Registration::new(poller, stream, Event::readable(number))?);
-            conversations.insert(number, Conversation::new(&FOR_EVER, Instant::now()));
+            conversations.insert(number, Conversation::new(Timeouts::NEVER, Instant::now()));
         }
         // And here: who has closed[0] now?
         for number in closed.drain(..) {
@@ -82,7 +82,13 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {
         0 => conversation.received_eof(),
-        n => conversation.received(&chunk[..n], Instant::now(), &mut |question| Some(answer_to(question))),
+        n => {
+            let (mut input, now) = (&chunk[..n], Instant::now());
+            while let Some(question) = conversation.next_question(&mut input, now) {
+                let answer = answer_to(question);
+                conversation.answer(Some(answer));
+            }
+        }
     }
     while conversation.wants() == Want::Write {
         let n = stream.write(conversation.outgoing())?; // it may block, which is another fault
@@ -90,6 +96,3 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
     }
     Ok(conversation.wants() == Want::Read)
 }
-
-/// No time-outs, to keep it short.
-const FOR_EVER: Limits = Limits { idle: None, question: None };

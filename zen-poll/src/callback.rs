@@ -1,35 +1,36 @@
-//! The callback style: the loop tells what happened, the protocol answers it. (asyncio's `Protocol`, with the
-//! conversation in the place of its transport.)
+//! The callback style: the loop calls a method when something has happened to a client. (asyncio's `Protocol`, with
+//! the conversation in the place of its transport.)
 
 use std::io;
 use std::time::Instant;
 
-use zen_proto::Conversation;
-use zen_proto::server::{Client, Server};
+use zen_proto::server::Connection;
 
 use crate::event_loop::Protocol;
 
-/// A client, served by callbacks.
+/// A client served by callbacks.
 pub(crate) struct Callback {
-    server: &'static Server,
-    client: Client,
-    conversation: Conversation,
+    connection: Connection,
 }
 
 impl Protocol for Callback {
-    fn connection_made(server: &'static Server, client: Client) -> Self {
-        Self { server, client, conversation: server.conversation() }
+    fn connection_made(connection: Connection) -> Self {
+        Self { connection }
     }
 
-    fn data_received(&mut self, data: &[u8], now: Instant) {
-        self.conversation.received(data, now, &mut |question| self.server.sage.answer(question));
+    fn data_received(&mut self, mut data: &[u8], now: Instant) {
+        let server = self.connection.server();
+        while let Some(question) = self.connection.next_question(&mut data, now) {
+            let answer = server.answer(question); // a slow answer is worked out here; all clients of this loop wait
+            self.connection.answer(answer);
+        }
     }
 
     fn connection_lost(self, result: io::Result<()>) {
-        self.client.gone(&self.conversation, result);
+        self.connection.close(result);
     }
 
-    fn conversation(&mut self) -> &mut Conversation {
-        &mut self.conversation
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 }

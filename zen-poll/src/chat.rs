@@ -2,57 +2,54 @@
 //! `collect_incoming_data` and `found_terminator`.)
 
 use std::io;
+use std::mem;
 use std::time::Instant;
 
-use zen_proto::server::{Client, Server};
-use zen_proto::{Conversation, Frame, Framing};
+use zen_proto::Frame;
+use zen_proto::server::Connection;
 
 use crate::event_loop::Protocol;
 
-/// A client, served by pieces and ends.
+/// A client served by pieces of questions and their ends.
 pub(crate) struct Chat {
-    server: &'static Server,
-    client: Client,
-    framing: Framing,
-    conversation: Conversation,
+    connection: Connection,
+    question: Vec<u8>,
 }
 
 impl Chat {
-    fn collect_incoming_data(&mut self, data: &[u8], now: Instant) {
-        self.conversation.collected(data, now);
+    fn collect_incoming_data(&mut self, data: &[u8]) {
+        self.question.extend_from_slice(data);
     }
 
     fn found_terminator(&mut self) {
-        self.conversation.found_terminator(&mut |question| self.server.sage.answer(question));
+        let question = mem::take(&mut self.question);
+        let answer = self.connection.server().answer(&question); // all clients of this loop wait for a slow answer
+        self.connection.answer(answer);
     }
 }
 
 impl Protocol for Chat {
-    fn connection_made(server: &'static Server, client: Client) -> Self {
-        Self { server, client, framing: Framing::default(), conversation: server.conversation() }
+    fn connection_made(connection: Connection) -> Self {
+        Self { connection, question: Vec::new() }
     }
 
-    fn data_received(&mut self, data: &[u8], now: Instant) {
-        let mut rest = data;
-        while self.conversation.takes_questions() {
-            match self.framing.next(&mut rest) {
-                Some(Frame::Data(data)) => self.collect_incoming_data(data, now),
-                Some(Frame::Last(data)) => {
-                    self.collect_incoming_data(data, now);
+    fn data_received(&mut self, mut data: &[u8], now: Instant) {
+        while let Some(frame) = self.connection.next_frame(&mut data, now) {
+            match frame {
+                Frame::Data(data) => self.collect_incoming_data(data),
+                Frame::Last(data) => {
+                    self.collect_incoming_data(data);
                     self.found_terminator();
                 }
-                Some(Frame::TooLong) => self.conversation.found_no_terminator(),
-                None => break,
             }
         }
-        self.conversation.used_up(data.len(), now);
     }
 
     fn connection_lost(self, result: io::Result<()>) {
-        self.client.gone(&self.conversation, result);
+        self.connection.close(result);
     }
 
-    fn conversation(&mut self) -> &mut Conversation {
-        &mut self.conversation
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 }

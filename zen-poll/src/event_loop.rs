@@ -1,4 +1,4 @@
-//! The readiness loop: sleep until something is ready, then do what can be done without sleeping.
+//! The readiness loop: sleep until a descriptor is ready, then do what can be done without sleeping.
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, TcpStream};
@@ -11,38 +11,38 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use polling::{Event, Events, Poller};
 use slab::Slab;
-use zen_proto::server::{CHUNK, Client, Server, TICK, beat, next_beat, receive_now, reset, send_now};
-use zen_proto::{Conversation, Want};
+use zen_proto::Want;
+use zen_proto::server::{Connection, READ_SIZE, Server, TICK, beat, next_beat, reset, try_read, try_write};
 
-use crate::door::{Address, Arrival, Door, LISTENER};
+use crate::acceptor::{Acceptor, LISTENER, LoopHandle, NewClient};
 use crate::registration::Registration;
 
-/// What the loop tells about one client, and what it asks.
+/// What the loop calls when something has happened to a client.
 pub(crate) trait Protocol: Send + Sized {
-    /// A client has come.
-    fn connection_made(server: &'static Server, client: Client) -> Self;
-    /// It sent `data`.
+    /// The client was accepted.
+    fn connection_made(connection: Connection) -> Self;
+    /// The client sent `data`.
     fn data_received(&mut self, data: &[u8], now: Instant);
-    /// It has gone, as its conversation ended or by an error.
+    /// The conversation is over, or the socket failed.
     fn connection_lost(self, result: io::Result<()>);
-    /// What there is to do for it: what asyncio keeps in its transport.
-    fn conversation(&mut self) -> &mut Conversation;
+    /// What asyncio keeps in the transport: what to do next for this client.
+    fn connection(&mut self) -> &mut Connection;
 }
 
-/// Serves from `loops` threads, of which this is the first, until there are no more clients.
+/// Serves from `loops` threads, of which this is the first, until no more clients are accepted.
 pub(crate) fn serve<P: Protocol>(server: &'static Server, loops: usize) -> Result<()> {
-    let mut addresses = Vec::new();
+    let mut handles = Vec::new();
     let mut others = Vec::new();
     for _ in 0..loops {
         let poller: &'static Poller = Box::leak(Box::new(Poller::new().context("cannot make a poller")?));
         server.stop.on_request(|| _ = poller.notify());
-        let (sender, arrivals) = channel();
+        let (sender, new_clients) = channel();
         let load = Arc::new(AtomicUsize::new(0));
-        addresses.push(Address { arrivals: sender, poller, load: Arc::clone(&load) });
-        others.push(EventLoop::<P>::new(server, poller, arrivals, load));
+        handles.push(LoopHandle { new_clients: sender, poller, load: Arc::clone(&load) });
+        others.push(EventLoop::<P>::new(server, poller, new_clients, load));
     }
     let mut first = others.remove(0);
-    first.door = Some(Door::open(server, addresses));
+    first.acceptor = Some(Acceptor::new(server, handles));
     thread::scope(|scope| {
         for (number, other) in (2..).zip(others) {
             thread::Builder::new()
@@ -59,124 +59,124 @@ pub(crate) fn serve<P: Protocol>(server: &'static Server, loops: usize) -> Resul
 struct EventLoop<P> {
     server: &'static Server,
     poller: &'static Poller,
-    /// The first loop has it, for as long as clients are taken.
-    door: Option<Door>,
-    arrivals: Receiver<Arrival>,
+    /// Only the first loop has one, for as long as clients are accepted.
+    acceptor: Option<Acceptor>,
+    new_clients: Receiver<NewClient>,
     load: Arc<AtomicUsize>,
-    guests: Slab<Guest<P>>,
-    /// How many guests there have been, modulo 2^32.
+    clients: Slab<Client<P>>,
+    /// How many clients there have been, modulo 2^32.
     generation: u32,
     next_sweep: Option<Instant>,
     is_draining: bool,
 }
 
 /// A client of this loop.
-struct Guest<P> {
+struct Client<P> {
     stream: Registration<TcpStream>,
     protocol: P,
-    /// Its slot, and above that its generation. A slot is soon somebody else's; an event that is still
-    /// under way for the one before must not be taken for his. (The ancestor trusted bare descriptors.)
+    /// Its slot, and above that its generation. A slot is soon used again; an event that is still pending for the
+    /// client before must not be taken for one of this client. (The book trusted bare descriptors.)
     key: usize,
     /// Whether it waits for room to write, and not for something to read.
-    wants_room: bool,
+    wants_write: bool,
 }
 
 impl<P: Protocol> EventLoop<P> {
     fn new(
         server: &'static Server,
         poller: &'static Poller,
-        arrivals: Receiver<Arrival>,
+        new_clients: Receiver<NewClient>,
         load: Arc<AtomicUsize>,
     ) -> Self {
         Self {
             server,
             poller,
-            door: None,
-            arrivals,
+            acceptor: None,
+            new_clients,
             load,
-            guests: Slab::new(),
+            clients: Slab::new(),
             generation: 0,
             next_sweep: None,
             is_draining: false,
         }
     }
 
-    /// 1. Sleep until a descriptor is ready, somebody notifies this loop, or it is time to sweep.
-    /// 2. Give each ready client its turn.
-    /// 3. Answer the door if somebody rang, and welcome those who were given to this loop.
-    /// 4. Sweep if it is time: see to the clients whose time is up.
-    /// 5. Leave when the door is shut and the last client has gone.
+    /// 1. Sleep until a descriptor is ready, another thread notifies this loop, or a sweep is due.
+    /// 2. Handle each ready client.
+    /// 3. Accept if the listener is ready, and register the clients that were handed to this loop.
+    /// 4. Sweep if it is due: handle the clients whose deadline has passed.
+    /// 5. Return when no more clients come and the last one is closed.
     fn run(mut self) {
         let mut events = Events::new();
-        let mut chunk = [0; CHUNK];
+        let mut buffer = [0; READ_SIZE];
         loop {
             events.clear();
-            // The only place where this thread sleeps.
-            if let Err(error) = self.poller.wait(&mut events, self.patience()) {
-                self.server.stop.fail(anyhow!("cannot wait for events ({error}): start the server anew"));
+            // The thread sleeps here. (With --delay it also sleeps in `server.answer`, and all clients wait.)
+            if let Err(error) = self.poller.wait(&mut events, self.poll_timeout()) {
+                self.server.stop.fail(anyhow!("cannot wait for events ({error}): restart the server"));
                 return;
             }
             let mut now = Instant::now();
             beat(now);
             for event in events.iter().filter(|event| event.key != LISTENER) {
-                self.turn(event.key, &mut chunk, &mut now);
+                self.handle_ready(event.key, &mut buffer, &mut now);
             }
-            let rang = events.iter().any(|event| event.key == LISTENER);
-            self.answer_door(rang);
-            let may_leave = self.welcome();
-            self.sweep(&mut chunk);
-            if may_leave && self.guests.is_empty() {
+            let is_listener_ready = events.iter().any(|event| event.key == LISTENER);
+            self.accept_pending(is_listener_ready);
+            let may_return = self.register_new();
+            self.sweep(&mut buffer);
+            if may_return && self.clients.is_empty() {
                 return;
             }
         }
     }
 
-    /// How long to sleep at most; `None`: until something happens.
-    fn patience(&self) -> Option<Duration> {
-        let door = self.door.as_ref().and_then(Door::look_at);
-        let next = self.next_sweep.into_iter().chain(door).chain(next_beat()).min();
+    /// Returns how long to sleep at most; `None`: until something happens.
+    fn poll_timeout(&self) -> Option<Duration> {
+        let accept = self.acceptor.as_ref().and_then(Acceptor::retry_at);
+        let next = self.next_sweep.into_iter().chain(accept).chain(next_beat()).min();
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
-    fn turn(&mut self, key: usize, chunk: &mut [u8], now: &mut Instant) {
+    fn handle_ready(&mut self, key: usize, buffer: &mut [u8], now: &mut Instant) {
         beat(*now);
         let slot = key & SLOT;
-        let Some(guest) = self.guests.get_mut(slot).filter(|guest| guest.key == key) else { return };
-        let result = match guest.turn(chunk, now) {
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == key) else { return };
+        let result = match client.handle_ready(buffer, now) {
             Ok(true) => return,
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
-        let guest = self.guests.remove(slot);
+        let client = self.clients.remove(slot);
         self.load.fetch_sub(1, Ordering::Relaxed);
-        guest.protocol.connection_lost(result);
+        client.protocol.connection_lost(result);
     }
 
-    fn answer_door(&mut self, rang: bool) {
-        let is_time = |door: &Door| door.look_at().is_some_and(|at| at <= Instant::now());
-        if let Some(door) = &mut self.door
-            && (rang || is_time(door) || self.server.stop.is_requested())
-            && !door.answer()
+    fn accept_pending(&mut self, is_listener_ready: bool) {
+        let is_time = |acceptor: &Acceptor| acceptor.retry_at().is_some_and(|at| at <= Instant::now());
+        if let Some(acceptor) = &mut self.acceptor
+            && (is_listener_ready || is_time(acceptor) || self.server.stop.is_requested())
+            && !acceptor.accept_pending()
         {
-            self.door = None;
+            self.acceptor = None;
         }
     }
 
-    /// Takes in those who were given to this loop. True: nobody comes any more.
-    fn welcome(&mut self) -> bool {
+    /// Registers the clients that were handed to this loop. True: no more will come.
+    fn register_new(&mut self) -> bool {
         loop {
-            let (stream, client) = match self.arrivals.try_recv() {
-                Ok(arrival) => arrival,
+            let (stream, connection) = match self.new_clients.try_recv() {
+                Ok(client) => client,
                 Err(TryRecvError::Empty) => return false,
                 Err(TryRecvError::Disconnected) => return true,
             };
             let now = Instant::now();
-            let protocol = P::connection_made(self.server, client);
+            let protocol = P::connection_made(connection);
             self.generation = self.generation.wrapping_add(1);
-            let place = self.guests.vacant_entry();
-            let key = (self.generation as usize) << SLOT_BITS | place.key();
+            let entry = self.clients.vacant_entry();
+            let key = (self.generation as usize) << SLOT_BITS | entry.key();
             match Registration::new(self.poller, stream, Event::readable(key)) {
-                Ok(stream) => _ = place.insert(Guest { stream, protocol, key, wants_room: false }),
+                Ok(stream) => _ = entry.insert(Client { stream, protocol, key, wants_write: false }),
                 Err(error) => {
                     self.load.fetch_sub(1, Ordering::Relaxed);
                     protocol.connection_lost(Err(error));
@@ -188,55 +188,45 @@ impl<P: Protocol> EventLoop<P> {
         }
     }
 
-    /// Gives a turn to every client whose time is up; one who does nothing with it goes. At the next
-    /// deadline, but after a tick at most, it is time again: a deadline that begins after a sweep costs no
-    /// system call then.
-    fn sweep(&mut self, chunk: &mut [u8]) {
+    /// Handles every client whose deadline has passed, and all of them when draining begins. The next sweep is at the
+    /// next deadline, but after a tick at most: a deadline that begins between two sweeps costs no system call then.
+    fn sweep(&mut self, buffer: &mut [u8]) {
         let mut now = Instant::now();
-        if self.server.stop.is_requested() && !self.is_draining {
-            self.is_draining = true;
-            self.next_sweep = Some(now);
-        }
-        if self.next_sweep.is_none_or(|sweep| now < sweep) {
+        let begins_draining = self.server.stop.is_requested() && !self.is_draining;
+        self.is_draining |= begins_draining;
+        if !begins_draining && self.next_sweep.is_none_or(|sweep| now < sweep) {
             return;
         }
-        let mut due = Vec::new();
-        for (_, guest) in &mut self.guests {
-            let conversation = guest.protocol.conversation();
-            if self.is_draining {
-                conversation.drain(now);
-            }
-            if conversation.is_due(now) {
-                due.push(guest.key);
-            }
-        }
+        let is_due = |client: &mut Client<P>| begins_draining || client.protocol.connection().is_expired(now);
+        let due: Vec<_> =
+            self.clients.iter_mut().filter_map(|(_, client)| is_due(client).then_some(client.key)).collect();
         for key in due {
-            self.turn(key, chunk, &mut now);
+            self.handle_ready(key, buffer, &mut now);
         }
-        let tick = (!self.guests.is_empty()).then_some(now + TICK);
-        let deadlines = self.guests.iter_mut().filter_map(|(_, guest)| guest.protocol.conversation().expires_at());
+        let tick = (!self.clients.is_empty()).then_some(now + TICK);
+        let deadlines = self.clients.iter_mut().filter_map(|(_, client)| client.protocol.connection().deadline());
         self.next_sweep = deadlines.chain(tick).min();
     }
 }
 
-impl<P: Protocol> Guest<P> {
-    /// One recv() and then one send() at most, so that all get their turn. False: it is over.
+impl<P: Protocol> Client<P> {
+    /// Does what the conversation wants, but one recv() and then one send() at most: all clients are served in turn.
+    /// False: it is over.
     ///
-    /// `now` is read once a turn, after the send(); for the recv() before it the end of the last turn is
-    /// near enough.
-    fn turn(&mut self, chunk: &mut [u8], now: &mut Instant) -> io::Result<bool> {
+    /// `now` is read once, after the send(); for the recv() before it, the end of the last client's turn will do.
+    fn handle_ready(&mut self, buffer: &mut [u8], now: &mut Instant) -> io::Result<bool> {
         let stream = self.stream.source();
         let (mut has_read, mut has_written) = (false, false);
         loop {
-            let conversation = self.protocol.conversation();
-            match conversation.wants() {
+            let connection = self.protocol.connection();
+            match connection.next(*now) {
                 Want::Read if has_read || has_written => break,
                 Want::Read => {
                     has_read = true;
-                    match receive_now(stream, chunk) {
-                        Ok(0) => conversation.received_eof(),
-                        Ok(n) => self.protocol.data_received(&chunk[..n], *now),
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => conversation.timed_out(*now),
+                    match try_read(stream, buffer) {
+                        Ok(0) => connection.received_eof(),
+                        Ok(n) => self.protocol.data_received(&buffer[..n], *now),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => connection.read_blocked(*now),
                         Err(error) => return Err(error),
                     }
                 }
@@ -244,20 +234,17 @@ impl<P: Protocol> Guest<P> {
                 Want::Write => {
                     has_written = true;
                     let began = *now;
-                    let written = send_now(stream, conversation.outgoing());
+                    let written = try_write(stream, connection.outgoing());
                     *now = Instant::now();
                     match written {
-                        Ok(n) => conversation.sent(n, *now),
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                            conversation.sent(0, *now);
-                            conversation.timed_out(began);
-                        }
+                        Ok(n) => connection.sent(n, *now),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => connection.write_blocked(began),
                         Err(error) => return Err(error),
                     }
                 }
                 Want::EndSending => {
                     stream.shutdown(Shutdown::Write)?;
-                    conversation.ended_sending(*now);
+                    connection.ended_sending(*now);
                 }
                 Want::Close => return Ok(false),
                 Want::Reset => {
@@ -267,12 +254,12 @@ impl<P: Protocol> Guest<P> {
             }
         }
         if has_read && !has_written {
-            *now = Instant::now(); // it may have thought for long and have nothing to say
+            *now = Instant::now(); // an answer may have taken long and have failed
         }
-        let wants_room = self.protocol.conversation().wants() == Want::Write;
-        if wants_room != self.wants_room {
-            self.wants_room = wants_room;
-            let interest = if wants_room { Event::writable(self.key) } else { Event::readable(self.key) };
+        let wants_write = self.protocol.connection().next(*now) == Want::Write;
+        if wants_write != self.wants_write {
+            self.wants_write = wants_write;
+            let interest = if wants_write { Event::writable(self.key) } else { Event::readable(self.key) };
             self.stream.modify(interest)?;
         }
         Ok(true)

@@ -28,9 +28,10 @@
 //! - On SIGTERM those who wait are taken in, what all have asked is answered, and the server leaves.
 //! - Time-outs are flags; their defaults are in `zen-proto/src/server/options.rs`. They are exact to a tick of 250 ms.
 
+mod acceptor;
 mod callback;
 mod chat;
-mod door;
+
 mod event_loop;
 mod options;
 mod registration;

@@ -1,174 +1,200 @@
-//! The whole protocol with one client, as a state machine that only hears of what happened.
+//! The whole protocol with one client, as a state machine that does no I/O and reads no clock.
 
 use std::time::{Duration, Instant};
 
-use crate::limits::after;
-use crate::{Answer, Ending, Frame, Framing, Limits, TOO_LONG};
+use crate::{Answer, Ending, Frame, Framing, TOO_LONG, Timeouts};
 
 /// What a conversation asks of its server next.
+#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// To read from the client.
+    /// Read from the client.
     Read,
-    /// To write [`Conversation::outgoing`] to it.
+    /// Write [`Conversation::outgoing`] to the client.
     Write,
-    /// To shut the sending side down; what the client still sends is read then.
+    /// Shut down the sending side; what the client still sends is read then.
     EndSending,
-    /// To close the connection.
+    /// Close the connection.
     Close,
-    /// To reset the connection, so that the kernel keeps nothing for this client.
+    /// Reset the connection, so that the kernel keeps nothing for this client.
     Reset,
 }
 
-/// One client's conversation.
+/// The conversation with one client: rules 1 to 6 and 8 of the protocol.
 ///
 /// How to drive it:
 ///
-/// 1. Ask [`wants`](Self::wants) and do that.
-/// 2. Tell what came of it: [`received`](Self::received), [`received_eof`](Self::received_eof),
-///    [`sent`](Self::sent) or [`ended_sending`](Self::ended_sending).
-/// 3. When [`expires_at`](Self::expires_at) has passed, read (or write) once more; if that finds
-///    nothing (or no room), say [`timed_out`](Self::timed_out). A server that was itself asleep does
-///    not punish its clients that way.
-/// 4. When the server stops, say [`drain`](Self::drain): as soon as nothing is owed it is due (one who has just come
-///    has a moment more), so step 3 ends it.
-/// 5. Go on until it wants [`Want::Close`] or [`Want::Reset`].
+/// 1. Do what [`wants`](Self::wants) says, and report what happened.
+/// 2. Bytes have come: ask for each [`next_question`](Self::next_question) in them and [`answer`](Self::answer) it,
+///    until there is none. The end of file is [`received_eof`](Self::received_eof).
+/// 3. Bytes have gone: [`sent`](Self::sent). The sending side is shut down: [`ended_sending`](Self::ended_sending).
+/// 4. A read found nothing, or a write no room: [`read_blocked`](Self::read_blocked),
+///    [`write_blocked`](Self::write_blocked). When [`deadline`](Self::deadline) has passed, read or write once more
+///    without waiting. A deadline counts only if a call after it blocked, so a server that was itself suspended does
+///    not punish its clients.
+/// 5. The server stops: [`drain`](Self::drain). The deadline is then now, or soon, and step 4 ends the conversation.
+/// 6. Go on until it wants [`Want::Close`] or [`Want::Reset`].
 ///
-/// While an answer is owed it never wants to read: that is all the back-pressure there is, and
-/// it bounds the memory, since one read of `n` bytes owes at most 24 × `n`.
+/// ```
+/// use std::time::{Duration, Instant};
+/// use zen_proto::{Conversation, Ending, Timeouts, Want, answer_to};
+///
+/// let now = Instant::now();
+/// let mut conversation = Conversation::new(Timeouts::new(Duration::from_secs(60), Duration::from_secs(10)), now);
+/// let mut network = [&b"Simple is bet"[..], b"ter than? Expl", b""].into_iter(); // the last is the end of file
+/// let mut sent = Vec::new();
+/// loop {
+///     match conversation.wants() {
+///         Want::Read => match network.next() {
+///             None | Some(b"") => conversation.received_eof(),
+///             Some(mut input) => {
+///                 while let Some(question) = conversation.next_question(&mut input, now) {
+///                     let answer = answer_to(question);
+///                     conversation.answer(Some(answer));
+///                 }
+///             }
+///         },
+///         Want::Write => {
+///             sent.extend_from_slice(conversation.outgoing());
+///             conversation.sent(conversation.outgoing().len(), now);
+///         }
+///         Want::EndSending => conversation.ended_sending(now),
+///         Want::Close | Want::Reset => break,
+///     }
+/// }
+/// assert_eq!(sent, b"complex.");
+/// assert_eq!(conversation.ending(), Some(&Ending::CutShort(b"Expl"[..].into())));
+/// ```
+///
+/// While an answer is pending it never wants to read. That is all the back-pressure there is, and it bounds the
+/// memory: one read of `n` bytes makes at most `n` answers.
 ///
 /// The form is that of the sans-IO libraries h11 and quinn-proto.
 #[derive(Debug)]
 pub struct Conversation {
-    limits: &'static Limits,
-    framing: Framing,
-    /// The beginning of a question whose end has not come; empty: none has begun.
+    timeouts: Timeouts,
+    /// The pieces of a question whose end has not come, or that is being answered; empty: none has begun.
     question: Vec<u8>,
-    /// Answers; the first `taken` bytes are with the network already.
-    owed: Vec<u8>,
-    taken: usize,
-    state: State,
+    /// Answers to send; the first `written` bytes are with the network already.
+    pending: Vec<u8>,
+    written: u32,
+    /// Bytes that are taken while draining, or while lingering.
+    room: u32,
     deadline: Option<Instant>,
-    came: Instant,
-    has_spoken: bool,
-    is_draining: bool,
+    accepted: Instant,
     ending: Option<Box<Ending>>,
+    framing: Framing,
+    state: State,
+    has_asked: bool,
+    is_draining: bool,
+    is_answering: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Questions are taken. When draining, at most so many more bytes of them.
-    Talking { room: u32 },
-    /// No further question is taken; what is owed goes out, then the sending side is ended.
-    Concluding,
-    /// The sending side is ended; so many bytes more are read and thrown away.
-    Lingering { room: u32 },
-    /// What is owed goes out, then the connection is closed.
+    /// Questions are taken.
+    Open,
+    /// No further question is taken; pending answers go out, then the sending side is shut down.
+    Finishing,
+    /// The sending side is shut down; what comes is discarded.
+    Lingering,
+    /// Pending answers go out, then the connection is closed.
     Closing,
     /// Nothing goes out any more.
     Resetting,
 }
 
 impl Conversation {
-    /// A conversation with a client that has just come.
-    pub fn new(limits: &'static Limits, now: Instant) -> Self {
+    /// Begins the conversation with a client that was accepted at `now`.
+    pub fn new(timeouts: Timeouts, now: Instant) -> Self {
         Self {
-            limits,
-            framing: Framing::default(),
+            timeouts,
             question: Vec::new(),
-            owed: Vec::new(),
-            taken: 0,
-            state: State::Talking { room: u32::MAX },
-            deadline: after(now, limits.idle),
-            came: now,
-            has_spoken: false,
-            is_draining: false,
+            pending: Vec::new(),
+            written: 0,
+            room: 0,
+            deadline: timeouts.idle_deadline(now),
+            accepted: now,
             ending: None,
+            framing: Framing::default(),
+            state: State::Open,
+            has_asked: false,
+            is_draining: false,
+            is_answering: false,
         }
     }
 
-    /// A conversation with a client who was still waiting when the server had begun to drain: it is read once.
-    pub fn late(limits: &'static Limits, now: Instant) -> Self {
-        let mut conversation = Self::new(limits, now);
+    /// Begins the conversation with a client from the backlog of a server that drains already: it is read once.
+    pub fn new_draining(timeouts: Timeouts, now: Instant) -> Self {
+        let mut conversation = Self::new(timeouts, now);
         conversation.drain(now);
         conversation.deadline = Some(now);
         conversation
     }
 
-    /// The client sent `bytes`. Whole questions are answered here, by `sage`; `None` from it ends the
-    /// conversation without that answer.
-    pub fn received(&mut self, bytes: &[u8], now: Instant, sage: &mut impl FnMut(&[u8]) -> Option<Answer>) {
-        let mut framing = std::mem::take(&mut self.framing);
-        let mut rest = bytes;
-        while self.takes_questions() {
-            match framing.next(&mut rest) {
-                Some(Frame::Data(data)) => self.collected(data, now),
-                Some(Frame::Last(question)) if self.question.is_empty() => {
-                    self.owed.reserve(rest.len() / 2); // questions are longer than answers
-                    self.answered(sage(question));
-                }
-                Some(Frame::Last(data)) => {
-                    self.collected(data, now);
-                    self.found_terminator(sage);
-                }
-                Some(Frame::TooLong) => self.found_no_terminator(),
-                None => break,
+    /// Returns the next whole question in `input`, whose bytes it takes; `None` when no other is there.
+    ///
+    /// Each question gets one [`answer`](Self::answer) before the next is asked for. After a question that is too
+    /// long, beyond the limit while draining, and while lingering, all of `input` is discarded.
+    pub fn next_question<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8], now: Instant) -> Option<&'s [u8]> {
+        loop {
+            if let Frame::Last(last) = self.next_frame(input, now)? {
+                return Some(self.question(last));
             }
         }
-        self.framing = framing;
-        self.used_up(bytes.len(), now);
     }
 
-    /// For a server that does its own [`Framing`]: `data` belongs to a question.
-    pub fn collected(&mut self, data: &[u8], now: Instant) {
-        let begins = self.question.is_empty();
-        self.question.extend_from_slice(data);
-        self.has_spoken = true;
-        if begins && self.owed.is_empty() {
-            self.deadline = self.next_deadline(now);
+    /// Returns the next frame in `input`, whose bytes it takes: a piece of a question, or its last piece.
+    ///
+    /// For a server that collects questions itself; otherwise as [`next_question`](Self::next_question).
+    pub fn next_frame<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
+        debug_assert!(!self.is_answering, "the question before this one has no answer yet");
+        if self.state != State::Open {
+            self.discard(std::mem::take(input).len());
+            return None;
         }
+        let length = input.len();
+        let frame = self.framing.next(input);
+        match frame {
+            Some(Ok(Frame::Data(data))) => self.collect(data, now),
+            Some(Ok(Frame::Last(last))) => {
+                if self.question.is_empty() {
+                    self.pending.reserve(input.len() / 2); // questions are longer than answers
+                } else {
+                    self.question.extend_from_slice(last);
+                }
+                self.has_asked = true;
+                self.is_answering = true;
+            }
+            Some(Err(_)) => {
+                self.has_asked = true;
+                self.push(&TOO_LONG);
+                self.finish(Ending::TooLong);
+            }
+            // A flood of white space is silence.
+            None if self.pending.is_empty() && !self.is_draining => self.expire(now),
+            None => {}
+        }
+        if self.is_draining && self.state == State::Open && !self.take_room(length - input.len()) {
+            self.finish(Ending::Drained);
+        }
+        frame.and_then(Result::ok)
     }
 
-    /// For a server that does its own [`Framing`]: the question that was collected is whole.
-    pub fn found_terminator(&mut self, sage: &mut impl FnMut(&[u8]) -> Option<Answer>) {
-        let question = std::mem::take(&mut self.question);
-        self.answered(sage(&question));
-    }
-
-    /// For a server that does its own [`Framing`]: the question is too long.
-    pub fn found_no_terminator(&mut self) {
+    /// Takes the answer to the question. `None`: it failed, and the conversation ends after the answers before it.
+    pub fn answer(&mut self, answer: Option<Answer>) {
+        debug_assert!(self.is_answering, "there is no question to answer");
+        self.is_answering = false;
         self.question = Vec::new();
-        self.answered(Some(TOO_LONG));
-        self.conclude(Ending::TooLong);
-    }
-
-    /// For a server that does its own [`Framing`]: all frames of a chunk of `length` bytes are told.
-    pub fn used_up(&mut self, length: usize, now: Instant) {
-        let length = u32::try_from(length).unwrap_or(u32::MAX);
-        match &mut self.state {
-            // White space without end is nothing too.
-            State::Talking { .. } if !self.is_draining && self.owed.is_empty() && self.question.is_empty() => {
-                self.timed_out(now);
-            }
-            State::Talking { room } if self.is_draining => {
-                *room = room.saturating_sub(length);
-                if *room == 0 {
-                    self.conclude(Ending::Drained);
-                }
-            }
-            State::Lingering { room } => {
-                *room = room.saturating_sub(length);
-                if *room == 0 {
-                    self.state = State::Closing;
-                }
-            }
-            _ => {}
+        match answer {
+            Some(answer) => self.push(&answer),
+            None => self.finish(Ending::Failed),
         }
     }
 
-    /// The client will send no more.
+    /// The client has shut down its sending side.
     pub fn received_eof(&mut self) {
-        if self.takes_questions() {
+        if self.state == State::Open {
             let question = std::mem::take(&mut self.question);
             let ending = if question.is_empty() { Ending::Finished } else { Ending::CutShort(question.into()) };
             self.ending = Some(Box::new(ending));
@@ -176,164 +202,186 @@ impl Conversation {
         self.state = State::Closing;
     }
 
-    /// The network took the first `n` bytes of [`outgoing`](Self::outgoing); 0: it takes none now.
+    /// The network took the first `n` bytes of [`outgoing`](Self::outgoing), at `now`.
     pub fn sent(&mut self, n: usize, now: Instant) {
-        self.taken += n;
-        if self.taken < self.owed.len() {
-            // No room: from now on the client has time to make some, and all of it again for every byte.
-            if n > 0 || self.deadline.is_none() {
-                self.deadline = after(now, self.limits.question);
-            }
+        if n < self.outgoing().len() {
+            self.written += n as u32; // it fits: it is less than what is pending
+            self.deadline = self.timeouts.question_deadline(now);
             return;
         }
-        self.taken = 0;
-        if self.owed.capacity() > KEPT_CAPACITY {
-            self.owed = Vec::new();
+        self.written = 0;
+        if self.pending.capacity() > KEPT_CAPACITY {
+            self.pending = Vec::new();
         } else {
-            self.owed.clear();
+            self.pending.clear();
         }
-        self.deadline = self.next_deadline(now);
+        self.deadline = match self.state {
+            State::Open if self.is_draining => Some(now),
+            State::Open if self.question.is_empty() => self.timeouts.idle_deadline(now),
+            State::Open => self.timeouts.question_deadline(now),
+            _ => None,
+        };
     }
 
-    /// The sending side is shut down.
+    /// A read that began at `began` found nothing. Before the [`deadline`](Self::deadline) that means nothing.
+    pub fn read_blocked(&mut self, began: Instant) {
+        self.expire(began);
+    }
+
+    /// A write that began at `began` found no room. The client's time to make some begins, or is over.
+    pub fn write_blocked(&mut self, began: Instant) {
+        if self.deadline.is_none() {
+            self.deadline = self.timeouts.question_deadline(began);
+        } else {
+            self.expire(began);
+        }
+    }
+
+    /// The sending side is shut down, at `now`.
     pub fn ended_sending(&mut self, now: Instant) {
-        let linger = if self.is_draining { DRAINING_LINGER } else { LINGER };
-        self.state = State::Lingering { room: LINGER_BYTES };
-        self.deadline = after(now, Some(linger));
+        self.state = State::Lingering;
+        self.room = LINGER_BYTES;
+        self.deadline = Some(now + if self.is_draining { DRAINING_LINGER } else { LINGER });
     }
 
-    /// A read that began at `now` found nothing, or a write no room. Before
-    /// [`expires_at`](Self::expires_at) that means nothing.
-    pub fn timed_out(&mut self, now: Instant) {
-        if !self.is_due(now) {
-            return;
-        }
-        match self.state {
-            _ if !self.owed.is_empty() => {
-                self.ending = Some(Box::new(Ending::NotReading));
-                self.state = State::Resetting;
-            }
-            State::Talking { .. } if self.is_draining => {
-                self.conclude(Ending::Drained);
-                if !self.has_spoken {
-                    self.state = State::Closing;
-                }
-            }
-            State::Talking { .. } => {
-                let question = std::mem::take(&mut self.question);
-                let ending = if question.is_empty() { Ending::Idle } else { Ending::TooSlow(question.into()) };
-                self.ending = Some(Box::new(ending));
-                self.state = State::Closing;
-            }
-            State::Lingering { .. } => self.state = State::Closing,
-            State::Concluding | State::Closing | State::Resetting => {}
-        }
-    }
-
-    /// The server is stopping: what the client has sent is still answered, and one who has just come may
-    /// still speak. Saying it again changes nothing.
+    /// The server drains: what the client has sent is still answered, and a client that was just accepted may still
+    /// ask. Only the first call counts.
     pub fn drain(&mut self, now: Instant) {
         if self.is_draining {
             return;
         }
         self.is_draining = true;
-        match &mut self.state {
-            State::Talking { room } => {
-                *room = DRAIN_BYTES;
-                if self.owed.is_empty() {
-                    // The first question of one who has just come may be right behind.
-                    self.deadline = Some(if self.has_spoken { now } else { now.max(self.came + FRESH) });
+        match self.state {
+            State::Open => {
+                self.room = DRAIN_BYTES;
+                if self.pending.is_empty() {
+                    // The first question of a client that was just accepted may be right behind.
+                    self.deadline = Some(if self.has_asked { now } else { now.max(self.accepted + FRESH) });
                 }
             }
-            State::Lingering { .. } => self.deadline = self.deadline.min(after(now, Some(DRAINING_LINGER))),
-            State::Concluding | State::Closing | State::Resetting => {}
+            State::Lingering => self.deadline = self.deadline.min(Some(now + DRAINING_LINGER)),
+            State::Finishing | State::Closing | State::Resetting => {}
         }
     }
 
-    /// What to do next. Asking changes nothing.
+    /// Returns what to do next. Asking changes nothing.
     pub fn wants(&self) -> Want {
         match self.state {
             State::Resetting => Want::Reset,
-            _ if !self.owed.is_empty() => Want::Write,
-            State::Talking { .. } | State::Lingering { .. } => Want::Read,
-            State::Concluding => Want::EndSending,
+            _ if !self.pending.is_empty() => Want::Write,
+            State::Open | State::Lingering => Want::Read,
+            State::Finishing => Want::EndSending,
             State::Closing => Want::Close,
         }
     }
 
-    /// The bytes to write next.
+    /// Returns the bytes to write next.
     pub fn outgoing(&self) -> &[u8] {
-        &self.owed[self.taken..]
+        &self.pending[self.written as usize..]
     }
 
-    /// When the client's time is up; `None`: never.
-    pub fn expires_at(&self) -> Option<Instant> {
+    /// Returns the next time at which a read or write must not wait; `None`: it may wait for ever.
+    pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Whether the client's time is up: a read may not wait then.
-    pub fn is_due(&self, now: Instant) -> bool {
+    /// Returns whether the deadline has passed at `now`.
+    pub fn is_expired(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
-    /// Why it is over; `None` while questions are taken.
+    /// Returns why the conversation is over; `None` while questions are taken.
     pub fn ending(&self) -> Option<&Ending> {
         self.ending.as_deref()
     }
 
-    /// Whether the client has ever begun a question. One that has not may be a probe.
-    pub fn has_spoken(&self) -> bool {
-        self.has_spoken
+    /// Returns whether the client has ever begun a question. One that has not may be a probe.
+    pub fn has_asked(&self) -> bool {
+        self.has_asked
     }
 
-    /// Whether questions are still taken.
-    pub fn takes_questions(&self) -> bool {
-        matches!(self.state, State::Talking { .. })
+    /// Returns the whole question whose last frame is `last`.
+    pub(crate) fn question<'s>(&'s self, last: &'s [u8]) -> &'s [u8] {
+        if self.question.is_empty() { last } else { &self.question }
     }
 
-    fn answered(&mut self, answer: Option<Answer>) {
-        self.has_spoken = true;
-        match answer {
-            Some(answer) => {
-                self.owed.extend_from_slice(answer.as_bytes());
-                // While the server owes, the client's time stands still.
-                self.deadline = None;
-            }
-            None => self.conclude(Ending::Unanswered),
+    fn collect(&mut self, data: &[u8], now: Instant) {
+        self.has_asked = true;
+        // While an answer is pending the client's time stands still.
+        if self.question.is_empty() && self.pending.is_empty() {
+            self.deadline = if self.is_draining { Some(now) } else { self.timeouts.question_deadline(now) };
+        }
+        self.question.extend_from_slice(data);
+    }
+
+    fn push(&mut self, answer: &Answer) {
+        self.pending.extend_from_slice(answer.as_bytes());
+        self.deadline = None;
+    }
+
+    fn finish(&mut self, ending: Ending) {
+        if !self.is_answering {
+            self.question = Vec::new();
+        }
+        self.ending = Some(Box::new(ending));
+        self.state = State::Finishing;
+    }
+
+    /// Discards bytes that are no questions any more.
+    fn discard(&mut self, length: usize) {
+        if self.state == State::Lingering && !self.take_room(length) {
+            self.state = State::Closing;
         }
     }
 
-    fn conclude(&mut self, ending: Ending) {
-        self.question = Vec::new();
-        self.ending = Some(Box::new(ending));
-        self.state = State::Concluding;
+    /// Returns whether there is room for more after these.
+    fn take_room(&mut self, length: usize) -> bool {
+        self.room = self.room.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
+        self.room > 0
     }
 
-    /// The end of the time that begins now, in which the client is to speak.
-    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+    /// Ends what the client has no more time for.
+    fn expire(&mut self, now: Instant) {
+        if !self.is_expired(now) {
+            return;
+        }
         match self.state {
-            State::Talking { .. } if self.is_draining => Some(now),
-            State::Talking { .. } if self.question.is_empty() => after(now, self.limits.idle),
-            State::Talking { .. } => after(now, self.limits.question),
-            _ => None,
+            _ if !self.pending.is_empty() => {
+                self.ending = Some(Box::new(Ending::NotReading));
+                self.state = State::Resetting;
+            }
+            State::Open if self.is_draining => {
+                self.finish(Ending::Drained);
+                if !self.has_asked {
+                    self.state = State::Closing;
+                }
+            }
+            State::Open => {
+                let question = std::mem::take(&mut self.question);
+                let ending = if question.is_empty() { Ending::Idle } else { Ending::TooSlow(question.into()) };
+                self.ending = Some(Box::new(ending));
+                self.state = State::Closing;
+            }
+            State::Lingering => self.state = State::Closing,
+            State::Finishing | State::Closing | State::Resetting => {}
         }
     }
 }
 
-/// How long a client may take to end its side after the server has: rule 8.
+/// How long a client may take to end its sending side after the server has ended its own (rule 8).
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The same while the server drains, when everyone waits for the slowest.
+/// As [`LINGER`], while the server drains and all wait for the slowest client.
 const DRAINING_LINGER: Duration = Duration::from_millis(250);
 
-/// For so long a client has just come. It is not closed before it could speak.
+/// How long after accept a silent client is not closed by draining.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// What is read and thrown away at most while lingering.
+/// Bytes that are read and discarded while lingering.
 const LINGER_BYTES: u32 = 64 * 1024;
 
-/// What is read at most after the server began to drain.
+/// Bytes that are read after the server began to drain.
 const DRAIN_BYTES: u32 = 64 * 1024;
 
-/// A longer buffer is given back when it is empty: an idle client should cost next to nothing.
+/// A buffer of more bytes is freed when it is empty: an idle client should cost next to nothing.
 const KEPT_CAPACITY: usize = 24;

@@ -1,57 +1,72 @@
-//! How a conversation ended, for the log.
+//! How a conversation ended.
 
 use std::fmt;
 
-/// Why a conversation is over, or about to be.
+/// The reason why a conversation is over, or about to be.
+///
+/// What the client receives, and what the log says. `-v` shows the lines marked *-v* as well.
+///
+/// | cause | the client receives | then | log line, after the client's address |
+/// | --- | --- | --- | --- |
+/// | client's end of file | all answers | close | `closed: finished` (*-v*), `closed: question cut short: "…"` |
+/// | question too long | pending answers, `Error: question too long.` | lingering close | `closed: question too long` |
+/// | idle timeout | nothing (nothing is pending) | close | `closed: idle timeout` |
+/// | question timeout | nothing (nothing is pending) | close | `closed: question timeout: "…"` |
+/// | answers not read within the question timeout | – | reset | `reset: answers not read` |
+/// | answer failed (panic) | the answers before it | lingering close | the panic's own line, `closed: answer failed` (*-v*) |
+/// | draining | answers to whole questions | lingering close | `closed: drained` (*-v*) |
+/// | `--grace` over | – | reset | one line for all: `--grace is over: N clients are reset` |
+/// | over the limit | `Error: too many clients.` | close | `rejected: …` |
+/// | the client reset the connection | – | – | `connection error: …` (*-v* if it had not asked anything) |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// The client ended it after its last whole question.
     Finished,
-    /// The client ended it in the middle of this question, which is dropped.
+    /// The client ended it within this question, which is dropped.
     CutShort(Box<[u8]>),
     /// A question had more than [`crate::MAX_QUESTION`] bytes.
     TooLong,
-    /// No question was begun for as long as [`crate::Limits::idle`].
+    /// No question began within the idle timeout.
     Idle,
-    /// This question was not finished within [`crate::Limits::question`].
+    /// This question had no end within the question timeout.
     TooSlow(Box<[u8]>),
-    /// The client did not take its answers within [`crate::Limits::question`].
+    /// The client did not read its answers within the question timeout.
     NotReading,
-    /// The sage could not answer.
-    Unanswered,
-    /// The server is stopping.
+    /// A question could not be answered.
+    Failed,
+    /// The server stops.
     Drained,
 }
 
 impl Ending {
-    /// Whether there is nothing to tell: the client was done, or the server stops. (Of a sage that failed
-    /// the server has told already.)
+    /// Returns whether the log has nothing to tell by default: the client was done, the server stops, or, after a
+    /// failed answer, the log has told already.
     pub fn is_usual(&self) -> bool {
-        matches!(self, Self::Finished | Self::Drained | Self::Unanswered)
+        matches!(self, Self::Finished | Self::Drained | Self::Failed)
     }
 }
 
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Finished => f.write_str("finished"),
-            Self::CutShort(question) => write!(f, "question cut short: {}", Excerpt(question)),
-            Self::TooLong => f.write_str("question too long"),
-            Self::Idle => f.write_str("idle for too long"),
-            Self::TooSlow(question) => write!(f, "question too slow: {}", Excerpt(question)),
-            Self::NotReading => f.write_str("did not read its answers"),
-            Self::Unanswered => f.write_str("could not be answered"),
-            Self::Drained => f.write_str("drained"),
+            Self::Finished => f.write_str("closed: finished"),
+            Self::CutShort(question) => write!(f, "closed: question cut short: {}", Excerpt(question)),
+            Self::TooLong => f.write_str("closed: question too long"),
+            Self::Idle => f.write_str("closed: idle timeout"),
+            Self::TooSlow(question) => write!(f, "closed: question timeout: {}", Excerpt(question)),
+            Self::NotReading => f.write_str("reset: answers not read"),
+            Self::Failed => f.write_str("closed: answer failed"),
+            Self::Drained => f.write_str("closed: drained"),
         }
     }
 }
 
-/// A client's bytes for a line of a log: in quotes, cut to [`Excerpt::MAX`] bytes, printable ASCII only.
+/// A client's bytes as a log line shows them: in quotes, cut to [`Excerpt::MAX`] bytes, printable ASCII only.
 #[derive(Debug, Clone, Copy)]
 pub struct Excerpt<'a>(pub &'a [u8]);
 
 impl Excerpt<'_> {
-    /// As much of a client's bytes as a line of a log holds, before escaping.
+    /// The most bytes of a client in a log line, before escaping.
     pub const MAX: usize = 64;
 }
 
@@ -70,7 +85,7 @@ mod tests {
     #[test]
     fn a_log_line_holds_no_control_byte_and_no_end_of_bytes() {
         let hostile = Ending::CutShort(b"\x1b[31m\n\0\xff\"".to_vec().into());
-        assert_eq!(hostile.to_string(), r#"question cut short: "\x1b[31m\n\x00\xff\"""#);
+        assert_eq!(hostile.to_string(), r#"closed: question cut short: "\x1b[31m\n\x00\xff\"""#);
         assert_eq!(Excerpt(&[b'x'; 65]).to_string(), format!("\"{}\"…", "x".repeat(64)));
         assert_eq!(Excerpt(&[b'x'; 64]).to_string(), format!("\"{}\"", "x".repeat(64)));
     }

@@ -1,20 +1,22 @@
 //! Where a question begins and ends: bytes in, pieces of questions out, however TCP cut the stream.
 
-/// The longest question that is answered, in bytes, its `?` included.
+/// The longest question that is answered, in bytes, its `?` included (rule 5).
 pub const MAX_QUESTION: usize = 256;
 
 /// A piece of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// A part of a question whose end has not come yet.
+    /// A piece of a question whose end has not come yet.
     Data(&'a [u8]),
-    /// The last part of a question, its `?` included. A question that came whole is this alone.
+    /// The last piece of a question, its `?` included. A question that came whole is this piece alone.
     Last(&'a [u8]),
-    /// Byte [`MAX_QUESTION`]` + 1` of a question has come. What follows is not looked at.
-    TooLong,
 }
 
-/// Finds the questions in a stream of bytes. Holds none of them: only how long the present one is.
+/// Byte [`MAX_QUESTION`]` + 1` of a question has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuestionTooLong;
+
+/// Finds the questions in a stream of bytes. It keeps none of them, only the length of the present one.
 #[derive(Debug, Default)]
 pub struct Framing {
     /// Bytes of the present question so far; 0: none has begun.
@@ -22,32 +24,36 @@ pub struct Framing {
 }
 
 impl Framing {
-    /// Takes the next piece off the front of `bytes`; `None` when nothing is left there.
-    pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Frame<'a>> {
+    /// Takes the next piece off the front of `input`; `None` when nothing is left there.
+    ///
+    /// # Errors
+    ///
+    /// The question is too long. All of `input` is taken then.
+    pub fn next<'i>(&mut self, input: &mut &'i [u8]) -> Option<Result<Frame<'i>, QuestionTooLong>> {
         if self.length == 0 {
-            *bytes = skip_white_space(bytes);
+            *input = skip_white_space(input);
         }
-        if bytes.is_empty() {
+        if input.is_empty() {
             return None;
         }
         let room = MAX_QUESTION - usize::from(self.length);
-        let within = &bytes[..bytes.len().min(room)];
+        let within = &input[..input.len().min(room)];
         if let Some(end) = memchr::memchr(b'?', within) {
-            let (last, rest) = bytes.split_at(end + 1);
+            let (last, rest) = input.split_at(end + 1);
             self.length = 0;
-            *bytes = rest;
-            return Some(Frame::Last(last));
+            *input = rest;
+            return Some(Ok(Frame::Last(last)));
         }
-        let data = std::mem::take(bytes);
+        let data = std::mem::take(input);
         if data.len() > room {
-            return Some(Frame::TooLong);
+            return Some(Err(QuestionTooLong));
         }
         self.length += data.len() as u16; // it fits: it is within the room
-        Some(Frame::Data(data))
+        Some(Ok(Frame::Data(data)))
     }
 }
 
-/// Exactly these four, so that people can type questions line by line with `nc`.
+/// Skips exactly these four, so that people can type one question a line (rule 3).
 fn skip_white_space(bytes: &[u8]) -> &[u8] {
     let begin = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
     &bytes[begin.unwrap_or(bytes.len())..]
@@ -57,7 +63,9 @@ fn skip_white_space(bytes: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    fn frames<'a>(framing: &mut Framing, mut bytes: &'a [u8]) -> Vec<Frame<'a>> {
+    type Framed<'a> = Result<Frame<'a>, QuestionTooLong>;
+
+    fn frames<'a>(framing: &mut Framing, mut bytes: &'a [u8]) -> Vec<Framed<'a>> {
         std::iter::from_fn(|| framing.next(&mut bytes)).collect()
     }
 
@@ -66,29 +74,29 @@ mod tests {
         let mut framing = Framing::default();
         assert_eq!(
             frames(&mut framing, b"one?\r\n two?th"),
-            [Frame::Last(b"one?"), Frame::Last(b"two?"), Frame::Data(b"th")]
+            [Ok(Frame::Last(b"one?")), Ok(Frame::Last(b"two?")), Ok(Frame::Data(b"th"))]
         );
-        assert_eq!(frames(&mut framing, b" ree?"), [Frame::Last(b" ree?")]);
+        assert_eq!(frames(&mut framing, b" ree?"), [Ok(Frame::Last(b" ree?"))]);
     }
 
     #[test]
     fn the_end_may_be_byte_256_and_no_later() {
         let mut question = vec![b'x'; 255];
         question.push(b'?');
-        assert_eq!(frames(&mut Framing::default(), &question), [Frame::Last(&question)]);
+        assert_eq!(frames(&mut Framing::default(), &question), [Ok(Frame::Last(&question))]);
         question.insert(0, b'x');
-        assert_eq!(frames(&mut Framing::default(), &question), [Frame::TooLong]);
+        assert_eq!(frames(&mut Framing::default(), &question), [Err(QuestionTooLong)]);
     }
 
     #[test]
     fn bytes_without_an_end_are_a_slow_question_until_one_too_many() {
         let mut framing = Framing::default();
-        assert_eq!(frames(&mut framing, &[b'x'; 256]), [Frame::Data(&[b'x'; 256])]);
-        assert_eq!(frames(&mut framing, b"?"), [Frame::TooLong]);
+        assert_eq!(frames(&mut framing, &[b'x'; 256]), [Ok(Frame::Data(&[b'x'; 256]))]);
+        assert_eq!(frames(&mut framing, b"?"), [Err(QuestionTooLong)]);
     }
 
     #[test]
     fn other_white_space_is_part_of_a_question() {
-        assert_eq!(frames(&mut Framing::default(), b"\x0b?"), [Frame::Last(b"\x0b?")]);
+        assert_eq!(frames(&mut Framing::default(), b"\x0b?"), [Ok(Frame::Last(b"\x0b?"))]);
     }
 }

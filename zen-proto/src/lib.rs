@@ -1,44 +1,52 @@
-//! The question-and-answer protocol of zen: a state machine without I/O, and the chassis its servers share.
+//! The question-and-answer protocol of zen without I/O; and, with the feature `server`, the chassis that its servers
+//! share.
 //!
-//! # Run
+//! [`Conversation`] is the protocol with one client as a state machine. It tells its server what to do next
+//! ([`Want`]), takes what happened, and hands out each whole question; the server works out the answer. Its doc drives
+//! a whole conversation. It reads no clock and does no I/O, so that every architecture uses the same one.
 //!
-//! ```console
-//! $ cargo test --quiet --package zen-proto
-//! $ cargo doc --open --package zen-proto --features server
-//! ```
+//! The module `server` has what every server needs besides its way of waiting: options, listener, connection limit,
+//! log, draining, supervision, metrics. Its doc has a whole server. Without that feature this crate depends on memchr
+//! alone.
 //!
-//! # How it works
+//! # The protocol
 //!
-//! 1. [`Framing`] cuts what the network brings into questions: up to and including the first `?`.
-//! 2. A sage answers each question; [`answer_to`] knows three [`APHORISMS`].
-//! 3. [`Conversation`] is the whole protocol with one client. Facts go in (`received`, `sent`,
-//!    `timed_out`), one wish comes out ([`Want`]). It does no I/O and reads no clock, so every
-//!    architecture drives the same one, and a test drives it without a network.
-//! 4. The feature `server` adds `server`, the chassis: options, listener, limits, stopping, logging
-//!    and supervision. Without the feature this crate depends on memchr alone.
+//! 1. The client speaks first. A question is the bytes up to and including the first `?`. The server sends exactly one
+//!    answer per question, in order. Every answer ends in `.` and contains no other `.` ([`Answer`]).
+//! 2. Questions may follow each other, and a client may send the next before the last is answered. Answers that are
+//!    pending at the same time go out together. While an answer is pending the server does not read: a client that
+//!    pipelines must read while it sends, or it is reset for not reading.
+//! 3. White space (bytes 0x20 09 0D 0A) before a question is skipped. It starts no question and renews no deadline;
+//!    white space alone before the end of file is a clean end.
+//! 4. The [`APHORISMS`] are the known questions. Any other question is answered with [`UNKNOWN`], and the conversation
+//!    continues.
+//! 5. A question has at most [`MAX_QUESTION`] bytes, its `?` included. When one byte more arrives the server sends
+//!    pending answers, then [`TOO_LONG`], discards the rest, and closes.
+//! 6. When the client shuts down its sending side, every whole question already sent is answered, then the server
+//!    closes. An incomplete question is dropped and logged.
+//! 7. A server over its connection limit rejects a client at once: [`TOO_MANY`] in one write that cannot block, FIN,
+//!    one read discarded, close.
+//! 8. A close never loses an answer. The lingering close: FIN, read and discard until the end of file, 64 KiB or 1 s
+//!    (250 ms while draining), close.
 //!
-//! # Predict
-//!
-//! The README asks three questions and names the command that settles each.
-//!
-//! # Limits
-//!
-//! A question is at most [`MAX_QUESTION`] bytes. Answers are fixed texts. Only Linux is tested.
+//! How each conversation can end is the table at [`Ending`].
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod aphorisms;
 mod conversation;
 mod ending;
 mod framing;
-mod limits;
 #[cfg(feature = "server")]
 pub mod server;
+mod timeouts;
 mod version;
 
-pub use aphorisms::{APHORISMS, Answer, Aphorism, TOO_LONG, TOO_MANY, UNKNOWN, answer_to};
+pub use answer::{Answer, InvalidAnswer};
+pub use aphorisms::{APHORISMS, Aphorism, TOO_LONG, TOO_MANY, UNKNOWN, answer_to};
 pub use conversation::{Conversation, Want};
 pub use ending::{Ending, Excerpt};
-pub use framing::{Frame, Framing, MAX_QUESTION};
-pub use limits::Limits;
+pub use framing::{Frame, Framing, MAX_QUESTION, QuestionTooLong};
+pub use timeouts::Timeouts;
 pub use version::{COMMIT, VERSION};

@@ -26,7 +26,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use clap::Parser;
-use zen_proto::{Conversation, Limits, Want, answer_to};
+use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
 /// `[HOST] [-p PORT]`, as every server has them.
 #[derive(Parser)]
@@ -47,13 +47,19 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn converse(mut stream: &TcpStream) -> io::Result<()> {
-    let mut conversation = Conversation::new(&FOR_EVER, Instant::now());
+    let mut conversation = Conversation::new(Timeouts::NEVER, Instant::now());
     let mut chunk = [0; 4096];
     loop {
         match conversation.wants() {
             Want::Read => match stream.read(&mut chunk)? {
                 0 => conversation.received_eof(),
-                n => conversation.received(&chunk[..n], Instant::now(), &mut |question| Some(answer_to(question))),
+                n => {
+                    let (mut input, now) = (&chunk[..n], Instant::now());
+                    while let Some(question) = conversation.next_question(&mut input, now) {
+                        let answer = answer_to(question);
+                        conversation.answer(Some(answer));
+                    }
+                }
             },
             Want::Write => {
                 let n = stream.write(conversation.outgoing())?;
@@ -64,6 +70,3 @@ fn converse(mut stream: &TcpStream) -> io::Result<()> {
         }
     }
 }
-
-/// No time-outs, to keep it short.
-const FOR_EVER: Limits = Limits { idle: None, question: None };

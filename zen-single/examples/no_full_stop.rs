@@ -23,7 +23,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use clap::Parser;
-use zen_proto::{Frame, Framing, UNKNOWN, answer_to};
+use zen_proto::{Frame, Framing, QuestionTooLong, UNKNOWN, answer_to};
 
 /// `[HOST] [-p PORT]`, as every server has them.
 #[derive(Parser)]
@@ -53,13 +53,13 @@ fn converse(mut stream: &TcpStream) -> io::Result<()> {
         let (mut bytes, mut answers) = (&chunk[..n], Vec::new());
         while let Some(frame) = framing.next(&mut bytes) {
             match frame {
-                Frame::Data(data) => question.extend_from_slice(data),
-                Frame::Last(data) => {
+                Ok(Frame::Data(data)) => question.extend_from_slice(data),
+                Ok(Frame::Last(data)) => {
                     question.extend_from_slice(data);
-                    answers.extend_from_slice(answer(&question));
+                    answers.extend_from_slice(&answer(&question));
                     question.clear();
                 }
-                Frame::TooLong => return stream.write_all(b"Error: question too long"), // here too
+                Err(QuestionTooLong) => return stream.write_all(b"Error: question too long"), // here too
             }
         }
         stream.write_all(&answers)?;
@@ -67,9 +67,10 @@ fn converse(mut stream: &TcpStream) -> io::Result<()> {
 }
 
 /// The right answer, unless it is an error.
-fn answer(question: &[u8]) -> &'static [u8] {
-    match answer_to(question) {
-        UNKNOWN => b"Error: unknown aphorism", // here
-        known => known.as_bytes(),
+fn answer(question: &[u8]) -> Vec<u8> {
+    let mut answer = answer_to(question).as_bytes().to_vec();
+    if answer == UNKNOWN.as_bytes() {
+        answer.pop(); // here
     }
+    answer
 }

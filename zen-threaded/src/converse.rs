@@ -1,48 +1,47 @@
-//! One thread with one client: the same loop as in zen-single, and like it asleep in recv() or send().
+//! One thread with one client: the loop of zen-single, asleep in recv() or send().
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
-use zen_proto::server::{CHUNK, Client, Server, is_tick, receive, reset, send};
-use zen_proto::{Conversation, Want};
+use zen_proto::Want;
+use zen_proto::server::{Connection, READ_SIZE, is_tick, read, reset, write};
 
-/// Serves `client` until its conversation is over. While it is silent, this thread serves nobody.
-pub(crate) fn converse(stream: &TcpStream, client: &Client, server: &'static Server) {
-    let mut conversation = server.conversation();
-    let result = drive(stream, &mut conversation, server);
-    client.gone(&conversation, result);
+/// Serves one client until its conversation is over. While the client is silent, this thread serves no other.
+pub(crate) fn converse(stream: &TcpStream, mut connection: Connection) {
+    let result = drive(stream, &mut connection);
+    connection.close(result);
 }
 
-/// Does what the conversation wants, until it wants no more.
-fn drive(stream: &TcpStream, conversation: &mut Conversation, server: &Server) -> io::Result<()> {
-    let mut chunk = [0; CHUNK];
-    let mut sage = |question: &[u8]| server.sage.answer(question);
+/// Does what the conversation wants, until it wants to close.
+fn drive(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
+    let server = connection.server();
+    let mut buffer = [0; READ_SIZE];
     loop {
         let now = Instant::now();
-        if server.stop.is_requested() {
-            conversation.drain(now);
-        }
-        match conversation.wants() {
-            // recv() sleeps here while the client is silent: a tick at most, and not at all when its time is up.
-            Want::Read => match receive(stream, &mut chunk, conversation.is_due(now)) {
-                Ok(0) => conversation.received_eof(),
-                Ok(n) => conversation.received(&chunk[..n], Instant::now(), &mut sage),
-                Err(error) if is_tick(&error) => conversation.timed_out(now),
+        match connection.next(now) {
+            // recv() sleeps here while the client is silent: for a tick at most, and not at all past its deadline.
+            Want::Read => match read(stream, &mut buffer, connection.is_expired(now)) {
+                Ok(0) => connection.received_eof(),
+                Ok(n) => {
+                    let (mut input, now) = (&buffer[..n], Instant::now());
+                    while let Some(question) = connection.next_question(&mut input, now) {
+                        let answer = server.answer(question); // a slow answer is worked out here; this client waits
+                        connection.answer(answer);
+                    }
+                }
+                Err(error) if is_tick(&error) => connection.read_blocked(now),
                 Err(error) => return Err(error),
             },
             // send() sleeps here while the client does not read and the kernel's buffers are full.
-            Want::Write => match send(stream, conversation.outgoing(), conversation.is_due(now)) {
-                Ok(n) => conversation.sent(n, Instant::now()),
-                Err(error) if is_tick(&error) => {
-                    conversation.sent(0, now);
-                    conversation.timed_out(now);
-                }
+            Want::Write => match write(stream, connection.outgoing(), connection.is_expired(now)) {
+                Ok(n) => connection.sent(n, Instant::now()),
+                Err(error) if is_tick(&error) => connection.write_blocked(now),
                 Err(error) => return Err(error),
             },
             Want::EndSending => {
                 stream.shutdown(Shutdown::Write)?;
-                conversation.ended_sending(now);
+                connection.ended_sending(now);
             }
             Want::Close => return Ok(()),
             Want::Reset => {

@@ -1,32 +1,40 @@
 //! A thread for each connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use zen_proto::server::Server;
 
 use crate::converse::converse;
 
-/// Serves until there are no more clients.
+/// Serves until no more clients are accepted.
 ///
-/// 1. The main thread sleeps in accept(), which turns clients over --max-connections away: the bound
-///    without which this architecture could be brought down by silence alone.
+/// 1. The main thread sleeps in accept(), which rejects clients over `--max-connections`: the bound without which
+///    silent clients alone could exhaust the machine.
 /// 2. Each client gets a thread of its own, with a small stack.
-/// 3. When no thread can be had, the client is turned away and the others are served on.
+/// 3. When no thread can be had, the client is rejected and the others are still served.
 /// 4. The scope waits for the last thread.
 pub(crate) fn serve(server: &'static Server) {
     thread::scope(|scope| {
-        while let Some((stream, client)) = server.accept() {
-            // A failed start drops what was to run; the client is needed once more then.
-            let guest = Arc::new((stream, client));
-            let own = Arc::clone(&guest);
+        while let Some(client) = server.accept() {
+            // A spawn that fails drops its closure; the client must outlive that.
+            let client = Arc::new(Mutex::new(Some(client)));
+            let take = |client: &Mutex<Option<_>>| client.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let own = Arc::clone(&client);
+            let run = move || {
+                if let Some((stream, connection)) = take(&own) {
+                    converse(&stream, connection);
+                }
+            };
             let thread = thread::Builder::new().name("client".into()).stack_size(STACK);
-            if thread.spawn_scoped(scope, move || converse(&own.0, &own.1, server)).is_err() {
-                guest.1.turn_away(&guest.0);
+            if thread.spawn_scoped(scope, run).is_err()
+                && let Some((stream, connection)) = take(&client)
+            {
+                connection.reject(&stream);
             }
         }
     });
 }
 
-/// Enough for one chunk and a line of the log; the default of 2 MiB is address space for nothing.
+/// Bytes, enough for one read and a log line; the default of 2 MiB would be address space for nothing.
 const STACK: usize = 128 * 1024;

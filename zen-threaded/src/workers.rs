@@ -17,8 +17,8 @@ pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
     thread::scope(|scope| {
         for number in 1..=workers {
             let worker = || {
-                while let Some((stream, client)) = server.accept() {
-                    converse(&stream, &client, server);
+                while let Some((stream, connection)) = server.accept() {
+                    converse(&stream, connection);
                 }
             };
             thread::Builder::new()

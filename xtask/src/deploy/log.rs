@@ -35,7 +35,7 @@ fn priorities(entry: &'static Entry) -> Result<()> {
             |priority: &str, what: &str| log.lines().any(|line| line.starts_with(priority) && line.contains(what));
         ensure!(says("<3>", FATAL_SAID), "no error");
         ensure!(says("<6>", START) && says("<6>", "question cut short"), "no information");
-        ensure!(says("<7>", "has come") && says("<7>", "complex."), "nothing for who looks closely");
+        ensure!(says("<7>", " accepted") && says("<7>", "complex."), "nothing for who looks closely");
         Ok(())
     })
 }

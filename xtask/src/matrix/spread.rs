@@ -55,14 +55,14 @@ fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
     Ok(())
 }
 
-/// How many clients have gone from whom: the lines `TIME [LEVEL WHO] CLIENT has gone: …`, where WHO is PID/THREAD. Who saw them
+/// How many clients have gone from whom: the lines `TIME [LEVEL WHO] CLIENT closed: …`, where WHO is PID/THREAD. Who saw them
 /// come does not say who served them: one loop accepts for all.
 fn shares(log: &str) -> BTreeMap<String, usize> {
     let mut shares = BTreeMap::new();
     for line in log.lines() {
         let Some((head, text)) = line.split_once("] ") else { continue };
         let Some(who) = head.split_whitespace().last() else { continue };
-        if text.contains(" has gone: ") {
+        if text.contains(" closed: ") {
             *shares.entry(who.to_owned()).or_default() += 1;
         }
     }
@@ -78,9 +78,9 @@ mod tests {
 
     #[test]
     fn shares_are_read_from_the_log() {
-        let log = "T [INFO 7/main] at most 4 clients\nT [DEBUG 7/main] 127.0.0.1:5 has come\n\
-                   T [DEBUG 7/loop-2] 127.0.0.1:5 has gone: finished\nT [DEBUG 8/loop-2] 127.0.0.1:6 has gone: finished\n\
-                   T [DEBUG 7/loop-2] 127.0.0.1:7 has gone: finished\nnoise\n";
+        let log = "T [INFO 7/main] at most 4 clients\nT [DEBUG 7/main] 127.0.0.1:5 accepted\n\
+                   T [DEBUG 7/loop-2] 127.0.0.1:5 closed: finished\nT [DEBUG 8/loop-2] 127.0.0.1:6 closed: finished\n\
+                   T [DEBUG 7/loop-2] 127.0.0.1:7 closed: finished\nnoise\n";
         let expected = [("7/loop-2".to_owned(), 2), ("8/loop-2".to_owned(), 1)];
         assert_eq!(shares(log), BTreeMap::from(expected));
     }

@@ -9,10 +9,10 @@ use anyhow::anyhow;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
-use super::calls::TICK;
-use super::client::{Client, turn_away};
+use super::connection::{Connection, reject};
 use super::figures::{Figure, count};
 use super::run::Server;
+use super::socket_io::TICK;
 use super::watchdog;
 
 /// How long a server leaves the listener alone when it cannot have another descriptor, or memory.
@@ -22,15 +22,15 @@ pub const BACK_OFF: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub enum Accepted {
     /// A client; its stream does not block.
-    Client(TcpStream, Client),
-    /// Somebody came and is gone again, or was turned away (rule 7): look again.
+    Client(TcpStream, Connection),
+    /// A client left, or was rejected (rule 7): accept again.
     Next,
-    /// Nobody is waiting.
-    Nobody,
-    /// No descriptor or memory can be had: look again after [`BACK_OFF`].
+    /// No client waits.
+    WouldBlock,
+    /// No descriptor or memory can be had: accept again after [`BACK_OFF`].
     BackOff,
-    /// The server takes no more clients: close the listener, and leave when the last client has gone.
-    NoMore,
+    /// The server accepts no more clients: close the listener, and return when the last connection is closed.
+    Closed,
 }
 
 impl Server {
@@ -38,14 +38,14 @@ impl Server {
     ///
     /// Fewer clients than places are here: one over the limit is turned away (rule 7). When no descriptor can
     /// be had this sleeps for [`BACK_OFF`] and tries again.
-    pub fn accept(&'static self) -> Option<(TcpStream, Client)> {
+    pub fn accept(&'static self) -> Option<(TcpStream, Connection)> {
         loop {
             watchdog::beat_now();
             match self.look(SocketFlags::empty()) {
-                Accepted::Client(stream, client) => return Some((stream, client)),
-                Accepted::Next | Accepted::Nobody => {}
+                Accepted::Client(stream, connection) => return Some((stream, connection)),
+                Accepted::Next | Accepted::WouldBlock => {}
                 Accepted::BackOff => thread::sleep(BACK_OFF),
-                Accepted::NoMore => return None,
+                Accepted::Closed => return None,
             }
         }
     }
@@ -64,7 +64,7 @@ impl Server {
             let address = stream.peer_addr().ok();
             return self.welcome(stream, address);
         }
-        let Some(listener) = self.listener() else { return Accepted::NoMore };
+        let Some(listener) = self.listener() else { return Accepted::Closed };
         // As many as can have waited have come; or those who wait are left to the next who has the listener.
         if self.stop.is_requested() && (self.is_heir || self.arrivals().while_draining > self.backlog) {
             return self.no_more();
@@ -84,20 +84,18 @@ impl Server {
         // A client that left before it was accepted may have no address any more.
         let Some(address) = address else { return Accepted::Next };
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        match self.places.take() {
-            Some(place) => Accepted::Client(stream, Client::new(address, place)),
-            None => {
-                log::info!("{address} turned away: --max-connections are here");
-                turn_away(&stream);
-                Accepted::Next
-            }
+        if self.permits.take() {
+            return Accepted::Client(stream, Connection::new(self, address));
         }
+        log::info!("{address} rejected: {} clients are connected (--max-connections)", self.permits.limit());
+        reject(&stream);
+        Accepted::Next
     }
 
     fn judge(&'static self, errno: Errno) -> Accepted {
         match class(errno) {
             Class::Nobody if self.is_drained() => self.no_more(),
-            Class::Nobody => Accepted::Nobody,
+            Class::Nobody => Accepted::WouldBlock,
             Class::Next => {
                 log::debug!("nobody was accepted: {errno}");
                 Accepted::Next
@@ -127,7 +125,7 @@ impl Server {
     /// Lets go of the listener. It closes when no other thread (and no other process) has it any more.
     fn no_more(&self) -> Accepted {
         self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Accepted::NoMore
+        Accepted::Closed
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) enum Figure {
     Idle,
     TooSlow,
     NotReading,
-    Unanswered,
+    Failed,
     Drained,
     Lost,
 }
@@ -58,7 +58,7 @@ pub(super) const SERIES: [Series; Figure::Lost as usize + 1] = [
     ending(r#"{ending="idle"}"#),
     ending(r#"{ending="too_slow"}"#),
     ending(r#"{ending="not_reading"}"#),
-    ending(r#"{ending="unanswered"}"#),
+    ending(r#"{ending="failed"}"#),
     ending(r#"{ending="drained"}"#),
     ending(r#"{ending="lost"}"#),
 ];
@@ -185,7 +185,7 @@ impl From<&Ending> for Figure {
             Ending::Idle => Self::Idle,
             Ending::TooSlow(_) => Self::TooSlow,
             Ending::NotReading => Self::NotReading,
-            Ending::Unanswered => Self::Unanswered,
+            Ending::Failed => Self::Failed,
             Ending::Drained => Self::Drained,
         }
     }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use anyhow::{Context, Result, anyhow, bail};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::calls::TICK;
 use super::options::{Inetd, Options};
+use super::socket_io::TICK;
 use super::{Waiting, take_over};
 
 /// Where a listener is bound when the command line does not say.

@@ -31,8 +31,8 @@
 //! ```
 
 mod accept;
-mod calls;
-mod client;
+mod answerer;
+mod connection;
 mod descriptors;
 mod figures;
 mod listener;
@@ -40,8 +40,9 @@ mod logging;
 mod manager;
 mod metrics;
 mod options;
+mod permits;
 mod run;
-mod sage;
+mod socket_io;
 mod stop;
 mod supervisor;
 mod take_over;
@@ -51,14 +52,11 @@ mod watchdog;
 mod worker;
 
 pub use accept::{Accepted, BACK_OFF};
-pub use calls::{TICK, is_tick, receive, receive_now, send, send_now};
-pub use client::{Client, reset};
+pub use answerer::catch;
+pub use connection::{Connection, reset};
 pub use options::{Arguments, Inetd, Options, parse_duration};
 pub use run::{Server, Waiting, main};
-pub use sage::Sage;
+pub use socket_io::{READ_SIZE, TICK, is_tick, read, try_read, try_write, write};
 pub use socket2::Socket as Listener;
 pub use stop::Stop;
 pub use watchdog::{beat, beat_together, next_beat};
-
-/// What one read takes at most, in bytes. Its answers are at most 24 times as long.
-pub const CHUNK: usize = 4096;

@@ -165,11 +165,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "a duration is like 10s, 500ms or 0".to_owned())
 }
 
-/// The time-out that a duration of the command line means: 0 is never.
-pub(super) fn time_out(duration: Duration) -> Option<Duration> {
-    (!duration.is_zero()).then_some(duration)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

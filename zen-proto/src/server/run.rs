@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use socket2::{SockRef, Socket};
 
-use super::calls::TICK;
-use super::client::Places;
+use super::answerer::Work;
 use super::figures::{Figure, Figures, counted};
 use super::metrics::{self, Snapshot};
-use super::options::{Arguments, Inetd, Options, parse, time_out};
-use super::{Sage, Stop, descriptors, listener, logging, manager, stop, supervisor, take_over, watchdog, worker};
-use crate::{Conversation, Limits};
+use super::options::{Arguments, Inetd, Options, parse};
+use super::permits::Permits;
+use super::socket_io::TICK;
+use super::{Stop, descriptors, listener, logging, manager, stop, supervisor, take_over, watchdog, worker};
+use crate::Timeouts;
 
 /// How a server waits for its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +34,11 @@ pub enum Waiting {
 /// What all threads of a server share. There is one in a process, for as long as that lives.
 #[derive(Debug)]
 pub struct Server {
-    /// The time-outs of a conversation.
-    pub limits: Limits,
-    /// Who answers.
-    pub sage: Sage,
     /// Whether to stop.
     pub stop: Stop,
-    pub(super) places: Places,
+    pub(super) timeouts: Timeouts,
+    pub(super) work: Option<Work>,
+    pub(super) permits: Permits,
     pub(super) listener: Mutex<Option<Arc<Socket>>>,
     pub(super) only_client: Mutex<Option<TcpStream>>,
     pub(super) arrivals: Mutex<Arrivals>,
@@ -111,8 +110,8 @@ impl Server {
             listener::configure(SockRef::from(client), waiting)?;
         }
         let most = at_once.unwrap_or(options.max_connections.get());
-        let places = if only_client.is_some() { 1 } else { most };
-        descriptors::provide(places, waiting, at_once.is_some())?;
+        let permits = if only_client.is_some() { 1 } else { most };
+        descriptors::provide(permits, waiting, at_once.is_some())?;
         let address = listener.as_ref().map(ready_line).transpose()?;
         let listener = match (listener, options.processes) {
             (Some(listener), Some(processes)) if !options.worker => supervisor::supervise(
@@ -126,10 +125,10 @@ impl Server {
         };
 
         let server = SERVER.get_or_init(|| Self {
-            limits: Limits { idle: time_out(options.idle_timeout), question: time_out(options.question_timeout) },
-            sage: Sage::new(options),
             stop: Stop::default(),
-            places: Places::new(places),
+            timeouts: Timeouts::new(options.idle_timeout, options.question_timeout),
+            work: Work::new(options),
+            permits: Permits::new(permits),
             listener: Mutex::new(listener.map(Arc::new)),
             only_client: Mutex::new(only_client),
             arrivals: Mutex::new(Arrivals { while_draining: 0, latest: Instant::now(), complained: None }),
@@ -141,10 +140,12 @@ impl Server {
         server.report(options)?;
         if options.inetd == Some(Inetd::Wait) {
             let idle_exit = options.idle_exit.unwrap_or(IDLE_EXIT);
-            time_out(idle_exit).map_or(Ok(()), |idle_exit| server.leave_when_idle(idle_exit, options.worker))?;
+            if !idle_exit.is_zero() {
+                server.leave_when_idle(idle_exit, options.worker)?;
+            }
         }
         log::info!(
-            "at most {places} clients at once, backlog {}, idle time-out {:?}, question time-out {:?}, grace {:?}",
+            "at most {permits} clients at once, backlog {}, idle timeout {:?}, question timeout {:?}, grace {:?}",
             options.backlog,
             options.idle_timeout,
             options.question_timeout,
@@ -159,14 +160,6 @@ impl Server {
         }
         manager::is_ready();
         Ok(server)
-    }
-
-    /// The conversation with a client who has just been accepted.
-    pub fn conversation(&'static self) -> Conversation {
-        let now = Instant::now();
-        // An heir takes nobody from the queue when draining; one who comes then has come only just.
-        let is_late = self.stop.is_requested() && !self.is_heir;
-        if is_late { Conversation::late(&self.limits, now) } else { Conversation::new(&self.limits, now) }
     }
 
     /// The listener, for a server that waits for readiness; `None` when no more clients are taken.
@@ -202,7 +195,7 @@ impl Server {
     }
 
     fn figures(&self) -> Figures {
-        Figures::own(self.places.taken(), self.places.limit(), self.stop.is_requested())
+        Figures::own(self.permits.taken(), self.permits.limit(), self.stop.is_requested())
     }
 
     /// Drains when nobody has been here for so long. A worker tells its parent instead: others may be busy.
@@ -211,7 +204,7 @@ impl Server {
             let mut was_idle = false;
             loop {
                 std::thread::sleep(TICK.min(idle_exit));
-                let is_idle = self.places.empty_for() >= idle_exit;
+                let is_idle = self.permits.idle_for() >= idle_exit;
                 match (is_worker, is_idle) {
                     (true, _) if is_idle == was_idle => {}
                     (true, _) => worker::tell_idle(is_idle),

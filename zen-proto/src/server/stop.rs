@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, getpid, pidfd_ge
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::SockRef;
 
-use super::client::reset;
+use super::connection::reset;
 use super::run::Server;
 use super::{logging, manager};
 
@@ -83,7 +83,7 @@ impl Stop {
 /// Starts the thread that takes the signals and keeps the time of `grace`. It ends the process when that is
 /// over, even if every other thread is busy thinking.
 pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_signal: bool) -> Result<()> {
-    let (stop, places) = (&server.stop, &server.places);
+    let (stop, permits) = (&server.stop, &server.permits);
     let mut signals = Signals::register(&[SIGTERM, SIGINT])?;
     signals.bell.set_nonblocking(true)?;
     let _ = stop.bell.set(signals.bell.try_clone()?);
@@ -96,7 +96,7 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
         };
         stop.set();
         manager::is_stopping();
-        log::info!("draining: {} clients are here", places.taken());
+        log::info!("draining: {} clients are connected", permits.taken());
         let end = Instant::now().checked_add(grace);
         while end.is_none_or(|end| Instant::now() < end) {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
@@ -106,9 +106,9 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
                 None => {}
             }
         }
-        match places.taken() {
+        match permits.taken() {
             0 => {}
-            cut => log::warn!("--grace is over: {cut} clients are cut off"),
+            cut => log::warn!("--grace is over: {cut} clients are reset"),
         }
         reset_all();
         server.say_goodbye();

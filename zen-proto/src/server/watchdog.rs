@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::calls::TICK;
+use super::socket_io::TICK;
 
 /// There is one as soon as somebody asks for it.
 static WATCHDOG: OnceLock<Watchdog> = OnceLock::new();
@@ -79,8 +79,11 @@ pub(super) fn beat_now() {
     }
 }
 
-/// A thought is over, and the next may follow at once: whoever thinks them is not stuck.
-pub(super) fn beat_between_thoughts() {
+/// For a thread that has worked out one of several answers: it is not stuck.
+pub(super) fn beat_between_answers() {
+    if WATCHDOG.get().is_none() {
+        return;
+    }
     if PULSE.with_borrow(Option::is_some) {
         beat(Instant::now());
     } else if SHARED_PULSE.lock().unwrap_or_else(PoisonError::into_inner).is_some() {

@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use zen_proto::{Conversation, Ending, Limits, Want, answer_to};
-
-pub(crate) static PATIENT: Limits = Limits { idle: None, question: None };
+use zen_proto::{Conversation, Ending, Timeouts, Want, answer_to};
 
 /// The answers to `input` and how it ends after it, by splitting alone: no state, no streaming.
 pub(crate) fn model(input: &[u8]) -> (Vec<u8>, Ending) {
@@ -30,7 +28,7 @@ pub(crate) fn model(input: &[u8]) -> (Vec<u8>, Ending) {
 /// are taken `taken` bytes at a time.
 pub(crate) fn converse(input: &[u8], cuts: &[usize], taken: usize) -> (Vec<u8>, Ending) {
     let now = Instant::now();
-    let mut conversation = Conversation::new(&PATIENT, now);
+    let mut conversation = Conversation::new(Timeouts::NEVER, now);
     let mut answers = Vec::new();
     let mut rest = input;
     let mut cuts = cuts.iter().copied().filter(|cut| *cut > 0);
@@ -38,8 +36,12 @@ pub(crate) fn converse(input: &[u8], cuts: &[usize], taken: usize) -> (Vec<u8>, 
         match conversation.wants() {
             Want::Read if rest.is_empty() => conversation.received_eof(),
             Want::Read => {
-                let (chunk, later) = rest.split_at(cuts.next().unwrap_or(usize::MAX).min(rest.len()));
-                conversation.received(chunk, now, &mut |question| Some(answer_to(question)));
+                let (mut chunk, later) = rest.split_at(cuts.next().unwrap_or(usize::MAX).min(rest.len()));
+                while let Some(question) = conversation.next_question(&mut chunk, now) {
+                    let answer = answer_to(question);
+                    conversation.answer(Some(answer));
+                }
+                assert!(chunk.is_empty(), "all of it is taken");
                 rest = later;
             }
             Want::Write => {

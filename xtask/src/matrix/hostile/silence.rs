@@ -71,7 +71,7 @@ fn one_byte_then_silence(ctx: &mut Ctx) -> Result<()> {
         slow.iter_mut().try_for_each(|client| client.send(b"B"))?;
         are_let_go(ctx.entry, &mut slow, start, SLOW)
     })?;
-    let logged = ctx.server.wait_for_log(PATIENCE, |log| log.contains("question too slow: \"B\"").then_some(()));
+    let logged = ctx.server.wait_for_log(PATIENCE, |log| log.contains("question timeout: \"B\"").then_some(()));
     logged.context("the log does not say that the question was too slow")
 }
 

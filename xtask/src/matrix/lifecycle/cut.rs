@@ -74,10 +74,10 @@ fn is_over(ctx: &mut Ctx, start: Instant, cut: usize) -> Result<()> {
     counts(ctx, cut)
 }
 
-/// One warning of each process that cut somebody says how many: `--grace is over: 3 clients are cut off`.
+/// One warning of each process that cut somebody says how many: `--grace is over: 3 clients are reset`.
 fn counts(ctx: &Ctx, cut: usize) -> Result<()> {
     let count = |line: &str| {
-        let count = line.split_once("--grace is over: ")?.1.strip_suffix(" clients are cut off")?;
+        let count = line.split_once("--grace is over: ")?.1.strip_suffix(" clients are reset")?;
         count.parse::<usize>().ok()
     };
     let log = ctx.server.whole_log();
@@ -90,7 +90,7 @@ fn counts(ctx: &Ctx, cut: usize) -> Result<()> {
 
 /// Clients that have been accepted and then asked, so that every thread has something to think about.
 fn thinking(ctx: &Ctx) -> Result<Vec<Client>> {
-    let has_come = |log: &str| log.lines().filter(|line| line.ends_with(" has come")).count();
+    let has_come = |log: &str| log.lines().filter(|line| line.ends_with(" accepted")).count();
     let mut clients = (0..ctx.entry.at_once.unwrap_or(4)).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
     let have_come = ctx.server.wait_for_log(PATIENCE, |log| (has_come(log) == clients.len()).then_some(()));
     have_come.context("not all are accepted")?;

@@ -30,9 +30,9 @@ pub(crate) const CASES: &[Case] = &[
 const START: &str = " clients at once";
 const CUT_SHORT: &str = "question cut short: \"Simple is bet\"";
 const END: &str = "stopped after ";
-const COME: &str = " has come";
-const GONE: &str = " has gone: finished";
-const QUESTION: &str = "\"Simple is better than?\" complex.";
+const COME: &str = " accepted";
+const GONE: &str = " closed: finished";
+const QUESTION: &str = " asks \"Simple is better than?\"";
 const ALL: [&str; 6] = [START, CUT_SHORT, END, COME, GONE, QUESTION];
 
 /// Exactly these things are said of a start, a client who is done, one who is cut short, and an end.

@@ -194,8 +194,8 @@ mod tests {
             }
             // One answer and a half.
             let mut questions = asked.split_inclusive(|byte| *byte == b'?');
-            let answers = [0, 1].map(|_| zen_proto::answer_to(questions.next().unwrap()).as_bytes());
-            stream.write_all(&[answers[0], &answers[1][..2]].concat()).unwrap();
+            let answers = [0, 1].map(|_| zen_proto::answer_to(questions.next().unwrap()));
+            stream.write_all(&[answers[0].as_bytes(), &answers[1].as_bytes()[..2]].concat()).unwrap();
             stream.shutdown(Shutdown::Write).unwrap();
             let _ = std::io::copy(&mut stream, &mut std::io::sink());
             asked

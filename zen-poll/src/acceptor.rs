@@ -1,0 +1,116 @@
+//! The acceptor: the first loop accepts for all loops, and hands each client to the loop that has the fewest.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use polling::{Event, Poller};
+use zen_proto::server::{Accepted, BACK_OFF, Connection, Listener, Server, TICK};
+
+use crate::registration::Registration;
+
+/// The key under which the listener is ready. No client has it: their slots are small numbers.
+pub(crate) const LISTENER: usize = usize::MAX - 1;
+
+/// A client on its way to a loop.
+pub(crate) type NewClient = (TcpStream, Connection);
+
+/// The acceptor's end of a loop.
+pub(crate) struct LoopHandle {
+    pub(crate) new_clients: Sender<NewClient>,
+    pub(crate) poller: &'static Poller,
+    /// Clients of the loop, those on their way included.
+    pub(crate) load: Arc<AtomicUsize>,
+}
+
+/// Accepts for all loops. Only the first loop has one, and drops it when no more clients are accepted.
+pub(crate) struct Acceptor {
+    server: &'static Server,
+    /// `None` until the first wait, and during a back-off.
+    listener: Option<Registration<Arc<Listener>>>,
+    retry_at: Option<Instant>,
+    /// The loops, this one first.
+    loops: Vec<LoopHandle>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(server: &'static Server, loops: Vec<LoopHandle>) -> Self {
+        Self { server, listener: None, retry_at: Some(Instant::now()), loops }
+    }
+
+    /// Accepts pending clients, at most [`ACCEPTS_PER_ITERATION`]: the existing clients are served in between.
+    /// False: no more clients are accepted.
+    pub(crate) fn accept_pending(&mut self) -> bool {
+        for _ in 0..ACCEPTS_PER_ITERATION {
+            match self.server.try_accept() {
+                Accepted::Client(stream, connection) => self.hand_over((stream, connection)),
+                Accepted::Next => {}
+                Accepted::WouldBlock => {
+                    self.listen();
+                    return true;
+                }
+                Accepted::BackOff => {
+                    self.back_off();
+                    return true;
+                }
+                Accepted::Closed => return false,
+            }
+        }
+        true
+    }
+
+    /// Returns when to accept although the listener has reported nothing.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Lets the poller report the next client. Only draining looks earlier, to find that none comes any more.
+    fn listen(&mut self) {
+        self.retry_at = self.server.stop.is_requested().then(|| Instant::now() + TICK);
+        let Some(listener) = self.server.listener().filter(|_| self.listener.is_none()) else { return };
+        match Registration::new(self.loops[0].poller, listener, Event::readable(LISTENER)) {
+            Ok(listener) => self.listener = Some(listener),
+            Err(error) => {
+                log::warn!("cannot wait for clients now: {error}");
+                self.back_off();
+            }
+        }
+    }
+
+    /// Takes the listener off the poller: a level-triggered one would be reported without end.
+    fn back_off(&mut self) {
+        self.listener = None;
+        self.retry_at = Some(Instant::now() + BACK_OFF);
+    }
+
+    fn hand_over(&self, client: NewClient) {
+        let Some((number, least_loaded)) = self.least_loaded() else { return };
+        least_loaded.load.fetch_add(1, Ordering::Relaxed);
+        // A loop ends only after this acceptor is dropped, so its receiver is there.
+        let _ = least_loaded.new_clients.send(client);
+        if number > 0 {
+            // It fails only when the poller is broken: then that loop ends the server.
+            let _ = least_loaded.poller.notify();
+        }
+    }
+
+    /// Among equals the last: while this loop is busy with a client, it accepts none.
+    fn least_loaded(&self) -> Option<(usize, &LoopHandle)> {
+        self.loops.iter().enumerate().rev().min_by_key(|(_, other)| other.load.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Acceptor {
+    /// Drops the senders and wakes every loop, so that it sees that no more clients come.
+    fn drop(&mut self) {
+        for LoopHandle { new_clients, poller, .. } in self.loops.drain(..) {
+            drop(new_clients);
+            let _ = poller.notify();
+        }
+    }
+}
+
+/// At most this many accepts per iteration of the loop.
+const ACCEPTS_PER_ITERATION: usize = 64;

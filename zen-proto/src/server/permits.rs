@@ -1,0 +1,47 @@
+//! The connection limit of this process.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// As many permits as clients may be connected at once, lingering ones included.
+#[derive(Debug)]
+pub(super) struct Permits {
+    taken: AtomicUsize,
+    limit: usize,
+    emptied: Mutex<Instant>,
+}
+
+impl Permits {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), limit, emptied: Mutex::new(Instant::now()) }
+    }
+
+    /// Takes a permit; false: none is free.
+    #[must_use]
+    pub(super) fn take(&self) -> bool {
+        let next = |taken: usize| (taken < self.limit).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+
+    /// Gives a permit back.
+    pub(super) fn release(&self) {
+        if self.taken.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self.emptied.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Returns for how long no permit has been taken.
+    pub(super) fn idle_for(&self) -> Duration {
+        let emptied = *self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.taken() > 0 { Duration::ZERO } else { emptied.elapsed() }
+    }
+}
