@@ -162,15 +162,20 @@ impl Signals {
 /// What `request` says. (signal-hook says X for a signal.)
 const BELL: u8 = b'!';
 
+/// How many descriptors are tried where there is no list of them: some milliseconds of system calls.
+const MOST_TRIED: i32 = 65_536;
+
 /// Makes the end of this process a reset for every client that is still connected.
 ///
 /// Other threads own those connections. pidfd_getfd lends each to this one, by number and without `unsafe`.
 /// Where that is forbidden the kernel closes the connections politely instead.
 fn reset_all() {
     let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return };
-    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return };
-    let numbers = descriptors.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    for number in numbers.filter(|number| *number > 2) {
+    let numbers: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
+        Ok(all) => all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect(),
+        Err(_) => (0..MOST_TRIED).collect(), // there is no /proc
+    };
+    for number in numbers.into_iter().filter(|number| *number > 2) {
         let Ok(descriptor) = pidfd_getfd(&own, number, PidfdGetfdFlags::empty()) else { continue };
         let is_client = SockRef::from(&descriptor).peer_addr().is_ok_and(|peer| peer.as_socket().is_some());
         if is_client {
