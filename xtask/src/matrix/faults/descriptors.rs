@@ -102,13 +102,15 @@ fn too_few_descriptors_for_the_default(entry: &'static Entry, _: &'static [&'sta
         ensure!(warning.contains(" 1024 ") && warning.contains("the limit is 64:"), "not both numbers: {warning}");
         ensure!(log.contains(&format!("at most {lowered} clients at once")), "it says {log}");
         let most: usize = lowered.parse()?;
+        let before = ctx.server.usage().descriptors;
         // One of several processes may take them all.
         let all = super::guests(ctx, most).context("as many as there are places for")?;
         if entry.processes == 1 {
             ctx.client()?.expect(b"Error: too many clients.")?;
         }
         drop(all);
-        Ok(())
+        let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
+        gone.context("descriptors are left open")
     })
 }
 
