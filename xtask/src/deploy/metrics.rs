@@ -27,7 +27,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         on_each("metrics::turned_away", |entry| !entry.makes_wait() && is_one_process(entry), turned_away),
         on_each("metrics::draining", every, draining),
         on_each("metrics::a_worker_dies", has_workers, a_worker_dies),
-        on_each("metrics::beside_idle_connections", every, beside_idle_connections),
+        on_each("metrics::idle_connections", every, idle_connections),
         on_each("metrics::without_proc", is_one_process, without_proc),
         on_each("metrics::wrong_command_lines", Entry::is_first_of_package, wrong_command_lines),
         prometheus::trials(),
@@ -201,9 +201,9 @@ fn a_worker_dies(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// A scrape is answered within its time while a hundred connections say nothing, and a hundred say it byte by byte; they cost
+/// A scrape is answered in time though a hundred connections are silent and another hundred send byte by byte. These cost
 /// few descriptors, little memory, and no thread.
-fn beside_idle_connections(entry: &'static Entry) -> Result<()> {
+fn idle_connections(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0"], |ctx| {
         let address = metrics_of(&ctx.server)?;
         text(address)?;
@@ -232,7 +232,7 @@ fn beside_idle_connections(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// What cannot be read is not told; all else is as ever, also the reset at the end of --grace.
+/// What cannot be read is left out. Everything else works, also the reset at the end of --grace.
 fn without_proc(entry: &'static Entry) -> Result<()> {
     ensure!(getuid().is_root(), Missing("root, who alone may hide /proc,".to_owned()));
     let hide = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"];

@@ -181,8 +181,8 @@ impl Server {
     }
 }
 
-/// The command of a server whose stdin is to become descriptor 3, the listener, with these variables. A shell does what the
-/// child of a service manager does before it becomes the server.
+/// The command of a server whose stdin is to become descriptor 3, with these variables. A shell does what the child of a
+/// service manager does before it becomes the server.
 pub(crate) fn activated(entry: &Entry, variables: &str, arguments: &[&str]) -> Result<Command> {
     let inner = entry.command()?;
     let mut command = Command::new("sh");

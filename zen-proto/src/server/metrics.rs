@@ -50,7 +50,7 @@ pub(super) fn serve(address: SocketAddr, look: impl Fn() -> Snapshot + Send + 's
     Ok(())
 }
 
-/// A loop over a few connections, so that none of them makes a scrape wait: neither one that is silent nor one that is slow.
+/// Serves a bounded number of connections in one loop, so that a silent or a slow one does not make a scrape wait.
 ///
 /// 1. Sleep in poll() until a connection is ready, another comes, or the oldest one's time is up.
 /// 2. Accept one. When there is no room for it, the oldest is closed.

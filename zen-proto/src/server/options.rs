@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
     pub question_timeout: Duration,
 
-    /// Turn clients away beyond so many in a process [default: 1024, or what the limit of descriptors allows]
+    /// Reject clients beyond this many in a process [default: 1024, or fewer if the limit of descriptors is too low]
     #[arg(long, value_name = "N")]
     pub max_connections: Option<NonZeroUsize>,
 

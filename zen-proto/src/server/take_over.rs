@@ -20,8 +20,8 @@ pub(super) fn listen_fds() -> Result<Socket> {
     let count = count.to_string_lossy();
     if count.parse() != Ok(1) {
         bail!(
-            "LISTEN_FDS={}, but this server takes exactly one listener: write one ListenStream= line in the socket unit, \
-             and another unit for each further address",
+            "LISTEN_FDS={}, but this server takes exactly one listener: \
+             write one ListenStream= line in the socket unit, and another unit for each further address",
             count.escape_debug()
         );
     }

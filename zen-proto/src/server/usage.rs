@@ -8,8 +8,8 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The use of some processes together. What cannot be read of one that has just gone counts as nothing; what can be read of none,
-/// since there is no /proc or it is hidden, is `None`.
+/// The use of some processes together. A process that has just ended counts as nothing. What can be read of no process is
+/// `None`: there may be no /proc.
 #[derive(Default)]
 pub(super) struct Usage {
     seconds: Option<f64>,

@@ -36,7 +36,7 @@ pub(super) fn die_with_parent() -> Result<()> {
     fcntl_setfl(&stdout, OFlags::NONBLOCK).context("cannot use the pipe to the parent")
 }
 
-/// Names this process after its program, as `ps` and `pgrep` know it. The kernel would have it `exe`, after the path that was started.
+/// Names this process after its program, for `ps` and `pgrep`. The kernel has called it `exe`, after /proc/self/exe.
 pub(super) fn set_name() {
     let path = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&path).file_name().and_then(|name| CString::new(name.as_bytes()).ok());

@@ -74,7 +74,7 @@ fn listen_fds(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let said = stdout.wait_for(PATIENCE, |said| (said == line.as_bytes()).then_some(()));
     said.with_context(|| format!("no ready line for {address} but {}", stdout.text()))?;
     is_conformant(address)?;
-    // The backlog is that of whoever listens, which it cannot know.
+    // The process that listens has set the backlog: the server cannot know it.
     ensure!(stderr.text().contains(" clients at once, no backlog of its own, "), "it says {}", stderr.text());
     kill_process(Pid::from_raw(group.id()).context("a process")?, Signal::TERM)?;
     let status = group.ended_within(PATIENCE).context("still there after SIGTERM")?;
@@ -112,7 +112,7 @@ fn listen_fds_with_port(entry: &'static Entry, _: &'static [&'static str]) -> Re
     Ok(())
 }
 
-/// The clients of a listener that is not served would hang: the start is refused, and no manager is told that it is ready.
+/// Refuses to start: the clients of a listener that is not served would hang.
 fn listen_fds_not_one(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     for count in ["2", "0", "-1", "two", "", "4294967297"] {
@@ -122,7 +122,7 @@ fn listen_fds_not_one(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     Ok(())
 }
 
-/// Two addresses in one unit: the server that the first client starts says what to write instead.
+/// Two addresses in one unit are refused by the server that the first client starts, which says what to write instead.
 fn systemd_two_listeners(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let activate = tool("systemd-socket-activate")?;
     let (address, other) = (free_address()?, free_address()?);
@@ -133,7 +133,8 @@ fn systemd_two_listeners(entry: &'static Entry, _: &'static [&'static str]) -> R
         .arg(inner.get_program())
         .args(inner.get_args());
     let mut group = start(&mut command, Stdio::null())?;
-    let _client = wait_for(PATIENCE, || Client::connect(address).ok()).context("nobody listens")?;
+    let _client =
+        wait_for(PATIENCE, || Client::connect(address).ok()).context("systemd-socket-activate does not listen")?;
     is_refused(&mut group, &["LISTEN_FDS=2,", "ListenStream="])
 }
 
@@ -154,7 +155,7 @@ fn listen_fds_no_listener(entry: &'static Entry, _: &'static [&'static str]) -> 
     Ok(())
 }
 
-/// Status 1, nothing on stdout, and one line that says all these things; systemd-socket-activate may say others before it.
+/// Status 1, nothing on stdout, and one error that says all these things. systemd-socket-activate has lines of its own.
 fn is_refused(group: &mut Group, says: &[&str]) -> Result<()> {
     let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
