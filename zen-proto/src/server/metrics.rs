@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::accept::BACK_OFF;
 use super::figures::{Figures, SERIES};
@@ -75,13 +76,16 @@ fn run(listener: &TcpListener, look: &impl Fn() -> Snapshot) -> ! {
             }
         }
         let now = Instant::now();
-        connections.retain_mut(|connection| match connection.turn(look) {
-            Ok(Turn::Over) => false,
-            Err(error) if !is_not_ready(&error) => {
-                log::debug!("metrics: {error}");
-                false
-            }
-            _ => now < connection.deadline,
+        connections.retain_mut(|connection| {
+            let is_open = match connection.turn(look) {
+                Ok(is_open) => is_open,
+                Err(error) if is_not_ready(&error) => true,
+                Err(error) => {
+                    log::debug!("metrics: {error}");
+                    false
+                }
+            };
+            is_open && now < connection.deadline
         });
     }
 }
@@ -94,7 +98,10 @@ fn wait(listener: &TcpListener, connections: &VecDeque<Connection>) {
     }));
     let deadline = connections.front().map(|oldest| oldest.deadline.saturating_duration_since(Instant::now()));
     let time = deadline.and_then(|time| Timespec::try_from(time).ok());
-    let _ = poll(&mut descriptors, time.as_ref()); // whatever it says, each has its turn
+    // Which of them are ready does not matter: each has its turn.
+    if poll(&mut descriptors, time.as_ref()).is_err_and(|error| error != Errno::INTR) {
+        thread::sleep(BACK_OFF); // no memory: trying again at once would keep a processor busy
+    }
 }
 
 /// One request, one response, then it is closed.
@@ -113,20 +120,14 @@ enum State {
     Lingering,
 }
 
-/// What a turn has come to, but for errors.
-enum Turn {
-    Goes,
-    Over,
-}
-
 impl Connection {
     fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self { stream, deadline: Instant::now() + PATIENCE, state: State::Receiving(Vec::new()) })
     }
 
-    /// One read and one write at most.
-    fn turn(&mut self, look: &impl Fn() -> Snapshot) -> io::Result<Turn> {
+    /// One read and one write at most. False: it is over.
+    fn turn(&mut self, look: &impl Fn() -> Snapshot) -> io::Result<bool> {
         let mut chunk = [0; 1024];
         if let State::Receiving(request) = &mut self.state {
             let n = self.stream.read(&mut chunk)?;
@@ -137,7 +138,7 @@ impl Connection {
                 return Err(io::Error::other("a request that does not end"));
             }
         } else if matches!(self.state, State::Lingering) && self.stream.read(&mut chunk)? == 0 {
-            return Ok(Turn::Over);
+            return Ok(false);
         }
         if let State::Sending(rest) = &mut self.state {
             let n = self.stream.write(rest)?;
@@ -147,7 +148,7 @@ impl Connection {
                 self.state = State::Lingering;
             }
         }
-        Ok(Turn::Goes)
+        Ok(true)
     }
 }
 

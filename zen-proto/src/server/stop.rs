@@ -162,9 +162,6 @@ impl Signals {
 /// What `request` says. (signal-hook says X for a signal.)
 const BELL: u8 = b'!';
 
-/// How many descriptors are tried where there is no list of them: some milliseconds of system calls.
-const MOST_TRIED: i32 = 65_536;
-
 /// Makes the end of this process a reset for every client that is still connected.
 ///
 /// Other threads own those connections. pidfd_getfd lends each to this one, by number and without `unsafe`.
@@ -190,3 +187,6 @@ pub(super) fn send(signal: Signal, child: u32) {
         let _ = rustix::process::kill_process(pid, signal);
     }
 }
+
+/// How many descriptors are tried where there is no list of them: some milliseconds of system calls.
+const MOST_TRIED: i32 = 65_536;
