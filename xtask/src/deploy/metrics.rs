@@ -7,14 +7,15 @@ use std::io::{Read, Write};
 use std::mem::replace;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
+use rustix::process::{Signal, getuid};
 
 use super::apparatus::{Folder, every, has_workers, is_one_process, kill, on_each, succeeds};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::group::run_within;
-use crate::harness::{Client, PATIENCE, Server, tool, wait_for};
+use crate::harness::{Client, Missing, PATIENCE, Server, tool, wait_for};
 use crate::matrix::{Ctx, ended, served};
 use crate::servers::Entry;
 use crate::trial::Trial;
@@ -26,6 +27,8 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         on_each("metrics::turned_away", |entry| !entry.makes_wait() && is_one_process(entry), turned_away),
         on_each("metrics::draining", every, draining),
         on_each("metrics::a_worker_dies", has_workers, a_worker_dies),
+        on_each("metrics::idle_connections", every, idle_connections),
+        on_each("metrics::without_proc", is_one_process, without_proc),
         on_each("metrics::wrong_command_lines", Entry::is_first_of_package, wrong_command_lines),
         prometheus::trials(),
     ];
@@ -198,6 +201,54 @@ fn a_worker_dies(entry: &'static Entry) -> Result<()> {
     })
 }
 
+/// A scrape is answered in time though a hundred connections are silent and another hundred send byte by byte. These cost
+/// few descriptors, little memory, and no thread.
+fn idle_connections(entry: &'static Entry) -> Result<()> {
+    ended(entry, &[], &["--metrics", "0"], |ctx| {
+        let address = metrics_of(&ctx.server)?;
+        text(address)?;
+        let before = ctx.server.usage();
+        let connect = |_| TcpStream::connect_timeout(&address, PATIENCE);
+        let idle = (0..CONNECTIONS).map(connect).collect::<Result<Vec<_>, _>>()?;
+        let mut dripping = (0..CONNECTIONS).map(connect).collect::<Result<Vec<_>, _>>()?;
+        for _ in 0..5 {
+            for connection in &mut dripping {
+                // Those that made room for others have been closed.
+                let _ = connection.write_all(b"G");
+            }
+            let start = Instant::now();
+            text(address)?;
+            ensure!(start.elapsed() < SCRAPE_TIMEOUT, "a scrape took {:?}", start.elapsed());
+        }
+        let now = ctx.server.usage();
+        let is_bounded = now.threads == before.threads
+            && now.descriptors < before.descriptors + CONNECTIONS / 2
+            && now.memory < before.memory + (1 << 20);
+        ensure!(is_bounded, "they cost {before:?} to {now:?}");
+        drop((idle, dripping));
+        let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before.descriptors).then_some(()));
+        gone.context("they have gone, and their descriptors have not")?;
+        ctx.server.stop(PATIENCE)
+    })
+}
+
+/// What cannot be read is left out. Everything else works, also the reset at the end of --grace.
+fn without_proc(entry: &'static Entry) -> Result<()> {
+    ensure!(getuid().is_root(), Missing("root, who alone may hide /proc,".to_owned()));
+    let hide = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"];
+    ended(entry, &hide, &["--metrics", "0", "--delay", "1h", "--grace", "300ms"], |ctx| {
+        let told = scrape(&ctx.server)?;
+        let of_process: Vec<_> = told.keys().filter(|name| name.starts_with("process_")).collect();
+        ensure!(of_process.is_empty() && told.contains_key("zen_questions_total"), "it tells {told:?}");
+        let mut client = ctx.client()?;
+        client.send(APHORISMS[0].0)?;
+        let is_here = || (scrape(&ctx.server).ok()?["zen_clients"] == 1.0).then_some(());
+        wait_for(PATIENCE, is_here).context("the client is not accepted")?;
+        ctx.server.signal(Signal::TERM)?;
+        client.expect_reset()
+    })
+}
+
 fn no_counter_fell(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) -> Result<()> {
     // Processor time is told of those who are alive.
     let counters = before.iter().filter(|(name, _)| name.starts_with("zen_") && name.contains("_total"));
@@ -238,3 +289,9 @@ fn becomes(server: &Server, expected: &[(&str, f64)]) -> Result<()> {
 }
 
 const FATAL: &str = "Who panics?";
+
+/// Many more than a server keeps.
+const CONNECTIONS: usize = 100;
+
+/// As in prometheus.yml.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -50,7 +50,7 @@ impl Server {
 
     /// Starts a server of the list on a listener that somebody else keeps, as systemd does.
     pub(crate) fn start_on(listener: &TcpListener, entry: &Entry, arguments: &[&str]) -> Result<Server> {
-        Server::heard(activated(entry, "$$", arguments)?.stdin(OwnedFd::from(listener.try_clone()?)))
+        Server::heard(activated(entry, LISTEN_FDS, arguments)?.stdin(OwnedFd::from(listener.try_clone()?)))
     }
 
     /// Starts whatever `command` says and waits for the ready line.
@@ -181,15 +181,18 @@ impl Server {
     }
 }
 
-/// The command of a server whose stdin is to become descriptor 3, the listener, with LISTEN_PID being `pid`. A shell does what
-/// the child of a service manager does before it becomes the server.
-pub(crate) fn activated(entry: &Entry, pid: &str, arguments: &[&str]) -> Result<Command> {
+/// The command of a server whose stdin is to become descriptor 3, with these variables. A shell does what the child of a
+/// service manager does before it becomes the server.
+pub(crate) fn activated(entry: &Entry, variables: &str, arguments: &[&str]) -> Result<Command> {
     let inner = entry.command()?;
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("LISTEN_PID={pid} LISTEN_FDS=1 exec \"$@\" 3<&0 </dev/null"), "sh"]);
+    command.args(["-c", &format!("{variables} exec \"$@\" 3<&0 </dev/null"), "sh"]);
     command.arg(inner.get_program()).args(inner.get_args()).args(arguments);
     Ok(command)
 }
+
+/// The variables that hand over one listener.
+pub(crate) const LISTEN_FDS: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
 
 fn ready_address(line: &[u8]) -> Result<SocketAddr> {
     let text = str::from_utf8(line).ok().and_then(|line| line.strip_prefix("listening on "));

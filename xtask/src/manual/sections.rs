@@ -43,7 +43,7 @@ pub(super) const OF_SERVERS: &[Section] = &[
     Section {
         title: "ENVIRONMENT",
         entries: &[
-            ("LISTEN_PID, LISTEN_FDS", "Socket activation: descriptor 3 is the listener."),
+            ("LISTEN_PID, LISTEN_FDS", "Socket activation: descriptor 3 is the listener, and LISTEN_FDS must be 1."),
             ("NOTIFY_SOCKET, WATCHDOG_USEC", "The service manager is told of readiness, life and stopping."),
             ("JOURNAL_STREAM", "If it names stderr, log lines carry the journal's priorities."),
             ("RUST_LOG", "What is logged, whatever -q and -v say."),

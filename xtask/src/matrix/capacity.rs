@@ -1,18 +1,24 @@
 //! How many clients are served at once, and what happens to the next one.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::getuid;
 
-use super::{Case, Ctx, case};
-use crate::harness::Client;
+use super::{Case, Ctx, bare, case};
 use crate::harness::client::APHORISMS;
+use crate::harness::network::on_a_host_alone;
+use crate::harness::{Client, Missing, PATIENCE, Server};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
     case("the_next_client_waits", the_next_client_waits).on(|entry| !entry.is_exhibit && entry.makes_wait()),
     case("idle_clients_take_no_place", idle_clients_take_no_place).on(|entry| !entry.is_exhibit && !entry.makes_wait()),
     case("processes", processes),
+    bare("the_backlog_is_cut", the_backlog_is_cut),
+    bare("the_backlog_is_cut_elsewhere", the_backlog_is_cut_elsewhere).on(Entry::is_first_of_package),
+    bare("the_backlog_is_not_known", the_backlog_is_not_known).on(Entry::is_first_of_package),
 ];
 
 /// Idle clients fill the place; the next one is answered when one of them leaves, and not before.
@@ -43,6 +49,50 @@ fn processes(ctx: &mut Ctx) -> Result<()> {
     ensure!(found == *processes, "{name} runs {found} processes, not {processes}");
     Ok(())
 }
+
+/// The log has the backlog that is in force, and a warning says why it is another than was asked for.
+fn the_backlog_is_cut(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let most: u32 = fs::read_to_string(SOMAXCONN).context(SOMAXCONN)?.trim().parse()?;
+    let (all, more) = (most.to_string(), (most + 1).to_string());
+    reports(entry, &[], &["--backlog", &more], &format!("backlog {most},"), &[&more, &all])?;
+    reports(entry, &[], &["--backlog", &all], &format!("backlog {most},"), &[])?;
+    reports(entry, &[], &["--backlog", "0"], "backlog 0,", &[])
+}
+
+/// Each network namespace has its own limit. There the default may be too much.
+fn the_backlog_is_cut_elsewhere(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    on_a_host_alone(|| {
+        fs::write(SOMAXCONN, "64").context(SOMAXCONN)?;
+        reports(entry, &[], &[], "backlog 64,", &["1024", "64"])
+    })
+}
+
+/// Where the kernel's settings are hidden nothing is claimed that may be wrong.
+fn the_backlog_is_not_known(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    ensure!(getuid().is_root(), Missing("root, who alone may hide /proc/sys,".to_owned()));
+    let hide = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc/sys && exec \"$@\"", "sh"];
+    reports(entry, &hide, &["--backlog", "100000"], "backlog 100000 or less,", &[])
+}
+
+/// The log has this of the backlog; and a warning with all these numbers, or, without any, no warning.
+fn reports(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], backlog: &str, warning: &[&str]) -> Result<()> {
+    let mut server = Server::start_under(wrapper, entry, arguments)?;
+    server.client()?.ask_all()?;
+    server.stop(PATIENCE)?;
+    let log = server.whole_log();
+    let of_backlog = |line: &&str| line.contains("[WARN ") && line.contains("--backlog");
+    let warnings: Vec<&str> = log.lines().filter(of_backlog).collect();
+    let is_right = warnings.len() == usize::from(!warning.is_empty())
+        && warnings.iter().all(|line| warning.iter().all(|number| line.contains(&format!(" {number} "))));
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(" clients at once, ")).collect();
+    let are_right =
+        !lines.is_empty() && lines.iter().all(|line| line.contains(&format!(" clients at once, {backlog}")));
+    ensure!(is_right && are_right, "{arguments:?} should say {backlog:?}, and warn of {warning:?}:\n{log}");
+    Ok(())
+}
+
+/// Where the kernel says what it cuts a backlog to.
+const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
 /// This many clients, each known to be served.
 fn served_clients(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {

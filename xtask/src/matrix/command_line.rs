@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use super::{Case, Ctx, bare, case};
 use crate::harness::client::Client;
 use crate::harness::group::run_within;
-use crate::harness::{PATIENCE, shown};
+use crate::harness::network::on_a_host_alone;
+use crate::harness::{Missing, PATIENCE, Server, shown, tool};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -54,6 +55,9 @@ pub(crate) const CASES: &[Case] = &[
     on_poll(wrong("style_unknown", &["--style", "telegraph"])),
     on_async(wrong("threads_zero", &["--threads", "0"])),
     on_async(wrong("runtime_unknown", &["--runtime", "tokio"])),
+    bare("a_port_as_host", a_port_as_host).on(Entry::is_first_of_package),
+    bare("no_interface", no_interface).on(Entry::is_first_of_package),
+    bare("an_interface", an_interface).on(Entry::is_first_of_package),
     bare("help", help).on(Entry::is_first_of_package),
     bare("busy_port", busy_port).on(Entry::is_first_of_package),
     bare("foreign_address", foreign_address).on(Entry::is_first_of_package),
@@ -78,6 +82,52 @@ fn is_refused(entry: &Entry, arguments: &[&str]) -> Result<()> {
     };
     ensure!(line.contains(flag), "{flag} is not named in {line:?}");
     Ok(())
+}
+
+/// A port where HOST stands is easily written; what is said is what to write instead.
+fn a_port_as_host(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    for (host, advice) in [("8080", ": use -p 8080;"), ("127.0.0.1:8080", ": use 127.0.0.1 -p 8080;")] {
+        is_refused(entry, &[host])?;
+        let output = run(entry, &[host])?;
+        ensure!(String::from_utf8_lossy(&output.stderr).contains(advice), "{}", shown(&output.stderr));
+    }
+    Ok(())
+}
+
+/// A link-local address means nothing without its interface.
+fn no_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    for arguments in [&["fe80::1"][..], &["[fe80::1]"], &["--metrics", "[fe80::1]:0"], &["--metrics", "fe80::1:0"]] {
+        let output = run(entry, &[&["-p", "0"], arguments].concat())?;
+        is_one_error(&output, 1)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(said.contains("fe80::1") && said.contains("append %INTERFACE"), "{arguments:?}: {said}");
+    }
+    let output = run(entry, &["-p", "0", "fe80::1%nowhere"])?;
+    is_one_error(&output, 1)?;
+    ensure!(String::from_utf8_lossy(&output.stderr).contains("the interface after %"), "{}", shown(&output.stderr));
+    Ok(())
+}
+
+/// With its interface it is an address like any other, in brackets or not, for clients and for metrics.
+fn an_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    on_a_host_alone(|| {
+        ensure!(has_ipv6(), Missing("IPv6".to_owned()));
+        let address = ["address", "add", "fe80::1/64", "dev", "lo"];
+        let output = run_within(PATIENCE, Command::new(tool("ip")?).args(address))?;
+        ensure!(output.status.success(), "{}", shown(&output.stderr));
+        for host in ["fe80::1%lo", "[fe80::1%lo]", "fe80::1%1"] {
+            for port in ["[fe80::1%lo]:0", "fe80::1%lo:0"] {
+                let mut server = Server::start(entry, &[host, "--metrics", port])?;
+                server.client()?.ask_all().with_context(|| host)?;
+                let metrics = server.wait_for_log(PATIENCE, |log| {
+                    log.split_once("metrics on http://")?.1.split_once("/metrics\n")?.0.parse().ok()
+                });
+                Client::connect(metrics.context("it does not say where its metrics are")?).context(port)?;
+                server.stop(PATIENCE)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn help(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {

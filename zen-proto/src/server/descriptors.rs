@@ -1,40 +1,62 @@
-//! The limit of descriptors: raised at the start to what is needed, or the start is refused.
+//! The limit of descriptors, raised at the start to what is needed. Where it cannot be, fewer clients are served, or none.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::Waiting;
+/// How many clients a server wants to serve at once.
+pub(super) enum Wanted {
+    /// As many as its architecture serves: no fewer will do.
+    AtOnce(usize),
+    /// As many as --max-connections says: no fewer will do.
+    Connections(usize),
+    /// As many as --max-connections is by default, or fewer.
+    ByDefault(usize),
+}
 
-/// Descriptors beside those of the clients: standard streams, listener, log, signals, and some in reserve.
-const OWN: u64 = 32;
-
-/// What a poller is made of: epoll, a timer, and a descriptor to be woken by.
-const OF_A_POLLER: u64 = 3;
-
-/// Makes sure that `clients` can be had at once; they are as many as the workers (`are_workers`), or --max-connections. One
-/// worker is the least there can be.
-pub(super) fn provide(clients: usize, waiting: Waiting, are_workers: bool) -> Result<()> {
-    let pollers = match waiting {
-        Waiting::InCalls => 0,
-        Waiting::ForReadiness { pollers } => OF_A_POLLER.saturating_mul(pollers as u64),
+/// Raises the limit to what the clients and `others` need; returns how many clients there can be.
+///
+/// # Errors
+///
+/// The limit cannot be raised enough.
+pub(super) fn provide(wanted: Wanted, others: usize, is_worker: bool) -> Result<usize> {
+    let (clients, least, otherwise) = match wanted {
+        Wanted::AtOnce(1) => (1, 1, ""),
+        Wanted::AtOnce(workers) => (workers, workers, ", or lower --workers"),
+        Wanted::Connections(clients) => (clients, clients, ", or lower --max-connections"),
+        Wanted::ByDefault(clients) => (clients, 1, ""),
     };
-    let needed = (clients as u64).saturating_add(OWN).saturating_add(pollers);
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
-    if limit.maximum.is_some_and(|maximum| maximum < needed) || setrlimit(Resource::Nofile, raised).is_err() {
-        let maximum = limit.maximum.unwrap_or(u64::MAX);
-        let otherwise = match (clients, are_workers) {
-            (1, _) => "",
-            (_, true) => " or lower --workers",
-            (_, false) => " or lower --max-connections",
-        };
-        bail!(
-            "{clients} clients at once need {needed} descriptors and the limit is {maximum}: \
-             raise it (ulimit -n {needed}){otherwise}"
+    let others = others.saturating_add(OWN);
+    let need = |clients: usize| clients.saturating_add(others);
+    let limit = raise(need(clients));
+    let possible = clients.min(limit.saturating_sub(others));
+    ensure!(
+        possible >= least,
+        "serving {least} at once takes {} descriptors, but the limit is {limit}: raise it (ulimit -n {0}){otherwise}",
+        need(least)
+    );
+    // Of a worker's limit the parent has said it.
+    if possible < clients && !is_worker {
+        log::warn!(
+            "--max-connections is {possible}: {clients} would take {} descriptors, but the limit is {limit}: \
+             raise it (ulimit -n {0})",
+            need(clients)
         );
     }
-    Ok(())
+    Ok(possible)
 }
+
+/// Raises the limit to `needed` if it is lower, as far as that is allowed; returns the limit.
+fn raise(needed: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let number = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let current = number(limit.current);
+    let possible = number(limit.maximum).min(needed);
+    if current >= possible {
+        return current;
+    }
+    let raised = Rlimit { current: Some(possible as u64), maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() { possible } else { current }
+}
+
+/// Descriptors for what is always there: standard streams, listener, log, signals, and some in reserve.
+const OWN: usize = 32;

@@ -29,6 +29,20 @@ pub(super) fn open(options: &Options) -> Result<Socket> {
     }
 }
 
+/// How many clients the kernel keeps waiting, for the log. What is said holds, even where it is not known.
+pub(super) fn backlog(options: &Options, is_heir: bool) -> String {
+    match somaxconn() {
+        _ if is_heir || options.inetd.is_some() => "no backlog of its own".to_owned(),
+        Some(most) => format!("backlog {}", options.backlog.min(most)),
+        None => format!("backlog {} or less", options.backlog),
+    }
+}
+
+/// What the kernel cuts every backlog to, in this process's network namespace.
+fn somaxconn() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
+}
+
 /// Sets what every accepted socket inherits (so that no call is needed for each), and on a listener the
 /// mode in which it waits, once: O_NONBLOCK is seen by all processes that share it.
 pub(super) fn configure(socket: SockRef<'_>, waiting: Waiting) -> Result<()> {
@@ -49,6 +63,7 @@ fn bind(host: &str, port: u16, backlog: u32) -> Result<Socket> {
         match bind_address(*address, host.is_empty(), backlog) {
             Ok(socket) => {
                 warn_of_others(host, *address, &addresses);
+                warn_of_a_cut(backlog);
                 return Ok(socket);
             }
             Err(error) => {
@@ -62,18 +77,19 @@ fn bind(host: &str, port: u16, backlog: u32) -> Result<Socket> {
         }
     }
     let (address, error) = failure.with_context(|| format!("{host} has no address: use another HOST"))?;
-    Err(anyhow!("cannot listen on {address}: {}", advice(&error)))
+    Err(anyhow!("cannot listen on {address}: {}", advice(address, &error)))
 }
 
 /// The addresses to try, in order: IPv4 first, then as the resolver has them.
-fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     if host.is_empty() {
         let everywhere: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
         return Ok(everywhere.map(|address| SocketAddr::new(address, port)).to_vec());
     }
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let Ok(addresses) = (bare, port).to_socket_addrs() else {
-        bail!("cannot find an address for {host:?}: check the name, or give an address");
+        let what = if host.contains('%') { "the interface after %" } else { "the name, or give an address" };
+        bail!("cannot find an address for {host:?}: check {what}");
     };
     let mut addresses: Vec<_> = addresses.collect();
     addresses.sort_by_key(SocketAddr::is_ipv6); // keeps the order within a family
@@ -106,9 +122,26 @@ fn warn_of_others(host: &str, served: SocketAddr, addresses: &[SocketAddr]) {
     }
 }
 
-fn advice(error: &std::io::Error) -> String {
+/// Says where the kernel has cut the backlog.
+fn warn_of_a_cut(backlog: u32) {
+    if let Some(most) = somaxconn().filter(|most| *most < backlog) {
+        log::warn!(
+            "--backlog {backlog} is cut to {most} by the kernel: raise it (sysctl -w net.core.somaxconn={backlog})"
+        );
+    }
+}
+
+/// Whether an address is link-local and its interface is not named.
+pub(super) fn lacks_interface(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(address) if address.ip().is_unicast_link_local() && address.scope_id() == 0)
+}
+
+fn advice(address: SocketAddr, error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     match error.kind() {
+        _ if lacks_interface(address) => {
+            format!("a link-local address needs its interface: append %INTERFACE, as in {}%eth0", address.ip())
+        }
         ErrorKind::AddrInUse => {
             "the port is in use: end the other server, or choose another port with -p (0 is any)".into()
         }

@@ -1,15 +1,19 @@
 //! --metrics: the figures, in Prometheus's text format, over as much HTTP as that takes.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::accept::BACK_OFF;
 use super::figures::{Figures, SERIES};
+use super::listener::{self, lacks_interface};
 use super::usage::Usage;
 
 /// What one look at the server, or at a parent and its workers, shows.
@@ -21,49 +25,135 @@ pub(super) struct Snapshot {
     pub(super) processes: Vec<u32>,
 }
 
-/// Where `--metrics [HOST:]PORT` listens: on this machine only, unless told otherwise.
+/// Where `--metrics [ADDRESS:]PORT` listens: on this machine only, unless told otherwise.
 ///
 /// # Errors
 ///
 /// What it should have been instead.
 pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(port) = text.parse() {
-        return Ok((Ipv4Addr::LOCALHOST, port).into());
-    }
-    let addresses = text.to_socket_addrs().map_err(|_| "write PORT, or ADDRESS:PORT".to_owned())?;
-    addresses.min_by_key(SocketAddr::is_ipv6).ok_or_else(|| "the name has no address".to_owned())
+    let (host, port) = text.rsplit_once(':').unwrap_or((LOCALHOST, text));
+    let port = port.parse().ok().filter(|_| !host.is_empty()).ok_or("write PORT, or ADDRESS:PORT")?;
+    let addresses = listener::resolve(host, port).map_err(|error| error.to_string())?;
+    addresses.first().copied().ok_or_else(|| "the name has no address".to_owned())
 }
 
-/// Answers whoever scrapes, on a thread of its own.
+/// Answers every scrape, on a thread of its own.
 pub(super) fn serve(address: SocketAddr, look: impl Fn() -> Snapshot + Send + 'static) -> Result<()> {
+    ensure!(!lacks_interface(address), "cannot serve metrics on {address}: append %INTERFACE to the address");
     let listener = TcpListener::bind(address)
         .with_context(|| format!("cannot serve metrics on {address}: choose another --metrics"))?;
+    listener.set_nonblocking(true)?;
     log::info!("metrics on http://{}/metrics", listener.local_addr()?);
-    let run = move || {
-        for stream in listener.incoming() {
-            match stream.map(|stream| answer(stream, &look)) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => log::debug!("metrics: {error}"),
-                Err(error) => {
-                    log::debug!("metrics: {error}");
-                    thread::sleep(BACK_OFF);
-                }
-            }
-        }
-    };
     thread::Builder::new()
         .name("metrics".into())
-        .spawn(run)
+        .spawn(move || run(&listener, &look))
         .context("cannot start a thread: raise the limit of them")?;
     Ok(())
 }
 
-/// One request, one answer, then the connection is closed.
-fn answer(mut stream: TcpStream, look: &impl Fn() -> Snapshot) -> io::Result<()> {
-    let end = Instant::now() + PATIENCE;
-    let mut request = Vec::new();
-    read_until(&mut stream, &mut request, end, |head| head.windows(4).any(|bytes| bytes == b"\r\n\r\n"))?;
-    let request = String::from_utf8_lossy(&request);
+/// Serves a bounded number of connections in one loop, so that a silent or a slow one does not make a scrape wait.
+///
+/// 1. Sleep in poll() until a connection is ready, another comes, or the oldest one's time is up.
+/// 2. Accept one. When there is no room for it, the oldest is closed.
+/// 3. Give every connection a turn, and close those that are done, that failed, or whose time is up.
+fn run(listener: &TcpListener, look: &impl Fn() -> Snapshot) -> ! {
+    let mut connections: VecDeque<Connection> = VecDeque::new();
+    loop {
+        wait(listener, &connections);
+        let accepted = listener.accept().and_then(|(stream, _)| Connection::new(stream));
+        match accepted {
+            Ok(connection) => {
+                if connections.len() == MOST_CONNECTIONS {
+                    connections.pop_front();
+                }
+                connections.push_back(connection);
+            }
+            Err(error) if is_not_ready(&error) => {}
+            Err(error) => {
+                log::debug!("metrics: {error}");
+                connections.pop_front(); // its descriptor may be what is missing
+                thread::sleep(BACK_OFF);
+            }
+        }
+        let now = Instant::now();
+        connections.retain_mut(|connection| {
+            let is_open = match connection.turn(look) {
+                Ok(is_open) => is_open,
+                Err(error) if is_not_ready(&error) => true,
+                Err(error) => {
+                    log::debug!("metrics: {error}");
+                    false
+                }
+            };
+            is_open && now < connection.deadline
+        });
+    }
+}
+
+fn wait(listener: &TcpListener, connections: &VecDeque<Connection>) {
+    let mut descriptors = vec![PollFd::new(listener, PollFlags::IN)];
+    descriptors.extend(connections.iter().map(|connection| {
+        let is_sending = matches!(connection.state, State::Sending(_));
+        PollFd::new(&connection.stream, if is_sending { PollFlags::OUT } else { PollFlags::IN })
+    }));
+    let deadline = connections.front().map(|oldest| oldest.deadline.saturating_duration_since(Instant::now()));
+    let time = deadline.and_then(|time| Timespec::try_from(time).ok());
+    // Which of them are ready does not matter: each has its turn.
+    if poll(&mut descriptors, time.as_ref()).is_err_and(|error| error != Errno::INTR) {
+        thread::sleep(BACK_OFF); // no memory: trying again at once would keep a processor busy
+    }
+}
+
+/// One request, one response, then it is closed.
+struct Connection {
+    stream: TcpStream,
+    deadline: Instant,
+    state: State,
+}
+
+enum State {
+    /// The request, as far as it has come.
+    Receiving(Vec<u8>),
+    /// The response, as far as it has not been sent.
+    Sending(Vec<u8>),
+    /// Whatever else comes is read, or the close would be a reset and take the response along.
+    Lingering,
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, deadline: Instant::now() + PATIENCE, state: State::Receiving(Vec::new()) })
+    }
+
+    /// One read and one write at most. False: it is over.
+    fn turn(&mut self, look: &impl Fn() -> Snapshot) -> io::Result<bool> {
+        let mut chunk = [0; 1024];
+        if let State::Receiving(request) = &mut self.state {
+            let n = self.stream.read(&mut chunk)?;
+            request.extend_from_slice(&chunk[..n]);
+            if request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+                self.state = State::Sending(response(request, look));
+            } else if n == 0 || request.len() > LONGEST_HEAD {
+                return Err(io::Error::other("a request that does not end"));
+            }
+        } else if matches!(self.state, State::Lingering) && self.stream.read(&mut chunk)? == 0 {
+            return Ok(false);
+        }
+        if let State::Sending(rest) = &mut self.state {
+            let n = self.stream.write(rest)?;
+            rest.drain(..n);
+            if rest.is_empty() {
+                self.stream.shutdown(Shutdown::Write)?;
+                self.state = State::Lingering;
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn response(request: &[u8], look: &impl Fn() -> Snapshot) -> Vec<u8> {
+    let request = String::from_utf8_lossy(request);
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
@@ -77,32 +167,11 @@ fn answer(mut stream: TcpStream, look: &impl Fn() -> Snapshot) -> io::Result<()>
          Content-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(head.as_bytes())?;
-    if method != "HEAD" {
-        stream.write_all(body.as_bytes())?;
-    }
-    // Whatever else has come is read, or the close would be a reset and take the answer along.
-    stream.shutdown(Shutdown::Write)?;
-    let _ = read_until(&mut stream, &mut Vec::new(), Instant::now() + PATIENCE, |_| false);
-    Ok(())
+    if method == "HEAD" { head.into_bytes() } else { (head + &body).into_bytes() }
 }
 
-/// Reads until `is_all`; an error is that it is not, by `end`, by the end of file, or after too many bytes.
-fn read_until(stream: &mut TcpStream, read: &mut Vec<u8>, end: Instant, is_all: fn(&[u8]) -> bool) -> io::Result<()> {
-    let mut chunk = [0; 1024];
-    while !is_all(read) {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || read.len() > LONGEST_HEAD {
-            return Err(io::Error::other("a request that does not end"));
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut chunk)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => read.extend_from_slice(&chunk[..n]),
-        }
-    }
-    Ok(())
+fn is_not_ready(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 fn text(snapshot: &Snapshot) -> String {
@@ -132,8 +201,14 @@ fn text(snapshot: &Snapshot) -> String {
     text
 }
 
-/// How long whoever scrapes may take to ask, to take the answer, and to leave: the next one waits for each.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// Where a PORT alone is.
+const LOCALHOST: &str = "127.0.0.1";
+
+/// How many connections there are at once: many more than there are scrapers, each with a request of a few KiB.
+pub(super) const MOST_CONNECTIONS: usize = 32;
+
+/// How long a connection may last: as long as Prometheus waits unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// In bytes; Prometheus sends some two hundred.
 const LONGEST_HEAD: usize = 8192;
@@ -155,14 +230,26 @@ mod tests {
     }
 
     #[test]
+    fn an_address_may_name_its_interface() {
+        let scope = |text: &str| match parse_address(text) {
+            Ok(SocketAddr::V6(address)) => Some(address.scope_id()),
+            _ => None,
+        };
+        // 1 is the loopback, in every network namespace.
+        let zones = ["[fe80::1%lo]:80", "fe80::1%lo:80", "[fe80::1%1]:80", "fe80::1%1:80"];
+        assert_eq!(zones.map(scope), [Some(1); 4]);
+        assert_eq!(scope("[fe80::1]:80"), Some(0)); // refused when it is bound, as HOST is
+        assert!(parse_address("[fe80::1%nowhere]:80").is_err_and(|error| error.contains("the interface after %")));
+    }
+
+    #[test]
     fn who_asks_is_answered_whatever_it_asks() -> io::Result<()> {
+        let address = served()?;
         let asked = |request: &[u8]| -> io::Result<String> {
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            let mut client = TcpStream::connect(listener.local_addr()?)?;
+            let mut client = TcpStream::connect(address)?;
+            client.set_read_timeout(Some(PATIENCE))?;
             client.write_all(request)?;
-            let snapshot = || Snapshot { figures: Figures::default(), workers: Some((2, 1)), processes: vec![] };
             client.shutdown(Shutdown::Write)?;
-            let _ = answer(listener.accept()?.0, &snapshot); // what is wrong with a request is its client's affair
             let mut said = String::new();
             client.read_to_string(&mut said).map(|_| said)
         };
@@ -174,6 +261,36 @@ mod tests {
         assert!(asked(b"GET / HTTP/1.1\r\n\r\n")?.starts_with("HTTP/1.1 404 "));
         assert!(asked(b"POST /metrics HTTP/1.1\r\n\r\nbody")?.starts_with("HTTP/1.1 405 "));
         assert_eq!(asked(b"GET /met")?, "");
+        assert_eq!(asked(&[b'x'; LONGEST_HEAD + 1])?, "");
         Ok(())
+    }
+
+    #[test]
+    fn the_oldest_connection_makes_room() -> io::Result<()> {
+        let address = served()?;
+        let mut connections = Vec::new();
+        for number in 0..=MOST_CONNECTIONS {
+            let mut connection = TcpStream::connect(address)?;
+            connection.set_read_timeout(Some(PATIENCE / 2))?;
+            // The first of a request that does not end: one is silent, the next slow.
+            connection.write_all(&b"GET /"[..number % 5])?;
+            connections.push(connection);
+        }
+        // The first one is closed before its time is up, and the others are still there.
+        assert_eq!(connections.remove(0).read(&mut [0; 1])?, 0);
+        let mut last = connections.remove(MOST_CONNECTIONS - 1);
+        last.set_nonblocking(true)?;
+        assert!(last.read(&mut [0; 1]).is_err_and(|error| is_not_ready(&error)));
+        Ok(())
+    }
+
+    /// Where a server tells its metrics, for as long as the test runs.
+    fn served() -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let look = || Snapshot { figures: Figures::default(), workers: Some((2, 1)), processes: vec![] };
+        thread::spawn(move || run(&listener, &look));
+        Ok(address)
     }
 }

@@ -14,7 +14,7 @@ use super::metrics;
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     /// Name or address to listen on; '' is every address [default: 127.0.0.1]
-    #[arg(conflicts_with = "inetd")]
+    #[arg(value_parser = parse_host, conflicts_with = "inetd")]
     pub host: Option<String>,
 
     /// Port to listen on; 0 is any free port [default: 1060]
@@ -37,9 +37,9 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
     pub question_timeout: Duration,
 
-    /// Turn clients away beyond so many in a process
-    #[arg(long, value_name = "N", default_value = "1024")]
-    pub max_connections: NonZeroUsize,
+    /// Reject clients beyond this many in a process [default: 1024, or fewer if the limit of descriptors is too low]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<NonZeroUsize>,
 
     /// How many clients may wait in the kernel to be accepted
     #[arg(long, value_name = "N", default_value = "1024", value_parser = clap::value_parser!(u32).range(..=i32::MAX as i64))]
@@ -153,6 +153,19 @@ fn leave(error: &clap::Error) -> ! {
     std::process::exit(2);
 }
 
+/// A name or an address, and not a port, which is easily written in its place.
+fn parse_host(text: &str) -> Result<String, String> {
+    // `8080` or `localhost:8080`, but not the `::1` of IPv6.
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
+        _ => ("", text),
+    };
+    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("use {}", format!("{host} -p {port}").trim_start()))
+}
+
 /// A duration of the command line: `10s`, `500ms`, or `0`.
 ///
 /// # Errors
@@ -168,6 +181,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_not_taken_for_a_host() {
+        assert_eq!(parse_host("8080"), Err("use -p 8080".to_owned()));
+        assert_eq!(parse_host(":8080"), Err("use -p 8080".to_owned()));
+        assert_eq!(parse_host("localhost:80"), Err("use localhost -p 80".to_owned()));
+        assert_eq!(parse_host("[fe80::1%lo]:80"), Err("use [fe80::1%lo] -p 80".to_owned()));
+        for host in ["", "localhost", "127.1", "::1", "::", "[::1]", "fe80::1%lo", "[fe80::1%lo]", "1060.example"] {
+            assert_eq!(parse_host(host), Ok(host.to_owned()));
+        }
+    }
 
     #[test]
     fn durations() {

@@ -11,12 +11,13 @@ use anyhow::{Context, Result, anyhow};
 use socket2::{SockRef, Socket};
 
 use super::answerer::Work;
+use super::descriptors::{self, Wanted};
 use super::figures::{Figure, Figures, counted};
 use super::metrics::{self, Snapshot};
 use super::options::{Arguments, Inetd, Options, parse};
 use super::permits::Permits;
 use super::socket_io::TICK;
-use super::{Stop, descriptors, listener, logging, manager, stop, supervisor, take_over, watchdog, worker};
+use super::{Stop, listener, logging, manager, stop, supervisor, take_over, watchdog, worker};
 use crate::Timeouts;
 
 /// How a server waits for its clients.
@@ -97,6 +98,7 @@ impl Server {
     pub fn listen(options: &Options, waiting: Waiting, at_once: Option<usize>) -> Result<&'static Self> {
         if options.worker {
             worker::die_with_parent()?;
+            worker::set_name();
         }
         let is_heir = options.heir || options.inetd == Some(Inetd::Wait) || take_over::has_listen_fds();
         let (listener, only_client) = match options.inetd {
@@ -109,9 +111,13 @@ impl Server {
         if let Some(client) = &only_client {
             listener::configure(SockRef::from(client), waiting)?;
         }
-        let most = at_once.unwrap_or(options.max_connections.get());
-        let permits = if only_client.is_some() { 1 } else { most };
-        descriptors::provide(permits, waiting, at_once.is_some())?;
+        let wanted = match (at_once, options.max_connections) {
+            _ if only_client.is_some() => Wanted::AtOnce(1),
+            (Some(at_once), _) => Wanted::AtOnce(at_once),
+            (None, Some(most)) => Wanted::Connections(most.get()),
+            (None, None) => Wanted::ByDefault(MAX_CONNECTIONS),
+        };
+        let permits = descriptors::provide(wanted, others(options, waiting), options.worker)?;
         let address = listener.as_ref().map(ready_line).transpose()?;
         let listener = match (listener, options.processes) {
             (Some(listener), Some(processes)) if !options.worker => supervisor::supervise(
@@ -145,8 +151,8 @@ impl Server {
             }
         }
         log::info!(
-            "at most {permits} clients at once, backlog {}, idle timeout {:?}, question timeout {:?}, grace {:?}",
-            options.backlog,
+            "at most {permits} clients at once, {}, idle timeout {:?}, question timeout {:?}, grace {:?}",
+            listener::backlog(options, is_heir),
             options.idle_timeout,
             options.question_timeout,
             options.grace
@@ -221,6 +227,16 @@ impl Server {
     }
 }
 
+/// Descriptors that only some servers need: pollers, the connections of the metrics, and a pipe to each worker.
+fn others(options: &Options, waiting: Waiting) -> usize {
+    let pollers = match waiting {
+        Waiting::InCalls => 0,
+        Waiting::ForReadiness { pollers } => OF_A_POLLER.saturating_mul(pollers),
+    };
+    let metrics = options.metrics.map_or(0, |_| metrics::MOST_CONNECTIONS);
+    pollers.saturating_add(metrics + usize::from(options.processes.unwrap_or(0)))
+}
+
 fn ready_line(listener: &Socket) -> Result<String> {
     let address = listener.local_addr()?.as_socket().context("the listener is not one of TCP")?;
     Ok(format!("listening on {address}\n"))
@@ -232,6 +248,12 @@ pub(super) fn announce(ready_line: &str) -> std::io::Result<()> {
     stdout.write_all(ready_line.as_bytes())?;
     stdout.flush()
 }
+
+/// How many clients may be connected at once unless told otherwise.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// What a poller is made of: epoll, a timer, and a descriptor to be woken by.
+const OF_A_POLLER: usize = 3;
 
 /// How long `--inetd wait` waits for a client unless told otherwise.
 const IDLE_EXIT: Duration = Duration::from_secs(60);

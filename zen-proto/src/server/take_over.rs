@@ -8,17 +8,29 @@ use anyhow::{Context, Result, bail};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use socket2::Socket;
 
-/// Whether systemd, or another that speaks its protocol, gave this process a listener.
+/// Whether systemd, or another that speaks its protocol, started this process with descriptors.
 pub(super) fn has_listen_fds() -> bool {
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS") == Some(1)
+    let pid = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse().ok());
+    pid == Some(std::process::id()) && std::env::var_os("LISTEN_FDS").is_some()
 }
 
-/// Descriptor 3 as the listener.
+/// Descriptor 3 as the listener, if it is the only one.
 pub(super) fn listen_fds() -> Result<Socket> {
+    let count = std::env::var_os("LISTEN_FDS").unwrap_or_default();
+    let count = count.to_string_lossy();
+    if count.parse() != Ok(1) {
+        bail!(
+            "LISTEN_FDS={}, but this server takes exactly one listener: \
+             write one ListenStream= line in the socket unit, and another unit for each further address",
+            count.escape_debug()
+        );
+    }
     let listener = listenfd::ListenFd::from_env().take_tcp_listener(0).ok().flatten();
     let listener = listener.filter(|listener| sockopt::socket_acceptconn(listener).unwrap_or(false));
-    let listener = listener.context("descriptor 3 is not a TCP listener: check the Listen lines of the socket unit")?;
+    // It may be a socket of another kind, or the one client of Accept=yes.
+    let listener = listener.context(
+        "descriptor 3 is not a TCP listener: write ListenStream= with a port, and Accept=no, in the socket unit",
+    )?;
     Ok(listener.into())
 }
 

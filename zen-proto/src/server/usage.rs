@@ -8,43 +8,52 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The use of some processes together; what cannot be read of one that has just gone counts as nothing.
+/// The use of some processes together. A process that has just ended counts as nothing. What can be read of no process is
+/// `None`: there may be no /proc.
 #[derive(Default)]
 pub(super) struct Usage {
-    seconds: f64,
-    bytes: u64,
-    descriptors: u64,
-    most_descriptors: u64,
+    seconds: Option<f64>,
+    bytes: Option<f64>,
+    descriptors: Option<f64>,
+    most_descriptors: Option<f64>,
     /// When the first of them began, in seconds since 1970.
-    began: f64,
+    began: Option<f64>,
 }
 
 impl Usage {
     pub(super) fn of(processes: &[u32]) -> Self {
-        let mut usage = Self { began: f64::MAX, ..Self::default() };
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let mut usage = Self::default();
+        let limit = getrlimit(Resource::Nofile).current;
         for process in processes {
             let Some(stat) = Stat::of(*process) else { continue };
             let ticks = clock_ticks_per_second() as f64;
-            usage.seconds += stat.ticks as f64 / ticks;
-            usage.bytes += stat.pages * page_size() as u64;
-            usage.began = usage.began.min(*BOOTED + stat.began as f64 / ticks);
-            usage.descriptors += fs::read_dir(format!("/proc/{process}/fd")).map_or(0, |all| all.count() as u64);
-            usage.most_descriptors = usage.most_descriptors.saturating_add(limit);
+            add(&mut usage.seconds, stat.ticks as f64 / ticks);
+            add(&mut usage.bytes, stat.pages as f64 * page_size() as f64);
+            let began = *BOOTED + stat.began as f64 / ticks;
+            usage.began = Some(usage.began.map_or(began, |first| first.min(began)));
+            if let Ok(all) = fs::read_dir(format!("/proc/{process}/fd")) {
+                add(&mut usage.descriptors, all.count() as f64);
+            }
+            limit.iter().for_each(|limit| add(&mut usage.most_descriptors, *limit as f64));
         }
         usage
     }
 
-    /// Name, whether it goes up and down, what it is, and its value.
-    pub(super) fn series(&self) -> [(&'static str, bool, &'static str, f64); 5] {
-        [
+    /// Name, whether it goes up and down, what it is, and its value, of those that could be read.
+    pub(super) fn series(&self) -> impl Iterator<Item = (&'static str, bool, &'static str, f64)> {
+        let all = [
             ("process_cpu_seconds_total", false, "Processor time, of user and system.", self.seconds),
-            ("process_resident_memory_bytes", true, "Memory that is in use.", self.bytes as f64),
-            ("process_open_fds", true, "Descriptors that are open.", self.descriptors as f64),
-            ("process_max_fds", true, "Descriptors that may be open.", self.most_descriptors as f64),
+            ("process_resident_memory_bytes", true, "Memory that is in use.", self.bytes),
+            ("process_open_fds", true, "Descriptors that are open.", self.descriptors),
+            ("process_max_fds", true, "Descriptors that may be open.", self.most_descriptors),
             ("process_start_time_seconds", true, "When it began, in seconds since 1970.", self.began),
-        ]
+        ];
+        all.into_iter().filter_map(|(name, is_gauge, help, value)| Some((name, is_gauge, help, value?)))
     }
+}
+
+fn add(sum: &mut Option<f64>, value: f64) {
+    *sum = Some(sum.unwrap_or(0.0) + value);
 }
 
 /// When the machine was started, in seconds since 1970. /proc/stat says it too, but is kept from a service with ProcSubset=pid.
@@ -80,8 +89,15 @@ mod tests {
     #[test]
     fn this_process_uses_something() {
         let usage = Usage::of(&[std::process::id()]);
-        assert!(usage.bytes > 100_000 && usage.descriptors >= 3 && usage.began > 1e9);
+        assert!(usage.bytes > Some(100_000.0) && usage.descriptors >= Some(3.0) && usage.began > Some(1e9));
         let twice = Usage::of(&[std::process::id(), std::process::id(), u32::MAX]);
-        assert!(twice.descriptors >= 2 * usage.descriptors && twice.bytes > usage.bytes);
+        let doubled = usage.descriptors.map(|descriptors| 2.0 * descriptors);
+        assert!(twice.descriptors >= doubled && twice.bytes > usage.bytes);
+        assert_eq!(usage.series().count(), 5);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        assert_eq!(Usage::of(&[u32::MAX]).series().count(), 0);
     }
 }

@@ -3,14 +3,17 @@
 //! It is this program started again with `--worker`. The listener is its stdin; its stdout is the pipe, on which
 //! it says line by line when it is ready, how busy it is, that it is alive, and what it has counted.
 
-use std::io::Read;
+use std::ffi::CString;
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Signal;
@@ -31,6 +34,14 @@ pub(super) fn die_with_parent() -> Result<()> {
     }
     // Should the parent be stopped, what it does not read must not stop this process too.
     fcntl_setfl(&stdout, OFlags::NONBLOCK).context("cannot use the pipe to the parent")
+}
+
+/// Names this process after its program, for `ps` and `pgrep`. The kernel has called it `exe`, after /proc/self/exe.
+pub(super) fn set_name() {
+    let path = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&path).file_name().and_then(|name| CString::new(name.as_bytes()).ok());
+    // The kernel takes 15 bytes of it. A worker with another name serves as well.
+    let _ = name.map(|name| rustix::thread::set_name(&name));
 }
 
 /// Nobody has been here for as long as --idle-exit, or somebody is again.
@@ -98,7 +109,7 @@ impl Worker {
             .stdin(Stdio::from(listener.as_fd().try_clone_to_owned()?))
             .stdout(Stdio::piped())
             .spawn()
-            .context("cannot start a worker: raise the limit of processes, or lower --processes")?;
+            .map_err(|error| anyhow!("cannot start a worker ({error}): {}", advice(&error)))?;
         let now = Instant::now();
         let figures = Figures::default();
         Ok(Self { child, born: now, heard: now, unfinished: Vec::new(), is_ready: false, is_idle: false, figures })
@@ -178,6 +189,13 @@ impl Worker {
     /// What it has counted, as of its last report.
     pub(super) fn figures(&self) -> Figures {
         self.figures
+    }
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "it is started from /proc/self/exe: mount /proc, or do without --processes",
+        _ => "raise the limits of processes and descriptors, or lower --processes",
     }
 }
 

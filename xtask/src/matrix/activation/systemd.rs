@@ -1,7 +1,8 @@
 //! systemd-socket-activate, and LISTEN_FDS without it.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +12,8 @@ use super::{Case, bare};
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::Group;
-use crate::harness::{PATIENCE, free_address, is_conformant, server, shown, tool, wait_for};
+use crate::harness::server::{self, LISTEN_FDS};
+use crate::harness::{PATIENCE, free_address, is_conformant, shown, tool, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -21,9 +23,12 @@ pub(crate) const CASES: &[Case] = &[
         under_systemd(entry, &["--accept", "--inetd"], &["--inetd", "nowait", "-vv"], false)
     })
     .on(|entry| !entry.is_exhibit && entry.processes == 1),
-    bare("listen_fds", |entry, _| listen_fds(entry, "$$", &[])),
+    bare("systemd_two_listeners", systemd_two_listeners).on(Entry::is_first_of_package),
+    bare("listen_fds", listen_fds),
     bare("listen_fds_of_another", listen_fds_of_another),
     bare("listen_fds_with_port", listen_fds_with_port),
+    bare("listen_fds_not_one", listen_fds_not_one),
+    bare("listen_fds_no_listener", listen_fds_no_listener).on(Entry::is_first_of_package),
 ];
 
 /// The first client starts the server. With LISTEN_FDS it says where it listens; under --inetd it says nothing.
@@ -59,15 +64,18 @@ fn under_systemd(entry: &'static Entry, how: &[&str], arguments: &[&str], says_r
 }
 
 /// Descriptor 3 is the listener if LISTEN_PID is this process.
-fn listen_fds(entry: &'static Entry, pid: &str, arguments: &[&str]) -> Result<()> {
+fn listen_fds(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    let mut group = activated(entry, &listener, pid, arguments)?;
+    let mut group = activated(entry, &listener, LISTEN_FDS, &[])?;
     let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
+    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
     let line = format!("listening on {address}\n");
     let said = stdout.wait_for(PATIENCE, |said| (said == line.as_bytes()).then_some(()));
     said.with_context(|| format!("no ready line for {address} but {}", stdout.text()))?;
     is_conformant(address)?;
+    // The process that listens has set the backlog: the server cannot know it.
+    ensure!(stderr.text().contains(" clients at once, no backlog of its own, "), "it says {}", stderr.text());
     kill_process(Pid::from_raw(group.id()).context("a process")?, Signal::TERM)?;
     let status = group.ended_within(PATIENCE).context("still there after SIGTERM")?;
     ensure!(status.success(), "it ended with {status}");
@@ -78,20 +86,25 @@ fn listen_fds(entry: &'static Entry, pid: &str, arguments: &[&str]) -> Result<()
 /// What was meant for another process is none of its business: it listens where it is told.
 fn listen_fds_of_another(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let mut group = activated(entry, &listener, "1", &["-p", "0"])?;
-    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
-    let line =
-        stdout.wait_for(PATIENCE, |said| said.ends_with(b"\n").then(|| String::from_utf8_lossy(said).into_owned()));
-    let line = line.context("no ready line")?;
-    let address = line.trim_end().strip_prefix("listening on ").context("a ready line")?.parse()?;
-    ensure!(listener.local_addr()? != address, "it took the listener of another");
-    Client::connect(address)?.ask_all()
+    for variables in
+        ["LISTEN_PID=1 LISTEN_FDS=1", "LISTEN_PID=1 LISTEN_FDS=2", "LISTEN_PID= LISTEN_FDS=1", "LISTEN_FDS=1"]
+    {
+        let mut group = activated(entry, &listener, variables, &["-p", "0"])?;
+        let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
+        let line =
+            stdout.wait_for(PATIENCE, |said| said.ends_with(b"\n").then(|| String::from_utf8_lossy(said).into_owned()));
+        let line = line.context("no ready line")?;
+        let address = line.trim_end().strip_prefix("listening on ").context("a ready line")?.parse()?;
+        ensure!(listener.local_addr()? != address, "it took the listener of another");
+        Client::connect(address)?.ask_all()?;
+    }
+    Ok(())
 }
 
 /// Two listeners are one too many.
 fn listen_fds_with_port(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let mut group = activated(entry, &listener, "$$", &["-p", "0"])?;
+    let mut group = activated(entry, &listener, LISTEN_FDS, &["-p", "0"])?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
     let status = group.ended_within(PATIENCE).context("it took both")?;
     let said = stderr.at_end();
@@ -99,9 +112,64 @@ fn listen_fds_with_port(entry: &'static Entry, _: &'static [&'static str]) -> Re
     Ok(())
 }
 
+/// Refuses to start: the clients of a listener that is not served would hang.
+fn listen_fds_not_one(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    for count in ["2", "0", "-1", "two", "", "4294967297"] {
+        let mut group = activated(entry, &listener, &format!("LISTEN_PID=$$ LISTEN_FDS={count}"), &[])?;
+        is_refused(&mut group, &[&format!("LISTEN_FDS={count},"), "ListenStream="])?;
+    }
+    Ok(())
+}
+
+/// Two addresses in one unit are refused by the server that the first client starts, which says what to write instead.
+fn systemd_two_listeners(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let activate = tool("systemd-socket-activate")?;
+    let (address, other) = (free_address()?, free_address()?);
+    let inner = entry.command()?;
+    let mut command = Command::new(activate);
+    command
+        .args(["-l", &address.to_string(), "-l", &other.to_string()])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    let mut group = start(&mut command, Stdio::null())?;
+    let _client =
+        wait_for(PATIENCE, || Client::connect(address).ok()).context("systemd-socket-activate does not listen")?;
+    is_refused(&mut group, &["LISTEN_FDS=2,", "ListenStream="])
+}
+
+/// One descriptor, but not a listener of TCP: a client (Accept=yes), a datagram socket, a file, or none at all.
+fn listen_fds_no_listener(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (local, _peer) = UnixStream::pair()?;
+    let others: [Stdio; 4] =
+        [OwnedFd::from(client).into(), OwnedFd::from(datagrams).into(), OwnedFd::from(local).into(), Stdio::null()];
+    for stdin in others {
+        is_refused(
+            &mut start(&mut server::activated(entry, LISTEN_FDS, &[])?, stdin)?,
+            &["descriptor 3 ", "ListenStream="],
+        )?;
+    }
+    Ok(())
+}
+
+/// Status 1, nothing on stdout, and one error that says all these things. systemd-socket-activate has lines of its own.
+fn is_refused(group: &mut Group, says: &[&str]) -> Result<()> {
+    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
+    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let status = group.ended_within(PATIENCE).with_context(|| format!("it serves: {}", stdout.text()))?;
+    let (silence, said) = (stdout.at_end(), String::from_utf8_lossy(&stderr.at_end()).into_owned());
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    let is_one = errors.len() == 1 && says.iter().all(|what| errors[0].contains(what));
+    ensure!(status.code() == Some(1) && silence.is_empty() && is_one, "{status}: {said}");
+    Ok(())
+}
+
 /// Started with the listener as descriptor 3.
-fn activated(entry: &'static Entry, listener: &TcpListener, pid: &str, arguments: &[&str]) -> Result<Group> {
-    start(&mut server::activated(entry, pid, arguments)?, OwnedFd::from(listener.try_clone()?).into())
+fn activated(entry: &'static Entry, listener: &TcpListener, variables: &str, arguments: &[&str]) -> Result<Group> {
+    start(&mut server::activated(entry, variables, arguments)?, OwnedFd::from(listener.try_clone()?).into())
 }
 
 fn start(command: &mut Command, stdin: Stdio) -> Result<Group> {

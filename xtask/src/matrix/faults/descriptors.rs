@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::{Case, Ctx, answered, asking, bare, bystander, case};
@@ -18,6 +18,7 @@ use crate::workspace;
 pub(crate) const CASES: &[Case] = &[
     case("no_descriptor_left", no_descriptor_left).alone(),
     bare("too_few_descriptors_at_start", too_few_descriptors_at_start),
+    bare("too_few_descriptors_for_the_default", too_few_descriptors_for_the_default),
 ];
 
 /// Those who are here are served on; those who come wait, at no cost; and when there are descriptors again they are served.
@@ -80,6 +81,34 @@ fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str
         ensure!(raised == Some(&needed.to_string()), "{needed} are needed, {raised:?} is the limit");
         let before = ctx.server.usage().descriptors;
         drop(super::guests(ctx, PLACES.parse()?).context("as many as there are places for")?);
+        let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
+        gone.context("descriptors are left open")
+    })
+}
+
+/// Without --max-connections fewer clients are served, with one warning; and they all can be had.
+fn too_few_descriptors_for_the_default(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    tool("prlimit")?;
+    served(entry, &["prlimit", "--nofile=64:64"], &[], false, |ctx| {
+        let log = ctx.server.log();
+        let warnings: Vec<&str> = log.lines().filter(|line| line.contains("[WARN ")).collect();
+        if entry.makes_wait() {
+            ensure!(warnings.is_empty(), "{warnings:?}");
+            return ctx.client()?.ask_all();
+        }
+        let [warning] = warnings[..] else { bail!("one warning is expected: {log}") };
+        let lowered = warning.split_once("--max-connections is ").and_then(|(_, rest)| rest.split_once(": "));
+        let lowered = lowered.with_context(|| log.clone())?.0;
+        ensure!(warning.contains(" 1024 ") && warning.contains("the limit is 64:"), "not both numbers: {warning}");
+        ensure!(log.contains(&format!("at most {lowered} clients at once")), "it says {log}");
+        let most: usize = lowered.parse()?;
+        let before = ctx.server.usage().descriptors;
+        // One of several processes may take them all.
+        let all = super::guests(ctx, most).context("as many as there are places for")?;
+        if entry.processes == 1 {
+            ctx.client()?.expect(b"Error: too many clients.")?;
+        }
+        drop(all);
         let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
         gone.context("descriptors are left open")
     })

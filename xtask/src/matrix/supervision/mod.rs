@@ -8,14 +8,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getuid, kill_process};
 
 use super::faults::guests;
 use super::{Case, Ctx, bare, ended, lifecycle, served};
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
-use crate::harness::group::Group;
-use crate::harness::{PATIENCE, process, strace, wait_for};
+use crate::harness::group::{Group, run_within};
+use crate::harness::{Missing, PATIENCE, process, strace, tool, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -32,6 +32,7 @@ pub(crate) const CASES: &[Case] = &[
         .arguments(&["--processes", "6"])
         .on(|entry| !entry.is_exhibit && entry.processes == 1),
     bare("ready_when_all_are", ready_when_all_are),
+    bare("without_proc", without_proc).on(Entry::is_first_of_package),
 ];
 
 /// How a server is started with workers: as it is if it has some, else with two.
@@ -143,6 +144,20 @@ fn ready_when_all_are(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     let line = line.context("all are ready, and it does not say so")?;
     let address = line.trim_end().strip_prefix("listening on ").context("a ready line")?.parse()?;
     Client::connect(address)?.ask_all()
+}
+
+/// A worker is started from /proc: where there is none, that is what the error says.
+fn without_proc(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    ensure!(getuid().is_root(), Missing("root, who alone may hide /proc,".to_owned()));
+    let mut command = Command::new(tool("unshare")?);
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"]);
+    command.arg(workspace::binary(entry.binary)?).args(["-p", "0", "--processes", "2"]);
+    let output = run_within(PATIENCE, &mut command)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    let is_one = errors.len() == 1 && errors[0].contains("mount /proc");
+    ensure!(output.status.code() == Some(1) && output.stdout.is_empty() && is_one, "{}: {said}", output.status);
+    Ok(())
 }
 
 /// Whether it is a worker already. (A child that is not yet another program looks like its parent, who waits for it.)

@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     bare("a_worker_is_stopped", |entry, _| serves_supervised(entry, &[], false, a_worker_is_stopped)),
     bare("one_process_is_one_worker", one_process_is_one_worker).on(|entry| !entry.is_exhibit && entry.processes == 1),
     bare("the_binary_is_replaced", the_binary_is_replaced),
+    bare("workers_have_the_programs_name", workers_have_the_programs_name),
 ];
 
 /// Its clients are lost, and nobody else; in a moment there are as many workers as before.
@@ -105,6 +106,24 @@ fn the_binary_is_replaced(entry: &'static Entry, _: &'static [&'static str]) -> 
     workers_are(&ctx, PATIENCE, are_new).with_context(|| ctx.server.log())?;
     ctx.client()?.ask_all()?;
     ctx.server.stop(PATIENCE)
+}
+
+/// `ps`, `top` and `pgrep` find the workers where they find the parent, under as much of the name as the kernel keeps.
+fn workers_have_the_programs_name(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let binary = workspace::binary(entry.binary)?;
+    let folder = Folder(binary.with_file_name(format!("named-{}-{}", std::process::id(), entry.name)));
+    fs::create_dir_all(&folder.0)?;
+    for (name, kept) in [(entry.package, entry.package), ("a program with a long name", "a program with ")] {
+        let running = folder.0.join(name);
+        fs::hard_link(&binary, &running)?;
+        let arguments = supervised(entry, &["-p", "0"]);
+        let mut server = Server::run(Command::new(&running).args(entry.arguments).args(arguments))?;
+        let names = server.processes().into_iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")));
+        let names = names.collect::<Result<Vec<_>, _>>()?;
+        ensure!(names.iter().all(|name| *name == format!("{kept}\n")), "they are called {names:?}");
+        server.stop(PATIENCE)?;
+    }
+    Ok(())
 }
 
 /// Removed when it goes.
