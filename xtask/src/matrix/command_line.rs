@@ -156,7 +156,7 @@ fn run(entry: &Entry, arguments: &[&str]) -> Result<Output> {
     run_within(PATIENCE, Command::new(workspace::binary(entry.binary)?).args(arguments))
 }
 
-fn is_one_error(output: &Output, code: i32) -> Result<()> {
+pub(crate) fn is_one_error(output: &Output, code: i32) -> Result<()> {
     let is_line = output.stderr.starts_with(b"error: ")
         && output.stderr.iter().position(|&b| b == b'\n') == output.stderr.len().checked_sub(1);
     let is_right = output.status.code() == Some(code) && output.stdout.is_empty() && is_line;
