@@ -150,13 +150,13 @@ pub(super) fn complain(line: &str) {
         let write = {
             let line = line.clone();
             move || {
-                let _ = io::stderr().write_all(line.as_bytes());
+                Output::new(io::stderr()).put(line.as_bytes(), tell);
                 let _ = done.send(());
             }
         };
         match thread::Builder::new().spawn(write) {
             Ok(_) => _ = written.recv_timeout(LAST_WORDS),
-            Err(_) => _ = io::stderr().write_all(line.as_bytes()), // no thread is to be had: that may be what it says
+            Err(_) => Output::new(io::stderr()).put(line.as_bytes(), tell), // no thread is to be had: that may be what it says
         }
     }
 }

@@ -87,7 +87,7 @@ impl Stop {
 /// over, even if every other thread is busy thinking.
 pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_signal: bool) -> Result<()> {
     let (stop, places) = (&server.stop, &server.places);
-    let mut signals = Signals::register(&[SIGTERM, SIGINT], hangup())?;
+    let mut signals = Signals::register(handled())?;
     let _ = stop.bell.set(signals.bell()?);
     let run = move || {
         let mut is_signalled = loop {
@@ -133,11 +133,12 @@ pub(super) fn is_first_of_two(signal: i32) -> bool {
     [SIGTERM, SIGINT].contains(&signal)
 }
 
-/// SIGHUP, if the server handles it: with a log file, or if it was not ignored when the server started, as nohup has it.
-pub(super) fn hangup() -> Option<i32> {
+/// The signals that a server handles. SIGHUP is one of them with a log file, or if it was not ignored when the server
+/// started, as nohup has it.
+pub(super) fn handled() -> &'static [i32] {
     // Where /proc is missing nothing tells, and SIGHUP stays as it was: ignored, or the end.
     let is_ignored = || std::fs::read_to_string("/proc/self/status").map_or(true, |status| ignores_hangup(&status));
-    (logging::has_file() || !is_ignored()).then_some(SIGHUP)
+    if logging::has_file() || !is_ignored() { &[SIGTERM, SIGINT, SIGHUP] } else { &[SIGTERM, SIGINT] }
 }
 
 /// Reads the ignored signals from proc_pid_status(5): a hexadecimal mask, of which the lowest bit is signal 1.
@@ -152,13 +153,13 @@ pub(super) struct Signals(Vec<(i32, UnixStream)>);
 
 impl Signals {
     /// Takes these signals from now on.
-    pub(super) fn register(signals: &[i32], further: Option<i32>) -> Result<Self> {
+    pub(super) fn register(signals: &[i32]) -> Result<Self> {
         let register = |&signal: &i32| {
             let (stream, bell) = UnixStream::pair()?;
             signal_hook::low_level::pipe::register(signal, bell)?;
             Ok((signal, stream))
         };
-        signals.iter().chain(&further).map(register).collect::<Result<_>>().map(Self)
+        signals.iter().map(register).collect::<Result<_>>().map(Self)
     }
 
     /// Adds a bell to them: a byte written to it is signal 0.
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn no_signal_hides_another() {
-        let mut signals = Signals::register(&[SIGUSR1], Some(SIGUSR2)).expect("they can be had");
+        let mut signals = Signals::register(&[SIGUSR1, SIGUSR2]).expect("they can be had");
         let mut bell = signals.bell().expect("it can be had");
         bell.write_all(b"!").expect("there is room");
         for signal in [SIGUSR1, SIGUSR2, SIGUSR1] {

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP};
 use socket2::Socket;
 
 use super::figures::Figures;
 use super::metrics::{self, Snapshot};
 use super::options::Options;
 use super::run::announce;
-use super::stop::{Signals, hangup, is_first_of_two};
+use super::stop::{Signals, handled, is_first_of_two};
 use super::worker::Worker;
 use super::{logging, manager, watchdog};
 
@@ -78,8 +78,8 @@ struct Fleet {
 
 impl<'a> Supervisor<'a> {
     fn start(processes: usize, is_heir: bool, listener: Socket, ready_line: Option<&'a str>) -> Result<Self> {
-        let signals = Signals::register(&[SIGTERM, SIGINT], hangup())?;
-        let deaths = Signals::register(&[SIGCHLD], None)?;
+        let signals = Signals::register(handled())?;
+        let deaths = Signals::register(&[SIGCHLD])?;
         watchdog::start(manager::is_alive);
         let now = Instant::now();
         Ok(Self {

@@ -49,17 +49,20 @@ fn log_file_at_its_limit(entry: &'static Entry, _: &'static [&'static str]) -> R
     })
 }
 
-/// It serves at once. Who reads the pipe later finds all that it could hold.
+/// It serves at once, and goes on when a reader leaves. Each reader finds what the pipe could hold, and the number of the rest.
 fn log_file_is_a_pipe_without_reader(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let file = File::new(entry, "pipe");
     mknodat(CWD, &file.0, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
     ended(entry, &[], &["-vv", "--log-file", &file.path()], |ctx| {
-        load(ctx)?;
-        ctx.client()?.ask_all()?;
-        let mut reader = Group::start(Command::new("cat").arg(&file.0).stdout(Stdio::piped()))?;
-        let read = Capture::of(reader.child().stdout.take().expect("it is piped"))?;
-        let told = |read: &[u8]| String::from_utf8_lossy(read).lines().find_map(lost);
-        read.wait_for(PATIENCE, told).context("what did not fit into the pipe is not counted")?;
+        for reader in 1..=2 {
+            load(ctx)?;
+            ctx.client()?.ask_all()?;
+            let mut cat = Group::start(Command::new("cat").arg(&file.0).stdout(Stdio::piped()))?;
+            let read = Capture::of(cat.child().stdout.take().expect("it is piped"))?;
+            let told = |read: &[u8]| String::from_utf8_lossy(read).lines().find_map(lost);
+            let told = read.wait_for(PATIENCE, told);
+            told.with_context(|| format!("reader {reader}: what did not fit into the pipe is not counted"))?;
+        }
         ctx.server.stop(PATIENCE)
     })
 }
