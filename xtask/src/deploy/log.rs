@@ -63,7 +63,7 @@ fn log_file(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// With the real program, which is told to rotate now: the server and its workers go on in a new file, and no client notices.
+/// With the real program, told to rotate now: the server and its workers go on in a new file, and no client notices.
 fn logrotate(entry: &'static Entry) -> Result<()> {
     let logrotate = tool("logrotate")?;
     let folder = Folder::new()?;

@@ -116,7 +116,7 @@ fn foreign_address(entry: &'static Entry, _: &'static [&'static str]) -> Result<
     Ok(())
 }
 
-/// A server whose streams are a socket says there what is wrong, unless `--inetd` says that the socket is a client's.
+/// A server whose streams are a socket says there what is wrong, unless it is a client's because of `--inetd`.
 fn one_socket_for_all_streams(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let said = |arguments: &[&str]| -> Result<String> {

@@ -156,7 +156,7 @@ pub(super) fn complain(line: &str) {
         };
         match thread::Builder::new().spawn(write) {
             Ok(_) => _ = written.recv_timeout(LAST_WORDS),
-            Err(_) => Output::new(io::stderr()).put(line.as_bytes(), tell), // no thread is to be had: that may be what it says
+            Err(_) => Output::new(io::stderr()).put(line.as_bytes(), tell), // it may say that no thread can be had
         }
     }
 }
@@ -235,8 +235,10 @@ fn write(entries: &Receiver<Entry>, mut output: Output, path: Option<PathBuf>) {
             // While it owes a count it looks each second whether the log works again.
             if output.lost > 0 { Err(error) } else { entries.recv().map_err(RecvTimeoutError::from) }
         });
-        if REOPEN.swap(false, Ordering::Relaxed) {
-            path.iter().for_each(|path| reopen_file(&mut output, path));
+        if REOPEN.swap(false, Ordering::Relaxed)
+            && let Some(path) = &path
+        {
+            reopen_file(&mut output, path);
         }
         match entry {
             Ok(Entry::Line(lost, line)) => {

@@ -42,8 +42,8 @@ pub(super) fn stdin_as_client() -> Result<Option<TcpStream>> {
 
 /// Whether stderr leads to the client or listener on stdin, as inetd arranges it.
 ///
-/// Without `--inetd` stdin is neither, whatever it is. This looks at the command line itself, since it is also called when
-/// that could not be parsed.
+/// Without `--inetd` stdin is neither, whatever it is. This looks at the command line itself, since it is also called
+/// when that could not be parsed.
 pub(super) fn stderr_is_clients() -> bool {
     let is_inetd = std::env::args_os().any(|argument| argument.as_encoded_bytes().starts_with(b"--inetd"));
     is_inetd && is_stdin(std::io::stderr())

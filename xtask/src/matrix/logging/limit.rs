@@ -49,7 +49,8 @@ fn log_file_at_its_limit(entry: &'static Entry, _: &'static [&'static str]) -> R
     })
 }
 
-/// It serves at once, and goes on when a reader leaves. Each reader finds what the pipe could hold, and the number of the rest.
+/// It serves at once, and goes on when a reader leaves. Each reader finds what the pipe could hold, and the number of
+/// the rest.
 fn log_file_is_a_pipe_without_reader(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let file = File::new(entry, "pipe");
     mknodat(CWD, &file.0, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;

@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     bare("sighup_reopens_the_log_file_under_nohup", |entry, _| reopens(entry, NOHUP)),
     bare("sighup_that_cannot_reopen", cannot_reopen),
     bare("a_worker_without_the_log_file", a_worker_without_the_log_file).on(|entry| entry.processes > 1),
+    bare("sighup_while_a_worker_starts", sighup_while_a_worker_starts).on(|entry| entry.processes > 1),
 ];
 
 /// Lines from before the signal are in the renamed file; those after it, of each process, are in the new one.
@@ -57,8 +58,8 @@ fn cannot_reopen(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
     })
 }
 
-/// A worker that is started when the file cannot be opened any more serves, and says on stderr what is wrong; SIGHUP makes
-/// it good.
+/// A worker that is started when the file cannot be opened any more serves, and says on stderr what is wrong. SIGHUP
+/// makes it good.
 fn a_worker_without_the_log_file(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let [path, old] = ["worker", "worker.1"].map(|name| File::new(entry, name));
     ended(entry, &[], &["--log-file", &path.path()], |ctx| {
@@ -75,6 +76,24 @@ fn a_worker_without_the_log_file(entry: &'static Entry, _: &'static [&'static st
         ctx.server.stop(PATIENCE)?;
         let stopped = path.read().matches("stopped").count();
         ensure!(stopped == processes, "{stopped} of {processes} processes end in the file");
+        Ok(())
+    })
+}
+
+/// A worker that is not ready for SIGHUP would die of it: it is sent when the worker is.
+fn sighup_while_a_worker_starts(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let file = File::new(entry, "starting");
+    ended(entry, &[], &["--log-file", &file.path()], |ctx| {
+        let begun = file.read().matches(START).count();
+        send(Signal::KILL, ctx.server.workers()[0])?;
+        let replaced = || -> Option<Result<()>> {
+            let signalled = ctx.server.signal(Signal::HUP);
+            (signalled.is_err() || file.read().matches(START).count() > begun).then_some(signalled)
+        };
+        wait_for(PATIENCE, replaced).context("the worker is not replaced")??;
+        ctx.client()?.ask_all()?;
+        ctx.server.stop(PATIENCE)?;
+        ensure!(!file.read().contains("died by signal 1;"), "a worker died of SIGHUP: {}", file.read());
         Ok(())
     })
 }
