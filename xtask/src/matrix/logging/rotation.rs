@@ -1,6 +1,7 @@
 //! SIGHUP reopens the log file, as logrotate wants it, and costs no client.
 
 use std::fs;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -84,16 +85,19 @@ fn a_worker_without_the_log_file(entry: &'static Entry, _: &'static [&'static st
 fn sighup_while_a_worker_starts(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let file = File::new(entry, "starting");
     ended(entry, &[], &["--log-file", &file.path()], |ctx| {
-        let begun = file.read().matches(START).count();
-        send(Signal::KILL, ctx.server.workers()[0])?;
-        let replaced = || -> Option<Result<()>> {
-            let signalled = ctx.server.signal(Signal::HUP);
-            (signalled.is_err() || file.read().matches(START).count() > begun).then_some(signalled)
-        };
-        wait_for(PATIENCE, replaced).context("the worker is not replaced")??;
+        let workers = ctx.server.workers();
+        let begun = || file.read().matches(START).count();
+        let before = begun();
+        workers.iter().try_for_each(|&worker| send(Signal::KILL, worker))?;
+        let deadline = Instant::now() + PATIENCE;
+        while begun() < before + workers.len() {
+            ensure!(Instant::now() < deadline, "the workers are not replaced: {}", file.read());
+            (0..100).try_for_each(|_| ctx.server.signal(Signal::HUP))?;
+        }
         ctx.client()?.ask_all()?;
         ctx.server.stop(PATIENCE)?;
-        ensure!(!file.read().contains("died by signal 1;"), "a worker died of SIGHUP: {}", file.read());
+        let log = file.read();
+        ensure!(!log.contains("died by signal 1;"), "a worker died of SIGHUP: {log}");
         Ok(())
     })
 }
