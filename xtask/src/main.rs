@@ -39,8 +39,10 @@ mod trial;
 mod workspace;
 
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use signal_hook::consts::SIGXFSZ;
 
 /// Runs one of the project's tasks.
 #[derive(Parser)]
@@ -59,6 +61,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    // Without a handler SIGXFSZ ends the process: a write beyond RLIMIT_FSIZE fails like any other.
+    static IS_REACHED: AtomicBool = AtomicBool::new(false);
+    let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
     let done = harness::group::take_charge().and_then(|()| match Task::parse() {
         Task::TestAll(flags) => test_all::run(&flags),
         Task::Fuzz(flags) => fuzz::run(&flags),

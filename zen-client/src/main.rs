@@ -45,12 +45,17 @@ mod selftest;
 mod text;
 
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use signal_hook::consts::SIGXFSZ;
 
 use options::{Command, CommandLine};
 
 fn main() -> ExitCode {
+    // Without a handler SIGXFSZ ends the process: a write beyond RLIMIT_FSIZE fails like any other.
+    static IS_REACHED: AtomicBool = AtomicBool::new(false);
+    let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
     let command_line = match CommandLine::try_parse() {
         Ok(command_line) => command_line,
         Err(refusal) => return options::explain(&refusal),

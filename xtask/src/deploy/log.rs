@@ -1,13 +1,14 @@
 //! log: to the journal with priorities, to a file otherwise; and no client, and no balancer, can flood it.
 
 use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::apparatus::{Folder, every, on_each};
+use super::apparatus::{Folder, every, on_each, part, succeeds};
 use crate::harness::client::APHORISMS;
-use crate::harness::{Client, PATIENCE};
+use crate::harness::{Client, PATIENCE, tool, wait_for};
 use crate::matrix::{Ctx, ended};
 use crate::servers::Entry;
 use crate::trial::Trial;
@@ -17,6 +18,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         on_each("log::priorities", every, priorities),
         on_each("log::no_journal", Entry::is_first_of_package, no_journal),
         on_each("log::log_file", Entry::is_first_of_package, log_file),
+        on_each("log::logrotate", every, logrotate),
         on_each("log::lines_under_load", every, lines_under_load),
     ];
     Ok(cases.into_iter().flatten().collect())
@@ -58,6 +60,43 @@ fn log_file(entry: &'static Entry) -> Result<()> {
         ctx.server.stop(PATIENCE)?;
         ensure!(ctx.server.whole_log().is_empty(), "stderr is not empty");
         all_have_time(&fs::read_to_string(&path)?)
+    })
+}
+
+/// With the real program, told to rotate now: the server and its workers go on in a new file, and no client notices.
+fn logrotate(entry: &'static Entry) -> Result<()> {
+    let logrotate = tool("logrotate")?;
+    let folder = Folder::new()?;
+    let path = folder.path().join("1060.log");
+    ended(entry, &[], &["--log-file", &path.to_string_lossy()], |ctx| {
+        let mut conf = part("logrotate.conf")?;
+        let signal = format!("kill -HUP {}", ctx.server.pid());
+        let all = folder.path().join("*.log");
+        // The folder, the user and the process are those of this test.
+        for (of_the_part, of_the_test) in [
+            ("/var/log/zen/*.log", &*all.to_string_lossy()),
+            ("    su zen zen\n", ""),
+            ("pkill -HUP -u zen '^zen-' || true", &signal),
+        ] {
+            ensure!(conf.contains(of_the_part), "logrotate.conf has no {of_the_part:?}");
+            conf = conf.replace(of_the_part, of_the_test);
+        }
+        let conf = folder.write("logrotate.conf", &conf)?;
+        let processes = ctx.server.processes().len();
+        let mut client = ctx.client()?;
+        client.ask_all()?;
+        let state = folder.path().join("state");
+        succeeds(Command::new(logrotate).arg("--force").arg("--state").args([&state, &conf]))?;
+        wait_for(PATIENCE, || path.exists().then_some(())).context("there is no new file")?;
+        client.ask_all().context("a client from before the rotation")?;
+        end(client)?;
+        ctx.server.stop(PATIENCE)?;
+        let old = fs::read_to_string(folder.path().join("1060.log.1"))?;
+        ensure!(old.contains(START) && !old.contains("stopped"), "the old file has {old:?}");
+        let new = fs::read_to_string(&path)?;
+        let stopped = new.matches("stopped").count();
+        ensure!(stopped == processes, "{stopped} of {processes} processes end in the new file: {new:?}");
+        Ok(())
     })
 }
 

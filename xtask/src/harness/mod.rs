@@ -76,6 +76,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("dnsmasq-base", &["dnsmasq"]),
     ("haproxy", &["haproxy"]),
     ("iproute2", &["ip"]),
+    ("logrotate", &["logrotate"]),
     ("openbsd-inetd", &["inetd"]),
     ("prometheus", &["prometheus", "promtool"]),
     ("strace", &["strace"]),

@@ -1,13 +1,15 @@
 //! The command line as a contract: what is wrong is refused with one line, and a ready line means what it says.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Ctx, bare, case};
 use crate::harness::client::Client;
-use crate::harness::group::run_within;
+use crate::harness::group::{Group, run_within};
 use crate::harness::network::on_a_host_alone;
 use crate::harness::{Missing, PATIENCE, Server, shown, tool};
 use crate::servers::Entry;
@@ -61,6 +63,7 @@ pub(crate) const CASES: &[Case] = &[
     bare("help", help).on(Entry::is_first_of_package),
     bare("busy_port", busy_port).on(Entry::is_first_of_package),
     bare("foreign_address", foreign_address).on(Entry::is_first_of_package),
+    bare("one_socket_for_all_streams", one_socket_for_all_streams).on(Entry::is_first_of_package),
     case("ready_line", ready_line),
     case("ipv6", ipv6).arguments(&["::1"]).on(|entry| entry.is_first_of_package()),
     case("every_address", every_address).arguments(&[""]).on(|entry| entry.is_first_of_package()),
@@ -163,6 +166,34 @@ fn foreign_address(entry: &'static Entry, _: &'static [&'static str]) -> Result<
     Ok(())
 }
 
+/// A server whose streams are a socket says there what is wrong, unless it is a client's because of `--inetd`.
+fn one_socket_for_all_streams(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let said = |arguments: &[&str]| -> Result<String> {
+        let ours = TcpStream::connect(listener.local_addr()?)?;
+        ours.set_read_timeout(Some(PATIENCE))?;
+        let theirs = OwnedFd::from(listener.accept()?.0);
+        let mut command = Command::new(workspace::binary(entry.binary)?);
+        command.args(arguments).stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
+        let mut group = Group::start(command.env_remove("RUST_LOG"))?;
+        drop(command); // it has the socket, too
+        group.ended_within(PATIENCE).with_context(|| format!("{arguments:?}: it does not end"))?;
+        let mut said = String::new();
+        (&ours).read_to_string(&mut said)?;
+        Ok(said)
+    };
+    for (arguments, wrong) in [(&["-p", "http"][..], "try --help"), (&["192.0.2.1"], "192.0.2.1")] {
+        let line = said(arguments)?;
+        ensure!(line.starts_with("error: ") && line.contains(wrong), "{arguments:?}: it says {line:?}");
+        ensure!(line.ends_with('\n') && line.lines().count() == 1, "{arguments:?}: it says {line:?}");
+    }
+    for arguments in [&["--inetd", "wait"][..], &["--inetd=wait"], &["--inetd", "nowait", "-p", "http"]] {
+        let line = said(arguments)?;
+        ensure!(line.is_empty(), "{arguments:?}: the client is told {line:?}");
+    }
+    Ok(())
+}
+
 /// The ready line has the default address and the real port, and comes when clients can be served; its form has been checked
 /// when it was read, and that nothing follows it is part of the verdict.
 fn ready_line(ctx: &mut Ctx) -> Result<()> {
@@ -206,7 +237,7 @@ fn run(entry: &Entry, arguments: &[&str]) -> Result<Output> {
     run_within(PATIENCE, Command::new(workspace::binary(entry.binary)?).args(arguments))
 }
 
-fn is_one_error(output: &Output, code: i32) -> Result<()> {
+pub(crate) fn is_one_error(output: &Output, code: i32) -> Result<()> {
     let is_line = output.stderr.starts_with(b"error: ")
         && output.stderr.iter().position(|&b| b == b'\n') == output.stderr.len().checked_sub(1);
     let is_right = output.status.code() == Some(code) && output.stdout.is_empty() && is_line;

@@ -314,3 +314,12 @@ fn help_and_version_are_no_errors() {
         assert!(text(&output.stdout).starts_with(start), "{output:?}");
     }
 }
+
+/// A write beyond RLIMIT_FSIZE raises SIGXFSZ, which must not end it.
+#[test]
+fn a_full_file_as_stdout_is_an_error() {
+    let script = "f=$(mktemp); exec >>$f; rm $f; ulimit -f 0; exec \"$0\" -p \"$1\"";
+    let port = honest().port().to_string();
+    let command = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_zen-client"), &port]).output();
+    fails(&command.unwrap(), "error: cannot write to stdout", "File too large (os error 27)");
+}

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::panic;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +14,9 @@ use anyhow::{Context, Result};
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter, Record};
+use signal_hook::consts::{SIGHUP, SIGXFSZ};
 
+use super::log_output::{self, Output};
 use super::options::Options;
 use super::take_over;
 use super::valve::Valve;
@@ -30,27 +33,51 @@ static HAS_JOURNAL: AtomicBool = AtomicBool::new(false);
 /// What keeps it from being flooded.
 static VALVE: LazyLock<Mutex<Valve>> = LazyLock::new(Mutex::default);
 
+/// How many lines were lost on the way to the log's thread, since the last that was not.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Whether SIGHUP has come and the log file is not reopened yet.
+static REOPEN: AtomicBool = AtomicBool::new(false);
+
 enum Entry {
-    Line(Vec<u8>),
+    /// A line, and how many before it were lost.
+    Line(u64, Vec<u8>),
     Flush(SyncSender<()>),
+    Reopen,
 }
 
-/// Starts the log: to a file, to stderr, or to nobody when stderr is the client's.
+/// Makes a write beyond RLIMIT_FSIZE an error like any other: without a handler SIGXFSZ ends the process.
+pub(super) fn outlive_file_size_limit() {
+    static IS_REACHED: AtomicBool = AtomicBool::new(false); // the write says so itself
+    let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
+}
+
+/// Starts the log: to a file, to stderr, or nowhere when stderr is the client's.
 pub(super) fn start(options: &Options) -> Result<()> {
-    let output: Box<dyn Write + Send> =
-        match &options.log_file {
-            Some(path) => {
-                Box::new(File::options().create(true).append(true).open(path).with_context(|| {
-                    format!("cannot write the log file {}: choose another --log-file", path.display())
-                })?)
+    let mut refused = None;
+    let output = match &options.log_file {
+        Some(path) => match log_output::open(path) {
+            Ok(file) => Output::new(file),
+            // The parent goes on with the file that it opened when it started. Workers that end here would end it.
+            Err(error) if options.worker => {
+                refused = Some(error);
+                Output::new(io::stderr())
             }
-            None if take_over::stderr_is_stdin() => Box::new(io::sink()),
-            None => Box::new(io::stderr()),
-        };
+            Err(error) => return Err(error),
+        },
+        None if take_over::stderr_is_clients() => {
+            Output::new(File::options().write(true).open("/dev/null").context("/dev/null")?)
+        }
+        None => Output::new(io::stderr()),
+    };
+    if options.log_file.is_some() {
+        signal_hook::flag::register(SIGHUP, &REOPEN)?;
+    }
+    let path = options.log_file.clone();
     let (sender, entries) = sync_channel(LINES_WAITING);
     thread::Builder::new()
         .name("log".into())
-        .spawn(move || write(&entries, output))
+        .spawn(move || write(&entries, output, path))
         .context("cannot start a thread: raise the limit of them")?;
     let _ = LOG.set(sender.clone());
     HAS_FILE.store(options.log_file.is_some(), Ordering::Relaxed);
@@ -74,12 +101,25 @@ pub(super) fn start(options: &Options) -> Result<()> {
         }
     }
     builder.format(format);
-    builder.target(Target::Pipe(Box::new(Lines { sender, lost: 0 }))).init();
+    builder.target(Target::Pipe(Box::new(Lines(sender)))).init();
     if filters.as_ref().is_some_and(|filters| !is_understood(&filters)) {
         log::warn!("RUST_LOG is not understood, and ignored");
     }
+    if let Some(error) = refused {
+        log::warn!("this worker logs to stderr until SIGHUP: {error:#}");
+    }
     panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
     Ok(())
+}
+
+/// Whether the log goes to a file, which SIGHUP reopens.
+pub(super) fn has_file() -> bool {
+    HAS_FILE.load(Ordering::Relaxed)
+}
+
+/// Wakes the log's thread after SIGHUP. Where it cannot be told, it is busy, and sees it at the next line.
+pub(super) fn reopen() {
+    let _ = LOG.get().map(|log| log.try_send(Entry::Reopen));
 }
 
 /// Waits until the log so far is written, but not for long.
@@ -99,24 +139,24 @@ pub(super) fn flush() {
 /// The one line that says why the process ends. It goes to stderr, unless that is the client's, and to the
 /// log if that goes elsewhere.
 pub(super) fn complain(line: &str) {
-    if HAS_FILE.load(Ordering::Relaxed) {
+    if has_file() {
         log::error!("{line}");
     }
     flush();
-    if !take_over::stderr_is_stdin() {
+    if !take_over::stderr_is_clients() {
         // Should stderr be stuck, it must not keep the process.
         let line = format!("{}{line}\n", if stderr_is_journal() { "<3>" } else { "" });
         let (done, written) = sync_channel(0);
         let write = {
             let line = line.clone();
             move || {
-                let _ = io::stderr().write_all(line.as_bytes());
+                Output::new(io::stderr()).put(line.as_bytes(), tell);
                 let _ = done.send(());
             }
         };
         match thread::Builder::new().spawn(write) {
             Ok(_) => _ = written.recv_timeout(LAST_WORDS),
-            Err(_) => _ = io::stderr().write_all(line.as_bytes()), // no thread is to be had: that may be what it says
+            Err(_) => Output::new(io::stderr()).put(line.as_bytes(), tell), // it may say that no thread can be had
         }
     }
 }
@@ -168,25 +208,13 @@ fn stderr_is_journal() -> bool {
 }
 
 /// Hands lines over without waiting.
-struct Lines {
-    sender: SyncSender<Entry>,
-    lost: u64,
-}
+struct Lines(SyncSender<Entry>);
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if line.is_empty() {
-            return Ok(0);
-        }
-        let mut entry = Vec::new();
-        if self.lost > 0 {
-            let text = format!("{} {} lines of the log were lost before this\n", head(Level::Warn), self.lost);
-            entry.extend_from_slice(text.as_bytes());
-        }
-        entry.extend_from_slice(line);
-        match self.sender.try_send(Entry::Line(entry)) {
-            Ok(()) => self.lost = 0,
-            Err(_) => self.lost += 1,
+        let lost = LOST.swap(0, Ordering::Relaxed);
+        if self.0.try_send(Entry::Line(lost, line.to_vec())).is_err() {
+            LOST.fetch_add(lost + 1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
@@ -196,22 +224,35 @@ impl Write for Lines {
     }
 }
 
-/// The log's thread. What cannot be written is nobody's business: the clients come first.
-fn write(entries: &Receiver<Entry>, mut output: Box<dyn Write + Send>) {
+/// The log's thread. What cannot be written is counted and told later: the clients come first.
+fn write(entries: &Receiver<Entry>, mut output: Output, path: Option<PathBuf>) {
     let mut settled = Instant::now();
     loop {
         // A second after the last line none of its kind is left out any more: time to tell how many were.
-        let entry = entries.recv_timeout(SECOND).or_else(|_| {
+        let entry = entries.recv_timeout(SECOND).or_else(|error| {
             settle(&mut output, SECOND);
-            entries.recv()
+            tell_lost(&mut output);
+            // While it owes a count it looks each second whether the log works again.
+            if output.lost > 0 { Err(error) } else { entries.recv().map_err(RecvTimeoutError::from) }
         });
+        if REOPEN.swap(false, Ordering::Relaxed)
+            && let Some(path) = &path
+        {
+            reopen_file(&mut output, path);
+        }
         match entry {
-            Ok(Entry::Line(line)) => _ = output.write_all(&line),
+            Ok(Entry::Line(lost, line)) => {
+                output.lost += lost;
+                output.put(&line, tell);
+            }
             Ok(Entry::Flush(done)) => {
                 settle(&mut output, Duration::ZERO);
+                tell_lost(&mut output);
                 let _ = done.try_send(());
             }
-            Err(_) => return,
+            Ok(Entry::Reopen) => tell_lost(&mut output),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
         if settled.elapsed() >= SECOND {
             settled = Instant::now();
@@ -220,11 +261,28 @@ fn write(entries: &Receiver<Entry>, mut output: Box<dyn Write + Send>) {
     }
 }
 
-fn settle(output: &mut impl Write, age: Duration) {
+fn reopen_file(output: &mut Output, path: &Path) {
+    match log_output::open(path) {
+        Ok(file) => output.replace(file),
+        Err(error) => log::error!("the log goes on where it was, try SIGHUP again: {error:#}"),
+    }
+}
+
+fn settle(output: &mut Output, age: Duration) {
     let owed: Vec<_> = valve().settle(age).collect();
     for (level, text) in owed {
-        let _ = output.write_all(format!("{} {text}\n", head(level)).as_bytes());
+        output.put(format!("{} {text}\n", head(level)).as_bytes(), tell);
     }
+}
+
+/// Tells how many lines were lost, when no line is left that could say so.
+fn tell_lost(output: &mut Output) {
+    output.lost += LOST.swap(0, Ordering::Relaxed);
+    output.put(b"", tell);
+}
+
+fn tell(lost: u64) -> String {
+    format!("{} {lost} lines of the log were lost before this\n", head(Level::Warn))
 }
 
 /// Whose lines -v is about; the libraries only warn.

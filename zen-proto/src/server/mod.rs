@@ -36,6 +36,7 @@ mod connection;
 mod descriptors;
 mod figures;
 mod listener;
+mod log_output;
 mod logging;
 mod manager;
 mod metrics;

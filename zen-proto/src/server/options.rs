@@ -65,7 +65,7 @@ pub struct Options {
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = metrics::parse_address)]
     pub metrics: Option<SocketAddr>,
 
-    /// Append the log to this file instead of stderr
+    /// Append the log to this file instead of stderr; SIGHUP reopens it
     #[arg(long, value_name = "PATH")]
     pub log_file: Option<PathBuf>,
 

@@ -65,6 +65,7 @@ static SERVER: OnceLock<Server> = OnceLock::new();
 /// Parses the command line, runs `serve`, and makes an exit status of what came of it: 0 after draining, 1
 /// and one line on stderr for an error. A wrong command line ends the process with 2.
 pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    logging::outlive_file_size_limit();
     let arguments = parse::<A>();
     let serve = || logging::start(arguments.common()).and_then(|()| serve(arguments));
     let result = catch_unwind(AssertUnwindSafe(serve))

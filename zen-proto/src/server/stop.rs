@@ -1,16 +1,19 @@
 //! Stopping: SIGTERM and SIGINT drain the server, a second one ends it, and so does the end of its grace.
+//!
+//! SIGHUP reopens the log file. Without a log file it drains.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::exit;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, getpid, pidfd_getfd, pidfd_open};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use socket2::SockRef;
 
 use super::connection::reset;
@@ -58,7 +61,7 @@ impl Stop {
     pub fn request(&self) {
         self.set();
         if let Some(mut bell) = self.bell.get() {
-            let _ = bell.write_all(&[BELL]); // it fails only when it rings already, louder than anyone can hear
+            let _ = bell.write_all(b"!"); // it fails only when it rings already, louder than anyone can hear
         }
     }
 
@@ -84,14 +87,14 @@ impl Stop {
 /// over, even if every other thread is busy thinking.
 pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_signal: bool) -> Result<()> {
     let (stop, permits) = (&server.stop, &server.permits);
-    let mut signals = Signals::register(&[SIGTERM, SIGINT])?;
-    signals.bell.set_nonblocking(true)?;
-    let _ = stop.bell.set(signals.bell.try_clone()?);
+    let mut signals = Signals::register(handled())?;
+    let _ = stop.bell.set(signals.bell()?);
     let run = move || {
-        // 0 is the bell: the server drains for a reason of its own, and a signal is still the first.
         let mut is_signalled = loop {
-            if let Some(signal) = signals.wait(None) {
-                break signal > 0;
+            match signals.wait(None) {
+                Some(SIGHUP) if logging::has_file() => logging::reopen(),
+                Some(signal) => break is_first_of_two(signal),
+                None => {}
             }
         };
         stop.set();
@@ -101,8 +104,9 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
         while end.is_none_or(|end| Instant::now() < end) {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             match signals.wait(left) {
-                Some(signal) if signal > 0 && is_signalled && ends_at_second_signal => exit(128 + signal),
-                Some(signal) => is_signalled |= signal > 0,
+                Some(SIGHUP) => logging::reopen(),
+                Some(signal) if is_first_of_two(signal) && is_signalled && ends_at_second_signal => exit(128 + signal),
+                Some(signal) => is_signalled |= is_first_of_two(signal),
                 None => {}
             }
         }
@@ -123,44 +127,65 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
     Ok(())
 }
 
-/// Signals as bytes of a stream, so that they can be waited for with a time-out, or polled.
-pub(super) struct Signals {
-    stream: UnixStream,
-    bell: UnixStream,
-    latest: Arc<AtomicUsize>,
+/// Whether a further signal ends the server at once. After the bell and after SIGHUP, which a service manager may send
+/// together with SIGTERM, it does not.
+pub(super) fn is_first_of_two(signal: i32) -> bool {
+    [SIGTERM, SIGINT].contains(&signal)
 }
+
+/// The signals that a server handles. SIGHUP is one of them with a log file, or if it was not ignored when the server
+/// started, as nohup has it.
+pub(super) fn handled() -> &'static [i32] {
+    // Where /proc is missing nothing tells, and SIGHUP stays as it was: ignored, or the end.
+    let is_ignored = || std::fs::read_to_string("/proc/self/status").map_or(true, |status| ignores_hangup(&status));
+    if logging::has_file() || !is_ignored() { &[SIGTERM, SIGINT, SIGHUP] } else { &[SIGTERM, SIGINT] }
+}
+
+/// Reads the ignored signals from proc_pid_status(5): a hexadecimal mask, of which the lowest bit is signal 1.
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask & (1 << (SIGHUP - 1)) != 0)
+}
+
+/// Signals that can be waited for with a timeout, or polled. Each has a stream of its own, so that none hides another.
+pub(super) struct Signals(Vec<(i32, UnixStream)>);
 
 impl Signals {
     /// Takes these signals from now on.
     pub(super) fn register(signals: &[i32]) -> Result<Self> {
+        let register = |&signal: &i32| {
+            let (stream, bell) = UnixStream::pair()?;
+            signal_hook::low_level::pipe::register(signal, bell)?;
+            Ok((signal, stream))
+        };
+        signals.iter().map(register).collect::<Result<_>>().map(Self)
+    }
+
+    /// Adds a bell to them: a byte written to it is signal 0.
+    fn bell(&mut self) -> Result<UnixStream> {
         let (stream, bell) = UnixStream::pair()?;
-        let latest = Arc::new(AtomicUsize::new(0));
-        for &signal in signals {
-            signal_hook::flag::register_usize(signal, Arc::clone(&latest), signal as usize)?;
-            signal_hook::low_level::pipe::register(signal, bell.try_clone()?)?;
-        }
-        Ok(Self { stream, bell, latest })
+        bell.set_nonblocking(true)?;
+        self.0.push((0, stream));
+        Ok(bell)
     }
 
     /// The next signal, 0 for the bell; `None` when none comes within `time`, which is forever if `None`.
     pub(super) fn wait(&mut self, time: Option<Duration>) -> Option<i32> {
-        // std refuses a time-out of nothing, which would mean forever to the kernel.
-        let time = time.map(|time| time.max(Duration::from_millis(1)));
-        self.stream.set_read_timeout(time).ok()?;
-        let mut byte = [0];
-        self.stream.read_exact(&mut byte).ok()?;
-        let signal = if byte == [BELL] { 0 } else { self.latest.load(Ordering::SeqCst) };
-        i32::try_from(signal).ok()
+        let mut descriptors: Vec<_> = self.streams().map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
+        let time = time.and_then(|time| Timespec::try_from(time).ok());
+        poll(&mut descriptors, time.as_ref()).ok()?;
+        let came = descriptors.iter().position(|descriptor| !descriptor.revents().is_empty())?;
+        let (signal, stream) = &mut self.0[came];
+        stream.read_exact(&mut [0]).ok()?;
+        Some(*signal)
     }
 
     /// What becomes readable when a signal comes.
-    pub(super) fn stream(&self) -> &UnixStream {
-        &self.stream
+    pub(super) fn streams(&self) -> impl Iterator<Item = &UnixStream> {
+        self.0.iter().map(|(_, stream)| stream)
     }
 }
-
-/// What `request` says. (signal-hook says X for a signal.)
-const BELL: u8 = b'!';
 
 /// Makes the end of this process a reset for every client that is still connected.
 ///
@@ -190,3 +215,30 @@ pub(super) fn send(signal: Signal, child: u32) {
 
 /// How many descriptors are tried where there is no list of them: some milliseconds of system calls.
 const MOST_TRIED: i32 = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use signal_hook::consts::{SIGUSR1, SIGUSR2};
+    use signal_hook::low_level::raise;
+
+    use super::*;
+
+    #[test]
+    fn no_signal_hides_another() {
+        let mut signals = Signals::register(&[SIGUSR1, SIGUSR2]).expect("they can be had");
+        let mut bell = signals.bell().expect("it can be had");
+        bell.write_all(b"!").expect("there is room");
+        for signal in [SIGUSR1, SIGUSR2, SIGUSR1] {
+            raise(signal).expect("it is one");
+        }
+        let came: Vec<_> = std::iter::from_fn(|| signals.wait(Some(Duration::ZERO))).collect();
+        assert_eq!(came, [SIGUSR1, SIGUSR1, SIGUSR2, 0]);
+    }
+
+    #[test]
+    fn an_ignored_hangup_is_found_in_the_status() {
+        assert!(ignores_hangup("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hangup("SigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n"));
+        assert!(ignores_hangup("nothing is said"), "what is not known stays as it is");
+    }
+}

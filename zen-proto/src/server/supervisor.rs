@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP};
 use socket2::Socket;
 
 use super::figures::Figures;
 use super::metrics::{self, Snapshot};
 use super::options::Options;
 use super::run::announce;
-use super::stop::Signals;
+use super::stop::{Signals, handled, is_first_of_two};
 use super::worker::Worker;
 use super::{logging, manager, watchdog};
 
@@ -78,7 +78,7 @@ struct Fleet {
 
 impl<'a> Supervisor<'a> {
     fn start(processes: usize, is_heir: bool, listener: Socket, ready_line: Option<&'a str>) -> Result<Self> {
-        let signals = Signals::register(&[SIGTERM, SIGINT])?;
+        let signals = Signals::register(handled())?;
         let deaths = Signals::register(&[SIGCHLD])?;
         watchdog::start(manager::is_alive);
         let now = Instant::now();
@@ -100,15 +100,15 @@ impl<'a> Supervisor<'a> {
     fn run(&mut self, grace: Duration) -> Result<i32> {
         loop {
             self.fill_vacancies()?;
-            if self.wait(self.patience())?.is_some() {
-                return self.drain(grace);
+            if let Some(signal) = self.wait(self.patience())? {
+                return self.drain(grace, is_first_of_two(signal));
             }
             self.hear();
             self.end_the_stuck();
             self.bury()?;
             if self.places.iter_mut().all(|place| place.worker().is_some_and(|worker| worker.is_idle())) {
                 log::info!("leaving: nobody has been here for as long as --idle-exit");
-                return self.drain(grace);
+                return self.drain(grace, false);
             }
             if self.is_ready {
                 watchdog::beat(Instant::now());
@@ -144,24 +144,28 @@ impl<'a> Supervisor<'a> {
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
-    /// Sleeps for `time` (`None`: forever), or until a worker says something or dies, or until SIGTERM or
-    /// SIGINT comes, which is returned.
+    /// Sleeps for `time` (`None`: forever), or until a worker says something or dies, or until a signal to stop comes,
+    /// which is returned.
     fn wait(&mut self, time: Option<Duration>) -> Result<Option<i32>> {
         let pipes = self.workers().filter_map(Worker::pipe);
-        let mut descriptors =
-            vec![PollFd::new(self.signals.stream(), PollFlags::IN), PollFd::new(self.deaths.stream(), PollFlags::IN)];
+        let streams = self.signals.streams().chain(self.deaths.streams());
+        let mut descriptors: Vec<_> = streams.map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
         descriptors.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         let time = time.and_then(|time| Timespec::try_from(time).ok());
         match poll(&mut descriptors, time.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("cannot wait for the workers"),
         }
-        let [has_signal, has_death] = [0, 1].map(|at| !descriptors[at].revents().is_empty());
         drop(descriptors);
-        if has_death {
-            self.deaths.wait(Some(Duration::ZERO)); // `bury` and `drain` look which
+        self.deaths.wait(Some(Duration::ZERO)); // `bury` and `drain` look which
+        match self.signals.wait(Some(Duration::ZERO)) {
+            Some(SIGHUP) if logging::has_file() => {
+                logging::reopen();
+                self.places.iter_mut().filter_map(Place::worker).for_each(Worker::reopen_log);
+                Ok(None)
+            }
+            signal => Ok(signal),
         }
-        Ok(if has_signal { self.signals.wait(Some(Duration::ZERO)) } else { None })
     }
 
     /// Hears what the workers say; when the last is ready, everyone is told.
@@ -216,7 +220,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Passes the stop on and waits for the workers, for as long as their grace and a little more.
-    fn drain(&mut self, grace: Duration) -> Result<i32> {
+    fn drain(&mut self, grace: Duration, mut is_signalled: bool) -> Result<i32> {
         manager::is_stopping();
         log::info!("draining: {} workers", self.workers().count());
         self.signal_all(Signal::TERM);
@@ -236,9 +240,11 @@ impl<'a> Supervisor<'a> {
                 self.signal_all(Signal::KILL);
                 return Ok(0);
             }
-            if let Some(signal) = self.wait(left)? {
+            let signal = self.wait(left)?.filter(|signal| is_first_of_two(*signal));
+            if let Some(signal) = signal.filter(|_| is_signalled) {
                 return Ok(128 + signal); // the workers die with this process
             }
+            is_signalled |= signal.is_some();
         }
     }
 

@@ -53,8 +53,12 @@ pub(super) fn stdin_as_client() -> Result<Option<TcpStream>> {
 }
 
 /// Whether stderr leads to the client or listener on stdin, as inetd arranges it.
-pub(super) fn stderr_is_stdin() -> bool {
-    is_stdin(std::io::stderr())
+///
+/// Without `--inetd` stdin is neither, whatever it is. This looks at the command line itself, since it is also called
+/// when that could not be parsed.
+pub(super) fn stderr_is_clients() -> bool {
+    let is_inetd = std::env::args_os().any(|argument| argument.as_encoded_bytes().starts_with(b"--inetd"));
+    is_inetd && is_stdin(std::io::stderr())
 }
 
 /// Takes the socket off stdin. Where stdout and stderr are the same socket they are taken off it too,

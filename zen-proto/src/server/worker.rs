@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::io::{ErrorKind, Read};
+use std::mem::take;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -87,6 +88,8 @@ pub(super) struct Worker {
     /// What it has said of a line that is not finished.
     unfinished: Vec<u8>,
     is_ready: bool,
+    /// Whether it missed a SIGHUP, since it was not ready for one.
+    owes_reopening: bool,
     is_idle: bool,
     figures: Figures,
 }
@@ -112,7 +115,16 @@ impl Worker {
             .map_err(|error| anyhow!("cannot start a worker ({error}): {}", advice(&error)))?;
         let now = Instant::now();
         let figures = Figures::default();
-        Ok(Self { child, born: now, heard: now, unfinished: Vec::new(), is_ready: false, is_idle: false, figures })
+        Ok(Self {
+            child,
+            born: now,
+            heard: now,
+            unfinished: Vec::new(),
+            is_ready: false,
+            owes_reopening: false,
+            is_idle: false,
+            figures,
+        })
     }
 
     /// Hears what it has said; the end of file is that it has died.
@@ -139,8 +151,23 @@ impl Worker {
             ALIVE => self.heard = Instant::now(),
             _ => match line.parse() {
                 Ok(figures) => self.figures = figures,
-                Err(()) => (self.is_ready, self.heard) = (true, Instant::now()), // its ready line
+                // Its ready line.
+                Err(()) => {
+                    (self.is_ready, self.heard) = (true, Instant::now());
+                    if take(&mut self.owes_reopening) {
+                        self.reopen_log();
+                    }
+                }
             },
+        }
+    }
+
+    /// Passes SIGHUP on. One that is not ready yet would die of it, and hears of it later.
+    pub(super) fn reopen_log(&mut self) {
+        if self.is_ready {
+            self.signal(Signal::HUP);
+        } else {
+            self.owes_reopening = true;
         }
     }
 

@@ -2,11 +2,12 @@
 
 pub(crate) mod asked;
 pub(crate) mod cut;
+pub(crate) mod hangup;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::{Case, Ctx, ending};
+use super::{Case, Ctx, case, ending};
 use crate::harness::PATIENCE;
 
 pub(super) use asked::whoever_asked_is_answered;

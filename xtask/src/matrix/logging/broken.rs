@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     with_stderr("stderr_is_a_full_disk", &["sh", "-c", "exec \"$@\" 2>/dev/full", "sh"]),
     with_stderr("stderr_without_a_reader", &["sh", "-c", WITHOUT_READER, "sh"]),
     with_stderr("stderr_is_stuck", &["sh", "-c", STUCK, "sh"]),
+    with_stderr("stderr_at_its_limit", &["sh", "-c", AT_LIMIT, "sh"]),
     case("log_file_is_a_full_disk", served_as_before).arguments(&["-vv", "--log-file", "/dev/full"]),
 ];
 
@@ -34,3 +35,6 @@ const WITHOUT_READER: &str = "d=$(mktemp -d); mkfifo $d/p; true <$d/p & exec 2>$
 
 /// A pipe that nobody reads. (Opened for both, it waits for nobody; and as there is a reader, it does not break.)
 const STUCK: &str = "d=$(mktemp -d); mkfifo $d/p; exec 2<>$d/p; rm -r $d; exec \"$@\"";
+
+/// A file that takes the first lines of -vv: a write beyond RLIMIT_FSIZE raises SIGXFSZ.
+const AT_LIMIT: &str = "f=$(mktemp); exec 2>>$f; rm $f; ulimit -f 16; exec \"$@\"";

@@ -1,7 +1,10 @@
 //! The log: what it says at each level, how much at most, and that no stderr, however broken, is noticed by a client.
 
 pub(crate) mod broken;
+pub(crate) mod limit;
+pub(crate) mod rotation;
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -71,10 +74,9 @@ fn end(mut client: Client) -> Result<()> {
 
 /// The log is in the file and stderr is empty; what was in the file stays.
 fn log_file(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
-    let file = File(std::env::temp_dir().join(format!("zen-log-{}-{}", std::process::id(), entry.name)));
+    let file = File::new(entry, "log");
     fs::write(&file.0, "before\n")?;
-    let path = file.0.to_string_lossy();
-    ended(entry, &[], &["--log-file", &path], |ctx| {
+    ended(entry, &[], &["--log-file", &file.path()], |ctx| {
         converse(ctx)?;
         ctx.server.stop(PATIENCE)?;
         ensure!(ctx.server.whole_log().is_empty(), "stderr is not empty");
@@ -127,12 +129,28 @@ fn more(line: &str) -> usize {
     alone.unwrap_or_else(|| 1 + line.strip_suffix(" more like it)").and_then(number).unwrap_or(0))
 }
 
-/// Removed when it goes.
+/// A path in the temporary folder. What is there is removed when it goes.
 struct File(PathBuf);
+
+impl File {
+    fn new(entry: &Entry, name: &str) -> File {
+        File(std::env::temp_dir().join(format!("zen-{name}-{}-{}", std::process::id(), entry.name)))
+    }
+
+    /// As an argument.
+    fn path(&self) -> Cow<'_, str> {
+        self.0.to_string_lossy()
+    }
+
+    /// What is in it so far.
+    fn read(&self) -> String {
+        fs::read_to_string(&self.0).unwrap_or_default()
+    }
+}
 
 impl Drop for File {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.0).or_else(|_| fs::remove_dir(&self.0));
     }
 }
 

@@ -57,7 +57,7 @@ fn ends_supervised(entry: &'static Entry, arguments: &[&'static str], run: fn(&m
 }
 
 /// Sends a signal to one process.
-fn send(signal: Signal, pid: i32) -> Result<()> {
+pub(crate) fn send(signal: Signal, pid: i32) -> Result<()> {
     kill_process(Pid::from_raw(pid).context("a process")?, signal).with_context(|| format!("no process {pid}"))
 }
 

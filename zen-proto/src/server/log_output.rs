@@ -1,0 +1,164 @@
+//! Where the log's lines go: a file, a pipe or stderr that may fail at any time, and may work again later.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, OFlags, fstat};
+use rustix::io::{Errno, pread, write};
+
+/// Opens a log file, or a pipe or device that has its name, without waiting.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let open = |is_read: bool| {
+        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+        File::options().create(true).append(true).read(is_read).custom_flags(flags).open(path)
+    };
+    // A named pipe opened for reading too needs no reader (fifo(7)), and of a file the last byte can be read. Either
+    // works for writing alone where reading is forbidden.
+    open(true)
+        .or_else(|_| open(false))
+        .with_context(|| format!("cannot write the log file {}: choose another --log-file", path.display()))
+}
+
+/// What lines are written to, and what it has not taken.
+pub(super) struct Output {
+    target: Box<dyn AsFd + Send>,
+    /// Whether it has taken the beginning of a line and not its end.
+    is_cut: bool,
+    /// How many lines were lost and not told.
+    pub(super) lost: u64,
+}
+
+impl Output {
+    pub(super) fn new(target: impl AsFd + Send + 'static) -> Self {
+        let is_cut = ends_mid_line(&target).unwrap_or(false);
+        Self { target: Box::new(target), is_cut, lost: 0 }
+    }
+
+    /// Goes on with another file.
+    pub(super) fn replace(&mut self, target: File) {
+        *self = Self { lost: self.lost, ..Self::new(target) };
+    }
+
+    /// Writes `line`, after the line that `tell` makes of the number of those lost before. A line that is not taken whole
+    /// is lost, too. Without a line it tells that number alone.
+    pub(super) fn put(&mut self, line: &[u8], tell: impl FnOnce(u64) -> String) {
+        let mut text = Vec::new();
+        if self.lost > 0 {
+            // Another process may have ended the line, or cut one.
+            self.is_cut = ends_mid_line(&self.target).unwrap_or(self.is_cut);
+        }
+        if self.is_cut {
+            text.push(b'\n');
+        }
+        if self.lost > 0 {
+            text.extend_from_slice(tell(self.lost).as_bytes());
+        }
+        let before = text.len();
+        text.extend_from_slice(line);
+
+        let taken = self.write(&text);
+        if let Some(last) = text[..taken].last() {
+            self.is_cut = *last != b'\n';
+        }
+        if taken >= before {
+            self.lost = 0;
+        }
+        if taken < text.len() && !line.is_empty() {
+            self.lost += 1;
+        }
+    }
+
+    /// How much of `text` is taken.
+    fn write(&self, text: &[u8]) -> usize {
+        let mut taken = 0;
+        while taken < text.len() {
+            match write(&self.target, &text[taken..]) {
+                Ok(n @ 1..) => taken += n,
+                Err(Errno::INTR) => {}
+                // A reader that is slow is waited for; one that has stopped reading, once.
+                Err(Errno::AGAIN) if self.lost == 0 && self.has_room_within(ROOM) => {}
+                _ => break,
+            }
+        }
+        taken
+    }
+
+    fn has_room_within(&self, time: Duration) -> bool {
+        let time = Timespec::try_from(time).ok();
+        poll(&mut [PollFd::new(&self.target, PollFlags::OUT)], time.as_ref()) == Ok(1)
+    }
+}
+
+/// Whether a file's last line has no end; `None` where that cannot be seen.
+fn ends_mid_line(target: impl AsFd) -> Option<bool> {
+    let status = fstat(&target).ok()?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    let Some(last) = u64::try_from(status.st_size).ok()?.checked_sub(1) else { return Some(false) };
+    let mut byte = [0];
+    (pread(&target, &mut byte, last).ok()? == 1).then_some(byte != *b"\n")
+}
+
+/// How long a full pipe is given to be read.
+const ROOM: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, Write, pipe};
+
+    use super::*;
+
+    fn tell(lost: u64) -> String {
+        format!("{lost} lost\n")
+    }
+
+    /// A pipe that is full but for less than a line.
+    #[test]
+    fn what_a_full_pipe_does_not_take_is_counted() {
+        let (mut reader, mut writer) = pipe().expect("it can be had");
+        let flags = rustix::fs::fcntl_getfl(&writer).expect("it is open");
+        rustix::fs::fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("it is ours");
+        let mut output = Output::new(writer.try_clone().expect("it can be had"));
+        output.put(b"whole\n", tell);
+        while writer.write(&[b'x'; 4096]).is_ok() {}
+        (0..3).for_each(|_| output.put(b"lost\n", tell));
+        assert_eq!(output.lost, 3);
+
+        let mut read = vec![0; 1 << 20];
+        let n = reader.read(&mut read).expect("it is full");
+        assert!(read[..n].starts_with(b"whole\nxxx"));
+        output.put(b"next\n", tell);
+        output.put(b"further\n", tell);
+        let n = reader.read(&mut read).expect("it is not empty");
+        assert_eq!(read[..n].escape_ascii().to_string(), "3 lost\\nnext\\nfurther\\n");
+    }
+
+    #[test]
+    fn after_half_a_line_comes_a_fresh_one() {
+        let file = rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::empty()).expect("it can be had");
+        let mut file = File::from(file);
+        let said = |mut file: &File| {
+            let mut text = String::new();
+            file.rewind().and_then(|()| file.read_to_string(&mut text)).expect("it can be read");
+            text
+        };
+        file.write_all(b"whole\nha").expect("there is room");
+        let mut output = Output::new(file.try_clone().expect("it can be had"));
+        output.put(b"fresh\n", tell);
+        output.lost = 2;
+        output.put(b"", tell);
+        assert_eq!(said(&file), "whole\nha\nfresh\n2 lost\n");
+
+        // A file that was cut to nothing begins with a line.
+        (output.lost, output.is_cut) = (1, true);
+        file.set_len(0).and_then(|()| file.rewind()).expect("it is ours");
+        output.put(b"next\n", tell);
+        assert_eq!(said(&file), "1 lost\nnext\n");
+    }
+}
