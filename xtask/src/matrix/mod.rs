@@ -63,6 +63,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         ("log", logging::CASES),
         ("log", logging::broken::CASES),
         ("parallel", parallel::CASES),
+        ("signals", lifecycle::inherited::CASES),
         ("spread", spread::CASES),
         ("supervision", supervision::CASES),
         ("supervision", supervision::workers::CASES),
