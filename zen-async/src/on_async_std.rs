@@ -15,7 +15,7 @@ use async_std::net::TcpStream;
 use async_std::task;
 use smol::Async; // async-std's own reactor; async-std lends it to nobody
 use zen_proto::Want;
-use zen_proto::server::{Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, beat_together, reset};
+use zen_proto::server::{Accepted, CHUNK, Client, Server, Stop, TICK, beat_together, catch, reset};
 
 use crate::sweeper::Sweeper;
 
@@ -64,7 +64,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 // The coroutine sleeps here until a client comes.
                 let _ = sweeper.in_time(readable, look_at, &server.stop, is_draining).await;
             }
-            Accepted::BackOff => task::sleep(BACK_OFF).await,
+            Accepted::Later(pause) => task::sleep(pause).await,
             Accepted::NoMore => break,
         }
     }
@@ -78,7 +78,8 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
 async fn converse(shared: &'static Shared, stream: std::net::TcpStream, client: Client, _alive: Sender<()>) {
     let Shared { server, sweeper, offload, .. } = *shared;
     let mut conversation = server.conversation();
-    let stream = TcpStream::from(stream); // panics when the reactor cannot take it: the end of this coroutine
+    // It panics when the reactor cannot take the stream: the end of this coroutine.
+    let Some(stream) = catch(|| TcpStream::from(stream)) else { return };
     let mut has_room = true;
     let result = loop {
         let now = Instant::now();

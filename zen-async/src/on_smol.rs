@@ -12,9 +12,7 @@ use anyhow::Context;
 use smol::channel::{Sender, bounded};
 use smol::{Async, Executor, Timer};
 use zen_proto::Want;
-use zen_proto::server::{
-    Accepted, BACK_OFF, CHUNK, Client, Server, Stop, TICK, beat_together, receive_now, reset, send_now,
-};
+use zen_proto::server::{Accepted, CHUNK, Client, Server, Stop, TICK, beat_together, receive_now, reset, send_now};
 
 use crate::sweeper::Sweeper;
 
@@ -67,7 +65,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 // The coroutine sleeps here until a client comes.
                 let _ = sweeper.in_time(readable, look_at, &server.stop, is_draining).await;
             }
-            Accepted::BackOff => _ = Timer::after(BACK_OFF).await,
+            Accepted::Later(pause) => _ = Timer::after(pause).await,
             Accepted::NoMore => break,
         }
     }

@@ -19,7 +19,7 @@ use std::time::Instant;
 use clap::Parser;
 use polling::{Event, Events, Poller};
 use zen_proto::Want;
-use zen_proto::server::{self, Accepted, BACK_OFF, CHUNK, Options, Server, TICK, Waiting, reset};
+use zen_proto::server::{self, Accepted, CHUNK, Options, Server, TICK, Waiting, reset};
 
 #[path = "../src/registration.rs"]
 mod registration;
@@ -70,7 +70,7 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
                 }
                 Accepted::Next => {}
                 Accepted::Nobody => break,
-                Accepted::BackOff => thread::sleep(BACK_OFF), // here everyone waits for it
+                Accepted::Later(pause) => thread::sleep(pause), // here everyone waits for it
                 Accepted::NoMore => (is_accepting, listener) = (false, None),
             }
         }

@@ -3,8 +3,8 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::sync::mpsc::{SendError, Sender};
+use std::time::{Duration, Instant};
 
 use polling::{Event, Poller};
 use zen_proto::server::{Accepted, BACK_OFF, Client, Listener, Server, TICK};
@@ -51,8 +51,8 @@ impl Door {
                     self.listen();
                     return true;
                 }
-                Accepted::BackOff => {
-                    self.back_off();
+                Accepted::Later(pause) => {
+                    self.back_off(pause);
                     return true;
                 }
                 Accepted::NoMore => return false,
@@ -74,25 +74,27 @@ impl Door {
             Ok(listener) => self.listener = Some(listener),
             Err(error) => {
                 log::warn!("cannot wait for clients now: {error}");
-                self.back_off();
+                self.back_off(BACK_OFF);
             }
         }
     }
 
     /// A listener that stays registered would be reported again and again: a processor burnt.
-    fn back_off(&mut self) {
+    fn back_off(&mut self, pause: Duration) {
         self.listener = None;
-        self.look_at = Some(Instant::now() + BACK_OFF);
+        self.look_at = Some(Instant::now() + pause);
     }
 
-    fn hand_over(&self, arrival: Arrival) {
+    fn hand_over(&mut self, arrival: Arrival) {
         // Among equals the last: while this loop is busy with a client, nobody is let in.
         let fewest = self.loops.iter().enumerate().rev().min_by_key(|(_, other)| other.load.load(Ordering::Relaxed));
         let Some((number, lucky)) = fewest else { return };
         lucky.load.fetch_add(1, Ordering::Relaxed);
-        // A loop ends only after this door is gone, so its receiver is there.
-        let _ = lucky.arrivals.send(arrival);
-        if number > 0 {
+        if let Err(SendError(arrival)) = lucky.arrivals.send(arrival) {
+            // That loop has failed, and the server drains: the others take its share.
+            self.loops.remove(number);
+            self.hand_over(arrival);
+        } else if number > 0 {
             let _ = lucky.poller.notify(); // it fails only when the poller is broken: then that loop ends the server
         }
     }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -78,7 +77,6 @@ pub(super) fn start(options: &Options) -> Result<()> {
     if filters.as_ref().is_some_and(|filters| !is_understood(&filters)) {
         log::warn!("RUST_LOG is not understood, and ignored");
     }
-    panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
     Ok(())
 }
 

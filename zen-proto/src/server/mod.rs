@@ -55,7 +55,7 @@ pub use calls::{TICK, is_tick, receive, receive_now, send, send_now};
 pub use client::{Client, reset};
 pub use options::{Arguments, Inetd, Options, parse_duration};
 pub use run::{Server, Waiting, main};
-pub use sage::Sage;
+pub use sage::{Sage, catch};
 pub use socket2::Socket as Listener;
 pub use stop::Stop;
 pub use watchdog::{beat, beat_together, next_beat};

@@ -1,5 +1,6 @@
 //! Who answers: the three aphorisms, after as much thinking as the command line asks for.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::abort;
 use std::time::{Duration, Instant};
@@ -23,17 +24,37 @@ struct Thought {
     burn: Option<Duration>,
     panic_on: Option<String>,
     abort_on: Option<String>,
+    panic_outside: Option<String>,
+}
+
+thread_local! {
+    static IS_CATCHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `work`, whose panic is the end of one conversation and not of the server: then it returns `None`.
+pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let was_catching = IS_CATCHING.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    IS_CATCHING.set(was_catching);
+    result.ok()
+}
+
+/// Whether a panic of this thread would be caught by [`catch`].
+pub(super) fn is_catching() -> bool {
+    IS_CATCHING.get()
 }
 
 impl Sage {
     pub(super) fn new(options: &Options) -> Self {
         let thinks = options.delay.is_some() || options.burn.is_some();
-        let fails = options.panic_on.is_some() || options.abort_on.is_some();
+        let faults = [&options.panic_on, &options.abort_on, &options.panic_outside];
+        let fails = faults.iter().any(|fault| fault.is_some());
         let thought = Thought {
             delay: options.delay,
             burn: options.burn,
             panic_on: options.panic_on.clone(),
             abort_on: options.abort_on.clone(),
+            panic_outside: options.panic_outside.clone(),
         };
         Self { thought: (thinks || fails).then_some(thought) }
     }
@@ -42,9 +63,13 @@ impl Sage {
     /// of one conversation and not of the server.
     pub fn answer(&self, question: &[u8]) -> Option<Answer> {
         if let Some(thought) = &self.thought {
-            let thinking = catch_unwind(AssertUnwindSafe(|| thought.think_about(question)));
+            assert!(!is(&thought.panic_outside, question), "--panic-outside {}", Excerpt(question));
+            let thinking = catch(|| thought.think_about(question));
             watchdog::beat_between_thoughts();
-            thinking.inspect_err(|_| count(Figure::Panics)).ok()?;
+            if thinking.is_none() {
+                count(Figure::Panics);
+            }
+            thinking?;
         }
         let answer = answer_to(question);
         count_question();
@@ -64,10 +89,13 @@ impl Thought {
                 std::hint::spin_loop();
             }
         }
-        let is = |fault: &Option<String>| fault.as_ref().is_some_and(|fault| fault.as_bytes() == question);
-        if is(&self.abort_on) {
+        if is(&self.abort_on, question) {
             abort();
         }
-        assert!(!is(&self.panic_on), "--panic-on {}", Excerpt(question));
+        assert!(!is(&self.panic_on, question), "--panic-on {}", Excerpt(question));
     }
+}
+
+fn is(fault: &Option<String>, question: &[u8]) -> bool {
+    fault.as_ref().is_some_and(|fault| fault.as_bytes() == question)
 }

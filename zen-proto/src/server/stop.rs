@@ -2,13 +2,15 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use nix::sys::signal::{self, SigSet};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, getpid, pidfd_getfd, pidfd_open};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::SockRef;
@@ -57,15 +59,25 @@ impl Stop {
     /// Drains for a reason of the server's own.
     pub fn request(&self) {
         self.set();
-        if let Some(mut bell) = self.bell.get() {
-            let _ = bell.write_all(&[BELL]); // it fails only when it rings already, louder than anyone can hear
-        }
+        self.ring();
     }
 
     /// Drains, and ends with `error`; the first one counts.
     pub fn fail(&self, error: anyhow::Error) {
         let _ = self.failure.set(error);
         self.request();
+    }
+
+    /// As [`Stop::fail`], for a panic hook: the thread that panics may hold any lock, so another one tells the others.
+    pub(super) fn fail_in_panic(&self, error: anyhow::Error) {
+        let _ = self.failure.set(error);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if let Some(mut bell) = self.bell.get() {
+            let _ = bell.write_all(&[BELL]); // it fails only when it rings already, louder than anyone can hear
+        }
     }
 
     pub(super) fn failure(&self) -> Option<&anyhow::Error> {
@@ -87,7 +99,7 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
     let mut signals = Signals::register(&[SIGTERM, SIGINT])?;
     signals.bell.set_nonblocking(true)?;
     let _ = stop.bell.set(signals.bell.try_clone()?);
-    let run = move || {
+    let mut run = move || -> ! {
         // 0 is the bell: the server drains for a reason of its own, and a signal is still the first.
         let mut is_signalled = loop {
             if let Some(signal) = signals.wait(None) {
@@ -118,9 +130,19 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
     };
     thread::Builder::new()
         .name("signals".into())
-        .spawn(run)
+        .spawn(move || {
+            // Without this thread nothing could stop the server.
+            let _ = catch_unwind(AssertUnwindSafe(&mut run));
+            logging::complain(&format!("error: {}", defect()));
+            exit(1)
+        })
         .context("cannot start a thread: raise the limit of them")?;
     Ok(())
+}
+
+/// What the server ends with when a thread of it has panicked.
+pub(super) fn defect() -> anyhow::Error {
+    anyhow!("the server has a defect: the log says where; please report it")
 }
 
 /// Signals as bytes of a stream, so that they can be waited for with a time-out, or polled.
@@ -131,7 +153,9 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Takes these signals from now on.
+    /// Takes these signals from now on, also where the process was started with some of them blocked.
+    ///
+    /// Call it before the threads are started that are to take them: they inherit the mask of this one.
     pub(super) fn register(signals: &[i32]) -> Result<Self> {
         let (stream, bell) = UnixStream::pair()?;
         let latest = Arc::new(AtomicUsize::new(0));
@@ -139,6 +163,9 @@ impl Signals {
             signal_hook::flag::register_usize(signal, Arc::clone(&latest), signal as usize)?;
             signal_hook::low_level::pipe::register(signal, bell.try_clone()?)?;
         }
+        // Only now: one that is pending already finds its handler.
+        let handled: SigSet = signals.iter().filter_map(|&signal| signal::Signal::try_from(signal).ok()).collect();
+        handled.thread_unblock().context("cannot unblock signals")?;
         Ok(Self { stream, bell, latest })
     }
 
