@@ -18,7 +18,7 @@ mod hitless;
 mod holder;
 mod hosts;
 mod log;
-mod metrics;
+pub(crate) mod metrics;
 mod plan;
 mod privilege;
 mod restart;

@@ -14,7 +14,7 @@ use async_std::io::{Read, WriteExt};
 use async_std::net::TcpStream;
 use async_std::task;
 use smol::Async; // the type inside async-std's sockets; async-std has none that waits for a listener to be readable
-use zen_proto::server::{Accepted, BACK_OFF, Connection, READ_SIZE, Server, Stop, TICK, beat_together, reset};
+use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, beat_together, reset};
 use zen_proto::{Answer, Want, server};
 
 use crate::options::Answering;
@@ -64,7 +64,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 // The task sleeps here until a client comes.
                 let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
             }
-            Accepted::BackOff => task::sleep(BACK_OFF).await,
+            Accepted::Later(pause) => task::sleep(pause).await,
             Accepted::Closed => break,
         }
     }

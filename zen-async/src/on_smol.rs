@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use smol::channel::{Sender, bounded};
 use smol::{Async, Executor, Timer};
-use zen_proto::server::{Accepted, BACK_OFF, Connection, READ_SIZE, Server, Stop, TICK, beat_together, reset};
+use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, beat_together, reset};
 use zen_proto::{Answer, Want, server};
 
 use crate::options::Answering;
@@ -65,7 +65,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 // The task sleeps here until a client comes.
                 let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
             }
-            Accepted::BackOff => _ = Timer::after(BACK_OFF).await,
+            Accepted::Later(pause) => _ = Timer::after(pause).await,
             Accepted::Closed => break,
         }
     }

@@ -18,7 +18,7 @@ use std::time::Instant;
 use clap::Parser;
 use polling::{Event, Events, Poller};
 use zen_proto::Want;
-use zen_proto::server::{self, Accepted, BACK_OFF, Options, READ_SIZE, Server, TICK, Waiting, reset};
+use zen_proto::server::{self, Accepted, Options, READ_SIZE, Server, TICK, Waiting, reset};
 
 #[path = "../src/registration.rs"]
 mod registration;
@@ -68,7 +68,7 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
                 }
                 Accepted::Next => {}
                 Accepted::WouldBlock => break,
-                Accepted::BackOff => thread::sleep(BACK_OFF), // here all clients wait for it
+                Accepted::Later(pause) => thread::sleep(pause), // here all clients wait for it
                 Accepted::Closed => (is_accepting, listener) = (false, None),
             }
         }

@@ -3,8 +3,8 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::sync::mpsc::{SendError, Sender};
+use std::time::{Duration, Instant};
 
 use polling::{Event, Poller};
 use zen_proto::server::{Accepted, BACK_OFF, Connection, Listener, Server, TICK};
@@ -51,8 +51,8 @@ impl Acceptor {
                     self.listen();
                     return true;
                 }
-                Accepted::BackOff => {
-                    self.back_off();
+                Accepted::Later(pause) => {
+                    self.back_off(pause);
                     return true;
                 }
                 Accepted::Closed => return false,
@@ -74,23 +74,25 @@ impl Acceptor {
             Ok(listener) => self.listener = Some(listener),
             Err(error) => {
                 log::warn!("cannot wait for clients now: {error}");
-                self.back_off();
+                self.back_off(BACK_OFF);
             }
         }
     }
 
     /// Takes the listener off the poller: a level-triggered one would be reported without end.
-    fn back_off(&mut self) {
+    fn back_off(&mut self, pause: Duration) {
         self.listener = None;
-        self.retry_at = Some(Instant::now() + BACK_OFF);
+        self.retry_at = Some(Instant::now() + pause);
     }
 
-    fn hand_over(&self, client: NewClient) {
+    fn hand_over(&mut self, client: NewClient) {
         let Some((number, least_loaded)) = self.least_loaded() else { return };
         least_loaded.load.fetch_add(1, Ordering::Relaxed);
-        // A loop ends only after this acceptor is dropped, so its receiver is there.
-        let _ = least_loaded.new_clients.send(client);
-        if number > 0 {
+        if let Err(SendError(client)) = least_loaded.new_clients.send(client) {
+            // That loop has panicked and the server drains: the other loops take its share.
+            self.loops.remove(number);
+            self.hand_over(client);
+        } else if number > 0 {
             // It fails only when the poller is broken: then that loop ends the server.
             let _ = least_loaded.poller.notify();
         }

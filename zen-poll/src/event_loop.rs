@@ -61,6 +61,7 @@ struct EventLoop<P> {
     poller: &'static Poller,
     /// Only the first loop has one, for as long as clients are accepted.
     acceptor: Option<Acceptor>,
+    /// Declared before the clients: a loop that panics drops it first, and the acceptor takes its share elsewhere.
     new_clients: Receiver<NewClient>,
     load: Arc<AtomicUsize>,
     clients: Slab<Client<P>>,

@@ -36,7 +36,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 }
 
 /// What a server tells of itself now: `zen_clients_total` is 7.
-pub(super) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
+pub(crate) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
     let series = |line: &str| {
         let (name, value) = line.rsplit_once(' ')?;
         Some((name.to_owned(), value.parse().ok()?))

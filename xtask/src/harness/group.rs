@@ -2,15 +2,18 @@
 //! the [`Group`] is dropped, when its time is over, and when the task itself is told to end.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::SigSet;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpgid};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::capture::Capture;
@@ -27,6 +30,12 @@ pub(crate) fn take_charge() -> Result<()> {
     // The workers of a parent that was killed become our children, so that they can be reaped.
     set_child_subreaper(Some(getpid()))?;
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    if is_ignored(SIGCHLD)? {
+        // A process that ignores it cannot wait for its children.
+        flag::register(SIGCHLD, Arc::default())?;
+    }
+    // What is blocked here would be blocked in every thread and in every process of a test.
+    SigSet::all().thread_unblock()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             kill_groups(|_| true);
@@ -41,6 +50,13 @@ pub(crate) fn take_charge() -> Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Whether this process ignores `signal`, as whoever started it may have decided.
+fn is_ignored(signal: i32) -> Result<bool> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).context("no SigIgn in /proc")?;
+    Ok(u64::from_str_radix(ignored.trim(), 16)? & (1 << (signal - 1)) != 0)
 }
 
 fn kill_groups(is_due: impl Fn(Instant) -> bool) {
@@ -116,4 +132,21 @@ pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<Outpu
     };
     drop(group);
     Ok(Output { status, stdout: stdout.at_end(), stderr: stderr.at_end() })
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::Signal as Masked;
+
+    use super::*;
+
+    #[test]
+    fn no_signal_stays_blocked() -> Result<()> {
+        SigSet::all().thread_block()?;
+        take_charge()?;
+        let blocked = SigSet::thread_get_mask()?;
+        assert!(Masked::iterator().all(|signal| !blocked.contains(signal)));
+        assert!(!is_ignored(SIGCHLD)?);
+        Ok(())
+    }
 }

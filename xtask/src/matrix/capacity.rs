@@ -15,6 +15,9 @@ use crate::servers::Entry;
 pub(crate) const CASES: &[Case] = &[
     case("the_next_client_waits", the_next_client_waits).on(|entry| !entry.is_exhibit && entry.makes_wait()),
     case("idle_clients_take_no_place", idle_clients_take_no_place).on(|entry| !entry.is_exhibit && !entry.makes_wait()),
+    case("a_freed_place_is_seen", a_freed_place_is_seen)
+        .arguments(&["--max-connections", "10"])
+        .on(|entry| !entry.is_exhibit && !entry.makes_wait()),
     case("processes", processes),
     bare("the_backlog_is_cut", the_backlog_is_cut),
     bare("the_backlog_is_cut_elsewhere", the_backlog_is_cut_elsewhere).on(Entry::is_first_of_package),
@@ -40,6 +43,32 @@ fn idle_clients_take_no_place(ctx: &mut Ctx) -> Result<()> {
     let mut idle = served_clients(ctx, 64)?;
     ctx.client()?.ask_all().context("one more client")?;
     idle.iter_mut().try_for_each(Client::ask_all).context("a client that was idle")
+}
+
+/// All places are taken, all clients leave, and one that connects right after that is served: before it is rejected, the
+/// server notices who has gone.
+fn a_freed_place_is_seen(ctx: &mut Ctx) -> Result<()> {
+    let processes = ctx.server.workers().len();
+    for round in 1..=ROUNDS {
+        let mut inside = Vec::new();
+        // Which process takes a client is decided by who wakes first: some are rejected by one while another has room.
+        for _ in 0..4 * PLACES * processes {
+            let mut client = ctx.client()?;
+            if client.ask_all().is_ok() {
+                inside.push(client);
+            }
+            if inside.len() == PLACES * processes {
+                break;
+            }
+        }
+        ensure!(inside.len() == PLACES * processes, "round {round}: only {} clients are served", inside.len());
+        let mut excess = ctx.client()?;
+        excess.expect(b"Error: too many clients.").with_context(|| format!("round {round}: one too many"))?;
+        excess.expect_end()?;
+        drop(inside);
+        ctx.client()?.ask_all().with_context(|| format!("round {round}: all places are free"))?;
+    }
+    Ok(())
 }
 
 /// It runs as many processes as its architecture says.
@@ -93,6 +122,12 @@ fn reports(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], backlog:
 
 /// Where the kernel says what it cuts a backlog to.
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
+
+/// What `--max-connections` says above, for each process.
+const PLACES: usize = 10;
+
+/// Mostly a server has noticed by itself who has gone; in one of so many rounds it has not.
+const ROUNDS: usize = 30;
 
 /// This many clients, each known to be served.
 fn served_clients(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {

@@ -66,6 +66,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         ("log", logging::limit::CASES),
         ("log", logging::rotation::CASES),
         ("parallel", parallel::CASES),
+        ("signals", lifecycle::inherited::CASES),
         ("spread", spread::CASES),
         ("supervision", supervision::CASES),
         ("supervision", supervision::workers::CASES),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -25,6 +26,8 @@ impl Progress {
                 .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
                 .context("cannot take signals")?;
         }
+        // This process may have been started with them blocked.
+        SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]).thread_unblock().context("cannot unblock signals")?;
         let target =
             if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(1), target);

@@ -236,6 +236,13 @@ fn the_table_is_for_people() {
     assert!(output.stderr.is_empty(), "no bar where nobody looks: {output:?}");
 }
 
+/// A process inherits what its parent has blocked.
+#[test]
+fn a_blocked_interrupt_is_taken() {
+    nix::sys::signal::SigSet::from(nix::sys::signal::Signal::SIGINT).thread_block().unwrap();
+    an_interrupted_run_has_a_result();
+}
+
 #[test]
 fn an_interrupted_run_has_a_result() {
     let server = server(4, Fault::None);

@@ -1,11 +1,14 @@
 //! Taking clients from the listener: what each error of accept() means, and when there are no more clients.
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::PoisonError;
+use std::os::fd::AsFd;
+use std::sync::{MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
@@ -27,8 +30,9 @@ pub enum Accepted {
     Next,
     /// No client waits.
     WouldBlock,
-    /// No descriptor or memory can be had: accept again after [`BACK_OFF`].
-    BackOff,
+    /// Accept again after this pause, in which the existing clients are served: no client can be accepted now, or
+    /// clients over the limit are about to be rejected.
+    Later(Duration),
     /// The server accepts no more clients: close the listener, and return when the last connection is closed.
     Closed,
 }
@@ -36,15 +40,15 @@ pub enum Accepted {
 impl Server {
     /// Sleeps in accept() until a client comes. `None`: the server takes no more.
     ///
-    /// Fewer clients than places are here: one over the limit is turned away (rule 7). When no descriptor can
-    /// be had this sleeps for [`BACK_OFF`] and tries again.
+    /// Fewer clients than places are here: one over the limit is turned away (rule 7). When no client can be accepted
+    /// now, this sleeps and tries again.
     pub fn accept(&'static self) -> Option<(TcpStream, Connection)> {
         loop {
             watchdog::beat_now();
             match self.look(SocketFlags::empty()) {
                 Accepted::Client(stream, connection) => return Some((stream, connection)),
                 Accepted::Next | Accepted::WouldBlock => {}
-                Accepted::BackOff => thread::sleep(BACK_OFF),
+                Accepted::Later(pause) => thread::sleep(pause),
                 Accepted::Closed => return None,
             }
         }
@@ -65,12 +69,21 @@ impl Server {
             return self.welcome(stream, address);
         }
         let Some(listener) = self.listener() else { return Accepted::Closed };
+        let left = self.excess().left(Instant::now());
+        match left {
+            Some(Duration::ZERO) => return self.decide(),
+            Some(left) if self.stop.is_requested() || !self.excess().has_room() || !is_readable(&*listener) => {
+                return Accepted::Later(left);
+            }
+            _ => {}
+        }
         // As many as can have waited have come; or those who wait are left to the next who has the listener.
         if self.stop.is_requested() && (self.is_heir || self.arrivals().while_draining > self.backlog) {
             return self.no_more();
         }
         match acceptfrom_with(&*listener, flags | SocketFlags::CLOEXEC) {
             Ok((stream, address)) => self.welcome(stream.into(), address.and_then(|address| address.try_into().ok())),
+            Err(Errno::AGAIN) => left.map_or_else(|| self.judge(Errno::AGAIN), Accepted::Later),
             Err(errno) => self.judge(errno),
         }
     }
@@ -79,11 +92,24 @@ impl Server {
         let mut arrivals = self.arrivals();
         arrivals.while_draining += usize::from(self.stop.is_requested());
         arrivals.latest = Instant::now();
+        arrivals.failures = 0;
         drop(arrivals);
         count(Figure::Clients);
         // A client that left before it was accepted may have no address any more.
         let Some(address) = address else { return Accepted::Next };
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        // Those who came before it are first.
+        let has_turn = self.excess().clients.is_empty();
+        if has_turn && self.permits.take() {
+            return Accepted::Client(stream, Connection::new(self, address));
+        }
+        self.excess().add(stream, address, Instant::now());
+        Accepted::Next
+    }
+
+    /// Serves the first of those over the limit if a place is free by now, or rejects it (rule 7).
+    fn decide(&'static self) -> Accepted {
+        let Some((stream, address)) = self.excess().clients.pop_front() else { return Accepted::Next };
         if self.permits.take() {
             return Accepted::Client(stream, Connection::new(self, address));
         }
@@ -92,28 +118,39 @@ impl Server {
         Accepted::Next
     }
 
+    fn excess(&self) -> MutexGuard<'_, Excess> {
+        self.excess.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn judge(&'static self, errno: Errno) -> Accepted {
         match class(errno) {
-            Class::Nobody if self.is_drained() => self.no_more(),
+            Class::Interrupted => Accepted::Next,
+            Class::Nobody | Class::Next | Class::BackOff if self.is_drained() => self.no_more(),
             Class::Nobody => Accepted::WouldBlock,
-            Class::Next => {
-                log::debug!("nobody was accepted: {errno}");
-                Accepted::Next
-            }
+            Class::Next if self.failed(errno) < MOST_FAILURES => Accepted::Next,
+            Class::Next => Accepted::Later(BACK_OFF),
             Class::BackOff => {
-                count(Figure::AcceptFailures);
-                let mut arrivals = self.arrivals();
-                if arrivals.complained.is_none_or(|complained| complained.elapsed() >= Duration::from_secs(1)) {
-                    log::warn!("cannot accept a client now: {errno}");
-                    arrivals.complained = Some(Instant::now());
-                }
-                Accepted::BackOff
+                self.failed(errno);
+                Accepted::Later(BACK_OFF)
             }
             Class::Dead => {
+                count(Figure::AcceptFailures);
                 self.stop.fail(anyhow!("the listener does not work any more ({errno}): start the server anew"));
                 self.no_more()
             }
         }
+    }
+
+    /// Counts a failure of accept(), and logs one a second. How many there have been since the last success.
+    fn failed(&self, errno: Errno) -> u32 {
+        count(Figure::AcceptFailures);
+        let mut arrivals = self.arrivals();
+        if arrivals.complained.is_none_or(|complained| complained.elapsed() >= Duration::from_secs(1)) {
+            log::warn!("cannot accept a client now: {errno}");
+            arrivals.complained = Some(Instant::now());
+        }
+        arrivals.failures = arrivals.failures.saturating_add(1);
+        arrivals.failures
     }
 
     /// Whether the server drains and nobody has come for a tick.
@@ -129,11 +166,54 @@ impl Server {
     }
 }
 
-/// The three classes of accept errors, and EAGAIN.
+/// Clients over the limit. One inside may have gone already without its thread or task having had a turn since, so they
+/// are rejected only after a [`MOMENT`].
+#[derive(Debug, Default)]
+pub(super) struct Excess {
+    clients: VecDeque<(TcpStream, SocketAddr)>,
+    /// When the latest of them came.
+    latest: Option<Instant>,
+}
+
+impl Excess {
+    fn add(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
+        self.clients.push_back((stream, address));
+        self.latest = Some(now);
+    }
+
+    /// How long until they are rejected; `None` if there are none.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        let latest = self.latest.filter(|_| !self.clients.is_empty())?;
+        Some((latest + MOMENT).saturating_duration_since(now))
+    }
+
+    /// Whether one more may wait for the same moment.
+    fn has_room(&self) -> bool {
+        self.clients.len() < MOST_EXCESS
+    }
+}
+
+/// Whether a client waits to be accepted.
+fn is_readable(listener: impl AsFd) -> bool {
+    poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
+}
+
+/// How long a client over the limit waits before it is rejected: time for the others to notice who has gone, and short
+/// enough to be called at once.
+const MOMENT: Duration = Duration::from_millis(5);
+
+/// How many wait for the same moment: their descriptors are beyond the limit.
+const MOST_EXCESS: usize = 8;
+
+/// Failures in a row of accept(), each of one client, after which it is not the clients any more.
+const MOST_FAILURES: u32 = 64;
+
+/// The three classes of accept errors, and what is none.
 #[derive(Debug, PartialEq)]
 enum Class {
     Nobody,
-    /// It happened to one client, or was a signal.
+    Interrupted,
+    /// It happened to one client.
     Next,
     /// Something is used up for now.
     BackOff,
@@ -144,9 +224,9 @@ enum Class {
 fn class(errno: Errno) -> Class {
     match errno {
         Errno::AGAIN => Class::Nobody,
+        Errno::INTR => Class::Interrupted,
         // accept(2): errors that are pending on the new connection come here on Linux.
-        Errno::INTR
-        | Errno::CONNABORTED
+        Errno::CONNABORTED
         | Errno::PROTO
         | Errno::NOPROTOOPT
         | Errno::PERM

@@ -1,5 +1,6 @@
 //! Working out an answer: the aphorisms, after the simulated work that the command line asks for.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::abort;
 use std::thread;
@@ -29,17 +30,32 @@ impl Server {
     pub fn answer_now(&self, question: &[u8]) -> Option<Answer> {
         match &self.work {
             None => Some(answer_to(question)),
-            Some(work) => catch(|| {
-                work.run(question);
-                answer_to(question)
-            }),
+            Some(work) => {
+                assert!(!is(&work.panic_outside, question), "--panic-outside {}", Excerpt(question));
+                catch(|| {
+                    work.run(question);
+                    answer_to(question)
+                })
+            }
         }
     }
 }
 
-/// Runs an answer function; a panic in it is counted, and `None`.
+thread_local! {
+    static IS_CATCHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs an answer function. A panic in it is `None`, and the end of one conversation; any other drains the server.
 pub fn catch<T>(answer: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(answer)).inspect_err(|_| count(Figure::Panics)).ok()
+    let was_catching = IS_CATCHING.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(answer));
+    IS_CATCHING.set(was_catching);
+    result.inspect_err(|_| count(Figure::Panics)).ok()
+}
+
+/// Returns whether a panic of this thread would be caught by [`catch`].
+pub(super) fn is_catching() -> bool {
+    IS_CATCHING.get()
 }
 
 /// Simulated work before each answer. The book put a `time.sleep` into its `get_answer`; here it is a flag.
@@ -49,18 +65,21 @@ pub(super) struct Work {
     burn: Option<Duration>,
     panic_on: Option<String>,
     abort_on: Option<String>,
+    panic_outside: Option<String>,
 }
 
 impl Work {
     /// The work that the command line asks for, if any.
     pub(super) fn new(options: &Options) -> Option<Self> {
         let works = options.delay.is_some() || options.burn.is_some();
-        let fails = options.panic_on.is_some() || options.abort_on.is_some();
+        let faults = [&options.panic_on, &options.abort_on, &options.panic_outside];
+        let fails = faults.iter().any(|fault| fault.is_some());
         (works || fails).then(|| Self {
             delay: options.delay,
             burn: options.burn,
             panic_on: options.panic_on.clone(),
             abort_on: options.abort_on.clone(),
+            panic_outside: options.panic_outside.clone(),
         })
     }
 
@@ -71,10 +90,13 @@ impl Work {
                 std::hint::spin_loop();
             }
         }
-        let is = |fault: &Option<String>| fault.as_ref().is_some_and(|fault| fault.as_bytes() == question);
-        if is(&self.abort_on) {
+        if is(&self.abort_on, question) {
             abort();
         }
-        assert!(!is(&self.panic_on), "--panic-on {}", Excerpt(question));
+        assert!(!is(&self.panic_on, question), "--panic-on {}", Excerpt(question));
     }
+}
+
+fn is(fault: &Option<String>, question: &[u8]) -> bool {
+    fault.as_ref().is_some_and(|fault| fault.as_bytes() == question)
 }

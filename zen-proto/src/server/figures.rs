@@ -48,10 +48,10 @@ pub(super) const SERIES: [Series; Figure::Lost as usize + 1] = [
     counter(
         "zen_accept_failures_total",
         "",
-        "Times that no client could be accepted for want of descriptors or memory.",
+        "Failures of accept(): a client's own, or a lack of descriptors or memory.",
     ),
     counter("zen_questions_total", "", "Questions that were answered."),
-    counter("zen_panics_total", "", "Panics while answering."),
+    counter("zen_panics_total", "", "Panics, each of which is a defect."),
     ending(r#"{ending="finished"}"#),
     ending(r#"{ending="cut_short"}"#),
     ending(r#"{ending="too_long"}"#),

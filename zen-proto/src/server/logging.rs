@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -108,7 +107,6 @@ pub(super) fn start(options: &Options) -> Result<()> {
     if let Some(error) = refused {
         log::warn!("this worker logs to stderr until SIGHUP: {error:#}");
     }
-    panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
     Ok(())
 }
 

@@ -92,6 +92,10 @@ pub struct Options {
     /// Abort at this question: a fault for tests
     #[arg(long, value_name = "QUESTION", hide = true)]
     pub abort_on: Option<String>,
+
+    /// Panic at this question where no panic is caught: a fault for tests
+    #[arg(long, value_name = "QUESTION", hide = true)]
+    pub panic_outside: Option<String>,
 }
 
 /// What inetd gave as stdin.

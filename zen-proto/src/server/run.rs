@@ -2,17 +2,18 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use socket2::{SockRef, Socket};
 
-use super::answerer::Work;
+use super::accept::Excess;
+use super::answerer::{self, Work};
 use super::descriptors::{self, Wanted};
-use super::figures::{Figure, Figures, counted};
+use super::figures::{Figure, Figures, count, counted};
 use super::metrics::{self, Snapshot};
 use super::options::{Arguments, Inetd, Options, parse};
 use super::permits::Permits;
@@ -43,6 +44,7 @@ pub struct Server {
     pub(super) listener: Mutex<Option<Arc<Socket>>>,
     pub(super) only_client: Mutex<Option<TcpStream>>,
     pub(super) arrivals: Mutex<Arrivals>,
+    pub(super) excess: Mutex<Excess>,
     /// How many clients can have waited in the kernel.
     pub(super) backlog: usize,
     /// Whether the listener outlives this process, and with it those who wait.
@@ -58,6 +60,8 @@ pub(super) struct Arrivals {
     pub(super) latest: Instant,
     /// When the log was last told that nobody can be accepted.
     pub(super) complained: Option<Instant>,
+    /// Failures of accept() since the last success.
+    pub(super) failures: u32,
 }
 
 static SERVER: OnceLock<Server> = OnceLock::new();
@@ -67,9 +71,12 @@ static SERVER: OnceLock<Server> = OnceLock::new();
 pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
     logging::outlive_file_size_limit();
     let arguments = parse::<A>();
-    let serve = || logging::start(arguments.common()).and_then(|()| serve(arguments));
-    let result = catch_unwind(AssertUnwindSafe(serve))
-        .unwrap_or_else(|_| Err(anyhow!("the server has a defect: the log says where; please report it")));
+    let serve = || {
+        logging::start(arguments.common())?;
+        panic::set_hook(Box::new(on_panic));
+        serve(arguments)
+    };
+    let result = catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| Err(stop::defect()));
     let failure = SERVER.get().and_then(|server| server.stop.failure());
     match result.as_ref().err().or(failure) {
         Some(error) => {
@@ -84,6 +91,19 @@ pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// Logs a panic. One that no conversation catches drains the server, whichever thread it ends.
+fn on_panic(panic: &PanicHookInfo<'_>) {
+    // What std says on behalf of a scope when one of its threads has panicked, which is logged already.
+    if panic.payload().downcast_ref() == Some(&"a scoped thread panicked") {
+        return;
+    }
+    if !answerer::is_catching() {
+        count(Figure::Panics);
+        SERVER.get().inspect(|server| server.stop.fail_in_panic(stop::defect()));
+    }
+    log::error!("{}", panic.to_string().replace('\n', " "));
 }
 
 impl Server {
@@ -138,7 +158,8 @@ impl Server {
             permits: Permits::new(permits),
             listener: Mutex::new(listener.map(Arc::new)),
             only_client: Mutex::new(only_client),
-            arrivals: Mutex::new(Arrivals { while_draining: 0, latest: Instant::now(), complained: None }),
+            arrivals: Mutex::new(Arrivals { while_draining: 0, latest: Instant::now(), complained: None, failures: 0 }),
+            excess: Mutex::default(),
             backlog: options.backlog as usize,
             is_heir,
             tells_parent: options.worker && options.metrics.is_some(),

@@ -4,13 +4,15 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use nix::sys::signal::{self, SigSet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, getpid, pidfd_getfd, pidfd_open};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -60,15 +62,25 @@ impl Stop {
     /// Drains for a reason of the server's own.
     pub fn request(&self) {
         self.set();
-        if let Some(mut bell) = self.bell.get() {
-            let _ = bell.write_all(b"!"); // it fails only when it rings already, louder than anyone can hear
-        }
+        self.ring();
     }
 
     /// Drains, and ends with `error`; the first one counts.
     pub fn fail(&self, error: anyhow::Error) {
         let _ = self.failure.set(error);
         self.request();
+    }
+
+    /// As [`Stop::fail`], for a panic hook: the thread that panics may hold any lock, so another one tells the others.
+    pub(super) fn fail_in_panic(&self, error: anyhow::Error) {
+        let _ = self.failure.set(error);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if let Some(mut bell) = self.bell.get() {
+            let _ = bell.write_all(b"!"); // it fails only when it rings already, louder than anyone can hear
+        }
     }
 
     pub(super) fn failure(&self) -> Option<&anyhow::Error> {
@@ -89,7 +101,7 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
     let (stop, permits) = (&server.stop, &server.permits);
     let mut signals = Signals::register(handled())?;
     let _ = stop.bell.set(signals.bell()?);
-    let run = move || {
+    let mut run = move || -> ! {
         let mut is_signalled = loop {
             match signals.wait(None) {
                 Some(SIGHUP) if logging::has_file() => logging::reopen(),
@@ -122,7 +134,12 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
     };
     thread::Builder::new()
         .name("signals".into())
-        .spawn(run)
+        .spawn(move || {
+            // Without this thread nothing could stop the server.
+            let _ = catch_unwind(AssertUnwindSafe(&mut run));
+            logging::complain(&format!("error: {}", defect()));
+            exit(1)
+        })
         .context("cannot start a thread: raise the limit of them")?;
     Ok(())
 }
@@ -131,6 +148,11 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
 /// together with SIGTERM, it does not.
 pub(super) fn is_first_of_two(signal: i32) -> bool {
     [SIGTERM, SIGINT].contains(&signal)
+}
+
+/// What the server ends with when a thread of it has panicked.
+pub(super) fn defect() -> anyhow::Error {
+    anyhow!("the server has a defect: the log says where; please report it")
 }
 
 /// The signals that a server handles. SIGHUP is one of them with a log file, or if it was not ignored when the server
@@ -152,14 +174,20 @@ fn ignores_hangup(status: &str) -> bool {
 pub(super) struct Signals(Vec<(i32, UnixStream)>);
 
 impl Signals {
-    /// Takes these signals from now on.
+    /// Takes these signals from now on, also where the process was started with some of them blocked.
+    ///
+    /// Call it before the threads are started that are to take them: they inherit the mask of this one.
     pub(super) fn register(signals: &[i32]) -> Result<Self> {
         let register = |&signal: &i32| {
             let (stream, bell) = UnixStream::pair()?;
             signal_hook::low_level::pipe::register(signal, bell)?;
             Ok((signal, stream))
         };
-        signals.iter().map(register).collect::<Result<_>>().map(Self)
+        let streams = signals.iter().map(register).collect::<Result<_>>()?;
+        // Only now: one that is pending already finds its handler.
+        let handled: SigSet = signals.iter().filter_map(|&signal| signal::Signal::try_from(signal).ok()).collect();
+        handled.thread_unblock().context("cannot unblock signals")?;
+        Ok(Self(streams))
     }
 
     /// Adds a bell to them: a byte written to it is signal 0.

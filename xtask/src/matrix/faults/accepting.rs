@@ -1,12 +1,15 @@
 //! accept() fails: with what is used up for now, with what happened to one client, or for ever. And what a new client needs
 //! beyond it: a place in the poller, a thread.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 
 use super::{Case, Ctx, answered, asking, bare, bystander, case, ending, others_are_served};
+use crate::deploy::metrics::scrape;
 use crate::harness::group::run_within;
 use crate::harness::tracer::{Tracer, span};
 use crate::harness::{PATIENCE, shown, strace, wait_for};
@@ -16,6 +19,8 @@ use crate::workspace;
 pub(crate) const CASES: &[Case] = &[
     case("accept_out_of_means", accept_out_of_means),
     case("accept_failed_for_one_client", accept_failed_for_one_client),
+    case("accept_fails_for_each_client", accept_fails_for_each_client).arguments(&["--metrics", "0"]).alone(),
+    ending("accept_fails_while_draining", accept_fails_while_draining).arguments(&["--grace", "60s"]),
     ending("accept_einval_for_ever", |ctx| accept_fails_for_ever(ctx, "EINVAL")).on(has_one_process),
     ending("accept_ebadf_for_ever", |ctx| accept_fails_for_ever(ctx, "EBADF")).on(has_one_process),
     ending("accept_enotsock_for_ever", |ctx| accept_fails_for_ever(ctx, "ENOTSOCK")).on(has_one_process),
@@ -56,6 +61,55 @@ fn accept_failed_for_one_client(ctx: &mut Ctx) -> Result<()> {
             ensure!(took < BACK_OFF * 10, "thread {thread} took {took:?} for {} times {error}", times.len());
         }
     }
+    Ok(())
+}
+
+/// After 64 such errors in a row it is not the clients any more: between two tries of a thread there is the back-off, until one
+/// succeeds. It is logged once a second, and each is counted.
+fn accept_fails_for_each_client(ctx: &mut Ctx) -> Result<()> {
+    let workers = ctx.server.workers();
+    let tracer = Tracer::attach(&workers, "accept4", "error=EPERM")?;
+    // A thread that has been in the call all along serves one client first.
+    let waiting = wait_for(PATIENCE, || {
+        let mut client = asking(ctx).ok()?;
+        client.expect_silence(FOR_A_WHILE).is_ok().then_some(client)
+    });
+    let mut client = waiting.context("accept does not fail")?;
+    let of_metrics = |thread: &String| {
+        fs::read_to_string(format!("/proc/{thread}/comm")).is_ok_and(|name| name.starts_with("metrics"))
+    };
+    let mut injected = tracer.let_go()?;
+    injected.retain(|thread, _| !of_metrics(thread));
+    answered(&mut client).context("once accept works again")?;
+    drop(client);
+
+    let threads = injected.len();
+    let counts: Vec<usize> = injected.values().map(Vec::len).collect();
+    let total: usize = counts.iter().sum();
+    // Beyond the while there is what it takes strace to come and go.
+    let tries = 3 * usize::try_from(FOR_A_WHILE.as_millis() / BACK_OFF.as_millis())?;
+    let most = IN_A_ROW * workers.len() + tries * threads;
+    ensure!((IN_A_ROW..=most).contains(&total), "{counts:?} tries in {FOR_A_WHILE:?}, not {IN_A_ROW} to {most}");
+    let log = ctx.server.log();
+    let lines = log.lines().filter(|line| line.contains("cannot accept a client now: ")).count();
+    let most = 3 * workers.len() * usize::try_from(FOR_A_WHILE.as_secs())?;
+    ensure!((1..=most).contains(&lines), "{lines} lines say so, not 1 to {most}");
+    let counted = || scrape(&ctx.server).ok()?.get("zen_accept_failures_total").copied();
+    // strace lets go of a thread in the middle of a call: that may fail in another way.
+    let are_all = total as f64..=(total + threads) as f64;
+    let is_right = wait_for(PATIENCE, || counted().filter(|&counted| are_all.contains(&counted)));
+    is_right.with_context(|| format!("{total} failures, but {:?} were counted", counted()))?;
+    Ok(())
+}
+
+/// Clients that cannot be accepted do not keep a server from ending.
+fn accept_fails_while_draining(ctx: &mut Ctx) -> Result<()> {
+    let tracer = Tracer::attach(&ctx.server.workers(), "accept4", "error=EMFILE")?;
+    let waiting = asking(ctx)?;
+    ctx.server.signal(Signal::TERM)?;
+    let status = ctx.server.ended_within(PATIENCE).context("it waits for its grace")?;
+    ensure!(status.success(), "it ended with {status}");
+    drop((waiting, tracer));
     Ok(())
 }
 
@@ -164,6 +218,11 @@ fn no_thread_at_start(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     ensure!(output.stdout.is_empty(), "it said that it listens: {}", shown(&output.stdout));
     Ok(())
 }
+
+/// Failures of one client each, after which there is a pause before each further try.
+const IN_A_ROW: usize = 64;
+
+const FOR_A_WHILE: Duration = Duration::from_secs(2);
 
 /// How long a server leaves the listener alone when something is used up.
 const BACK_OFF: Duration = Duration::from_millis(100);

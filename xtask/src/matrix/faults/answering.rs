@@ -1,14 +1,16 @@
 //! What can go wrong while a client is served: a read or a write fails, thinking panics, the process aborts.
 
 use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Case, Ctx, bystander, case, ending, guests, others_are_served};
+use super::{Case, Ctx, bare, bystander, case, ended, ending, guests, others_are_served};
 use crate::harness::client::{APHORISMS, Came, Client};
 use crate::harness::process::accepted_socket;
 use crate::harness::tracer::Tracer;
 use crate::harness::{PATIENCE, wait_for};
+use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
     case("recv_fails", |ctx| a_call_fails(ctx, "recvfrom")),
@@ -18,6 +20,13 @@ pub(crate) const CASES: &[Case] = &[
     ending("a_panic_offloaded", a_panic)
         .arguments(&["--panic-on", FATAL, "--offload"])
         .on(|entry| entry.package == "zen-async"),
+    ending("a_panic_outside", a_panic_outside)
+        .arguments(&["--panic-outside", FATAL])
+        .on(|entry| !entry.is_exhibit && entry.processes == 1),
+    ending("a_panic_outside_offloaded", a_panic_outside)
+        .arguments(&["--panic-outside", FATAL, "--offload"])
+        .on(|entry| entry.package == "zen-async"),
+    bare("a_loop_panics", a_loop_panics).on(|entry| entry.name == "poll-loops"),
     ending("an_abort", an_abort)
         .arguments(&["--abort-on", FATAL])
         .on(|entry| !entry.is_exhibit && entry.processes == 1),
@@ -87,6 +96,56 @@ fn a_panic(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
+/// A panic that no conversation catches, in whichever thread: the server says so once, drains, and ends with 1.
+fn a_panic_outside(ctx: &mut Ctx) -> Result<()> {
+    // The first client, as with several loops the first is not served by the main thread.
+    let mut client = guests(ctx, 1)?.pop().context("a client")?;
+    let mut bystander = bystander(ctx)?;
+    client.send(FATAL.as_bytes())?;
+    ensure!(matches!(client.read_some()?, Came::End | Came::Reset), "the client is served on");
+    // Where there is one thread, its clients are lost with it.
+    bystander.iter_mut().filter(|_| has_other_threads(ctx.entry)).try_for_each(|client| client.expect_end())?;
+    let status = ctx.server.ended_within(PATIENCE).context("it goes on after a panic")?;
+    ensure!(status.code() == Some(1), "it ended with {status}");
+    let log = ctx.server.whole_log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    let (panics, errors) = (lines("panicked at"), lines("error: the server has a defect"));
+    ensure!(panics == 1 && errors == 1, "{panics} lines tell of the panic, {errors} say why it ended");
+    Ok(())
+}
+
+/// Whether a client of its own thread, loop or task survives the panic of another.
+fn has_other_threads(entry: &Entry) -> bool {
+    !matches!(entry.name, "single" | "poll" | "poll-chat")
+}
+
+/// A client that comes while the server drains goes to the loop that is left.
+fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let mut is_quick = false;
+        let tried = ended(entry, &[], &["-v", "--panic-outside", FATAL], |ctx| {
+            // Two are with each loop.
+            let mut clients = guests(ctx, 4)?;
+            clients[0].send(FATAL.as_bytes())?;
+            let start = Instant::now();
+            clients[2].expect_end().context("the other client of that loop")?;
+            let late = ctx.client()?.stream().local_addr()?;
+            // The listener is closed when no client has come for a tick.
+            is_quick = start.elapsed() < TICK / 2;
+            drop(clients);
+            ctx.server.ended_within(PATIENCE).context("it does not end")?;
+            // One that is lost on its way to a loop has come, and no loop says that it has gone.
+            let is_served = ctx.server.whole_log().contains(&format!("{late} has gone"));
+            ensure!(is_served, "a client that comes right after the panic is lost");
+            Ok(())
+        });
+        if tried.is_ok() || is_quick {
+            return tried;
+        }
+    }
+    bail!("{ATTEMPTS} times this machine was too slow to be a client")
+}
+
 /// Where nobody supervises, that is the end; there is nothing left that could hold the port.
 fn an_abort(ctx: &mut Ctx) -> Result<()> {
     let mut client = guests(ctx, 1)?.pop().context("a client")?;
@@ -106,3 +165,8 @@ fn accepted(ctx: &Ctx, client: &Client) -> Result<String> {
 pub(crate) const FATAL: &str = "Who panics?";
 
 const PANICS: usize = 3;
+
+/// How long a server that drains waits for one more client.
+const TICK: Duration = Duration::from_millis(250);
+
+const ATTEMPTS: usize = 5;

@@ -11,7 +11,7 @@ pub(crate) mod stopped;
 
 use anyhow::{Context, Result};
 
-use super::{Case, Ctx, bare, case, ending};
+use super::{Case, Ctx, bare, case, ended, ending};
 use crate::harness::Client;
 use crate::harness::client::APHORISMS;
 

@@ -1,5 +1,6 @@
 //! Clients that are too many, and clients that are too busy.
 
+use std::mem::take;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -32,24 +33,20 @@ fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
     // The limit is that of a process, and which of several takes a client is decided by who wakes first.
     let processes = if ctx.entry.processes > 1 { ctx.entry.processes - 1 } else { 1 };
     let (least, most) = (LIMIT - 1, LIMIT * processes - 1);
-    let idle = (0..most + TOO_MANY).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
-    // When it sleeps all of them have been seen to; a sleeper may just have been woken when it was looked at.
-    for _ in 0..3 {
-        ctx.server.falls_asleep(PATIENCE)?;
-    }
-    let mut inside = Vec::new();
+    let mut inside = (0..most + TOO_MANY).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
     let mut turned_away = 0;
-    for mut client in idle {
-        match client.look()? {
-            Came::Nothing => inside.push(client),
-            Came::Bytes(bytes) => {
-                ensure!(bytes == b"Error: too many clients.", "{} came", shown(&bytes));
-                client.expect_end()?;
-                turned_away += 1;
-            }
-            came => bail!("{came:?} came without a word"),
+    // Before each rejection the server looks for a few milliseconds whether a place is free already.
+    let looked = wait_for(PATIENCE, || match take_out_rejected(&mut inside) {
+        Ok(rejected) => {
+            turned_away += rejected;
+            (inside.len() <= most).then_some(Ok(()))
         }
-    }
+        Err(error) => Some(Err(error)),
+    });
+    looked.unwrap_or(Ok(()))?;
+    // One process may have to look a last time when all the others have no place left.
+    thread::sleep(LOOKED);
+    turned_away += take_out_rejected(&mut inside)?;
     let counts = format!("{} idle clients and an honest one are in, {turned_away} were turned away", inside.len());
     ensure!((least..=most).contains(&inside.len()) && turned_away >= TOO_MANY, "{counts}");
     inside.iter_mut().try_for_each(Client::ask_all).context("a client that was in before")?;
@@ -64,6 +61,22 @@ fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
     // Whoever comes before it has seen that they have gone is turned away.
     let are_gone = || (ctx.server.usage().descriptors <= before).then_some(());
     wait_for(PATIENCE, are_gone).context("the server keeps those who have gone")
+}
+
+/// Takes those out who have been rejected, and counts them.
+fn take_out_rejected(clients: &mut Vec<Client>) -> Result<usize> {
+    let before = clients.len();
+    for mut client in take(clients) {
+        match client.look()? {
+            Came::Nothing => clients.push(client),
+            Came::Bytes(bytes) => {
+                ensure!(bytes == b"Error: too many clients.", "{} came", shown(&bytes));
+                client.expect_end()?;
+            }
+            came => bail!("{came:?} came without a word"),
+        }
+    }
+    Ok(before - clients.len())
 }
 
 /// Where clients wait for a place nobody is turned away: they wait without a word, and have their turn in the order in which they came.
@@ -188,6 +201,9 @@ const TOO_MANY: usize = 50;
 
 /// A place is free within 100 ms; this is five times as much.
 const SOON: Duration = Duration::from_millis(500);
+
+/// Twenty times as long as a server looks for a free place.
+const LOOKED: Duration = Duration::from_millis(100);
 
 /// What busy clients leave to others: contract.
 const FAIR: Duration = Duration::from_millis(50);

@@ -3,6 +3,7 @@
 pub(crate) mod asked;
 pub(crate) mod cut;
 pub(crate) mod hangup;
+pub(crate) mod inherited;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;

@@ -36,7 +36,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// How a server is started with workers: as it is if it has some, else with two.
-fn supervised(entry: &Entry, arguments: &[&'static str]) -> Vec<&'static str> {
+pub(super) fn supervised(entry: &Entry, arguments: &[&'static str]) -> Vec<&'static str> {
     let two: &[&str] = if entry.processes == 1 { &["--processes", "2"] } else { &[] };
     [two, arguments].concat()
 }
@@ -62,7 +62,7 @@ pub(crate) fn send(signal: Signal, pid: i32) -> Result<()> {
 }
 
 /// Whoever waits for the workers to be these many; then they are returned.
-fn workers_are(ctx: &Ctx, limit: Duration, are: impl Fn(&[i32]) -> bool) -> Result<Vec<i32>> {
+pub(super) fn workers_are(ctx: &Ctx, limit: Duration, are: impl Fn(&[i32]) -> bool) -> Result<Vec<i32>> {
     let found = wait_for(limit, || Some(ctx.server.workers()).filter(|workers| are(workers)));
     found.with_context(|| format!("after {limit:?} the workers are {:?}", ctx.server.workers()))
 }
@@ -166,4 +166,4 @@ fn is_worker(pid: &i32) -> bool {
 }
 
 /// Within this a worker is replaced, or gone with its parent.
-const REPLACED: Duration = Duration::from_secs(1);
+pub(super) const REPLACED: Duration = Duration::from_secs(1);

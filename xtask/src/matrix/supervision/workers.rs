@@ -17,7 +17,8 @@ use crate::workspace;
 pub(crate) const CASES: &[Case] = &[
     bare("a_worker_is_killed", |entry, _| serves_supervised(entry, &[], true, a_worker_is_killed)).alone(),
     bare("a_worker_is_told_to_stop", |entry, _| serves_supervised(entry, &[], false, a_worker_is_told_to_stop)),
-    bare("a_worker_aborts", |entry, _| serves_supervised(entry, &["--abort-on", FATAL], false, a_worker_aborts)),
+    bare("a_worker_aborts", |entry, _| serves_supervised(entry, &["--abort-on", FATAL], false, a_worker_fails)),
+    bare("a_worker_panics", |entry, _| serves_supervised(entry, &["--panic-outside", FATAL], false, a_worker_fails)),
     bare("a_worker_is_stopped", |entry, _| serves_supervised(entry, &[], false, a_worker_is_stopped)),
     bare("one_process_is_one_worker", one_process_is_one_worker).on(|entry| !entry.is_exhibit && entry.processes == 1),
     bare("the_binary_is_replaced", the_binary_is_replaced),
@@ -51,7 +52,8 @@ fn a_worker_is_told_to_stop(ctx: &mut Ctx) -> Result<()> {
     ctx.client()?.ask_all()
 }
 
-fn a_worker_aborts(ctx: &mut Ctx) -> Result<()> {
+/// One that aborts, or panics where no conversation catches it, is replaced.
+fn a_worker_fails(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.workers();
     let mut client = ctx.client()?;
     client.send(FATAL.as_bytes())?;
@@ -136,4 +138,4 @@ impl Drop for Folder {
 }
 
 /// The question that a worker does not survive.
-const FATAL: &str = "Who aborts?";
+const FATAL: &str = "Who fails?";
