@@ -3,7 +3,7 @@
 mod conversation;
 mod patience;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::iter;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -33,8 +33,8 @@ pub(crate) struct Options {
     /// Shuffle the same way each time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The longest wait for a connection, to each address, and for an answer, such as 10s or 500ms [default: 0, wait for
-    /// ever]
+    /// The longest wait for the address of a name, for a connection to each, and for an answer, such as 10s or 500ms
+    /// [default: 0, wait for ever]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     /// After a failure connect to the next address and ask again, at most N times for each question
@@ -53,7 +53,7 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
     let timeout = options.timeout.filter(|timeout| !timeout.is_zero());
     let random = options.seed.map_or_else(Rng::new, Rng::with_seed);
     let patience = Patience::start();
-    let mut addresses = Addresses::resolve(&options.server)?;
+    let mut addresses = Addresses::resolve(&options.server, timeout)?;
     let mut questions = shuffled_questions(random);
     if options.cause_error {
         let question = questions.next().unwrap_or_default();
@@ -65,13 +65,13 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
     let Options { retries, verbose: is_verbose, .. } = *options;
     let mut asker = Asker { addresses, conversation: None, timeout, retries, is_verbose, patience, random: Rng::new() };
     let mut missing = options.questions;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = text::stdout();
     for question in questions {
         let answer = asker.answer_to(question).map_err(|failure| match failure {
             Failure::Ended(what) => anyhow!("{what}; {missing} of {} answers are missing", options.questions),
             Failure::NotConnected(error) | Failure::Refused(error) => error,
         })?;
-        text::say(&mut stdout, format_args!("{question} {}", text::printable(&answer)))?;
+        text::print(&mut stdout, format_args!("{question} {answer}"))?;
         missing -= 1;
         if missing == 0 {
             break;

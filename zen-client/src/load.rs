@@ -16,7 +16,7 @@ mod sources;
 mod tally;
 mod verdicts;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use fastrand::Rng;
 
 use crate::connect::Addresses;
-use crate::options::explain;
+use crate::options::{Server, explain};
 use crate::pause::pause;
 use crate::text;
-use clock::{Clock, nanos};
+use clock::{Clock, Nanos, nanos};
 use failures::Failures;
 use generator::{Board, Generator};
-use progress::Progress;
+use progress::{GLANCE, Progress};
 use tally::{Tally, Window};
 
 pub(crate) use failures::Retries;
@@ -48,13 +48,14 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
         return Ok(explain(&refusal));
     }
     let progress = Progress::start()?;
-    let (first, addresses) = reach(options, &progress)?;
+    let (server, timeout, retries) = (options.server.clone(), options.timeout(), options.retries);
+    let (first, addresses) = progress.unless_interrupted(move || reach(&server, timeout, retries))??;
     let measured = measure(&options.plan(addresses), Some(first), &progress)?;
     progress.end();
     let report = Report::new(&measured, options.histogram);
-    let mut stdout = io::stdout().lock();
+    let mut stdout = text::stdout();
     let said = if options.json {
-        text::say(&mut stdout, format_args!("{}", serde_json::to_string_pretty(&report)?))
+        text::print(&mut stdout, format_args!("{}", serde_json::to_string_pretty(&report)?))
     } else {
         write!(stdout, "{}", report::table(&report)).context("cannot write to stdout")
     };
@@ -67,18 +68,18 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
 
 /// The first connection, and the addresses that the run is about: without retries only the one that let us connect, with
 /// them all, that one first.
-fn reach(options: &Options, progress: &Progress) -> Result<(TcpStream, Vec<SocketAddr>)> {
-    let mut addresses = Addresses::resolve(&options.server)?;
+fn reach(server: &Server, timeout: Duration, retries: u32) -> Result<(TcpStream, Vec<SocketAddr>)> {
+    let mut addresses = Addresses::resolve(server, Some(timeout))?;
     let mut random = Rng::new();
     let mut tries = 0;
     let (first, address) = loop {
-        match addresses.connect(Some(options.timeout())) {
-            Err(_) if tries < options.retries && !progress.is_interrupted() => tries += 1,
+        match addresses.connect(Some(timeout)) {
+            Err(_) if tries < retries => tries += 1,
             outcome => break outcome?,
         }
         thread::sleep(pause(tries, &mut random));
     };
-    Ok((first, if options.retries > 0 { addresses.all_from(address) } else { vec![address] }))
+    Ok((first, if retries > 0 { addresses.all_from(address) } else { vec![address] }))
 }
 
 /// A run without an audience.
@@ -95,10 +96,10 @@ pub(crate) struct Measured {
     is_interrupted: bool,
 }
 
-/// How often a run is watched.
-const GLANCE: Duration = Duration::from_millis(100);
 /// An interrupted run ends this much later, so that every thread hears of it in time.
 const NOTICE: Duration = Duration::from_millis(250);
+/// How long an interrupted run waits for the answers on their way: its result is there within 1.5 s.
+const IMPATIENCE: Duration = Duration::from_millis(750);
 
 /// Runs a plan: opens everything, lets each thread do its share, and adds up what they counted.
 fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Result<Measured> {
@@ -114,7 +115,8 @@ fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Re
     let start = clock.now();
     let window_start = start + nanos(plan.warmup);
     let mut window = Window { start: window_start, end: window_start + nanos(plan.duration) };
-    let board = Arc::new(Board { end: AtomicU64::new(window.end), answers: AtomicU64::new(0) });
+    let (end, stop) = (AtomicU64::new(window.end), AtomicU64::new(Nanos::MAX));
+    let board = Arc::new(Board { end, stop, answers: AtomicU64::new(0) });
     let mut threads = Vec::new();
     for (n, generator) in generators.into_iter().enumerate() {
         let board = Arc::clone(&board);
@@ -126,11 +128,12 @@ fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Re
         thread::park_timeout(GLANCE);
         let so_far = Duration::from_nanos(clock.now() - start);
         progress.show(so_far, plan.warmup + plan.duration, board.answers.load(Ordering::Relaxed));
-        let cut = clock.now() + nanos(NOTICE);
-        if progress.is_interrupted() && !is_interrupted && cut < window.end {
+        if progress.is_interrupted() && !is_interrupted {
             is_interrupted = true;
-            board.end.store(cut, Ordering::Relaxed);
-            window.end = cut;
+            let cut = clock.now() + nanos(NOTICE);
+            board.stop.store(cut + nanos(IMPATIENCE), Ordering::Relaxed);
+            window.end = window.end.min(cut);
+            board.end.store(window.end, Ordering::Relaxed);
         }
     }
     let mut tally = None::<Tally>;
@@ -180,7 +183,7 @@ impl Measured {
             return Some(format!("{} failures ({failures}): {advice}", failures.all()));
         }
         if *answers == 0 && self.is_interrupted {
-            return Some("interrupted before anything was measured".to_owned());
+            return Some(progress::INTERRUPTED.to_owned());
         }
         (*answers == 0).then(|| {
             format!(

@@ -6,6 +6,7 @@
 //! ```console
 //! $ cargo run -p zen-client
 //! $ cargo run -p zen-client -- check
+//! $ cargo run -p zen-client -- say 'Simple is better than?'
 //! $ cargo run -p zen-client -- load
 //! ```
 //!
@@ -40,6 +41,7 @@ mod connect;
 mod load;
 mod options;
 mod pause;
+mod say;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod selftest;
 mod text;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
     let outcome = match command_line.command {
         None => ask::ask(&command_line.ask),
         Some(Command::Check(options)) => check::check(&options),
+        Some(Command::Say(options)) => say::say(&options),
         Some(Command::Load(options)) => load::load(&options),
         Some(Command::Selftest(options)) => selftest::selftest(&options),
         #[cfg(target_os = "linux")]

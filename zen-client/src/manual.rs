@@ -14,6 +14,7 @@ mod load;
 mod options;
 mod pages;
 mod pause;
+mod say;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod selftest;
 mod text;

@@ -1,13 +1,14 @@
 //! The command line: what all commands share, and a wrong one explained in a single line.
 
-use std::io::{self, Write};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::{ask, check, load, selftest, text};
+use crate::{ask, check, load, say, selftest, text};
 
 /// Asks a zen server its questions, judges whether a server in any language keeps the protocol, and measures one
 /// under load.
@@ -27,6 +28,8 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Judge whether a server keeps the protocol
     Check(check::Options),
+    /// Send any text, and print what comes
+    Say(say::Options),
     /// Ask a server many questions at once, and measure it
     Load(load::Options),
     /// Prove that `load` measures what it says
@@ -57,7 +60,26 @@ fn host(text: &str) -> Result<String, String> {
     if CommandLine::command().find_subcommand(text).is_some() {
         return Err("this is a command, and a command comes first".to_owned());
     }
-    if text.is_empty() { Err("a name or an address is missing".to_owned()) } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        return Err("a name or an address is missing".to_owned());
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("digits alone are a port: use -p {text}"));
+    }
+    if without_brackets(text).parse().is_ok_and(|ip| lacks_zone(&SocketAddr::new(ip, 0))) {
+        return Err("this address is link-local: append %INTERFACE, as in fe80::1%eth0".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// An IPv6 address may stand in brackets.
+pub(crate) fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// Returns true for a link-local address that does not say of which interface.
+pub(crate) fn lacks_zone(address: &SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(address) if address.ip().is_unicast_link_local() && address.scope_id() == 0)
 }
 
 /// `10s`, `500ms` or `0`; what is wrong with any other text.
@@ -70,7 +92,7 @@ pub(crate) fn explain(refusal: &clap::Error) -> ExitCode {
     let rendered = refusal.render().to_string();
     if !refusal.use_stderr() {
         // Who asked for help and does not read it misses nothing.
-        let _ = io::stdout().write_all(rendered.as_bytes());
+        let _ = text::stdout().write_all(rendered.as_bytes());
         return ExitCode::SUCCESS;
     }
     // clap's first paragraph names the flag; the rest is usage and tips, which `--help` tells better.

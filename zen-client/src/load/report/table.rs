@@ -16,7 +16,11 @@ pub(in crate::load) fn table(report: &Report) -> String {
         text.push_str(&format!("{}\n", seconds(report)));
     }
     for verdict in &report.verdicts {
-        let sign = if verdict.ok { "ok" } else { "NOT OK" };
+        let sign = match verdict.ok {
+            Some(true) => "ok",
+            Some(false) => "NOT OK",
+            None => "not judged",
+        };
         text.push_str(&format!("{sign}: {}\n", verdict.text));
     }
     text
@@ -67,9 +71,11 @@ fn counts(report: &Report) -> Table {
     if report.reopened > 0 {
         table.add_row(vec!["ended by the server with nothing owed".to_owned(), report.reopened.to_string()]);
     }
-    let cost = report.cpu_seconds / report.answers.max(1) as f64 * 1e6;
-    table
-        .add_row(vec!["own processor time".to_owned(), format!("{:.2} s, {cost:.2} µs an answer", report.cpu_seconds)]);
+    let mut cost = format!("{:.2} s", report.cpu_seconds);
+    if report.answers > 0 {
+        cost.push_str(&format!(", {:.2} µs an answer", report.cpu_seconds / report.answers as f64 * 1e6));
+    }
+    table.add_row(vec!["own processor time".to_owned(), cost]);
     table
 }
 
