@@ -13,8 +13,9 @@
 //! # How it works
 //!
 //! 1. `connect.rs` tries every address that a name has.
-//! 2. `ask.rs` sends one question, reads up to the first `.`, and sends the next. A failed question is
+//! 2. `ask.rs` sends one question, reads up to the first `.`, compares, and sends the next. A failed question is
 //!    asked again (`--retries`) at the next address, which is safe, as an answer changes nothing on the server.
+//!    `say.rs` sends any bytes and compares nothing.
 //! 3. `check.rs` runs the cases of `check/cases.rs` one after the other: small functions that play a
 //!    client, friendly or not, and compare every byte with what the protocol promises. `check/client.rs`
 //!    never waits beyond a case's deadline, and reads while it sends, as rule 2 demands.

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 /// The most bytes of the network that one line shows.
 const SHOWN: usize = 64;
@@ -40,12 +40,9 @@ impl<S: AsFd> Write for Waiting<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(&self.0, bytes) {
+                // An error of the stream ends the wait as well, and the next write tells it.
                 Err(Errno::AGAIN) => {
-                    // An error of the stream ends the wait as well, and the next write tells it.
-                    match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None) {
-                        Ok(_) | Err(Errno::INTR) => {}
-                        Err(error) => return Err(error.into()),
-                    }
+                    retry_on_intr(|| poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None))?;
                 }
                 outcome => return Ok(outcome?),
             }

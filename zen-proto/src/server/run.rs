@@ -1,6 +1,5 @@
 //! The three moves of a `main` (parse, listen, serve) and what all threads of a server share.
 
-use std::io::Write;
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -8,6 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, retry_on_intr};
 use socket2::{SockRef, Socket};
 
 use super::calls::TICK;
@@ -233,11 +234,20 @@ fn ready_line(listener: &Socket) -> Result<String> {
     Ok(format!("listening on {address}\n"))
 }
 
-/// Tells stdout, where nothing else ever goes.
-pub(super) fn announce(ready_line: &str) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout();
-    stdout.write_all(ready_line.as_bytes())?;
-    stdout.flush()
+/// Tells stdout, where nothing but the ready line or the help ever goes. Waits where it has no room: a parent, such as
+/// Node, may have made it non-blocking.
+pub(super) fn announce(text: &str) -> std::io::Result<()> {
+    let (stdout, mut rest) = (std::io::stdout(), text.as_bytes());
+    while !rest.is_empty() {
+        match retry_on_intr(|| rustix::io::write(&stdout, rest)) {
+            Ok(n) => rest = &rest[n..],
+            Err(Errno::AGAIN) => {
+                retry_on_intr(|| poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// How long `--inetd wait` waits for a client unless told otherwise.
