@@ -1,11 +1,11 @@
 //! The default command: a conversation, one question at a time.
 
 mod conversation;
+mod failure;
 mod patience;
 
 use std::io::Write;
 use std::iter;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::pause::pause;
 use crate::text;
 
 use conversation::Conversation;
+use failure::Failure;
 use patience::{Patience, Progress};
 
 /// What `zen-client` without a command takes.
@@ -90,17 +91,6 @@ fn shuffled_questions(mut random: Rng) -> impl Iterator<Item = &'static str> {
     .flatten()
 }
 
-/// Why a question has no answer.
-#[derive(Debug)]
-enum Failure {
-    /// No address took us. Another try may help.
-    NotConnected(anyhow::Error),
-    /// The conversation is over without the answer. Another try may help.
-    Ended(String),
-    /// The server said something that it would say again.
-    Refused(anyhow::Error),
-}
-
 /// Gets answers, with as many conversations as that takes.
 struct Asker {
     addresses: Addresses,
@@ -163,23 +153,10 @@ impl Asker {
     }
 }
 
-impl Failure {
-    /// Names the addresses that have failed before it.
-    fn after(self, tried: &[SocketAddr]) -> Self {
-        match self {
-            Self::Ended(what) if !tried.is_empty() => {
-                let tried: Vec<String> = tried.iter().map(ToString::to_string).collect();
-                Self::Ended(format!("{what} (tried before: {})", tried.join(", ")))
-            }
-            other => other,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
 
     use super::*;
 

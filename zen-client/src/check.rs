@@ -1,5 +1,6 @@
 //! `zen-client check`: the conformance judge, for a server in any language.
 
+mod bytes;
 mod cases;
 mod client;
 

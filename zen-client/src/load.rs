@@ -7,12 +7,15 @@ mod clock;
 mod connection;
 mod failures;
 mod generator;
+mod measured;
 mod mix;
 mod options;
+mod plan;
 mod progress;
 mod report;
 mod schedule;
 mod sources;
+mod table;
 mod tally;
 mod verdicts;
 
@@ -28,25 +31,23 @@ use anyhow::{Context, Result, anyhow, bail};
 use fastrand::Rng;
 
 use crate::connect::Addresses;
-use crate::options::{Server, explain};
+use crate::options::Server;
 use crate::pause::pause;
 use crate::text;
 use clock::{Clock, Nanos, nanos};
-use failures::Failures;
 use generator::{Board, Generator};
+use measured::Measured;
 use progress::{GLANCE, Progress};
 use tally::{Tally, Window};
 
 pub(crate) use failures::Retries;
-pub(crate) use options::{Options, Plan};
+pub(crate) use options::Options;
+pub(crate) use plan::Plan;
 pub(crate) use report::{Report, Times};
 pub(crate) use tally::Sabotage;
 
 /// Loads a server and prints the result; succeeds when every answer came and was right.
 pub(crate) fn load(options: &Options) -> Result<ExitCode> {
-    if let Some(refusal) = options.refusal() {
-        return Ok(explain(&refusal));
-    }
     let progress = Progress::start()?;
     let (server, timeout, retries) = (options.server.clone(), options.timeout(), options.retries);
     let (first, addresses) = progress.unless_interrupted(move || reach(&server, timeout, retries))??;
@@ -57,7 +58,7 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     let said = if options.json {
         text::print(&mut stdout, format_args!("{}", serde_json::to_string_pretty(&report)?))
     } else {
-        write!(stdout, "{}", report::table(&report)).context("cannot write to stdout")
+        write!(stdout, "{}", table::table(&report)).context("cannot write to stdout")
     };
     match (measured.objection(), said) {
         // What is wrong with the server is told even if nobody reads the rest.
@@ -85,15 +86,6 @@ fn reach(server: &Server, timeout: Duration, retries: u32) -> Result<(TcpStream,
 /// A run without an audience.
 pub(crate) fn measured_quietly(plan: &Plan) -> Result<Report> {
     Ok(Report::new(&measure(plan, None, &Progress::none())?, false))
-}
-
-/// What came out of a run.
-pub(crate) struct Measured {
-    plan: Plan,
-    tally: Tally,
-    /// How long was measured.
-    seconds: f64,
-    is_interrupted: bool,
 }
 
 /// An interrupted run ends this much later, so that every thread hears of it in time.
@@ -148,48 +140,4 @@ fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Re
     let Some(tally) = tally else { bail!("no thread has counted anything") };
     let seconds = window.end.saturating_sub(window.start) as f64 / 1e9;
     Ok(Measured { plan: plan.clone(), tally, seconds, is_interrupted })
-}
-
-impl Measured {
-    fn answers_per_second(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.answers as f64 / self.seconds } else { 0.0 }
-    }
-
-    /// How many questions were on their way, in the mean over the measured time.
-    fn in_flight(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.in_flight_area as f64 / 1e9 / self.seconds } else { 0.0 }
-    }
-
-    /// How long the answered questions were on their way, all together, for each second that was measured. It is
-    /// counted as they come and go, and so independent of the histograms.
-    fn waited(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.waited as f64 / 1e9 / self.seconds } else { 0.0 }
-    }
-
-    /// How much of a processor the busiest thread used.
-    fn busiest_share(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.busiest.as_secs_f64() / self.seconds } else { 0.0 }
-    }
-
-    /// Why the run is no success, in one line.
-    fn objection(&self) -> Option<String> {
-        let Tally { failures, answers, unserved, .. } = &self.tally;
-        if failures.all() > 0 {
-            let advice = match failures {
-                Failures { wrong: 1.., .. } => "is it a zen server? `zen-client check` tells",
-                Failures { not_opened: 1.., .. } => "the verdict on ports says what this machine lacks",
-                _ => "what does its log say?",
-            };
-            return Some(format!("{} failures ({failures}): {advice}", failures.all()));
-        }
-        if *answers == 0 && self.is_interrupted {
-            return Some(progress::INTERRUPTED.to_owned());
-        }
-        (*answers == 0).then(|| {
-            format!(
-                "no answer came while it was measured ({unserved} connections were never served): is the server stuck, \
-                 or slower than --duration?"
-            )
-        })
-    }
 }

@@ -37,6 +37,7 @@
 
 mod ask;
 mod check;
+mod command_line;
 mod connect;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod load;
@@ -49,14 +50,12 @@ mod text;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use options::{Command, CommandLine};
+use command_line::{Command, CommandLine};
 
 fn main() -> ExitCode {
-    let command_line = match CommandLine::try_parse() {
+    let command_line = match CommandLine::of_process() {
         Ok(command_line) => command_line,
-        Err(refusal) => return options::explain(&refusal),
+        Err(status) => return status,
     };
     let outcome = match command_line.command {
         None => ask::ask(&command_line.ask),

@@ -16,6 +16,8 @@ use crate::load::{Plan, Report, Retries, Sabotage, measured_quietly};
 use crate::text;
 use fake::{Fake, Freezable, Manner};
 
+pub(crate) use fake::SERVER_COMMAND;
+
 /// What `zen-client selftest` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -23,9 +25,6 @@ pub(crate) struct Options {
     #[arg(long, hide = true)]
     sabotage: Option<Sabotage>,
 }
-
-/// The hidden command by which this program is started once more.
-pub(crate) const SERVER_COMMAND: &str = "selftest-server";
 
 /// What a check saw, and whether that is as it must be.
 struct Outcome {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use zen_proto::answer_to;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::connect::read_before;
 use crate::text;
 

@@ -26,7 +26,7 @@ use super::clock::{Alarm, Clock, Nanos, nanos, own_processor_time};
 use super::connection::{Connection, Sent, failure_of, question};
 use super::failures::Failure;
 use super::mix::Kind;
-use super::options::Plan;
+use super::plan::Plan;
 use super::schedule::Schedule;
 use super::sources::Sources;
 use super::tally::{Tally, Window};

@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::Measured;
+use super::measured::Measured;
 
 /// One judgement on the run. It does not change the exit status: only failures do.
 #[derive(Debug, Serialize)]

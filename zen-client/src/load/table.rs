@@ -2,13 +2,14 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{Report, Retries, Settings, Times};
+use super::failures::Retries;
+use super::report::{Report, Settings, Times};
 
 /// More rows than this are left to `--json`.
 const MOST_ROWS: usize = 20;
 
 /// All of the report, several lines.
-pub(in crate::load) fn table(report: &Report) -> String {
+pub(super) fn table(report: &Report) -> String {
     let mut text = format!("{}\n{}\n{}\n", headline(report), counts(report), times(report));
     text.push_str(report.times);
     text.push('\n');
