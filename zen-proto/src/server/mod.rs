@@ -42,6 +42,7 @@ mod metrics;
 mod options;
 mod run;
 mod sage;
+mod stdout;
 mod stop;
 mod supervisor;
 mod take_over;

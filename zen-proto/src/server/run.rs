@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, retry_on_intr};
 use socket2::{SockRef, Socket};
 
 use super::calls::TICK;
@@ -16,6 +14,7 @@ use super::client::Places;
 use super::figures::{Figure, Figures, counted};
 use super::metrics::{self, Snapshot};
 use super::options::{Arguments, Inetd, Options, parse, time_out};
+use super::stdout::announce;
 use super::{Sage, Stop, descriptors, listener, logging, manager, stop, supervisor, take_over, watchdog, worker};
 use crate::{Conversation, Limits};
 
@@ -232,22 +231,6 @@ impl Server {
 fn ready_line(listener: &Socket) -> Result<String> {
     let address = listener.local_addr()?.as_socket().context("the listener is not one of TCP")?;
     Ok(format!("listening on {address}\n"))
-}
-
-/// Tells stdout, where nothing but the ready line or the help ever goes. Waits where it has no room: a parent, such as
-/// Node, may have made it non-blocking.
-pub(super) fn announce(text: &str) -> std::io::Result<()> {
-    let (stdout, mut rest) = (std::io::stdout(), text.as_bytes());
-    while !rest.is_empty() {
-        match retry_on_intr(|| rustix::io::write(&stdout, rest)) {
-            Ok(n) => rest = &rest[n..],
-            Err(Errno::AGAIN) => {
-                retry_on_intr(|| poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None))?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 /// How long `--inetd wait` waits for a client unless told otherwise.
