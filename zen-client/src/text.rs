@@ -34,9 +34,9 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// A standard stream whose writes wait for room. A parent, such as Node, may have made it non-blocking.
-pub(crate) struct Waiting<S>(pub(crate) S);
+pub(crate) struct WaitsForRoom<S>(pub(crate) S);
 
-impl<S: AsFd> Write for Waiting<S> {
+impl<S: AsFd> Write for WaitsForRoom<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(&self.0, bytes) {
@@ -57,7 +57,7 @@ impl<S: AsFd> Write for Waiting<S> {
 
 /// Standard output.
 pub(crate) fn stdout() -> impl Write {
-    Waiting(io::stdout())
+    WaitsForRoom(io::stdout())
 }
 
 /// Writes one line to `stdout`.
@@ -72,7 +72,7 @@ pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
 
 /// One line on stderr. If that is closed there is nobody left to tell.
 pub(crate) fn complain(line: &str) {
-    let _ = Waiting(io::stderr()).write_all(format!("{}\n", printable(line)).as_bytes());
+    let _ = WaitsForRoom(io::stderr()).write_all(format!("{}\n", printable(line)).as_bytes());
 }
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
         // More than a pipe holds.
         let sent = vec![b'x'; 1 << 20];
         let expected = sent.clone();
-        let write = thread::spawn(move || Waiting(writer).write_all(&sent));
+        let write = thread::spawn(move || WaitsForRoom(writer).write_all(&sent));
         thread::sleep(Duration::from_millis(50));
         let mut received = Vec::new();
         reader.read_to_end(&mut received).unwrap();

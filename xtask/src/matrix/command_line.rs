@@ -105,7 +105,7 @@ fn ready_line_through_a_full_pipe(entry: &'static Entry, _: &'static [&'static s
     through_a_full_pipe(entry.command()?.args(["-p", &port]), &format!("listening on {address}\n"))
 }
 
-/// A parent such as Node makes the pipe non-blocking, and here it is full as well, until somebody reads it.
+/// A parent such as Node makes the pipe non-blocking, and here it is full as well, until it is read.
 fn through_a_full_pipe(command: &mut Command, expected: &str) -> Result<()> {
     let (reader, mut writer) = io::pipe()?;
     rustix::io::ioctl_fionbio(&writer, true)?;

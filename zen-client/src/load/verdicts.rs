@@ -28,6 +28,10 @@ pub(crate) fn verdicts(measured: &Measured) -> Vec<Verdict> {
 }
 
 fn processor(measured: &Measured) -> Verdict {
+    let name = "processor";
+    if measured.seconds == 0.0 {
+        return Verdict { name, ok: None, text: "the load generator, as nothing was measured".to_owned() };
+    }
     let share = measured.busiest_share();
     let ok = share <= BUSY;
     let of_threads = if measured.plan.threads == 1 { "its thread" } else { "its busiest thread" };
@@ -40,7 +44,7 @@ fn processor(measured: &Measured) -> Verdict {
              server may be faster than this; use more --threads if there are processors, or a --rate"
         )
     };
-    Verdict { name: "processor", ok: Some(ok), text }
+    Verdict { name, ok: Some(ok), text }
 }
 
 /// Exact whatever happens at the edges of the measured time, as both sides are about the same questions, until the last
