@@ -104,7 +104,10 @@ fn unescaped(text: &[u8]) -> Result<Vec<u8>, String> {
         }
         let (byte, length) = escape(rest).ok_or_else(|| {
             let shown = rest[..rest.len().min(3)].escape_ascii();
-            format!("'\\{shown}' is no escape of C: write \\n, \\r, \\t, \\0, \\\\, \\x and two hexadecimal digits, or \\ and octal ones")
+            format!(
+                "'\\{shown}' is no escape of C: write \\n, \\r, \\t, \\0, \\\\, \\x and two hexadecimal digits, or \\ and \
+                 octal ones"
+            )
         })?;
         bytes.push(byte);
         rest = &rest[length..];

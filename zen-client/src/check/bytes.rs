@@ -1,7 +1,7 @@
 //! Questions and answers as bytes.
 //!
-//! They stand here as literals, not as names from `zen-proto`: a judge that shared the table with the servers would share
-//! its mistakes.
+//! They stand here as literals, not as names from `zen-proto`: a judge that shared the table with the servers would
+//! share its mistakes.
 
 pub(super) const BEAUTIFUL: &[u8] = b"Beautiful is better than?";
 pub(super) const EXPLICIT: &[u8] = b"Explicit is better than?";
