@@ -1,6 +1,6 @@
 //! `cargo xtask challenge -- COMMAND {port}`: your own server, in any language, judged, probed and measured beside ours.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use crate::harness::client::Came;
+use crate::harness::client::{Came, connect};
 use crate::harness::group::{Group, run_within};
 use crate::harness::{Client, PATIENCE, process, wait_for};
 use crate::workspace;
@@ -204,7 +204,7 @@ impl Challenger {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut group = Group::start(&mut command)?;
-        let is_up = || TcpStream::connect(address).ok().map(|_| true);
+        let is_up = || connect(address, PATIENCE).ok().map(|_| true);
         let up = wait_for(PATIENCE, || is_up().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
         ensure!(up == Some(true), "nobody listens on {address} after `{}`", words.join(" "));
         Ok(Self { group, address })

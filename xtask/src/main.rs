@@ -38,6 +38,8 @@ mod trace;
 mod trial;
 mod workspace;
 
+use std::io;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
@@ -64,6 +66,8 @@ fn main() -> ExitCode {
     // Without a handler SIGXFSZ ends the process: a write beyond RLIMIT_FSIZE fails like any other.
     static IS_REACHED: AtomicBool = AtomicBool::new(false);
     let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
+    // Where one is closed there is nothing to wait for.
+    let _ = make_blocking(io::stdout()).and_then(|()| make_blocking(io::stderr()));
     let done = harness::group::take_charge().and_then(|()| match Task::parse() {
         Task::TestAll(flags) => test_all::run(&flags),
         Task::Fuzz(flags) => fuzz::run(&flags),
@@ -82,5 +86,32 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Lets writes to `stream` wait for room. A parent, such as Node, may have made it non-blocking; then lines would be lost,
+/// ours and those of cargo and the other programs that write to it too.
+fn make_blocking(stream: impl AsFd) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(stream, false)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_did_not_block_is_waited_for() -> io::Result<()> {
+        let (mut reader, mut writer) = io::pipe()?;
+        rustix::io::ioctl_fionbio(&writer, true)?;
+        make_blocking(&writer)?;
+        // More than a pipe holds.
+        let write = thread::spawn(move || writer.write_all(&[b'x'; 1 << 18]));
+        let mut received = Vec::new();
+        reader.read_to_end(&mut received)?;
+        assert_eq!(received.len(), 1 << 18);
+        write.join().expect("it does not panic")
     }
 }

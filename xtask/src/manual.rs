@@ -81,4 +81,5 @@ fn append(page: &Path, sections: &[Section]) -> Result<()> {
     fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
-const CLIENT_PAGES: [&str; 4] = ["zen-client.1", "zen-client-check.1", "zen-client-load.1", "zen-client-selftest.1"];
+const CLIENT_PAGES: [&str; 5] =
+    ["zen-client.1", "zen-client-check.1", "zen-client-load.1", "zen-client-say.1", "zen-client-selftest.1"];

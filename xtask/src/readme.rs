@@ -97,10 +97,10 @@ impl Block {
         Ok(block)
     }
 
-    /// Whether somebody loses patience in it, or measures: a busy machine could change what is printed.
+    /// Whether time decides what is printed, which a busy machine could change.
     fn is_timed(&self) -> bool {
         let is_timed = |word: &str| self.steps.iter().any(|step| step.command.contains(word));
-        ["--timeout", "--delay", "-- load", "-- selftest"].into_iter().any(is_timed)
+        ["--timeout", "--delay", "sleep ", "-- load", "-- selftest"].into_iter().any(is_timed)
     }
 
     fn run(&self) -> Result<()> {

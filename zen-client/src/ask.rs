@@ -1,11 +1,11 @@
 //! The default command: a conversation, one question at a time.
 
 mod conversation;
+mod failure;
 mod patience;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::iter;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::pause::pause;
 use crate::text;
 
 use conversation::Conversation;
+use failure::Failure;
 use patience::{Patience, Progress};
 
 /// What `zen-client` without a command takes.
@@ -33,8 +34,8 @@ pub(crate) struct Options {
     /// Shuffle the same way each time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The longest wait for a connection, to each address, and for an answer, such as 10s or 500ms [default: 0, wait for
-    /// ever]
+    /// The longest wait for the address of a name, for a connection to each, and for an answer, such as 10s or 500ms
+    /// [default: 0, wait for ever]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
     /// After a failure connect to the next address and ask again, at most N times for each question
@@ -53,7 +54,7 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
     let timeout = options.timeout.filter(|timeout| !timeout.is_zero());
     let random = options.seed.map_or_else(Rng::new, Rng::with_seed);
     let patience = Patience::start();
-    let mut addresses = Addresses::resolve(&options.server)?;
+    let mut addresses = Addresses::resolve(&options.server, timeout)?;
     let mut questions = shuffled_questions(random);
     if options.cause_error {
         let question = questions.next().unwrap_or_default();
@@ -65,13 +66,13 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
     let Options { retries, verbose: is_verbose, .. } = *options;
     let mut asker = Asker { addresses, conversation: None, timeout, retries, is_verbose, patience, random: Rng::new() };
     let mut missing = options.questions;
-    let mut stdout = io::stdout().lock();
+    let mut stdout = text::stdout();
     for question in questions {
         let answer = asker.answer_to(question).map_err(|failure| match failure {
             Failure::Ended(what) => anyhow!("{what}; {missing} of {} answers are missing", options.questions),
             Failure::NotConnected(error) | Failure::Refused(error) => error,
         })?;
-        text::say(&mut stdout, format_args!("{question} {}", text::printable(&answer)))?;
+        text::print(&mut stdout, format_args!("{question} {answer}"))?;
         missing -= 1;
         if missing == 0 {
             break;
@@ -88,17 +89,6 @@ fn shuffled_questions(mut random: Rng) -> impl Iterator<Item = &'static str> {
         round
     })
     .flatten()
-}
-
-/// Why a question has no answer.
-#[derive(Debug)]
-enum Failure {
-    /// No address took us. Another try may help.
-    NotConnected(anyhow::Error),
-    /// The conversation is over without the answer. Another try may help.
-    Ended(String),
-    /// The server said something that it would say again.
-    Refused(anyhow::Error),
 }
 
 /// Gets answers, with as many conversations as that takes.
@@ -163,23 +153,10 @@ impl Asker {
     }
 }
 
-impl Failure {
-    /// Names the addresses that have failed before it.
-    fn after(self, tried: &[SocketAddr]) -> Self {
-        match self {
-            Self::Ended(what) if !tried.is_empty() => {
-                let tried: Vec<String> = tried.iter().map(ToString::to_string).collect();
-                Self::Ended(format!("{what} (tried before: {})", tried.join(", ")))
-            }
-            other => other,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
 
     use super::*;
 

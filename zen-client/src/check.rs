@@ -1,9 +1,10 @@
 //! `zen-client check`: the conformance judge, for a server in any language.
 
+mod bytes;
 mod cases;
 mod client;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ struct Report {
 
 /// Runs the chosen cases one after the other; succeeds when all of them pass.
 pub(crate) fn check(options: &Options) -> Result<ExitCode> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = text::stdout();
     match check_to(&mut stdout, options) {
         // Nobody reads the verdict any more, but that is not a pass.
         Err(error) if text::is_unread(&error) => Ok(ExitCode::FAILURE),
@@ -93,17 +94,17 @@ fn check_to(out: &mut impl Write, options: &Options) -> Result<ExitCode> {
     let (server, chosen) = options.server_and_cases();
     if options.list {
         for case in chosen {
-            text::say(out, format_args!("{:29} rule {}  {}", case.name, case.rule, case.about))?;
+            text::print(out, format_args!("{:29} rule {}  {}", case.name, case.rule, case.about))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     // One address for all cases: the first that lets us connect.
-    let (_, address) = Addresses::resolve(&server)?.connect(Some(options.timeout))?;
+    let (_, address) = Addresses::resolve(&server, Some(options.timeout))?.connect(Some(options.timeout))?;
     let mut report = Report { server: address.to_string(), cases: Vec::new(), passed: 0, failed: 0 };
     for case in chosen {
         let verdict = case.judge(&Target::new(address, options.timeout * case.times));
         if !options.json {
-            text::say(out, format_args!("{}", verdict.as_line()))?;
+            text::print(out, format_args!("{}", verdict.as_line()))?;
         }
         if verdict.passed {
             report.passed += 1
@@ -113,9 +114,9 @@ fn check_to(out: &mut impl Write, options: &Options) -> Result<ExitCode> {
         report.cases.push(verdict);
     }
     if options.json {
-        text::say(out, format_args!("{}", serde_json::to_string_pretty(&report)?))?;
+        text::print(out, format_args!("{}", serde_json::to_string_pretty(&report)?))?;
     } else {
-        text::say(out, format_args!("{} passed, {} failed", report.passed, report.failed))?;
+        text::print(out, format_args!("{} passed, {} failed", report.passed, report.failed))?;
     }
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

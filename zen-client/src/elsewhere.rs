@@ -13,6 +13,12 @@ pub(crate) struct Options {
     all: Vec<String>,
 }
 
+impl Options {
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        None
+    }
+}
+
 pub(crate) fn load(_: &Options) -> Result<ExitCode> {
     bail!("`load` needs epoll: run it on Linux, the server may be elsewhere")
 }

@@ -7,16 +7,19 @@ mod clock;
 mod connection;
 mod failures;
 mod generator;
+mod measured;
 mod mix;
 mod options;
+mod plan;
 mod progress;
 mod report;
 mod schedule;
 mod sources;
+mod table;
 mod tally;
 mod verdicts;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,35 +31,34 @@ use anyhow::{Context, Result, anyhow, bail};
 use fastrand::Rng;
 
 use crate::connect::Addresses;
-use crate::options::explain;
+use crate::options::Server;
 use crate::pause::pause;
 use crate::text;
-use clock::{Clock, nanos};
-use failures::Failures;
+use clock::{Clock, Nanos, nanos};
 use generator::{Board, Generator};
-use progress::Progress;
+use measured::Measured;
+use progress::{GLANCE, Progress};
 use tally::{Tally, Window};
 
 pub(crate) use failures::Retries;
-pub(crate) use options::{Options, Plan};
+pub(crate) use options::Options;
+pub(crate) use plan::Plan;
 pub(crate) use report::{Report, Times};
 pub(crate) use tally::Sabotage;
 
 /// Loads a server and prints the result; succeeds when every answer came and was right.
 pub(crate) fn load(options: &Options) -> Result<ExitCode> {
-    if let Some(refusal) = options.refusal() {
-        return Ok(explain(&refusal));
-    }
     let progress = Progress::start()?;
-    let (first, addresses) = reach(options, &progress)?;
+    let (server, timeout, retries) = (options.server.clone(), options.timeout(), options.retries);
+    let (first, addresses) = progress.unless_interrupted(move || reach(&server, timeout, retries))??;
     let measured = measure(&options.plan(addresses), Some(first), &progress)?;
     progress.end();
     let report = Report::new(&measured, options.histogram);
-    let mut stdout = io::stdout().lock();
+    let mut stdout = text::stdout();
     let said = if options.json {
-        text::say(&mut stdout, format_args!("{}", serde_json::to_string_pretty(&report)?))
+        text::print(&mut stdout, format_args!("{}", serde_json::to_string_pretty(&report)?))
     } else {
-        write!(stdout, "{}", report::table(&report)).context("cannot write to stdout")
+        write!(stdout, "{}", table::table(&report)).context("cannot write to stdout")
     };
     match (measured.objection(), said) {
         // What is wrong with the server is told even if nobody reads the rest.
@@ -67,18 +69,18 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
 
 /// The first connection, and the addresses that the run is about: without retries only the one that let us connect, with
 /// them all, that one first.
-fn reach(options: &Options, progress: &Progress) -> Result<(TcpStream, Vec<SocketAddr>)> {
-    let mut addresses = Addresses::resolve(&options.server)?;
+fn reach(server: &Server, timeout: Duration, retries: u32) -> Result<(TcpStream, Vec<SocketAddr>)> {
+    let mut addresses = Addresses::resolve(server, Some(timeout))?;
     let mut random = Rng::new();
     let mut tries = 0;
     let (first, address) = loop {
-        match addresses.connect(Some(options.timeout())) {
-            Err(_) if tries < options.retries && !progress.is_interrupted() => tries += 1,
+        match addresses.connect(Some(timeout)) {
+            Err(_) if tries < retries => tries += 1,
             outcome => break outcome?,
         }
         thread::sleep(pause(tries, &mut random));
     };
-    Ok((first, if options.retries > 0 { addresses.all_from(address) } else { vec![address] }))
+    Ok((first, if retries > 0 { addresses.all_from(address) } else { vec![address] }))
 }
 
 /// A run without an audience.
@@ -86,19 +88,10 @@ pub(crate) fn measured_quietly(plan: &Plan) -> Result<Report> {
     Ok(Report::new(&measure(plan, None, &Progress::none())?, false))
 }
 
-/// What came out of a run.
-pub(crate) struct Measured {
-    plan: Plan,
-    tally: Tally,
-    /// How long was measured.
-    seconds: f64,
-    is_interrupted: bool,
-}
-
-/// How often a run is watched.
-const GLANCE: Duration = Duration::from_millis(100);
 /// An interrupted run ends this much later, so that every thread hears of it in time.
 const NOTICE: Duration = Duration::from_millis(250);
+/// How long an interrupted run waits for the answers on their way: its result is there within 1.5 s.
+const IMPATIENCE: Duration = Duration::from_millis(750);
 
 /// Runs a plan: opens everything, lets each thread do its share, and adds up what they counted.
 fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Result<Measured> {
@@ -114,7 +107,8 @@ fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Re
     let start = clock.now();
     let window_start = start + nanos(plan.warmup);
     let mut window = Window { start: window_start, end: window_start + nanos(plan.duration) };
-    let board = Arc::new(Board { end: AtomicU64::new(window.end), answers: AtomicU64::new(0) });
+    let (end, stop) = (AtomicU64::new(window.end), AtomicU64::new(Nanos::MAX));
+    let board = Arc::new(Board { end, stop, answers: AtomicU64::new(0) });
     let mut threads = Vec::new();
     for (n, generator) in generators.into_iter().enumerate() {
         let board = Arc::clone(&board);
@@ -126,11 +120,12 @@ fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Re
         thread::park_timeout(GLANCE);
         let so_far = Duration::from_nanos(clock.now() - start);
         progress.show(so_far, plan.warmup + plan.duration, board.answers.load(Ordering::Relaxed));
-        let cut = clock.now() + nanos(NOTICE);
-        if progress.is_interrupted() && !is_interrupted && cut < window.end {
+        if progress.is_interrupted() && !is_interrupted {
             is_interrupted = true;
-            board.end.store(cut, Ordering::Relaxed);
-            window.end = cut;
+            let cut = clock.now() + nanos(NOTICE);
+            board.stop.store(cut + nanos(IMPATIENCE), Ordering::Relaxed);
+            window.end = window.end.min(cut);
+            board.end.store(window.end, Ordering::Relaxed);
         }
     }
     let mut tally = None::<Tally>;
@@ -145,48 +140,4 @@ fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Re
     let Some(tally) = tally else { bail!("no thread has counted anything") };
     let seconds = window.end.saturating_sub(window.start) as f64 / 1e9;
     Ok(Measured { plan: plan.clone(), tally, seconds, is_interrupted })
-}
-
-impl Measured {
-    fn answers_per_second(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.answers as f64 / self.seconds } else { 0.0 }
-    }
-
-    /// How many questions were on their way, in the mean over the measured time.
-    fn in_flight(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.in_flight_area as f64 / 1e9 / self.seconds } else { 0.0 }
-    }
-
-    /// How long the answered questions were on their way, all together, for each second that was measured. It is
-    /// counted as they come and go, and so independent of the histograms.
-    fn waited(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.waited as f64 / 1e9 / self.seconds } else { 0.0 }
-    }
-
-    /// How much of a processor the busiest thread used.
-    fn busiest_share(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.busiest.as_secs_f64() / self.seconds } else { 0.0 }
-    }
-
-    /// Why the run is no success, in one line.
-    fn objection(&self) -> Option<String> {
-        let Tally { failures, answers, unserved, .. } = &self.tally;
-        if failures.all() > 0 {
-            let advice = match failures {
-                Failures { wrong: 1.., .. } => "is it a zen server? `zen-client check` tells",
-                Failures { not_opened: 1.., .. } => "the verdict on ports says what this machine lacks",
-                _ => "what does its log say?",
-            };
-            return Some(format!("{} failures ({failures}): {advice}", failures.all()));
-        }
-        if *answers == 0 && self.is_interrupted {
-            return Some("interrupted before anything was measured".to_owned());
-        }
-        (*answers == 0).then(|| {
-            format!(
-                "no answer came while it was measured ({unserved} connections were never served): is the server stuck, \
-                 or slower than --duration?"
-            )
-        })
-    }
 }

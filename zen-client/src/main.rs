@@ -6,14 +6,16 @@
 //! ```console
 //! $ cargo run -p zen-client
 //! $ cargo run -p zen-client -- check
+//! $ cargo run -p zen-client -- say 'Simple is better than?'
 //! $ cargo run -p zen-client -- load
 //! ```
 //!
 //! # How it works
 //!
 //! 1. `connect.rs` tries every address that a name has.
-//! 2. `ask.rs` sends one question, reads up to the first `.`, and sends the next. A failed question is
+//! 2. `ask.rs` sends one question, reads up to the first `.`, compares, and sends the next. A failed question is
 //!    asked again (`--retries`) at the next address, which is safe, as an answer changes nothing on the server.
+//!    `say.rs` sends any bytes and compares nothing.
 //! 3. `check.rs` runs the cases of `check/cases.rs` one after the other: small functions that play a
 //!    client, friendly or not, and compare every byte with what the protocol promises. `check/client.rs`
 //!    never waits beyond a case's deadline, and reads while it sends, as rule 2 demands.
@@ -35,11 +37,13 @@
 
 mod ask;
 mod check;
+mod command_line;
 mod connect;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod load;
 mod options;
 mod pause;
+mod say;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod selftest;
 mod text;
@@ -47,22 +51,22 @@ mod text;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-use clap::Parser;
 use signal_hook::consts::SIGXFSZ;
 
-use options::{Command, CommandLine};
+use command_line::{Command, CommandLine};
 
 fn main() -> ExitCode {
     // Without a handler SIGXFSZ ends the process: a write beyond RLIMIT_FSIZE fails like any other.
     static IS_REACHED: AtomicBool = AtomicBool::new(false);
     let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
-    let command_line = match CommandLine::try_parse() {
+    let command_line = match CommandLine::of_process() {
         Ok(command_line) => command_line,
-        Err(refusal) => return options::explain(&refusal),
+        Err(status) => return status,
     };
     let outcome = match command_line.command {
         None => ask::ask(&command_line.ask),
         Some(Command::Check(options)) => check::check(&options),
+        Some(Command::Say(options)) => say::say(&options),
         Some(Command::Load(options)) => load::load(&options),
         Some(Command::Selftest(options)) => selftest::selftest(&options),
         #[cfg(target_os = "linux")]

@@ -8,12 +8,14 @@
 
 mod ask;
 mod check;
+mod command_line;
 mod connect;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod load;
 mod options;
 mod pages;
 mod pause;
+mod say;
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod selftest;
 mod text;
@@ -25,5 +27,5 @@ use clap::CommandFactory;
 
 fn main() -> Result<()> {
     let folder = PathBuf::from(std::env::args_os().nth(1).context("into which folder?")?);
-    pages::write(&options::CommandLine::command(), &folder)
+    pages::write(&command_line::CommandLine::command(), &folder)
 }

@@ -5,7 +5,6 @@
 
 mod fake;
 
-use std::io;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -17,6 +16,8 @@ use crate::load::{Plan, Report, Retries, Sabotage, measured_quietly};
 use crate::text;
 use fake::{Fake, Freezable, Manner};
 
+pub(crate) use fake::SERVER_COMMAND;
+
 /// What `zen-client selftest` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -24,9 +25,6 @@ pub(crate) struct Options {
     #[arg(long, hide = true)]
     sabotage: Option<Sabotage>,
 }
-
-/// The hidden command by which this program is started once more.
-pub(crate) const SERVER_COMMAND: &str = "selftest-server";
 
 /// What a check saw, and whether that is as it must be.
 struct Outcome {
@@ -36,16 +34,16 @@ struct Outcome {
 
 /// Runs all checks, a line for each; succeeds when all pass. Takes some seven seconds.
 pub(crate) fn selftest(options: &Options) -> Result<ExitCode> {
-    let mut stdout = io::stdout().lock();
+    let mut stdout = text::stdout();
     let (mut passed, mut failed) = (0, 0);
     for run in [known_delay, frozen_half, steady_rate, wrong_answers, dropped_connections] {
         for (name, Outcome { ok, saw }) in run(options.sabotage)? {
             let verdict = if ok { "ok" } else { "FAILED" };
             *(if ok { &mut passed } else { &mut failed }) += 1;
-            text::say(&mut stdout, format_args!("{verdict} {name}: {saw}"))?;
+            text::print(&mut stdout, format_args!("{verdict} {name}: {saw}"))?;
         }
     }
-    text::say(&mut stdout, format_args!("{passed} passed, {failed} failed"))?;
+    text::print(&mut stdout, format_args!("{passed} passed, {failed} failed"))?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -209,7 +207,7 @@ fn dropped_connections(sabotage: Option<Sabotage>) -> Result<Outcomes> {
 }
 
 fn law_holds(report: &Report) -> bool {
-    report.verdicts.iter().any(|verdict| verdict.name == "littles_law" && verdict.ok)
+    report.verdicts.iter().any(|verdict| verdict.name == "littles_law" && verdict.ok == Some(true))
 }
 
 fn holds(report: &Report) -> &'static str {

@@ -2,8 +2,11 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, retry_on_intr};
 
 /// The most bytes of the network that one line shows.
 const SHOWN: usize = 64;
@@ -30,9 +33,36 @@ pub(crate) fn printable(text: &str) -> String {
     line
 }
 
-/// One line on `stdout`.
-pub(crate) fn say(stdout: &mut impl Write, line: fmt::Arguments<'_>) -> Result<()> {
-    writeln!(stdout, "{line}").context("cannot write to stdout")
+/// A standard stream whose writes wait for room. A parent, such as Node, may have made it non-blocking.
+pub(crate) struct WaitsForRoom<S>(pub(crate) S);
+
+impl<S: AsFd> Write for WaitsForRoom<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(&self.0, bytes) {
+                // An error of the stream ends the wait as well, and the next write tells it.
+                Err(Errno::AGAIN) => {
+                    retry_on_intr(|| poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None))?;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    /// Returns at once, as nothing is buffered.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Standard output.
+pub(crate) fn stdout() -> impl Write {
+    WaitsForRoom(io::stdout())
+}
+
+/// Writes one line to `stdout`.
+pub(crate) fn print(stdout: &mut impl Write, line: fmt::Arguments<'_>) -> Result<()> {
+    stdout.write_all(format!("{line}\n").as_bytes()).context("cannot write to stdout")
 }
 
 /// True: `error` only means that nobody reads stdout any more, as in `zen-client | head -1`.
@@ -42,12 +72,31 @@ pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
 
 /// One line on stderr. If that is closed there is nobody left to tell.
 pub(crate) fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "{}", printable(line));
+    let _ = WaitsForRoom(io::stderr()).write_all(format!("{}\n", printable(line)).as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_stream_that_does_not_block_is_waited_for() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        // More than a pipe holds.
+        let sent = vec![b'x'; 1 << 20];
+        let expected = sent.clone();
+        let write = thread::spawn(move || WaitsForRoom(writer).write_all(&sent));
+        thread::sleep(Duration::from_millis(50));
+        let mut received = Vec::new();
+        reader.read_to_end(&mut received).unwrap();
+        write.join().unwrap().unwrap();
+        assert!(received == expected, "{} bytes", received.len());
+    }
 
     #[test]
     fn foreign_bytes_are_escaped_and_cut() {

@@ -65,7 +65,8 @@ pub(crate) struct Times {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Verdict {
     pub(crate) name: String,
-    pub(crate) ok: bool,
+    /// `None`: there was nothing to judge.
+    pub(crate) ok: Option<bool>,
     pub(crate) text: String,
 }
 
@@ -135,7 +136,7 @@ impl Report {
     pub(crate) fn problem(&self) -> Option<String> {
         let kinds = self.failures.iter().filter(|(_, n)| **n > 0).map(|(kind, n)| format!("{n} {kind}"));
         let unserved = (self.unserved > 0).then(|| format!("{} connections never served", self.unserved));
-        let law = self.verdicts.iter().find(|verdict| verdict.name == "littles_law" && !verdict.ok && self.answers > 0);
+        let law = self.verdicts.iter().find(|verdict| verdict.name == "littles_law" && verdict.ok == Some(false));
         let law = law.map(|verdict| verdict.text.clone());
         let problems: Vec<String> = kinds.chain(unserved).chain(law).collect();
         (!problems.is_empty()).then(|| problems.join(", "))
@@ -143,7 +144,7 @@ impl Report {
 
     /// Whether the server could have answered more than was asked.
     pub(crate) fn was_bottleneck(&self) -> bool {
-        self.verdicts.iter().any(|verdict| verdict.name == "processor" && !verdict.ok)
+        self.verdicts.iter().any(|verdict| verdict.name == "processor" && verdict.ok == Some(false))
     }
 }
 

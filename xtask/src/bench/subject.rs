@@ -1,12 +1,13 @@
 //! Who is measured: a server of the list, a peer of any language, or one of them under a second name; and how it is started.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::harness::capture::Capture;
+use crate::harness::client::connect;
 use crate::harness::group::Group;
 use crate::harness::{PATIENCE, Server, process, wait_for};
 use crate::servers::Entry;
@@ -128,7 +129,7 @@ impl Running {
     fn peer(command: &mut Command, address: SocketAddr) -> Result<Running> {
         let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
         let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
-        let is_ready = || TcpStream::connect(address).ok().map(|_| true);
+        let is_ready = || connect(address, PATIENCE).ok().map(|_| true);
         let ready = wait_for(PATIENCE, || is_ready().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
         ensure!(ready == Some(true), "nobody listens on {address}; it says {:?}", stderr.text());
         Ok(Running::Peer { group, address })

@@ -1,6 +1,5 @@
 //! restart: what dies is started again, at once if it had lived, later and later if not, and not for ever.
 
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use rustix::process::Signal;
 
 use super::apparatus::{kill, part};
 use super::visitors::{Manner, SOME, Visitors};
+use crate::harness::client::connect;
 use crate::harness::group::run_within;
 use crate::harness::{PATIENCE, Server, wait_for};
 use crate::servers::{Entry, SERVERS};
@@ -64,7 +64,7 @@ fn a_crash_loop_backs_off() -> Result<()> {
         scope.spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 // Nobody may be there to be asked.
-                let asked = TcpStream::connect_timeout(&address, PATIENCE);
+                let asked = connect(address, PATIENCE);
                 drop(asked.and_then(|mut stream| std::io::Write::write_all(&mut stream, b"Who aborts?")));
                 thread::sleep(Duration::from_millis(5));
             }

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,10 +23,29 @@ pub(crate) struct Client {
     stream: TcpStream,
 }
 
+/// Connects within `limit`.
+pub(crate) fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, limit)?;
+    refuse_self(&stream, address)?;
+    Ok(stream)
+}
+
+/// Refuses a connection from a socket to itself. TCP makes one where no server listens yet, or any more, and the kernel
+/// chooses the same port for the client.
+pub(crate) fn refuse_self(stream: impl AsFd, target: SocketAddr) -> io::Result<()> {
+    let stream = SockRef::from(&stream);
+    if stream.local_addr()?.as_socket() != Some(target) {
+        return Ok(());
+    }
+    // A reset leaves no TIME_WAIT, in which the port would be lost to the server.
+    stream.set_linger(Some(Duration::ZERO))?;
+    Err(ErrorKind::ConnectionRefused.into())
+}
+
 impl Client {
     /// Connects; each later step may take [`PATIENCE`].
     pub(crate) fn connect(address: SocketAddr) -> Result<Client> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).context("cannot connect")?;
+        let stream = connect(address, PATIENCE).context("cannot connect")?;
         Client::over(stream)
     }
 
@@ -35,6 +55,7 @@ impl Client {
         // Before connecting, as the window is announced with the first segment.
         socket.set_recv_buffer_size(bytes)?;
         socket.connect_timeout(&address.into(), PATIENCE).context("cannot connect")?;
+        refuse_self(&socket, address)?;
         Client::over(socket.into())
     }
 

@@ -62,20 +62,23 @@ pub(super) const OF_CLIENT: &[Section] = &[
     Section {
         title: "EXIT STATUS",
         entries: &[
-            ("0", "Everything was answered; every case passed."),
+            (
+                "0",
+                "Everything was answered; every case passed; to zen-client say, the server has ended the conversation.",
+            ),
             ("1", "Not so; one line on stderr says what to do."),
             ("2", "The command line is wrong."),
         ],
     },
     Section {
         title: "SIGNALS",
-        entries: &[("SIGINT", "Ends a run of zen-client load early, with its result; a second one at once.")],
+        entries: &[("SIGINT, SIGTERM", "Ends a run of zen-client load early, with its result; a second one at once.")],
     },
     Section {
         title: "SEE ALSO",
         entries: &[(
             "",
-            "zen-client(1), zen-client-check(1), zen-client-load(1), zen-client-selftest(1), zen-single(1), zen-threaded(1), zen-poll(1), zen-async(1)",
+            "zen-client(1), zen-client-check(1), zen-client-load(1), zen-client-say(1), zen-client-selftest(1), zen-single(1), zen-threaded(1), zen-poll(1), zen-async(1)",
         )],
     },
 ];

@@ -1,14 +1,30 @@
-//! A Python client in the manner of the ancestor's converses with every server: the protocol is still the same.
+//! A Python client in the manner of the ancestor's converses with every server: the protocol is still the same. And the
+//! server in Python that READMEs show keeps it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
-use super::{Case, Ctx, case};
-use crate::harness::group::run_within;
-use crate::harness::{PATIENCE, shown, tool};
+use super::{Case, Ctx, bare, case};
+use crate::harness::client::connect;
+use crate::harness::group::{Group, run_within};
+use crate::harness::{PATIENCE, free_address, is_conformant, shown, tool, wait_for};
+use crate::servers::Entry;
+use crate::workspace;
 
-pub(crate) const CASES: &[Case] = &[case("python_client", python_client)];
+pub(crate) const CASES: &[Case] = &[
+    case("python_client", python_client),
+    bare("python_server", python_server).on(|entry| entry.name == "per-connection"), // which it is most like
+];
+
+fn python_server(_: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let address = free_address()?;
+    let mut python = Command::new(tool("python3")?);
+    python.arg("xtask/challenge/zen.py").arg(address.port().to_string()).current_dir(workspace::root()?);
+    let _server = Group::start(python.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+    wait_for(PATIENCE, || connect(address, PATIENCE).ok()).context("it does not listen")?;
+    is_conformant(address)
+}
 
 fn python_client(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();

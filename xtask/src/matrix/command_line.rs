@@ -1,17 +1,20 @@
 //! The command line as a contract: what is wrong is refused with one line, and a ready line means what it says.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Ctx, bare, case};
+use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::{Group, run_within};
 use crate::harness::network::on_a_host_alone;
-use crate::harness::{Missing, PATIENCE, Server, shown, tool};
+use crate::harness::{Missing, PATIENCE, Server, free_address, shown, tool};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -64,6 +67,8 @@ pub(crate) const CASES: &[Case] = &[
     bare("busy_port", busy_port).on(Entry::is_first_of_package),
     bare("foreign_address", foreign_address).on(Entry::is_first_of_package),
     bare("one_socket_for_all_streams", one_socket_for_all_streams).on(Entry::is_first_of_package),
+    bare("help_through_a_full_pipe", help_through_a_full_pipe).on(Entry::is_first_of_package),
+    bare("ready_line_through_a_full_pipe", ready_line_through_a_full_pipe),
     case("ready_line", ready_line),
     case("ipv6", ipv6).arguments(&["::1"]).on(|entry| entry.is_first_of_package()),
     case("every_address", every_address).arguments(&[""]).on(|entry| entry.is_first_of_package()),
@@ -140,6 +145,39 @@ fn help(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     ensure!(text.contains("--port") && text.contains("--delay"), "the help does not say much: {text}");
     Ok(())
 }
+
+fn help_through_a_full_pipe(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let mut command = Command::new(workspace::binary(entry.binary)?);
+    through_a_full_pipe(command.arg("--help"), "--delay")
+}
+
+fn ready_line_through_a_full_pipe(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let address = free_address()?;
+    let port = address.port().to_string();
+    through_a_full_pipe(entry.command()?.args(["-p", &port]), &format!("listening on {address}\n"))
+}
+
+/// A parent such as Node makes the pipe non-blocking, and here it is full as well, until it is read.
+fn through_a_full_pipe(command: &mut Command, expected: &str) -> Result<()> {
+    let (reader, mut writer) = io::pipe()?;
+    rustix::io::ioctl_fionbio(&writer, true)?;
+    let mut filler = 0;
+    while let Ok(n) = writer.write(&[0; 4096]) {
+        filler += n;
+    }
+    let _group = Group::start(command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::null()))?;
+    command.stdout(Stdio::null()); // it held the writer
+    thread::sleep(TIME_TO_WRITE);
+    let stdout = Capture::of(reader)?;
+    let is_there = |said: &[u8]| {
+        let said = String::from_utf8_lossy(said.get(filler..)?);
+        said.contains(expected).then_some(())
+    };
+    stdout.wait_for(PATIENCE, is_there).with_context(|| format!("no {expected:?} behind {filler} bytes"))
+}
+
+/// Long enough for a program to begin, and to write into a pipe that is full.
+const TIME_TO_WRITE: Duration = Duration::from_millis(300);
 
 fn busy_port(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;

@@ -1,12 +1,14 @@
 //! One connection to a server.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use zen_proto::answer_to;
 
-use super::Failure;
+use super::failure::Failure;
+use crate::connect::read_before;
 use crate::text;
 
 /// One connection, and what has come over it.
@@ -23,57 +25,55 @@ pub(super) struct Conversation {
 
 /// The longest answer. What is longer and holds no `.` is not this protocol.
 const LONGEST_ANSWER: usize = 4096;
+/// How long foreign bytes are read, so that a person sees more than the first one.
+const AFTERMATH: Duration = Duration::from_millis(50);
 
 impl Conversation {
     pub(super) fn new(stream: TcpStream, peer: SocketAddr, timeout: Option<Duration>) -> Self {
         Self { stream, peer, has_answered: false, timeout, received: Vec::new() }
     }
 
-    /// Sends `question`, and reads up to the first `.`.
+    /// Sends `question`, and reads up to the first `.`: the answer to it, or an error that a server tells.
     pub(super) fn answer_to(&mut self, question: &str) -> Result<String, Failure> {
+        let answer = answer_to(question.as_bytes());
+        let expected = answer.as_bytes();
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         // A failed write says less than what can still be read: perhaps we were told why.
         let unsent =
             self.stream.set_write_timeout(self.timeout).and_then(|()| self.stream.write_all(question.as_bytes()));
-        let mut searched = 0;
+        let mut chunk = [0; LONGEST_ANSWER];
         loop {
-            if let Some(stop) = self.received[searched..].iter().position(|byte| *byte == b'.') {
-                let answer: Vec<u8> = self.received.drain(..=searched + stop).collect();
+            if ![expected, b"Error:"].iter().any(|answer| agree(answer, &self.received)) {
+                return Err(self.foreign(question));
+            }
+            if let Some(stop) = self.received.iter().position(|byte| *byte == b'.') {
+                let answer: Vec<u8> = self.received.drain(..=stop).collect();
                 return Ok(String::from_utf8_lossy(&answer).into_owned());
             }
-            searched = self.received.len();
-            if searched >= LONGEST_ANSWER {
-                let (peer, what) = (&self.peer, text::quoted(&self.received));
-                let advice = "is the port right?";
-                return Err(Failure::Refused(anyhow!("{peer} does not speak the protocol, it sent {what}: {advice}")));
+            if self.received.len() >= LONGEST_ANSWER {
+                return Err(self.foreign(question));
             }
-            match self.read_some(deadline) {
+            match read_before(&self.stream, deadline, &mut chunk) {
                 Ok(0) => return Err(self.ended(unsent.as_ref().err())),
-                Ok(_) => {}
+                Ok(n) => self.received.extend_from_slice(&chunk[..n]),
                 Err(error) => return Err(self.ended(Some(&error))),
             }
         }
     }
 
-    /// Waits for bytes, but not beyond `deadline`. 0: there will be no more.
-    fn read_some(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
+    /// What has come is no answer to `question`, whatever follows.
+    fn foreign(&mut self, question: &str) -> Failure {
+        let soon = Some(Instant::now() + AFTERMATH);
         let mut chunk = [0; LONGEST_ANSWER];
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.stream.set_read_timeout(left)?;
-            match self.stream.read(&mut chunk) {
-                Ok(n) => {
-                    self.received.extend_from_slice(&chunk[..n]);
-                    return Ok(n);
-                }
-                // A signal, or the time-out: the top of the loop knows which.
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
-                Err(error) => return Err(error),
-            }
+        while self.received.len() < LONGEST_ANSWER
+            && let Ok(n @ 1..) = read_before(&self.stream, soon, &mut chunk)
+        {
+            self.received.extend_from_slice(&chunk[..n]);
         }
+        let (peer, what) = (&self.peer, text::quoted(&self.received));
+        Failure::Refused(anyhow!(
+            "{peer} does not speak the protocol, it sent {what} as the answer to \"{question}\": is the port right?"
+        ))
     }
 
     fn ended(&self, error: Option<&io::Error>) -> Failure {
@@ -95,4 +95,9 @@ impl Conversation {
             Some(_) => format!("{peer} cannot be read{begun}: {}", error.map(ToString::to_string).unwrap_or_default()),
         })
     }
+}
+
+/// Returns true if one begins with the other.
+fn agree(one: &[u8], other: &[u8]) -> bool {
+    one.iter().zip(other).all(|(a, b)| a == b)
 }

@@ -1,7 +1,4 @@
 //! The cases: what a server that keeps the protocol does, and one that does not gets wrong.
-//!
-//! The bytes stand here as literals, not as names from `zen-proto`: a judge that shared the table with
-//! the servers would share its mistakes.
 
 mod asking;
 mod company;
@@ -69,29 +66,6 @@ pub(super) const CASES: &[Case] = &[
     Case::new(1, "hundred-in-turn", company::hundred_in_turn, "100 clients, one after another"),
     Case::new(1, "clients-at-once", company::clients_at_once, "8 clients that connect at once, ask, read and leave").times(4),
 ];
-
-const BEAUTIFUL: &[u8] = b"Beautiful is better than?";
-const EXPLICIT: &[u8] = b"Explicit is better than?";
-const SIMPLE: &[u8] = b"Simple is better than?";
-const UGLY: &[u8] = b"ugly.";
-const IMPLICIT: &[u8] = b"implicit.";
-const COMPLEX: &[u8] = b"complex.";
-const UNKNOWN: &[u8] = b"Error: unknown aphorism.";
-const TOO_LONG: &[u8] = b"Error: question too long.";
-
-const THREE_QUESTIONS: &[u8] = b"Beautiful is better than?Explicit is better than?Simple is better than?";
-const THREE_ANSWERS: &[u8] = b"ugly.implicit.complex.";
-
-/// `n` questions, none like the one three places before, so that answers in a wrong order show.
-fn many(n: usize) -> (Vec<u8>, Vec<u8>) {
-    let known = [(BEAUTIFUL, UGLY), (EXPLICIT, IMPLICIT), (SIMPLE, COMPLEX), (b"?", UNKNOWN)];
-    let (mut questions, mut answers) = (Vec::new(), Vec::new());
-    for (question, answer) in known.into_iter().cycle().take(n) {
-        questions.extend_from_slice(question);
-        answers.extend_from_slice(answer);
-    }
-    (questions, answers)
-}
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
+use crate::connect::connect_to;
 use crate::text::quoted;
 
 /// What was promised, and what came instead.
@@ -73,8 +74,7 @@ const ENOUGH_TO_SEE: usize = 64;
 impl Client {
     fn connect(target: &Target) -> io::Result<Self> {
         let left = target.deadline.saturating_duration_since(Instant::now());
-        let stream = TcpStream::connect_timeout(&target.address, left.max(Duration::from_millis(1)))?;
-        stream.set_nodelay(true)?;
+        let stream = connect_to(target.address, Some(left.max(Duration::from_millis(1))))?;
         stream.set_nonblocking(true)?;
         Ok(Self { stream, deadline: target.deadline, timeout: target.timeout, is_reset: false })
     }

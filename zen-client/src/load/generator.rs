@@ -26,7 +26,7 @@ use super::clock::{Alarm, Clock, Nanos, nanos, own_processor_time};
 use super::connection::{Connection, Sent, failure_of, question};
 use super::failures::Failure;
 use super::mix::Kind;
-use super::options::Plan;
+use super::plan::Plan;
 use super::schedule::Schedule;
 use super::sources::Sources;
 use super::tally::{Tally, Window};
@@ -35,6 +35,8 @@ use super::tally::{Tally, Window};
 pub(super) struct Board {
     /// When asking ends. May be set to an earlier moment, two ticks ahead.
     pub(super) end: AtomicU64,
+    /// When missing answers are given up, if that comes before their timeout. May be set to an earlier moment, as `end`.
+    pub(super) stop: AtomicU64,
     /// Answers so far, the warm-up's too; for the progress bar.
     pub(super) answers: AtomicU64,
 }
@@ -155,7 +157,7 @@ impl Generator {
                     self.tally.busiest = self.tally.processor_time;
                     self.end_asking();
                 }
-                Stage::Waiting if !self.tally.is_waiting() || self.now >= end + self.patience(window) => break,
+                Stage::Waiting if !self.tally.is_waiting() || self.now >= self.last_moment(end, board) => break,
                 _ => {
                     if self.now >= self.next_tick {
                         self.tick(board);
@@ -165,6 +167,7 @@ impl Generator {
                 }
             }
         }
+        self.give_up();
         Ok(self.tally)
     }
 

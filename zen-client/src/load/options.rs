@@ -1,14 +1,11 @@
-//! What `zen-client load` takes, and the plan that it makes.
+//! What `zen-client load` takes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::CommandFactory;
-use clap::error::ErrorKind;
-
 use super::mix::Mix;
-use super::tally::Sabotage;
-use crate::options::{CommandLine, Server, duration};
+use super::plan::Plan;
+use crate::options::{Server, duration};
 
 /// What `zen-client load` takes.
 #[derive(Debug, clap::Args)]
@@ -59,53 +56,6 @@ pub(crate) struct Options {
     pub(super) histogram: bool,
 }
 
-/// What is to be done, in full.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    /// The connections are spread over them; one at least.
-    pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) connections: usize,
-    pub(crate) mix: Mix,
-    pub(crate) idle: usize,
-    pub(crate) pipeline: usize,
-    pub(crate) threads: usize,
-    pub(crate) rate: Option<u64>,
-    pub(crate) churn: bool,
-    pub(crate) warmup: Duration,
-    pub(crate) duration: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) retries: u32,
-    pub(crate) seed: u64,
-    pub(crate) sabotage: Option<Sabotage>,
-}
-
-impl Plan {
-    /// What the command does if nothing else is said.
-    pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
-        Self {
-            addresses,
-            connections: 16,
-            mix: Mix::GOOD,
-            idle: 0,
-            pipeline: 1,
-            threads: 1,
-            rate: None,
-            churn: false,
-            warmup: Duration::from_secs(1),
-            duration: Duration::from_secs(5),
-            timeout: Duration::from_secs(10),
-            retries: 0,
-            seed: u64::from(fastrand::u32(..)), // every reader of JSON keeps 32 bits exactly
-            sabotage: None,
-        }
-    }
-
-    /// How many connections ask.
-    pub(super) fn good(&self) -> usize {
-        self.mix.shares(self.connections)[0]
-    }
-}
-
 impl Options {
     /// The plan for servers at `addresses`.
     pub(super) fn plan(&self, addresses: Vec<SocketAddr>) -> Plan {
@@ -128,12 +78,10 @@ impl Options {
     }
 
     /// What no single flag shows to be wrong.
-    pub(super) fn refusal(&self) -> Option<clap::Error> {
+    pub(crate) fn contradiction(&self) -> Option<String> {
         let good = self.mix.unwrap_or(Mix::GOOD).shares(self.connections)[0];
-        (self.threads > good).then(|| {
-            let what = format!("--threads {}: there are only {good} connections that ask, see -c", self.threads);
-            CommandLine::command().error(ErrorKind::ValueValidation, what)
-        })
+        (self.threads > good)
+            .then(|| format!("--threads {}: there are only {good} connections that ask, see -c", self.threads))
     }
 
     pub(super) fn timeout(&self) -> Duration {

@@ -3,13 +3,20 @@
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+
+/// How often a run is watched.
+pub(super) const GLANCE: Duration = Duration::from_millis(100);
+/// Why there is no result.
+pub(super) const INTERRUPTED: &str = "interrupted before any answer was measured";
 
 /// Watches over one run.
 pub(super) struct Progress {
@@ -44,6 +51,20 @@ impl Progress {
 
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Does `work` on a thread of its own, as neither the resolver nor `connect` hears of an interrupt.
+    pub(super) fn unless_interrupted<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let (sender, receiver) = mpsc::channel();
+        let run = move || sender.send(work());
+        thread::Builder::new().name("connect".to_owned()).spawn(run).context("cannot start a thread")?;
+        loop {
+            match receiver.recv_timeout(GLANCE) {
+                Ok(done) => return Ok(done),
+                Err(RecvTimeoutError::Timeout) if !self.is_interrupted() => {}
+                Err(_) => bail!(INTERRUPTED),
+            }
+        }
     }
 
     pub(super) fn opening(&self, connections: usize) {

@@ -1,16 +1,12 @@
 //! The result as data: the JSON object, which the table shows as well. `README.md` documents every field.
 
-mod table;
-
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::Measured;
 use super::failures::{Failures, Retries};
+use super::measured::Measured;
 use super::tally::Row;
 use super::verdicts::{Verdict, verdicts};
-
-pub(super) use table::table;
 
 /// Changes when a field changes its meaning or goes away; new fields may come without.
 const SCHEMA: &str = "zen-client load 2";
@@ -19,24 +15,24 @@ const SCHEMA: &str = "zen-client load 2";
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: &'static str,
-    servers: Vec<String>,
-    settings: Settings,
-    interrupted: bool,
-    seconds: f64,
+    pub(super) servers: Vec<String>,
+    pub(super) settings: Settings,
+    pub(super) interrupted: bool,
+    pub(super) seconds: f64,
     pub(crate) answers: u64,
     pub(crate) answers_per_second: f64,
     pub(crate) failures: Failures,
     pub(crate) retries: Retries,
     pub(crate) missed: u64,
     unserved: u64,
-    reopened: u64,
+    pub(super) reopened: u64,
     pub(crate) cpu_seconds: f64,
     pub(crate) in_flight: f64,
     pub(crate) service_time_us: Times,
     pub(crate) response_time_us: Times,
     /// Why the two differ, or do not.
-    times: &'static str,
-    per_second: Vec<Second>,
+    pub(super) times: &'static str,
+    pub(super) per_second: Vec<Second>,
     pub(crate) verdicts: Vec<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     histogram: Option<Histograms>,
@@ -44,21 +40,21 @@ pub(crate) struct Report {
 
 /// How the run was made, so that it can be made again.
 #[derive(Debug, Serialize)]
-struct Settings {
-    connections: usize,
-    good: usize,
-    drip: usize,
-    silent: usize,
-    idle: usize,
-    pipeline: usize,
-    threads: usize,
-    rate: Option<u64>,
-    churn: bool,
-    warmup_seconds: f64,
-    duration_seconds: f64,
-    timeout_seconds: f64,
-    retries: u32,
-    seed: u64,
+pub(super) struct Settings {
+    pub(super) connections: usize,
+    pub(super) good: usize,
+    pub(super) drip: usize,
+    pub(super) silent: usize,
+    pub(super) idle: usize,
+    pub(super) pipeline: usize,
+    pub(super) threads: usize,
+    pub(super) rate: Option<u64>,
+    pub(super) churn: bool,
+    pub(super) warmup_seconds: f64,
+    pub(super) duration_seconds: f64,
+    pub(super) timeout_seconds: f64,
+    pub(super) retries: u32,
+    pub(super) seed: u64,
 }
 
 /// Percentiles in microseconds; null where nothing was answered.
@@ -74,11 +70,11 @@ pub(crate) struct Times {
 
 /// What came in one second of the measured time, with its response times.
 #[derive(Debug, Serialize)]
-struct Second {
-    second: usize,
-    answers: u64,
-    mean_us: Option<f64>,
-    max_us: Option<f64>,
+pub(super) struct Second {
+    pub(super) second: usize,
+    pub(super) answers: u64,
+    pub(super) mean_us: Option<f64>,
+    pub(super) max_us: Option<f64>,
 }
 
 /// `[microseconds, count]` of every bucket that is not empty.

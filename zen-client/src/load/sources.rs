@@ -8,6 +8,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::connect::refuse_self;
+
 /// The addresses of this machine from which connections are opened. From one address to one server there are only as
 /// many connections as ports (some 28,000); the whole of 127.0.0.0/8 is this machine, so on loopback there are more.
 pub(super) struct Sources {
@@ -57,7 +59,11 @@ impl Sources {
             bind(&stream, &SocketAddr::from((Ipv4Addr::new(127, 0, 0, self.current + 1), 0)))?;
         }
         match connect(&stream, &target) {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(stream),
+            // A connection to itself is complete by now, and would answer each question with the question.
+            Ok(()) | Err(Errno::INPROGRESS) => match refuse_self(&stream, target) {
+                Ok(()) => Ok(stream),
+                Err(_) => Err(Errno::CONNREFUSED),
+            },
             Err(error) => Err(error),
         }
     }
@@ -101,6 +107,7 @@ pub(super) fn raise_descriptor_limit(connections: usize, threads: usize) -> Resu
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::time::{Duration, Instant};
 
     use rustix::net::getsockname;
 
@@ -119,5 +126,21 @@ mod tests {
         assert_eq!(addresses, ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"]);
         let churned = sources.open(target, false).unwrap();
         assert_eq!(SocketAddr::try_from(getsockname(&churned).unwrap()).unwrap().ip().to_string(), "127.0.0.3");
+    }
+
+    #[test]
+    fn a_connection_to_itself_is_refused() {
+        // Nothing listens on either port of the pair. Clients are given the even ones first, as a rule.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let targets = [port, port ^ 1].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let mut sources = Sources::new(1);
+        let start = Instant::now();
+        // One of some 14,000 tries meets itself. Any other is told later that nothing listens.
+        let mut outcomes = targets.iter().cycle().map(|target| sources.open(*target, false));
+        let refusal = outcomes.find_map(|outcome| {
+            assert!(start.elapsed() < Duration::from_secs(50), "no connection to itself was refused");
+            outcome.err()
+        });
+        assert_eq!(refusal, Some(Errno::CONNREFUSED));
     }
 }

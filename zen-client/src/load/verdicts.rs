@@ -3,13 +3,14 @@
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::Measured;
+use super::measured::Measured;
 
 /// One judgement on the run. It does not change the exit status: only failures do.
 #[derive(Debug, Serialize)]
 pub(crate) struct Verdict {
     pub(crate) name: &'static str,
-    pub(crate) ok: bool,
+    /// `None`: there was nothing to judge.
+    pub(crate) ok: Option<bool>,
     pub(crate) text: String,
 }
 
@@ -27,6 +28,10 @@ pub(crate) fn verdicts(measured: &Measured) -> Vec<Verdict> {
 }
 
 fn processor(measured: &Measured) -> Verdict {
+    let name = "processor";
+    if measured.seconds == 0.0 {
+        return Verdict { name, ok: None, text: "the load generator, as nothing was measured".to_owned() };
+    }
     let share = measured.busiest_share();
     let ok = share <= BUSY;
     let of_threads = if measured.plan.threads == 1 { "its thread" } else { "its busiest thread" };
@@ -39,27 +44,27 @@ fn processor(measured: &Measured) -> Verdict {
              server may be faster than this; use more --threads if there are processors, or a --rate"
         )
     };
-    Verdict { name: "processor", ok, text }
+    Verdict { name, ok: Some(ok), text }
 }
 
 /// Exact whatever happens at the edges of the measured time, as both sides are about the same questions, until the last
 /// of them is answered.
 fn littles_law(measured: &Measured) -> Verdict {
+    let name = "littles_law";
+    if measured.tally.answers == 0 {
+        return Verdict { name, ok: None, text: "Little's law, as nothing was answered".to_owned() };
+    }
     let waited = measured.waited();
     let (rate, mean) = (measured.answers_per_second(), measured.tally.service.mean() / 1e9);
     let product = rate * mean;
     let apart = (waited - product).abs() / waited.max(product);
     let ok = apart <= TOLERANCE;
-    let text = if measured.tally.answers == 0 {
-        "Little's law says nothing where nothing was answered".to_owned()
-    } else {
-        let holds = if ok { "holds" } else { "does NOT hold, so do not trust these figures" };
-        let (micros, percent) = (mean * 1e6, apart * 100.0);
-        format!(
-            "Little's law {holds}: {waited:.2} in flight, {rate:.0} a second × {micros:.1} µs = {product:.2} ({percent:.1} % apart)"
-        )
-    };
-    Verdict { name: "littles_law", ok, text }
+    let holds = if ok { "holds" } else { "does NOT hold, so do not trust these figures" };
+    let (micros, percent) = (mean * 1e6, apart * 100.0);
+    let text = format!(
+        "Little's law {holds}: {waited:.2} in flight, {rate:.0} a second × {micros:.1} µs = {product:.2} ({percent:.1} % apart)"
+    );
+    Verdict { name, ok: Some(ok), text }
 }
 
 fn served(measured: &Measured) -> Verdict {
@@ -72,7 +77,7 @@ fn served(measured: &Measured) -> Verdict {
             (all as u64).saturating_sub(unserved).max(1)
         ),
     };
-    Verdict { name: "served", ok: unserved == 0, text }
+    Verdict { name: "served", ok: Some(unserved == 0), text }
 }
 
 /// Of an open loop.
@@ -86,7 +91,7 @@ fn rate(measured: &Measured) -> Option<Verdict> {
              than these connections carry; they stand in the response time with what they had waited at the end"
         ),
     };
-    Some(Verdict { name: "rate", ok: missed == 0, text })
+    Some(Verdict { name: "rate", ok: Some(missed == 0), text })
 }
 
 /// Where connections were not opened.
@@ -104,7 +109,7 @@ fn ports(measured: &Measured) -> Option<Verdict> {
     };
     (n > 0).then(|| Verdict {
         name: "ports",
-        ok: false,
+        ok: Some(false),
         text: format!("{n} connections not opened ({obstacle}); {advice}"),
     })
 }

@@ -99,6 +99,9 @@ fn converse(stream: &TcpStream, number: usize, manner: Manner, seen: &Seen) -> i
     Ok(())
 }
 
+/// The hidden command by which this program is started once more.
+pub(crate) const SERVER_COMMAND: &str = "selftest-server";
+
 /// A server in a process of its own, which is killed and reaped when this is dropped.
 pub(super) struct Freezable {
     child: Child,
@@ -110,7 +113,7 @@ impl Freezable {
     pub(super) fn start() -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut child = Command::new(program)
-            .arg(super::SERVER_COMMAND)
+            .arg(SERVER_COMMAND)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -35,6 +35,12 @@ fn wait_for_end(stream: &mut TcpStream) {
     let _ = std::io::copy(stream, &mut std::io::sink());
 }
 
+fn answer_once(stream: &mut TcpStream) {
+    let mut question = [0; 256];
+    let n = stream.read(&mut question).unwrap_or(0);
+    let _ = stream.write_all(zen_proto::answer_to(&question[..n]).as_bytes());
+}
+
 fn sorted_lines(output: &Output) -> Vec<&str> {
     let mut lines: Vec<_> = text(&output.stdout).lines().collect();
     lines.sort_unstable();
@@ -48,6 +54,9 @@ fn fails(output: &Output, start: &str, end: &str) {
     assert!(stderr.starts_with(start) && stderr.ends_with(&format!("{end}\n")), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
+
+/// The first question is about the beautiful, the second about the simple, the third about the explicit.
+const IN_ORDER: &str = "--seed 1";
 
 const ALL_THREE: [&str; 3] =
     ["Beautiful is better than? ugly.", "Explicit is better than? implicit.", "Simple is better than? complex."];
@@ -91,22 +100,46 @@ fn ipv6_addresses_may_stand_in_brackets() {
 fn an_answer_may_come_in_pieces_and_with_the_next_one() {
     let server = serve(1, |mut stream| {
         stream.set_nodelay(true).unwrap();
-        for piece in [&b"ug"[..], b"ly", b".imp", b"licit.", b"comple", b"x."] {
+        for piece in [&b"ug"[..], b"ly", b".com", b"plex.", b"implici", b"t."] {
             stream.write_all(piece).unwrap();
             std::thread::sleep(Duration::from_millis(5));
         }
         wait_for_end(&mut stream);
         Ok(())
     });
-    let output = client_of(server, "");
+    let output = client_of(server, IN_ORDER);
     let answers: Vec<_> = text(&output.stdout).lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
-    assert_eq!(answers, ["ugly.", "implicit.", "complex."]);
+    assert_eq!(answers, ["ugly.", "complex.", "implicit."]);
 }
 
 #[test]
-fn control_bytes_of_an_answer_do_not_reach_the_terminal() {
-    let output = client_of(scripted(&[b"\x1b[31m\nugly."]), "-n 1");
-    assert!(text(&output.stdout).ends_with("? \\u{1b}[31m\\nugly.\n"), "{output:?}");
+fn what_is_no_answer_to_the_question_is_shown_escaped() {
+    for (bytes, shown) in [
+        (&b"\x1b[31m\nugly."[..], r"\x1b[31m\nugly."),
+        (b"HTTP/1.1 400 Bad Request\r\n", r"HTTP/1.1 400 Bad Request\r\n"),
+        (b"220 mail ESMTP\r\n", r"220 mail ESMTP\r\n"),
+        (b"complex.", "complex."),
+        (b"Ugly.", "Ugly."),
+        (b"ugly \xff.", r"ugly \xff."),
+        (b".", "."),
+    ] {
+        let server = scripted(Box::leak(Box::new([bytes])));
+        let output = client_of(server, IN_ORDER);
+        let start =
+            format!("error: {server} does not speak the protocol, it sent \"{shown}\" as the answer to \"Beaut");
+        fails(&output, &start, "is the port right?");
+        assert!(output.stdout.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_nothing_asked_for_is_none_to_the_next_question() {
+    let output = client_of(scripted(&[b"ugly.ugly."]), IN_ORDER);
+    assert_eq!(text(&output.stdout), "Beautiful is better than? ugly.\n");
+    assert!(
+        text(&output.stderr).contains("it sent \"ugly.\" as the answer to \"Simple is better than?\""),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -139,20 +172,20 @@ fn a_refusal_says_how_to_start_a_server() {
 fn an_early_end_counts_what_is_missing() {
     let server = serve(1, |mut stream| {
         let _ = stream.read(&mut [0; 256]);
-        let _ = stream.write_all(b"ugly.impl");
+        let _ = stream.write_all(b"ugly.comp");
         Ok(())
     });
-    let output = client_of(server, "");
+    let output = client_of(server, IN_ORDER);
     assert_eq!(text(&output.stdout).lines().count(), 1);
     // The second question may meet a closed socket, which resets.
     fails(&output, &format!("error: {server} "), "2 of 3 answers are missing");
-    assert!(text(&output.stderr).contains(" in the middle of an answer, \"impl\": "), "{output:?}");
+    assert!(text(&output.stderr).contains(" in the middle of an answer, \"comp\": "), "{output:?}");
 }
 
 #[test]
 fn a_silent_server_runs_into_the_time_out() {
     let server = scripted(&[b"ugly."]);
-    let output = client_of(server, "--timeout 300ms");
+    let output = client_of(server, "--timeout 300ms --seed 1");
     assert_eq!(text(&output.stdout).lines().count(), 1);
     fails(&output, &format!("error: {server} sent no answer within 300ms: "), "; 2 of 3 answers are missing");
 }
@@ -160,6 +193,7 @@ fn a_silent_server_runs_into_the_time_out() {
 #[test]
 fn dripping_bytes_buy_no_time() {
     let server = serve(1, |mut stream| {
+        let _ = stream.write_all(b"Error:");
         while stream.write_all(b"u").is_ok() {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -175,7 +209,7 @@ fn dripping_bytes_buy_no_time() {
 #[test]
 fn one_note_tells_who_waits_why() {
     let notes = |answers| {
-        let output = client_of(scripted(answers), "--timeout 2500ms");
+        let output = client_of(scripted(answers), "--timeout 2500ms --seed 1");
         let stderr = text(&output.stderr);
         assert_eq!(stderr.lines().count(), 2, "{stderr}");
         stderr.lines().next().unwrap().to_owned()
@@ -214,10 +248,7 @@ fn failures_are_retried_as_often_as_asked() {
                 let _ = stream.write_all(b"Error: too many clients.");
                 wait_for_end(&mut stream);
             }
-            2 => {
-                let _ = stream.read(&mut [0; 256]);
-                let _ = stream.write_all(b"ugly.");
-            }
+            2 => answer_once(&mut stream),
             _ => {
                 let _ = converse(&mut stream, Fault::None);
             }
@@ -235,8 +266,7 @@ fn failures_are_retried_as_often_as_asked() {
 fn who_answers_is_said_once_for_each_conversation() {
     // A client gets one answer: each question needs a conversation of its own.
     let server = serve(1, |mut stream| {
-        let _ = stream.read(&mut [0; 256]);
-        let _ = stream.write_all(b"ugly.");
+        answer_once(&mut stream);
         Ok(())
     });
     let output = client_of(server, "-v --retries 1");
@@ -289,6 +319,16 @@ fn a_wrong_command_line_is_one_line_that_names_the_flag() {
         ("--retries -1", "-1"),
         ("--cause-error -n 3", "--cause-error"),
         ("127.0.0.1 1060", "1060"),
+        ("8080", "use -p 8080"),
+        ("check 8080", "use -p 8080"),
+        ("load 8080", "use -p 8080"),
+        ("say ? 8080", "use -p 8080"),
+        ("fe80::1", "append %INTERFACE"),
+        ("[fe80::1]", "append %INTERFACE"),
+        ("say", "<TEXT>"),
+        ("say -x", "'-x'"),
+        (r"say \q", r"'\q' is no escape"),
+        ("say ? --timeout 5", "--timeout"),
         ("-p 1060 check", "check"),
         ("check --timeout 0", "--timeout"),
         ("check --timeout 5", "--timeout"),

@@ -6,10 +6,11 @@ use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::running::{Died, Running, client, client_of, serve, text};
 use crate::sage::{Fault, converse};
@@ -152,6 +153,10 @@ fn without_any_answer_there_is_no_result() {
     assert_eq!((&report["answers"], output.status.code()), (&0.into(), Some(1)));
     assert_eq!(report["service_time_us"]["p50"], Value::Null);
     assert!(text(&output.stderr).starts_with("error: no answer came"), "{output:?}");
+    assert_eq!(verdict(&report, "littles_law")["ok"], Value::Null, "{report}");
+    let table = client_of(server(8, Fault::NeverAnswers), "load -d 100ms --warmup 0 -c 1");
+    let table = text(&table.stdout);
+    assert!(table.contains("\nnot judged: Little's law, as nothing was answered\n") && !table.contains("µs an answer"));
 }
 
 #[test]
@@ -254,4 +259,87 @@ fn an_interrupted_run_has_a_result() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(report["interrupted"], true);
     assert!(number(&report["seconds"]) < 40.0 && report["answers"].as_u64().unwrap() > 0, "{report}");
+}
+
+/// A server that answers each client five times, and then never again.
+fn falling_silent() -> SocketAddr {
+    after(|stream| {
+        let mut question = [0; 64];
+        for _ in 0..5 {
+            let n = stream.read(&mut question).unwrap_or(0);
+            let _ = stream.write_all(zen_proto::answer_to(&question[..n]).as_bytes());
+        }
+        thread::sleep(Duration::from_secs(60));
+    })
+}
+
+/// An interrupted run ends within 1.5 s; a busy machine may need longer, but nothing like `--timeout`.
+const SOON: Duration = Duration::from_secs(7);
+
+#[test]
+fn an_interrupt_behind_the_measured_time_brings_the_result() {
+    for (signal, more) in
+        [(Signal::INT, ""), (Signal::TERM, ""), (Signal::INT, "--retries 1000"), (Signal::INT, "-r 100")]
+    {
+        let port = falling_silent().port();
+        let arguments = format!("load --json -d 200ms --warmup 0 -c 2 --timeout 40s {more} -p {port}");
+        let running = Running::start(&arguments);
+        thread::sleep(Duration::from_millis(1200));
+        let start = Instant::now();
+        running.signal(signal);
+        let output = running.output();
+        assert!(start.elapsed() < SOON, "{more}: {:?}", start.elapsed());
+        let report = report(&output);
+        assert!(output.status.success() && report["answers"].as_u64().unwrap() > 0, "{output:?}");
+        assert_eq!(report["interrupted"], true);
+        assert_eq!(verdict(&report, "littles_law")["ok"], true, "{report}");
+    }
+}
+
+#[test]
+fn an_interrupt_during_the_warm_up_ends_the_run() {
+    let running = Running::start(&format!("load --warmup 50s --timeout 40s -c 2 -p {}", falling_silent().port()));
+    thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    running.interrupt();
+    let output = running.output();
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    assert_eq!(text(&output.stderr), "error: interrupted before any answer was measured\n");
+    for not_judged in ["Little's law, as nothing was answered", "the load generator, as nothing was measured"] {
+        assert!(text(&output.stdout).contains(&format!("\nnot judged: {not_judged}\n")), "{output:?}");
+    }
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn an_interrupt_while_it_connects_ends_it() {
+    // A backlog for one client, which has come: what the next ones send is dropped, and they wait.
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let full = listener.local_addr().unwrap().as_socket().unwrap();
+    let _queued = TcpStream::connect(full).unwrap();
+    let deserted = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (server, more) in [(full, ""), (full, "--threads 2 --idle 3"), (deserted, "--retries 1000")] {
+        let running = Running::start(&format!("load --timeout 40s {more} -p {}", server.port()));
+        thread::sleep(Duration::from_millis(500));
+        let start = Instant::now();
+        running.interrupt();
+        let output = running.output();
+        assert!(start.elapsed() < SOON, "{more}: {:?}", start.elapsed());
+        assert_eq!(text(&output.stderr), "error: interrupted before any answer was measured\n");
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+    }
+}
+
+#[test]
+fn a_second_interrupt_ends_it_at_once() {
+    let port = falling_silent().port();
+    let running = Running::start(&format!("load -d 200ms --warmup 0 -c 2 --timeout 40s -p {port}"));
+    thread::sleep(Duration::from_millis(1200));
+    running.interrupt();
+    thread::sleep(Duration::from_millis(100));
+    running.interrupt();
+    let output = running.output();
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(130), ""), "{output:?}");
 }

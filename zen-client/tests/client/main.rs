@@ -3,10 +3,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
+mod alone;
 mod ask;
 mod check;
 mod load;
 mod retries;
 mod running;
 mod sage;
+mod say;
 mod selftest;
+mod streams;

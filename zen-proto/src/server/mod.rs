@@ -44,6 +44,7 @@ mod options;
 mod permits;
 mod run;
 mod socket_io;
+mod stdout;
 mod stop;
 mod supervisor;
 mod take_over;

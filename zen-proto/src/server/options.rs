@@ -148,7 +148,7 @@ pub(super) fn parse<A: Arguments>() -> A {
 /// Help goes to stdout with status 0, an error as one line to stderr with status 2.
 fn leave(error: &clap::Error) -> ! {
     if !error.use_stderr() {
-        let _ = error.print(); // a reader that went away needs no help
+        let _ = super::stdout::announce(&error.render().to_string()); // a reader that went away needs no help
         std::process::exit(0);
     }
     let text = error.render().to_string();

@@ -1,6 +1,5 @@
 //! The three moves of a `main` (parse, listen, serve) and what all threads of a server share.
 
-use std::io::Write;
 use std::net::TcpStream;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::ExitCode;
@@ -18,6 +17,7 @@ use super::metrics::{self, Snapshot};
 use super::options::{Arguments, Inetd, Options, parse};
 use super::permits::Permits;
 use super::socket_io::TICK;
+use super::stdout::announce;
 use super::{Stop, listener, logging, manager, stop, supervisor, take_over, watchdog, worker};
 use crate::Timeouts;
 
@@ -262,13 +262,6 @@ fn others(options: &Options, waiting: Waiting) -> usize {
 fn ready_line(listener: &Socket) -> Result<String> {
     let address = listener.local_addr()?.as_socket().context("the listener is not one of TCP")?;
     Ok(format!("listening on {address}\n"))
-}
-
-/// Tells stdout, where nothing else ever goes.
-pub(super) fn announce(ready_line: &str) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout();
-    stdout.write_all(ready_line.as_bytes())?;
-    stdout.flush()
 }
 
 /// How many clients may be connected at once unless told otherwise.

@@ -17,7 +17,7 @@ use socket2::Socket;
 use super::figures::Figures;
 use super::metrics::{self, Snapshot};
 use super::options::Options;
-use super::run::announce;
+use super::stdout::announce;
 use super::stop::{Signals, handled, is_first_of_two};
 use super::worker::Worker;
 use super::{logging, manager, watchdog};

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
 use super::{Manner, Shared};
-use crate::harness::client::APHORISMS;
+use crate::harness::client::{APHORISMS, refuse_self};
 
 pub(super) struct Crowd {
     address: SocketAddr,
@@ -112,7 +112,10 @@ impl Crowd {
         socket.set_nonblocking(true)?;
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.poller, &socket, EventData::new_u64(number), flags)?;
-        let connected = socket.connect(&self.address.into());
+        let connected = match (socket.connect(&self.address.into()), refuse_self(&socket, self.address)) {
+            (connected, Ok(())) => connected,
+            (_, refused) => refused,
+        };
         *visitor = Visitor { tries: visitor.tries, socket: Some(socket), ..Visitor::default() };
         match connected {
             Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {

@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{BEAUTIFUL, COMPLEX, EXPLICIT, IMPLICIT, SIMPLE, THREE_ANSWERS, THREE_QUESTIONS, UGLY, UNKNOWN, many};
+use crate::check::bytes::{
+    BEAUTIFUL, COMPLEX, EXPLICIT, IMPLICIT, SIMPLE, THREE_ANSWERS, THREE_QUESTIONS, UGLY, UNKNOWN, many,
+};
 use crate::check::client::{Outcome, Target};
 use crate::text::quoted;
 

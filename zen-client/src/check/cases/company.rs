@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::RwLock;
 use std::thread;
 
-use super::{BEAUTIFUL, EXPLICIT, IMPLICIT, SIMPLE, UGLY};
+use crate::check::bytes::{BEAUTIFUL, EXPLICIT, IMPLICIT, SIMPLE, UGLY};
 use crate::check::client::{Mismatch, Outcome, Target};
 
 pub(super) fn after_a_reset(server: &Target) -> Outcome {

@@ -1,6 +1,6 @@
 //! Rules 5, 6 and 8: how a conversation ends.
 
-use super::{COMPLEX, SIMPLE, TOO_LONG, UGLY, UNKNOWN, many};
+use crate::check::bytes::{COMPLEX, SIMPLE, TOO_LONG, UGLY, UNKNOWN, many};
 use crate::check::client::{Mismatch, Outcome, Target};
 
 pub(super) fn question_of_256(server: &Target) -> Outcome {

@@ -23,8 +23,6 @@ const DRIP: Nanos = 100_000_000;
 const LATE: Nanos = 10_000_000;
 /// How many busy connections are passed over in search of one that can ask: a look, not a search.
 const LOOKED_AHEAD: usize = 16;
-/// How long one who has interrupted a run waits for the answers on their way.
-const IMPATIENCE: Nanos = 1_000_000_000;
 /// How many connections may be on their way while all are opened: fewer than any usual backlog.
 const OPENING_AT_ONCE: usize = 64;
 /// Opening ends when nothing has come of it for so long: a lost SYN is repeated after a second.
@@ -251,10 +249,15 @@ impl Generator {
         if self.schedule.is_some() { LATE } else { 0 }
     }
 
-    /// How long to wait for the answers that are missing, when `planned` was to be measured.
-    pub(super) fn patience(&self, planned: Window) -> Nanos {
+    /// How long the answers that are missing are waited for, after `end`.
+    pub(super) fn last_moment(&self, end: Nanos, board: &Board) -> Nanos {
         let tries = u64::from(self.plan.retries) + 1;
-        let timeout = (nanos(self.plan.timeout) + self.tick) * tries + nanos(pause::LONGEST) * (tries - 1);
-        if self.tally.window().end < planned.end { timeout.min(IMPATIENCE) } else { timeout }
+        let patience = (nanos(self.plan.timeout) + self.tick) * tries + nanos(pause::LONGEST) * (tries - 1);
+        board.stop.load(Ordering::Relaxed).min(end + patience)
+    }
+
+    /// Takes back the questions whose answers are not waited for any more.
+    pub(super) fn give_up(&mut self) {
+        (0..self.good).for_each(|place| self.vacate(place));
     }
 }

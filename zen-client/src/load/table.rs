@@ -2,13 +2,14 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{Report, Retries, Settings, Times};
+use super::failures::Retries;
+use super::report::{Report, Settings, Times};
 
 /// More rows than this are left to `--json`.
 const MOST_ROWS: usize = 20;
 
 /// All of the report, several lines.
-pub(in crate::load) fn table(report: &Report) -> String {
+pub(super) fn table(report: &Report) -> String {
     let mut text = format!("{}\n{}\n{}\n", headline(report), counts(report), times(report));
     text.push_str(report.times);
     text.push('\n');
@@ -16,7 +17,11 @@ pub(in crate::load) fn table(report: &Report) -> String {
         text.push_str(&format!("{}\n", seconds(report)));
     }
     for verdict in &report.verdicts {
-        let sign = if verdict.ok { "ok" } else { "NOT OK" };
+        let sign = match verdict.ok {
+            Some(true) => "ok",
+            Some(false) => "NOT OK",
+            None => "not judged",
+        };
         text.push_str(&format!("{sign}: {}\n", verdict.text));
     }
     text
@@ -67,9 +72,11 @@ fn counts(report: &Report) -> Table {
     if report.reopened > 0 {
         table.add_row(vec!["ended by the server with nothing owed".to_owned(), report.reopened.to_string()]);
     }
-    let cost = report.cpu_seconds / report.answers.max(1) as f64 * 1e6;
-    table
-        .add_row(vec!["own processor time".to_owned(), format!("{:.2} s, {cost:.2} µs an answer", report.cpu_seconds)]);
+    let mut cost = format!("{:.2} s", report.cpu_seconds);
+    if report.answers > 0 {
+        cost.push_str(&format!(", {:.2} µs an answer", report.cpu_seconds / report.answers as f64 * 1e6));
+    }
+    table.add_row(vec!["own processor time".to_owned(), cost]);
     table
 }
 

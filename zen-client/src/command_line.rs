@@ -1,0 +1,97 @@
+//! The command line: all commands, and a wrong one explained in a single line.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::options::COMMANDS;
+use crate::{ask, check, load, say, selftest, text};
+
+/// Asks a zen server its questions, judges whether a server in any language keeps the protocol, and measures one
+/// under load.
+#[derive(Debug, Parser)]
+#[command(name = "zen-client", version = zen_proto::VERSION, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub(crate) struct CommandLine {
+    /// What to do instead of asking.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Without a command: ask.
+    #[command(flatten)]
+    pub(crate) ask: ask::Options,
+}
+
+/// One file for each.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Judge whether a server keeps the protocol
+    Check(check::Options),
+    /// Send any text, and print what comes
+    Say(say::Options),
+    /// Ask a server many questions at once, and measure it
+    Load(load::Options),
+    /// Prove that `load` measures what it says
+    Selftest(selftest::Options),
+    /// The server that `selftest` stops
+    #[cfg(target_os = "linux")]
+    #[command(name = selftest::SERVER_COMMAND, hide = true)]
+    SelftestServer,
+}
+
+impl CommandLine {
+    /// What this process was started with, or the status to exit with.
+    pub(crate) fn of_process() -> Result<Self, ExitCode> {
+        let command_line = Self::try_parse().map_err(|refusal| explain(&refusal))?;
+        if let Some(Command::Load(options)) = &command_line.command
+            && let Some(what) = options.contradiction()
+        {
+            return Err(explain(&Self::command().error(ErrorKind::ValueValidation, what)));
+        }
+        Ok(command_line)
+    }
+}
+
+/// Prints `--help` and `--version`, or in one line what is wrong; the status to exit with.
+fn explain(refusal: &clap::Error) -> ExitCode {
+    let rendered = refusal.render().to_string();
+    if !refusal.use_stderr() {
+        // Who asked for help and does not read it misses nothing.
+        let _ = text::stdout().write_all(rendered.as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    // clap's first paragraph names the flag; the rest is usage and tips, which `--help` tells better.
+    let first = rendered.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    let what = surplus_word(refusal).map_or_else(
+        || words.join(" "),
+        |word| format!("error: unexpected argument '{word}' behind HOST (a port goes behind -p)"),
+    );
+    text::complain(&format!("{what}; try --help"));
+    ExitCode::from(2)
+}
+
+/// The word behind HOST, as in `zen-client localhost 1060`: clap takes it for a command that came too late.
+fn surplus_word(refusal: &clap::Error) -> Option<&str> {
+    match refusal.get(ContextKind::InvalidSubcommand)? {
+        ContextValue::String(word) if !COMMANDS.contains(&word.as_str()) => Some(word),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_missing() {
+        let command_line = CommandLine::command();
+        let commands = command_line.get_subcommands().filter(|command| !command.is_hide_set());
+        assert!(commands.map(|command| command.get_name()).eq(COMMANDS));
+    }
+}
