@@ -2,9 +2,11 @@
 //! the [`Group`] is dropped, when its time is over, and when the task itself is told to end.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, c_int};
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,9 +28,11 @@ const LIFE: Duration = Duration::from_secs(150);
 pub(crate) fn take_charge() -> Result<()> {
     // The workers of a parent that was killed become our children, so that they can be reaped.
     set_child_subreaper(Some(getpid()))?;
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    LazyLock::force(&IGNORED);
+    // A signal that we ignored our children would ignore, too, and some tests send it to them; so it is caught, without effect.
+    let mut signals = Signals::new(ENDING.map(|(signal, _)| signal))?;
     thread::Builder::new().name("signals".into()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
+        if let Some(signal) = signals.forever().find(|signal| IGNORED.iter().all(|(ignored, _)| ignored != signal)) {
             kill_groups(|_| true);
             std::process::exit(128 + signal);
         }
@@ -41,6 +45,27 @@ pub(crate) fn take_charge() -> Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Those of the signals that were ignored when this task was started, as nohup(1) does.
+static IGNORED: LazyLock<Vec<(c_int, &str)>> = LazyLock::new(|| {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ENDING.into_iter().filter(|(signal, _)| mask.unwrap_or(0) >> (signal - 1) & 1 == 1).collect()
+});
+
+/// The signals that end this task, with the shell's names.
+const ENDING: [(c_int, &str); 3] = [(SIGHUP, "HUP"), (SIGINT, "INT"), (SIGTERM, "TERM")];
+
+/// A command that stays in our process group, where signals reach both: it ignores those that we do.
+pub(crate) fn with_our_signals(program: impl AsRef<OsStr>) -> Command {
+    if IGNORED.is_empty() {
+        return Command::new(program);
+    }
+    let names: Vec<&str> = IGNORED.iter().map(|(_, name)| *name).collect();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("trap '' {}; exec \"$@\"", names.join(" ")), "sh"]).arg(program);
+    command
 }
 
 fn kill_groups(is_due: impl Fn(Instant) -> bool) {
@@ -116,4 +141,47 @@ pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<Outpu
     };
     drop(group);
     Ok(Output { status, stdout: stdout.at_end(), stderr: stderr.at_end() })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::kill_process;
+
+    use super::*;
+
+    /// The test starts itself under something like nohup(1); what is started takes charge and waits.
+    #[test]
+    fn what_was_ignored_stays_ignored() {
+        const STARTED: &str = "ZEN_TEST_WAITS";
+        if std::env::var_os(STARTED).is_some() {
+            take_charge().expect("charge is taken");
+            let ignored = |mut command: Command| {
+                command.args(["-c", "grep SigIgn /proc/self/status"]).status().expect("it runs");
+            };
+            ignored(Command::new("sh"));
+            ignored(with_our_signals("sh"));
+            thread::sleep(PATIENCE);
+            return;
+        }
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(std::env::current_exe().expect("it runs"));
+        command.args(["--exact", "--nocapture", "harness::group::tests::what_was_ignored_stays_ignored"]);
+        let mut group = Group::start(command.env(STARTED, "").stdout(Stdio::piped())).expect("it starts");
+        let stdout = Capture::of(group.child().stdout.take().expect("it is piped")).expect("a thread");
+        let masks = stdout.wait_for(PATIENCE, |said| {
+            let text = String::from_utf8_lossy(said);
+            let (whole, _) = text.rsplit_once('\n')?;
+            let masks =
+                whole.lines().filter_map(|line| u64::from_str_radix(line.split_once("SigIgn:")?.1.trim(), 16).ok());
+            let masks: Vec<bool> = masks.map(|mask| mask & 1 == 1).collect();
+            (masks.len() == 2).then_some(masks)
+        });
+        // A server does as it does anywhere; cargo, which shares our group, as we do.
+        assert_eq!(masks, Some(vec![false, true]), "{}", stdout.text());
+        let pid = Pid::from_raw(group.id()).expect("a number");
+        kill_process(pid, Signal::HUP).expect("it is there");
+        kill_process(pid, Signal::TERM).expect("it is there");
+        let status = group.ended_within(PATIENCE).expect("SIGTERM ends it");
+        assert_eq!(status.code(), Some(128 + SIGTERM), "{status}");
+    }
 }

@@ -74,6 +74,7 @@ fn named(tool: &str) -> String {
 /// Debian packages, and which of their programs are used here.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("dnsmasq-base", &["dnsmasq"]),
+    ("git", &["git"]),
     ("haproxy", &["haproxy"]),
     ("iproute2", &["ip"]),
     ("openbsd-inetd", &["inetd"]),
