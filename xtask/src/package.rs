@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::harness::capture::Capture;
 use crate::harness::group::{Group, run_within};
-use crate::harness::{PATIENCE, tool};
+use crate::harness::{PATIENCE, git, tool};
 use crate::workspace::{self, Package};
 pub(crate) use trials::trials;
 
@@ -99,7 +99,7 @@ fn version_here() -> Result<String> {
     if !workspace::root()?.join(".git").exists() {
         return Ok(version.to_owned());
     }
-    let output = run_within(PATIENCE, workspace::git()?.args(["rev-parse", "HEAD"]))?;
+    let output = run_within(PATIENCE, git()?.args(["rev-parse", "HEAD"]))?;
     let commit = String::from_utf8_lossy(&output.stdout);
     let commit = commit.get(..7).filter(|_| output.status.success());
     Ok(commit.map_or(version.to_owned(), |commit| format!("{version} ({commit})")))

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::harness::{Missing, group, tool};
+use crate::signals::with_our_signals;
 
 /// What `cargo metadata` says of the workspace, as far as anything here asks.
 #[derive(Deserialize)]
@@ -182,21 +182,9 @@ fn keep(profile: Profile, programs: Programs) {
 pub(crate) fn cargo() -> Command {
     // Set by `cargo run`; the other one serves a binary that is started by hand.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let mut command = group::with_our_signals(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = with_our_signals(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(Path::new(&here).parent().expect("xtask stands in the checkout"));
     command
-}
-
-/// A git that works on this checkout and on no other, also where the files belong to somebody else: as we build what lies here,
-/// we trust it. An error of kind [`Missing`] without git, or without a `.git`.
-pub(crate) fn git() -> Result<Command> {
-    let (root, git) = (root()?, tool("git")?);
-    let folder = root.join(".git");
-    ensure!(folder.exists(), Missing("a checkout of git".to_owned()));
-    let mut command = Command::new(git);
-    // A folder that is named is not looked for farther up, and its owner not asked for.
-    command.arg("--git-dir").arg(folder).arg("--work-tree").arg(root).arg("--no-optional-locks").current_dir(root);
-    Ok(command)
 }
 
 #[cfg(test)]

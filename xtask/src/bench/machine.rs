@@ -9,6 +9,7 @@ use anyhow::Result;
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
+use crate::harness::git;
 use crate::workspace;
 
 /// The machine, its kernel, and what was built how.
@@ -37,7 +38,7 @@ impl Machine {
         let cpuinfo = read("/proc/cpuinfo");
         let kilobytes = named(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
         let kilobytes: u64 = kilobytes.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
-        let git = |arguments: &[&str]| said(workspace::git().ok()?.args(arguments));
+        let said_by_git = |arguments: &[&str]| said(git().ok()?.args(arguments));
         Ok(Machine {
             processor: processor(&cpuinfo),
             processors: available_parallelism().map_or(1, usize::from),
@@ -48,8 +49,8 @@ impl Machine {
             descriptor_limit: getrlimit(Resource::Nofile).maximum,
             sysctls: SYSCTLS.iter().map(|name| ((*name).to_owned(), sysctl(name))).collect(),
             // Without git, the one that this was built from.
-            commit: git(&["rev-parse", "--short=12", "HEAD"]).or(zen_proto::COMMIT.map(str::to_owned)),
-            is_changed: git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty()),
+            commit: said_by_git(&["rev-parse", "--short=12", "HEAD"]).or(zen_proto::COMMIT.map(str::to_owned)),
+            is_changed: said_by_git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty()),
             toolchain: said(Command::new("rustc").arg("-V").current_dir(workspace::root()?)).unwrap_or_default(),
             profile: profile.to_owned(),
             versions: versions(&read(&workspace::root()?.join("Cargo.lock").to_string_lossy())),

@@ -2,8 +2,6 @@
 //! the [`Group`] is dropped, when its time is over, and when the task itself is told to end.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, c_int};
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -12,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpgid};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::capture::Capture;
 use super::{PATIENCE, wait_for};
+use crate::signals::{ENDING, IGNORED};
 
 /// The groups alive, and when each must be gone.
 static GROUPS: Mutex<BTreeMap<i32, Instant>> = Mutex::new(BTreeMap::new());
@@ -45,27 +43,6 @@ pub(crate) fn take_charge() -> Result<()> {
         }
     })?;
     Ok(())
-}
-
-/// Those of the signals that were ignored when this task was started, as nohup(1) does.
-static IGNORED: LazyLock<Vec<(c_int, &str)>> = LazyLock::new(|| {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    ENDING.into_iter().filter(|(signal, _)| mask.unwrap_or(0) >> (signal - 1) & 1 == 1).collect()
-});
-
-/// The signals that end this task, with the shell's names.
-const ENDING: [(c_int, &str); 3] = [(SIGHUP, "HUP"), (SIGINT, "INT"), (SIGTERM, "TERM")];
-
-/// A command that stays in our process group, where signals reach both: it ignores those that we do.
-pub(crate) fn with_our_signals(program: impl AsRef<OsStr>) -> Command {
-    if IGNORED.is_empty() {
-        return Command::new(program);
-    }
-    let names: Vec<&str> = IGNORED.iter().map(|(_, name)| *name).collect();
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("trap '' {}; exec \"$@\"", names.join(" ")), "sh"]).arg(program);
-    command
 }
 
 fn kill_groups(is_due: impl Fn(Instant) -> bool) {
@@ -146,8 +123,10 @@ pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<Outpu
 #[cfg(test)]
 mod tests {
     use rustix::process::kill_process;
+    use signal_hook::consts::SIGTERM;
 
     use super::*;
+    use crate::signals::with_our_signals;
 
     /// The test starts itself under something like nohup(1); what is started takes charge and waits.
     #[test]

@@ -12,6 +12,7 @@ use crate::harness::client::{APHORISMS, Client};
 use crate::harness::group::{Group, run_within};
 use crate::harness::{PATIENCE, free_address, is_conformant, process, tool, wait_for};
 use crate::servers::Entry;
+use crate::workspace;
 
 pub(crate) const CASES: &[Case] = &[
     bare("inetd_wait", |entry, _| under_inetd(entry, "wait.6000", &["--inetd", "wait", "-vv", "--idle-exit", "1s"])),
@@ -26,9 +27,10 @@ fn under_inetd(entry: &'static Entry, wait: &str, arguments: &[&str]) -> Result<
     let user = String::from_utf8(run_within(PATIENCE, Command::new("id").arg("-un"))?.stdout)?;
     let command = entry.command()?;
     let own = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
-    let binary = command.get_program().to_string_lossy().into_owned();
+    let env = tool("env")?.display().to_string();
+    // In a line of inetd.conf no path can have a space: env(1) looks for the program.
     let line = format!(
-        "{address} stream tcp {wait} {} {binary} {} {own} {}\n",
+        "{address} stream tcp {wait} {} {env} env {} {own} {}\n",
         user.trim(),
         entry.package,
         arguments.join(" ")
@@ -38,6 +40,7 @@ fn under_inetd(entry: &'static Entry, wait: &str, arguments: &[&str]) -> Result<
     let mut command = Command::new(inetd);
     // -d: it stays in the foreground and says on stderr what is wrong with the configuration.
     command.arg("-d").arg(&file.0).env_remove("RUST_LOG");
+    command.env("PATH", workspace::binary(entry.binary)?.parent().context("a folder")?);
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
     let first = wait_for(PATIENCE, || Client::connect(address).ok());
