@@ -62,7 +62,7 @@ pub(super) fn inetd(entry: &Entry, word: &str, address: SocketAddr) -> Result<Gr
     let mut command = Command::new(tool("inetd")?);
     // -d: it stays in the foreground and says on stderr what is wrong with the line.
     command.arg("-d").arg(folder.write("inetd.conf", &line)?);
-    command.env("PATH", workspace::binary(entry.binary)?.parent().context("a folder")?);
+    command.current_dir(workspace::binary(entry.binary)?.parent().context("a folder")?);
     served_by(&mut command, address).with_context(|| line.clone())
 }
 
@@ -85,13 +85,10 @@ fn inetd_line(entry: &Entry, word: &str, address: SocketAddr) -> Result<String> 
     let sooner = if word == "wait" { " --idle-exit 1s" } else { "" };
     let server = entry.command()?;
     let own = server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
-    let (env, arguments) = (tool("env")?.display().to_string(), arguments.join(" "));
-    // In a line of inetd.conf no path can have a space: env(1) looks for the program.
-    Ok(format!(
-        "{address} {stream} {tcp} {wait} {} {env} env {} {own} {arguments}{sooner}\n",
-        user.trim(),
-        entry.package
-    ))
+    let (program, arguments) = (entry.package, arguments.join(" "));
+    // In inetd's own folder, since no path in its file can have a space.
+    let user = user.trim();
+    Ok(format!("{address} {stream} {tcp} {wait} {user} ./{program} {program} {own} {arguments}{sooner}\n"))
 }
 
 /// Starts who listens at `address` for the server, and judges who answers there.

@@ -27,20 +27,15 @@ fn under_inetd(entry: &'static Entry, wait: &str, arguments: &[&str]) -> Result<
     let user = String::from_utf8(run_within(PATIENCE, Command::new("id").arg("-un"))?.stdout)?;
     let command = entry.command()?;
     let own = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
-    let env = tool("env")?.display().to_string();
-    // In a line of inetd.conf no path can have a space: env(1) looks for the program.
-    let line = format!(
-        "{address} stream tcp {wait} {} {env} env {} {own} {}\n",
-        user.trim(),
-        entry.package,
-        arguments.join(" ")
-    );
+    let (user, program, arguments) = (user.trim(), entry.package, arguments.join(" "));
+    // In inetd's own folder, since no path in its file can have a space.
+    let line = format!("{address} stream tcp {wait} {user} ./{program} {program} {own} {arguments}\n");
     let file = File(std::env::temp_dir().join(format!("zen-inetd-{}-{}", std::process::id(), address.port())));
     fs::write(&file.0, &line)?;
     let mut command = Command::new(inetd);
     // -d: it stays in the foreground and says on stderr what is wrong with the configuration.
     command.arg("-d").arg(&file.0).env_remove("RUST_LOG");
-    command.env("PATH", workspace::binary(entry.binary)?.parent().context("a folder")?);
+    command.current_dir(workspace::binary(entry.binary)?.parent().context("a folder")?);
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
     let first = wait_for(PATIENCE, || Client::connect(address).ok());
