@@ -3,8 +3,9 @@
 //! A line `$ command` is run by a shell at the top of the checkout; the lines below it are its output, stdout and
 //! stderr together. `[..]` stands for anything within a line, a line `...` for any lines, `# exit: 1` for a status
 //! other than 0. A command that ends in ` &` is a server: its stdout is compared as soon as it is there, and the
-//! server ends with the block. A block with a program that this machine lacks is not tried. As all of them use the default port, each block has a host of its own; where none can be
-//! made, nothing runs beside a block, and neither where it is the clock that decides what is printed.
+//! server ends with the block. A block with a program that this machine lacks is not tried. As all of them use the
+//! default port, each block has a host of its own; where none can be made, nothing runs beside a block, and neither
+//! where it is the clock that decides what is printed.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};

@@ -145,8 +145,8 @@ fn build_packages(profile: Profile, packages: &[&str]) -> Result<Option<Programs
     build_with(&mut cargo)
 }
 
-/// Runs `cargo build …` and returns what it built, `None` if it failed. Where that lies only cargo knows: a target, a folder
-/// and a profile can be set in the environment and in several files.
+/// Runs `cargo build …` and returns what it built, `None` if it failed. Only cargo knows where that lies: a target, a
+/// folder and a profile can be set in the environment and in several files.
 pub(crate) fn build_with(cargo: &mut Command) -> Result<Option<Programs>> {
     cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     let output = cargo.spawn().and_then(Child::wait_with_output).context("cannot run cargo")?;

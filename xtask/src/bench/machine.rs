@@ -71,8 +71,8 @@ impl Machine {
     }
 }
 
-/// The processor's name. On x86 the kernel knows it; on 64-bit Arm it knows numbers, which lscpu(1) and a web search turn into
-/// a name; elsewhere it may know neither.
+/// The processor's name. On x86 the kernel knows it; on 64-bit Arm it knows two numbers, which lscpu(1) turns into a name;
+/// elsewhere it may know neither.
 fn processor(cpuinfo: &str) -> String {
     let arm = || {
         let (implementer, part) = (named(cpuinfo, "CPU implementer")?, named(cpuinfo, "CPU part")?);

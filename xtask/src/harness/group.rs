@@ -27,7 +27,8 @@ pub(crate) fn take_charge() -> Result<()> {
     // The workers of a parent that was killed become our children, so that they can be reaped.
     set_child_subreaper(Some(getpid()))?;
     LazyLock::force(&IGNORED);
-    // A signal that we ignored our children would ignore, too, and some tests send it to them; so it is caught, without effect.
+    // A signal that we ignored our children would ignore, too, and some tests send it to them. So it is caught, without
+    // effect.
     let mut signals = Signals::new(ENDING.map(|(signal, _)| signal))?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().find(|signal| IGNORED.iter().all(|(ignored, _)| ignored != signal)) {
