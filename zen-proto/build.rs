@@ -1,12 +1,14 @@
 //! Finds the commit that this is built from, so that `--version` can name it.
 //!
 //! A package carries it in `.cargo_vcs_info.json`; a checkout in its `.git`, which is read without git: in a container
-//! there may be none, or one that distrusts the owner of the files. Elsewhere there is no commit, and the version stands
-//! alone. It is built again when another commit is checked out; whether files have changed since, it does not say.
+//! there may be none, or one that distrusts the owner of the files. Only where the branches lie in a reftable is git asked,
+//! since nothing else reads that format. Elsewhere there is no commit, and the version stands alone. It is built again
+//! when another commit is checked out; whether files have changed since, it does not say.
 
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 fn main() {
@@ -14,7 +16,8 @@ fn main() {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     println!("cargo::rerun-if-changed=build.rs");
     let commit = of_package(&package.join(".cargo_vcs_info.json")).or_else(|| of_checkout(package.parent()?));
-    match commit.as_deref().and_then(|commit| commit.get(..SHOWN)) {
+    let shown = commit.as_deref().and_then(|commit| commit.get(..SHOWN));
+    match shown.filter(|commit| commit.bytes().all(|byte| byte.is_ascii_hexdigit())) {
         Some(commit) => {
             println!("cargo::rustc-env=ZEN_COMMIT={commit}");
             println!("cargo::rustc-env=ZEN_VERSION={version} ({commit})");
@@ -37,13 +40,32 @@ fn of_checkout(root: &Path) -> Option<String> {
     // What worktrees share, among it the branches, lies in the folder of the first.
     let shared = read(&git.join("commondir")).map_or_else(|| git.clone(), |shared| git.join(shared));
     let head = read(&git.join("HEAD"))?;
+    // A list of tables that is replaced whenever HEAD or a branch comes to name another commit.
+    let tables = [&git, &shared].map(|folder| folder.join("reftable/tables.list"));
+    if tables.iter().any(|list| list.exists()) {
+        tables.iter().for_each(|list| watch(list));
+        return asked_of_git(&git);
+    }
     // It grows whenever HEAD comes to name another commit.
-    watch(&git.join("logs/HEAD"));
+    let log = git.join("logs/HEAD");
+    watch(&log);
     let Some(branch) = head.strip_prefix("ref: ") else { return Some(head) };
-    read(&shared.join(branch)).or_else(|| {
+    let file = shared.join(branch);
+    read(&file).or_else(|| {
+        // Without a log only the file tells of the next commit, and that appears in one of these folders.
+        if !log.exists() {
+            file.ancestors().find(|folder| folder.exists()).into_iter().for_each(watch);
+        }
         let packed = read(&shared.join("packed-refs"))?;
         packed.lines().find_map(|line| line.strip_suffix(branch)?.strip_suffix(' ').map(str::to_owned))
     })
+}
+
+/// What git says, if there is one.
+fn asked_of_git(folder: &Path) -> Option<String> {
+    // A folder that is named is read whoever owns it.
+    let output = Command::new("git").arg("--git-dir").arg(folder).args(["rev-parse", "HEAD"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// `.git` is the folder, or in a worktree a file that says where it is.

@@ -31,6 +31,7 @@ mod matrix;
 mod package;
 mod readme;
 mod servers;
+mod signals;
 mod soak;
 mod test_all;
 mod tidy;

@@ -46,8 +46,7 @@ pub(crate) struct Flags {
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     let folder = flags.out.clone().map_or_else(|| workspace::target().map(|target| target.join("manual")), Ok)?;
-    let built = workspace::cargo().args(["build", "--quiet", "-p", "zen-client", "--example", "manual"]).status()?;
-    ensure!(built.success(), "zen-client does not build");
+    workspace::build()?;
     write(&folder)?;
     println!("{}", folder.display());
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::harness::capture::Capture;
 use crate::harness::group::{Group, run_within};
-use crate::harness::{PATIENCE, tool};
+use crate::harness::{PATIENCE, git, tool};
 use crate::workspace::{self, Package};
 pub(crate) use trials::trials;
 
@@ -39,14 +39,14 @@ pub(crate) fn run(_: &Flags) -> Result<ExitCode> {
         let archive = folder.join(format!("{}-{}.crate", package.name, package.version));
         succeed(Command::new(tool("tar")?).arg("-xzf").arg(archive).arg("-C").arg(&unpacked.0))?;
     }
-    let version = format!("{} ({})", env!("CARGO_PKG_VERSION"), head()?);
+    let version = version_here()?;
     let protocol = unpacked.0.join(format!("zen-proto-{}", env!("CARGO_PKG_VERSION")));
     let patch = format!("patch.crates-io.zen-proto.path='{}'", protocol.display());
     for package in published()?.filter(|package| package.has_program()) {
         let from_package = unpacked.0.join(format!("{}-{}", package.name, package.version));
         // Until it is published the protocol is not where the package looks for it.
         for (from, options) in [(package.folder(), &["--locked"][..]), (&from_package, &["--config", &patch])] {
-            let root = Folder::new(&package.name)?;
+            let root = Folder::for_programs(&package.name)?;
             let mut install = workspace::cargo();
             install.args(["install", "--quiet", "--no-track", "--path"]).arg(from).args(options);
             install.arg("--root").arg(&root.0).env("CARGO_TARGET_DIR", workspace::target()?);
@@ -93,12 +93,16 @@ fn succeed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The commit that is checked out, as short as a version shows it.
-fn head() -> Result<String> {
-    let output = Command::new(tool("git")?).args(["rev-parse", "HEAD"]).current_dir(workspace::root()?).output()?;
-    ensure!(output.status.success(), "git: {}", String::from_utf8_lossy(&output.stderr));
-    let commit = String::from_utf8(output.stdout)?;
-    Ok(commit.get(..7).context("git names no commit")?.to_owned())
+/// What `--version` says of what is built from here: where git names no commit, neither does it.
+fn version_here() -> Result<String> {
+    let version = env!("CARGO_PKG_VERSION");
+    if !workspace::root()?.join(".git").exists() {
+        return Ok(version.to_owned());
+    }
+    let output = run_within(PATIENCE, git()?.args(["rev-parse", "HEAD"]))?;
+    let commit = String::from_utf8_lossy(&output.stdout);
+    let commit = commit.get(..7).filter(|_| output.status.success());
+    Ok(commit.map_or(version.to_owned(), |commit| format!("{version} ({commit})")))
 }
 
 fn say(what: &str) {
@@ -110,7 +114,16 @@ struct Folder(std::path::PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Result<Folder> {
-        let folder = std::env::temp_dir().join(format!("zen-package-{}-{name}", std::process::id()));
+        Folder::within(&std::env::temp_dir(), name)
+    }
+
+    /// One whose programs may be run: where temporary files lie that may be forbidden.
+    fn for_programs(name: &str) -> Result<Folder> {
+        Folder::within(&workspace::target()?.join("tmp"), name)
+    }
+
+    fn within(place: &Path, name: &str) -> Result<Folder> {
+        let folder = place.join(format!("zen-package-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder)?;
         Ok(Folder(folder))
     }

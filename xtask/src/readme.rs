@@ -3,8 +3,9 @@
 //! A line `$ command` is run by a shell at the top of the checkout; the lines below it are its output, stdout and
 //! stderr together. `[..]` stands for anything within a line, a line `...` for any lines, `# exit: 1` for a status
 //! other than 0. A command that ends in ` &` is a server: its stdout is compared as soon as it is there, and the
-//! server ends with the block. As all of them use the default port, each block has a host of its own; where none can be
-//! made, nothing runs beside a block, and neither where it is the clock that decides what is printed.
+//! server ends with the block. A block with a program that this machine lacks is not tried. As all of them use the
+//! default port, each block has a host of its own; where none can be made, nothing runs beside a block, and neither
+//! where it is the clock that decides what is printed.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::harness::capture::Capture;
 use crate::harness::group::{Group, run_within};
 use crate::harness::network;
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{PATIENCE, may_be_missing, tool, wait_for};
 use crate::trial::Trial;
 use crate::workspace;
 
@@ -104,6 +105,8 @@ impl Block {
     }
 
     fn run(&self) -> Result<()> {
+        let words = self.steps.iter().flat_map(|step| step.command.split_whitespace());
+        words.filter(|word| may_be_missing(word)).try_for_each(|word| tool(word).map(drop))?;
         // Somebody else's server may be on its way out.
         let free = wait_for(PATIENCE, || TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).ok());
         drop(free.with_context(|| format!("port {DEFAULT_PORT}, which READMEs use, is taken"))?);

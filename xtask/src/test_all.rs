@@ -3,6 +3,7 @@
 //!
 //! A stage that fails does not hide those after it; the last line counts all their tests together.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -133,6 +134,10 @@ fn succeeds(command: &mut Command) -> bool {
 fn unit_tests() -> Result<Tally> {
     let mut command = workspace::cargo();
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
+    // Doc tests are built where temporary files lie, and run from there, which may be forbidden.
+    let folder = workspace::target()?.join("tmp");
+    fs::create_dir_all(&folder)?;
+    command.env("TMPDIR", folder);
     let mut child = command.spawn().context("cannot run cargo test")?;
     let mut tally = Tally::default();
     for line in BufReader::new(child.stdout.take().context("it is piped")?).lines() {

@@ -1,11 +1,14 @@
 //! Where things are: the checkout, its packages, what cargo built of them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+
+use crate::signals::with_our_signals;
 
 /// What `cargo metadata` says of the workspace, as far as anything here asks.
 #[derive(Deserialize)]
@@ -85,7 +88,7 @@ pub(crate) fn root() -> Result<&'static Path> {
 }
 
 /// How something is built: for tests, or for speed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Profile {
     Debug,
     Release,
@@ -96,43 +99,121 @@ pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     built(Profile::Debug, name)
 }
 
-/// The same as a profile builds it.
+/// Returns where cargo put the binary when this task built it. What an earlier build left is never taken.
 pub(crate) fn built(profile: Profile, name: &str) -> Result<PathBuf> {
-    Ok(target()?.join(if profile == Profile::Release { "release" } else { "debug" }).join(name))
+    let built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = built.get(&profile).and_then(|programs| programs.get(name)).cloned();
+    path.with_context(|| format!("{name} was not built; cargo has said why"))
 }
 
-/// Where cargo puts what it builds, and tasks what they write.
+/// Where cargo puts its own files, and tasks what they write. Binaries may lie elsewhere: ask for them with [`binary`].
 pub(crate) fn target() -> Result<&'static Path> {
     Ok(&metadata()?.target_directory)
 }
 
 /// Builds every binary that a test starts, in one go, and says which packages cannot be built. Not xtask: it runs.
 pub(crate) fn build() -> Result<Vec<&'static str>> {
-    let packages: Vec<&str> = metadata()?.packages.iter().map(|package| package.name.as_str()).collect();
-    let packages: Vec<&str> = packages.into_iter().filter(|&package| package != "xtask").collect();
-    let builds = |packages: &[&str]| {
-        let mut cargo = cargo();
-        cargo.args(["build", "--quiet", "--bins", "--examples"]);
-        packages.iter().for_each(|package| _ = cargo.args(["-p", package]));
-        cargo.status().is_ok_and(|status| status.success())
-    };
-    Ok(if builds(&packages) { Vec::new() } else { packages.into_iter().filter(|&one| !builds(&[one])).collect() })
+    let packages = metadata()?.packages.iter().map(|package| package.name.as_str());
+    let packages: Vec<&str> = packages.filter(|&package| package != "xtask").collect();
+    let built = build_packages(Profile::Debug, &packages)?;
+    let (mut programs, mut broken) = (built.unwrap_or_default(), Vec::new());
+    if programs.is_empty() {
+        for package in packages {
+            match build_packages(Profile::Debug, &[package])? {
+                Some(of_package) => programs.extend(of_package),
+                None => broken.push(package),
+            }
+        }
+    }
+    keep(Profile::Debug, programs);
+    Ok(broken)
 }
 
 /// Builds these packages for speed, where it can be seen.
 pub(crate) fn build_release(packages: &[&str]) -> Result<()> {
-    let mut cargo = cargo();
-    cargo.args(["build", "--release", "--bins", "--examples"]);
-    packages.iter().for_each(|package| _ = cargo.args(["-p", package]));
-    ensure!(cargo.status().context("cannot run cargo")?.success(), "what is to be measured does not build");
+    let programs = build_packages(Profile::Release, packages)?.context("what is to be measured does not build")?;
+    keep(Profile::Release, programs);
     Ok(())
+}
+
+/// Builds the binaries and examples of these packages; `None` if they do not build.
+fn build_packages(profile: Profile, packages: &[&str]) -> Result<Option<Programs>> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--bins", "--examples"]);
+    cargo.arg(if profile == Profile::Release { "--release" } else { "--quiet" });
+    packages.iter().for_each(|package| _ = cargo.args(["-p", package]));
+    build_with(&mut cargo)
+}
+
+/// Runs `cargo build …` and returns what it built, `None` if it failed. Only cargo knows where that lies: a target, a
+/// folder and a profile can be set in the environment and in several files.
+pub(crate) fn build_with(cargo: &mut Command) -> Result<Option<Programs>> {
+    cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    let output = cargo.spawn().and_then(Child::wait_with_output).context("cannot run cargo")?;
+    Ok(output.status.success().then(|| programs(&String::from_utf8_lossy(&output.stdout))))
+}
+
+/// What cargo built, by name; an example's name is `examples/NAME`.
+pub(crate) type Programs = BTreeMap<String, PathBuf>;
+
+/// The programs among the artifacts that cargo lists, one JSON object a line.
+fn programs(messages: &str) -> Programs {
+    #[derive(Deserialize)]
+    struct Artifact {
+        target: Target,
+        executable: Option<PathBuf>,
+    }
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
+    let named = |Artifact { target, executable }| {
+        let folder = if target.kind.iter().any(|kind| kind == "example") { "examples/" } else { "" };
+        Some((format!("{folder}{}", target.name), executable?))
+    };
+    artifacts.filter_map(named).collect()
+}
+
+/// Of each profile what its last build made.
+static BUILT: Mutex<BTreeMap<Profile, Programs>> = Mutex::new(BTreeMap::new());
+
+fn keep(profile: Profile, programs: Programs) {
+    BUILT.lock().unwrap_or_else(PoisonError::into_inner).insert(profile, programs);
 }
 
 /// A cargo that works on this checkout, wherever it was started.
 pub(crate) fn cargo() -> Command {
     // Set by `cargo run`; the other one serves a binary that is started by hand.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = with_our_signals(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(Path::new(&here).parent().expect("xtask stands in the checkout"));
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// With a target and a folder of its own, and an older build where binaries usually lie.
+    #[test]
+    fn what_was_built_is_found_wherever_cargo_puts_it() {
+        let folder = target().expect("a workspace").join("tmp").join(format!("zen-built-{}", std::process::id()));
+        let write = |name: &str, text: &str| {
+            let file = folder.join(name);
+            fs::create_dir_all(file.parent().expect("a folder")).and_then(|()| fs::write(file, text)).expect("written");
+        };
+        write("Cargo.toml", "[package]\nname = \"tiny\"\nedition = \"2024\"\n[workspace]\n");
+        write("src/main.rs", "fn main() { print!(\"new\") }");
+        write("examples/tiny.rs", "fn main() { print!(\"example\") }");
+        write("a place/debug/tiny", "an older build");
+        write("target/debug/tiny", "an older build");
+        let mut cargo = cargo();
+        cargo.args(["build", "--quiet", "--bins", "--examples"]).current_dir(&folder);
+        cargo.env("CARGO_TARGET_DIR", folder.join("a place")).env("CARGO_BUILD_TARGET", "host-tuple");
+        let built = build_with(&mut cargo).expect("cargo runs").expect("it builds");
+        let says = |name: &str| Command::new(&built[name]).output().expect("it runs").stdout;
+        assert_eq!((says("tiny"), says("examples/tiny")), (b"new".to_vec(), b"example".to_vec()));
+        write("src/main.rs", "what is wrong does not build");
+        assert!(build_with(cargo.stderr(Stdio::null())).expect("cargo runs").is_none());
+        fs::remove_dir_all(&folder).expect("removed");
+    }
 }

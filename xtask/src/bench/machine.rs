@@ -9,6 +9,7 @@ use anyhow::Result;
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
+use crate::harness::git;
 use crate::workspace;
 
 /// The machine, its kernel, and what was built how.
@@ -35,24 +36,21 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn here(profile: &str) -> Result<Machine> {
         let cpuinfo = read("/proc/cpuinfo");
-        let named = |text: &str, name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
-            line.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned())).unwrap_or_default()
-        };
-        let kilobytes = named(&read("/proc/meminfo"), "MemTotal");
+        let kilobytes = named(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
         let kilobytes: u64 = kilobytes.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
-        let git = |arguments: &[&str]| said(Command::new("git").args(arguments).current_dir(workspace::root().ok()?));
+        let said_by_git = |arguments: &[&str]| said(git().ok()?.args(arguments));
         Ok(Machine {
-            processor: named(&cpuinfo, "model name"),
+            processor: processor(&cpuinfo),
             processors: available_parallelism().map_or(1, usize::from),
-            is_virtual: named(&cpuinfo, "flags").split(' ').any(|flag| flag == "hypervisor"),
+            is_virtual: named(&cpuinfo, "flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
             memory_bytes: kilobytes * 1024,
             kernel: format!("Linux {} {}", line("/proc/sys/kernel/osrelease"), std::env::consts::ARCH),
             load_average: line("/proc/loadavg").split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0.0),
             descriptor_limit: getrlimit(Resource::Nofile).maximum,
             sysctls: SYSCTLS.iter().map(|name| ((*name).to_owned(), sysctl(name))).collect(),
-            commit: git(&["rev-parse", "--short=12", "HEAD"]),
-            is_changed: git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty()),
+            // Without git, the one that this was built from.
+            commit: said_by_git(&["rev-parse", "--short=12", "HEAD"]).or(zen_proto::COMMIT.map(str::to_owned)),
+            is_changed: said_by_git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty()),
             toolchain: said(Command::new("rustc").arg("-V").current_dir(workspace::root()?)).unwrap_or_default(),
             profile: profile.to_owned(),
             versions: versions(&read(&workspace::root()?.join("Cargo.lock").to_string_lossy())),
@@ -71,6 +69,24 @@ impl Machine {
         let commit = self.commit.as_deref().unwrap_or("unknown");
         if self.is_changed { format!("{commit} with changes") } else { commit.to_owned() }
     }
+}
+
+/// The processor's name. On x86 the kernel knows it; on 64-bit Arm it knows two numbers, which lscpu(1) turns into a name;
+/// elsewhere it may know neither.
+fn processor(cpuinfo: &str) -> String {
+    let arm = || {
+        let (implementer, part) = (named(cpuinfo, "CPU implementer")?, named(cpuinfo, "CPU part")?);
+        Some(format!("Arm, implementer {implementer}, part {part}"))
+    };
+    let other = || ["cpu model", "cpu", "uarch", "isa"].into_iter().find_map(|name| named(cpuinfo, name));
+    let unknown = || format!("{}, not named", std::env::consts::ARCH);
+    named(cpuinfo, "model name").or_else(arm).or_else(other).unwrap_or_else(unknown)
+}
+
+/// The value of the first line `NAME : VALUE` that has one.
+fn named(text: &str, name: &str) -> Option<String> {
+    let values = text.lines().filter_map(|line| line.split_once(':')).filter(|(key, _)| key.trim() == name);
+    values.map(|(_, value)| value.trim()).find(|value| !value.is_empty()).map(str::to_owned)
 }
 
 /// `NAME` → `1.2.3` from Cargo.lock.
@@ -142,6 +158,17 @@ const PACKAGES: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_processor_has_a_name() {
+        assert_eq!(processor("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Xeon @ 2.00GHz\n"), "Xeon @ 2.00GHz");
+        let arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd0c\n";
+        assert_eq!(processor(arm), "Arm, implementer 0x41, part 0xd0c");
+        assert_eq!(processor("processor\t: 0\ncpu\t\t: POWER9\n"), "POWER9");
+        for unknown in ["", "processor\t: 0\n", "model name\t: \n"] {
+            assert_eq!(processor(unknown), format!("{}, not named", std::env::consts::ARCH));
+        }
+    }
 
     #[test]
     fn versions_are_read_from_the_lock_file() {

@@ -13,6 +13,7 @@ use crate::harness::group::{Group, run_within};
 use crate::harness::{PATIENCE, free_address, is_conformant, process, tool, wait_for};
 use crate::servers::Entry;
 use crate::trial::Trial;
+use crate::workspace;
 
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let cases = [
@@ -61,6 +62,7 @@ pub(super) fn inetd(entry: &Entry, word: &str, address: SocketAddr) -> Result<Gr
     let mut command = Command::new(tool("inetd")?);
     // -d: it stays in the foreground and says on stderr what is wrong with the line.
     command.arg("-d").arg(folder.write("inetd.conf", &line)?);
+    command.current_dir(workspace::binary(entry.binary)?.parent().context("a folder")?);
     served_by(&mut command, address).with_context(|| line.clone())
 }
 
@@ -83,12 +85,10 @@ fn inetd_line(entry: &Entry, word: &str, address: SocketAddr) -> Result<String> 
     let sooner = if word == "wait" { " --idle-exit 1s" } else { "" };
     let server = entry.command()?;
     let own = server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
-    let (program, arguments) = (server.get_program().to_string_lossy().into_owned(), arguments.join(" "));
-    Ok(format!(
-        "{address} {stream} {tcp} {wait} {} {program} {} {own} {arguments}{sooner}\n",
-        user.trim(),
-        entry.package
-    ))
+    let (program, arguments) = (entry.package, arguments.join(" "));
+    // In inetd's own folder, since no path in its file can have a space.
+    let user = user.trim();
+    Ok(format!("{address} {stream} {tcp} {wait} {user} ./{program} {program} {own} {arguments}{sooner}\n"))
 }
 
 /// Starts who listens at `address` for the server, and judges who answers there.

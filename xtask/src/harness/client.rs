@@ -1,7 +1,7 @@
 //! A client for transcripts: literal bytes out, literal bytes in, and a time-out on each step.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -45,6 +45,11 @@ pub(crate) fn refuse_self(stream: impl AsFd, target: SocketAddr) -> io::Result<(
 impl Client {
     /// Connects; each later step may take [`PATIENCE`].
     pub(crate) fn connect(address: SocketAddr) -> Result<Client> {
+        let mut address = address;
+        if address.ip().is_unspecified() {
+            // A server on every address is met on this one, which is there without IPv6, too.
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
         let stream = connect(address, PATIENCE).context("cannot connect")?;
         Client::over(stream)
     }

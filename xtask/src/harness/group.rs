@@ -5,19 +5,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpgid};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::SIGCHLD;
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::capture::Capture;
 use super::{PATIENCE, wait_for};
+use crate::signals::{ENDING, IGNORED};
 
 /// The groups alive, and when each must be gone.
 static GROUPS: Mutex<BTreeMap<i32, Instant>> = Mutex::new(BTreeMap::new());
@@ -29,7 +30,10 @@ const LIFE: Duration = Duration::from_secs(150);
 pub(crate) fn take_charge() -> Result<()> {
     // The workers of a parent that was killed become our children, so that they can be reaped.
     set_child_subreaper(Some(getpid()))?;
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    LazyLock::force(&IGNORED);
+    // A signal that we ignored our children would ignore, too, and some tests send it to them. So it is caught, without
+    // effect.
+    let mut signals = Signals::new(ENDING.map(|(signal, _)| signal))?;
     if is_ignored(SIGCHLD)? {
         // A process that ignores it cannot wait for its children.
         flag::register(SIGCHLD, Arc::default())?;
@@ -37,7 +41,7 @@ pub(crate) fn take_charge() -> Result<()> {
     // What is blocked here would be blocked in every thread and in every process of a test.
     SigSet::all().thread_unblock()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
+        if let Some(signal) = signals.forever().find(|signal| IGNORED.iter().all(|(ignored, _)| ignored != signal)) {
             kill_groups(|_| true);
             std::process::exit(128 + signal);
         }
@@ -137,8 +141,11 @@ pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<Outpu
 #[cfg(test)]
 mod tests {
     use nix::sys::signal::Signal as Masked;
+    use rustix::process::kill_process;
+    use signal_hook::consts::SIGTERM;
 
     use super::*;
+    use crate::signals::with_our_signals;
 
     #[test]
     fn no_signal_stays_blocked() -> Result<()> {
@@ -148,5 +155,41 @@ mod tests {
         assert!(Masked::iterator().all(|signal| !blocked.contains(signal)));
         assert!(!is_ignored(SIGCHLD)?);
         Ok(())
+    }
+
+    /// The test starts itself under something like nohup(1); what is started takes charge and waits.
+    #[test]
+    fn what_was_ignored_stays_ignored() {
+        const STARTED: &str = "ZEN_TEST_WAITS";
+        if std::env::var_os(STARTED).is_some() {
+            take_charge().expect("charge is taken");
+            let ignored = |mut command: Command| {
+                command.args(["-c", "grep SigIgn /proc/self/status"]).status().expect("it runs");
+            };
+            ignored(Command::new("sh"));
+            ignored(with_our_signals("sh"));
+            thread::sleep(PATIENCE);
+            return;
+        }
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(std::env::current_exe().expect("it runs"));
+        command.args(["--exact", "--nocapture", "harness::group::tests::what_was_ignored_stays_ignored"]);
+        let mut group = Group::start(command.env(STARTED, "").stdout(Stdio::piped())).expect("it starts");
+        let stdout = Capture::of(group.child().stdout.take().expect("it is piped")).expect("a thread");
+        let masks = stdout.wait_for(PATIENCE, |said| {
+            let text = String::from_utf8_lossy(said);
+            let (whole, _) = text.rsplit_once('\n')?;
+            let masks =
+                whole.lines().filter_map(|line| u64::from_str_radix(line.split_once("SigIgn:")?.1.trim(), 16).ok());
+            let masks: Vec<bool> = masks.map(|mask| mask & 1 == 1).collect();
+            (masks.len() == 2).then_some(masks)
+        });
+        // A server does as it does anywhere; cargo, which shares our group, as we do.
+        assert_eq!(masks, Some(vec![false, true]), "{}", stdout.text());
+        let pid = Pid::from_raw(group.id()).expect("a number");
+        kill_process(pid, Signal::HUP).expect("it is there");
+        kill_process(pid, Signal::TERM).expect("it is there");
+        let status = group.ended_within(PATIENCE).expect("SIGTERM ends it");
+        assert_eq!(status.code(), Some(128 + SIGTERM), "{status}");
     }
 }

@@ -71,17 +71,33 @@ fn named(tool: &str) -> String {
     }
 }
 
+/// Whether this is one of the programs that not every machine has.
+pub(crate) fn may_be_missing(word: &str) -> bool {
+    PACKAGES.iter().any(|(_, tools)| tools.contains(&word))
+}
+
 /// Debian packages, and which of their programs are used here.
 const PACKAGES: &[(&str, &[&str])] = &[
+    ("bash", &["bash"]),
+    ("chromium", &["chromium"]),
+    ("coreutils", &["env", "id", "nice", "timeout"]),
     ("dnsmasq-base", &["dnsmasq"]),
+    ("fish", &["fish"]),
+    ("git", &["git"]),
+    ("groff", &["groff"]),
     ("haproxy", &["haproxy"]),
     ("iproute2", &["ip"]),
     ("logrotate", &["logrotate"]),
+    ("mandoc", &["mandoc"]),
+    ("mount", &["mount"]),
     ("openbsd-inetd", &["inetd"]),
     ("prometheus", &["prometheus", "promtool"]),
+    ("python3", &["python3"]),
     ("strace", &["strace"]),
     ("systemd", &["systemd-analyze", "systemd-socket-activate"]),
+    ("tar", &["tar"]),
     ("util-linux", &["nsenter", "prlimit", "unshare"]),
+    ("zsh", &["zsh"]),
 ];
 
 /// strace, if it is installed and may trace.
@@ -94,6 +110,18 @@ pub(crate) fn strace() -> Result<PathBuf> {
     };
     ensure!(*MAY.get_or_init(may_trace), Missing("the right to trace".to_owned()));
     Ok(strace)
+}
+
+/// A git that works on this checkout and on no other, also where the files belong to another user: as we build what lies
+/// here, we trust it. An error of kind [`Missing`] without git, or without a `.git`.
+pub(crate) fn git() -> Result<Command> {
+    let (root, git) = (workspace::root()?, tool("git")?);
+    let folder = root.join(".git");
+    ensure!(folder.exists(), Missing("a checkout of git".to_owned()));
+    let mut command = Command::new(git);
+    // A folder that is named is not looked for farther up, and its owner not asked for.
+    command.arg("--git-dir").arg(folder).arg("--work-tree").arg(root).arg("--no-optional-locks").current_dir(root);
+    Ok(command)
 }
 
 /// Whether this is CI, where a missing tool is a failure.

@@ -154,13 +154,14 @@ fn poll_backend() -> Result<PathBuf> {
     if let Some(built) = BUILT.get() {
         return Ok(built.clone());
     }
-    let debug = workspace::binary("")?;
-    let folder = debug.parent().context("debug has a parent")?.join("poll-backend");
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--quiet", "--package", "zen-poll", "--bin", "zen-poll", "--target-dir"]).arg(&folder);
-    let status = cargo.env("RUSTFLAGS", "--cfg polling_test_poll_backend").status().context("cannot run cargo")?;
-    ensure!(status.success(), "zen-poll does not build with --cfg polling_test_poll_backend");
-    Ok(BUILT.get_or_init(|| folder.join("debug/zen-poll")).clone())
+    cargo.args(["build", "--quiet", "--package", "zen-poll", "--bin", "zen-poll", "--target-dir"]);
+    cargo.arg(workspace::target()?.join("poll-backend"));
+    // The other variable would win.
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "--cfg polling_test_poll_backend");
+    let built = workspace::build_with(&mut cargo)?.and_then(|mut programs| programs.remove("zen-poll"));
+    let built = built.context("zen-poll does not build with --cfg polling_test_poll_backend")?;
+    Ok(BUILT.get_or_init(|| built).clone())
 }
 
 /// This process's limit of descriptors, raised for as long as this lives: servers that are started later inherit it.

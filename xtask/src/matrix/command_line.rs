@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, Ctx, bare, case};
+use super::{Case, Ctx, bare, case, served};
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::{Group, run_within};
@@ -70,7 +70,7 @@ pub(crate) const CASES: &[Case] = &[
     bare("help_through_a_full_pipe", help_through_a_full_pipe).on(Entry::is_first_of_package),
     bare("ready_line_through_a_full_pipe", ready_line_through_a_full_pipe),
     case("ready_line", ready_line),
-    case("ipv6", ipv6).arguments(&["::1"]).on(|entry| entry.is_first_of_package()),
+    bare("ipv6", ipv6).arguments(&["::1"]).on(Entry::is_first_of_package),
     case("every_address", every_address).arguments(&[""]).on(|entry| entry.is_first_of_package()),
     case("a_name", a_name).arguments(&["localhost"]).on(|entry| entry.is_first_of_package()),
 ];
@@ -119,7 +119,7 @@ fn no_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()>
 /// With its interface it is an address like any other, in brackets or not, for clients and for metrics.
 fn an_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     on_a_host_alone(|| {
-        ensure!(has_ipv6(), Missing("IPv6".to_owned()));
+        ensure!(TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(), Missing("IPv6".to_owned()));
         let address = ["address", "add", "fe80::1/64", "dev", "lo"];
         let output = run_within(PATIENCE, Command::new(tool("ip")?).args(address))?;
         ensure!(output.status.success(), "{}", shown(&output.stderr));
@@ -240,22 +240,34 @@ fn ready_line(ctx: &mut Ctx) -> Result<()> {
     ctx.client()?.ask_all()
 }
 
-fn ipv6(ctx: &mut Ctx) -> Result<()> {
-    let address = ctx.server.address();
-    ensure!(address.ip() == Ipv6Addr::LOCALHOST, "it listens on {address}");
-    ctx.client()?.ask_all()
+/// Where there is no IPv6 the address is refused.
+fn ipv6(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
+    if !can_listen(Ipv6Addr::LOCALHOST) {
+        let output = run(entry, &["-p", "0", "::1"])?;
+        is_one_error(&output, 1)?;
+        let line = String::from_utf8_lossy(&output.stderr);
+        ensure!(line.contains("::1"), "the address is not named: {line:?}");
+        return Ok(());
+    }
+    served(entry, &[], arguments, false, |ctx| {
+        let address = ctx.server.address();
+        ensure!(address.ip() == Ipv6Addr::LOCALHOST, "it listens on {address}");
+        ctx.client()?.ask_all()
+    })
 }
 
-/// `''` is both families on one listener.
+/// `''` is both families on one listener, or IPv4 where the kernel has no other.
 fn every_address(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
-    let mut own = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
-    if has_ipv6() {
-        ensure!(address.ip() == Ipv6Addr::UNSPECIFIED, "it listens on {address}");
-        own.push(Ipv6Addr::LOCALHOST.into());
+    let every = if can_listen(Ipv6Addr::UNSPECIFIED) {
+        IpAddr::from(Ipv6Addr::UNSPECIFIED)
     } else {
-        ensure!(address.ip() == Ipv4Addr::UNSPECIFIED, "it listens on {address}");
-    }
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    ensure!(address.ip() == every, "it listens on {address}");
+    let mut own = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+    // A kernel with IPv6 may have been told to use it on no interface.
+    own.extend(can_listen(Ipv6Addr::LOCALHOST).then_some(IpAddr::from(Ipv6Addr::LOCALHOST)));
     own.into_iter().try_for_each(|ip| Client::connect(SocketAddr::new(ip, address.port()))?.ask_all())
 }
 
@@ -266,8 +278,8 @@ fn a_name(ctx: &mut Ctx) -> Result<()> {
     ctx.client()?.ask_all()
 }
 
-fn has_ipv6() -> bool {
-    TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+fn can_listen(ip: Ipv6Addr) -> bool {
+    TcpListener::bind((ip, 0)).is_ok()
 }
 
 /// Runs the binary with these arguments alone; it is expected to end by itself.

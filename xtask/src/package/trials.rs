@@ -1,21 +1,24 @@
 //! What a release rests on, as far as it can be told in a moment.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Folder, head, names_itself, published, succeed};
+use super::{Folder, names_itself, published, succeed, version_here};
 use crate::harness::group::run_within;
-use crate::harness::{PATIENCE, tool};
+use crate::harness::{Missing, PATIENCE, tool};
 use crate::trial::Trial;
 use crate::workspace::{self, Package};
 
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     workspace::build()?;
     let mut trials = vec![
-        Trial::new("package::the_commit_is_found", the_commit_is_found),
+        Trial::new("package::the_commit_is_found::in_a_package", in_a_package),
+        Trial::new("package::the_commit_is_found::in_a_checkout", || in_a_checkout("files")),
+        Trial::new("package::the_commit_is_found::in_a_reftable", || in_a_checkout("reftable")),
         Trial::new("package::programs_name_the_commit", programs_name_the_commit),
         Trial::new("package::all_have_one_version", all_have_one_version),
     ];
@@ -28,66 +31,130 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(trials)
 }
 
-/// The build script of zen-proto, in every place from which one builds.
-fn the_commit_is_found() -> Result<()> {
-    let folder = Folder::new("commit")?;
-    let script = folder.0.join("build-script");
-    let source = workspace::root()?.join("zen-proto/build.rs");
-    succeed(Command::new("rustc").args(["--edition", "2024", "-o"]).arg(&script).arg(source))?;
-    let found = |package: &Path| -> Result<String> {
+/// The build script of zen-proto, which is to work in every place from which one builds.
+struct Script(Folder);
+
+/// What the script finds, and what it is run again for.
+struct Found {
+    version: String,
+    watched: Vec<PathBuf>,
+}
+
+impl Script {
+    fn build(name: &str) -> Result<Script> {
+        let folder = Folder::for_programs(name)?;
+        let source = workspace::root()?.join("zen-proto/build.rs");
+        succeed(Command::new("rustc").args(["--edition", "2024", "-o"]).arg(folder.0.join("script")).arg(source))?;
+        Ok(Script(folder))
+    }
+
+    /// What it says in a package at this place.
+    fn run(&self, package: &Path) -> Result<Found> {
+        self.run_with(package, |_| {})
+    }
+
+    fn run_with(&self, package: &Path, change: impl FnOnce(&mut Command)) -> Result<Found> {
         fs::create_dir_all(package)?;
-        let mut command = Command::new(&script);
-        let output = run_within(
-            PATIENCE,
-            command.env("CARGO_PKG_VERSION", "1.2.3").env("CARGO_MANIFEST_DIR", package).current_dir(&folder.0),
-        )?;
-        let said = String::from_utf8(output.stdout)?;
+        let mut command = Command::new(self.0.0.join("script"));
+        command.env("CARGO_PKG_VERSION", "1.2.3").env("CARGO_MANIFEST_DIR", package).current_dir(&self.0.0);
+        // As if another user had checked it out: git then refuses to look for the repository.
+        change(command.env("GIT_TEST_ASSUME_DIFFERENT_OWNER", "true"));
+        let said = String::from_utf8(run_within(PATIENCE, &mut command)?.stdout)?;
+        let watched = said.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed="));
+        let watched: Vec<PathBuf> = watched.filter(|path| *path != "build.rs").map(PathBuf::from).collect();
         // What is not there would be looked for, and built again, each time.
-        let mut watched = said.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed="));
-        let lacking = watched.find(|path| *path != "build.rs" && !Path::new(path).exists());
+        let lacking = watched.iter().find(|path| !path.exists());
         ensure!(lacking.is_none(), "{lacking:?} is watched, and not there");
         let version = said.lines().find_map(|line| line.strip_prefix("cargo::rustc-env=ZEN_VERSION="));
-        Ok(version.with_context(|| said.clone())?.to_owned())
-    };
+        Ok(Found { version: version.with_context(|| said.clone())?.to_owned(), watched })
+    }
+}
 
-    ensure!(found(&folder.0.join("nowhere/zen-proto"))? == "1.2.3", "a commit out of nothing");
+impl Found {
+    /// Whether it is this version, and is looked for again once something is `done`.
+    fn is_until<T>(&self, expected: &str, done: impl FnOnce() -> Result<T>) -> Result<T> {
+        ensure!(self.version == expected, "it finds {}, and not {expected}", self.version);
+        // As cargo does: of a folder all that is in it.
+        fn state(path: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            let below = entries.flat_map(|entry| state(&entry.path()));
+            let own = fs::metadata(path).map(|it| (path.to_owned(), it.ino(), it.mtime(), it.mtime_nsec()));
+            own.into_iter().chain(below).collect()
+        }
+        let all = || self.watched.iter().flat_map(|path| state(path)).collect::<Vec<_>>();
+        let before = all();
+        let result = done()?;
+        ensure!(before != all(), "it would not be built again; it watches {:?}", self.watched);
+        Ok(result)
+    }
+}
 
+fn in_a_package() -> Result<()> {
+    let (script, folder) = (Script::build("script")?, Folder::new("archive")?);
+    let found = |package: &str| script.run(&folder.0.join(package)).map(|found| found.version);
+    ensure!(found("nowhere/zen-proto")? == "1.2.3", "a commit out of nothing");
     let package = folder.0.join("package/zen-proto");
     fs::create_dir_all(&package)?;
     let info = r#"{"git": {"sha1": "0123456789abcdef0123456789abcdef01234567"}, "path_in_vcs": "zen-proto"}"#;
     fs::write(package.join(".cargo_vcs_info.json"), info)?;
-    ensure!(found(&package)? == "1.2.3 (0123456)", "in a package: {}", found(&package)?);
+    ensure!(found("package/zen-proto")? == "1.2.3 (0123456)", "in a package: {}", found("package/zen-proto")?);
+    Ok(())
+}
 
+/// Whatever `git` does to the branch: the script finds the commit, and cargo is told to run it again for the next.
+fn in_a_checkout(format: &str) -> Result<()> {
+    let git = tool("git")?;
+    let folder = Folder::new(format)?;
     let checkout = folder.0.join("checkout");
     fs::create_dir_all(&checkout)?;
     let git = |arguments: &str| -> Result<String> {
-        let mut git = Command::new(tool("git")?);
+        let mut git = Command::new(&git);
         git.args(["-c", "user.name=zen", "-c", "user.email=zen@localhost", "-C"]).arg(&checkout);
-        let output = run_within(PATIENCE, git.args(arguments.split(' ')).env("GIT_CONFIG_GLOBAL", "/dev/null"))?;
+        git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "true");
+        git.env("GIT_DEFAULT_REF_FORMAT", format);
+        let output = run_within(PATIENCE, git.args(arguments.split(' ')))?;
         ensure!(output.status.success(), "git {arguments}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
-    let expected = || git("rev-parse HEAD").map(|commit| format!("1.2.3 ({})", &commit[..7]));
     git("init --quiet --initial-branch a/branch")?;
-    ensure!(found(&checkout.join("zen-proto"))? == "1.2.3", "before the first commit");
-    git("commit --quiet --allow-empty -m one")?;
-    let first = expected()?;
-    ensure!(found(&checkout.join("zen-proto"))? == first, "on a branch");
-    git("worktree add --quiet -b other ../worktree")?;
-    git("commit --quiet --allow-empty -m two")?;
-    ensure!(expected()? != first && found(&checkout.join("zen-proto"))? == expected()?, "after another commit");
-    ensure!(found(&folder.0.join("worktree/zen-proto"))? == first, "in a worktree");
+    let is_reftable = checkout.join(".git/reftable").exists();
+    ensure!(is_reftable == (format == "reftable"), Missing("a git that writes reftables (2.45 or later)".to_owned()));
+    let script = Script::build(format)?;
+    let found = |place: &str| script.run(&folder.0.join(place).join("zen-proto"));
+    let head = || git("rev-parse HEAD").map(|commit| format!("1.2.3 ({})", &commit[..7]));
+    let commit = || git("commit --quiet --allow-empty -m another");
+
+    found("checkout")?.is_until("1.2.3", commit).context("before the first commit")?;
+    let first = head()?;
+    found("checkout")?.is_until(&first, || git("worktree add --quiet -b other ../worktree").and_then(|_| commit()))?;
+    let second = head()?;
+    ensure!(second != first, "there is no second commit");
+    git("clone --quiet --no-local --depth 1 . ../shallow")?;
+    ensure!(found("shallow")?.version == second, "in a shallow clone");
+    let commit_there = || git("-C ../worktree commit --quiet --allow-empty -m there");
+    found("worktree")?.is_until(&first, commit_there).context("in a worktree")?;
+    let there = git("rev-parse other").map(|commit| format!("1.2.3 ({})", &commit[..7]))?;
     git("pack-refs --all")?;
-    ensure!(found(&checkout.join("zen-proto"))? == expected()?, "on a packed branch");
-    ensure!(found(&folder.0.join("worktree/zen-proto"))? == first, "in a worktree, on a packed branch");
+    found("worktree")?.is_until(&there, commit_there).context("in a worktree, on a packed branch")?;
+    found("checkout")?.is_until(&second, commit).context("on a packed branch")?;
+    git("pack-refs --all")?;
+    // Neither is written where this is set.
+    git("config core.logAllRefUpdates false")?;
+    let _ = fs::remove_file(checkout.join(".git/logs/HEAD"));
+    found("checkout")?.is_until(&head()?, commit).context("on a packed branch, without a log")?;
+    found("checkout")?.is_until(&head()?, commit).context("on a branch, without a log")?;
     git("checkout --quiet --detach")?;
-    ensure!(found(&checkout.join("zen-proto"))? == expected()?, "on no branch");
-    ensure!(found(&checkout.join("vendor/zen-proto"))? == "1.2.3", "somebody else's commit");
+    found("checkout")?.is_until(&head()?, commit).context("on no branch")?;
+    ensure!(found("checkout/vendor")?.version == "1.2.3", "somebody else's commit");
+
+    let alone = script.run_with(&checkout.join("zen-proto"), |command| _ = command.env("PATH", ""))?;
+    let expected = if format == "files" { head()? } else { "1.2.3".to_owned() };
+    ensure!(alone.version == expected, "without git it finds {}", alone.version);
     Ok(())
 }
 
 fn programs_name_the_commit() -> Result<()> {
-    let version = format!("{} ({})", env!("CARGO_PKG_VERSION"), head()?);
+    let version = version_here()?;
     for package in published()?.filter(|package| package.has_program()) {
         names_itself(&workspace::binary(&package.name)?, &package.name, &version)?;
     }

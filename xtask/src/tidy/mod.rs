@@ -1,5 +1,6 @@
 //! The invariants of the design as tests: who may depend on whom, where `unsafe` may stand, what a module begins with.
 
+mod circles;
 mod links;
 mod manifests;
 mod source;
@@ -16,7 +17,7 @@ use crate::workspace::{self, Package};
 /// One test for each invariant.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     type Rule = fn() -> Result<()>;
-    let rules: [(&str, Rule); 17] = [
+    let rules: [(&str, Rule); 18] = [
         ("top_level_is_as_fixed", top_level_is_as_fixed),
         ("readmes_begin_like_their_crates", readmes_begin_like_their_crates),
         ("chinese_readmes_are_in_step", translations::chinese_readmes_are_in_step),
@@ -26,6 +27,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         ("versions_stand_in_the_root_only", manifests::versions_stand_in_the_root_only),
         ("lints_are_the_workspaces", manifests::lints_are_the_workspaces),
         ("one_advisory_is_excepted", manifests::one_advisory_is_excepted),
+        ("imports_form_layers", circles::imports_form_layers),
         ("unsafe_stands_in_one_block", sources::unsafe_stands_in_one_block),
         ("crate_roots_forbid_unsafe_code", sources::crate_roots_forbid_unsafe_code),
         ("protocol_does_no_io", sources::protocol_does_no_io),

@@ -9,9 +9,8 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::lanes::{self, ClientLane, Interval, Lane};
-use super::scenario::{self, QUESTIONS, Visit};
+use super::scenario::{self, QUESTIONS, Visit, median_answer};
 use super::strace::{Call, Log, Micros};
-use super::summary::median_answer;
 use crate::harness::{PATIENCE, Server};
 use crate::servers::Entry;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::lanes::{Activity, Interval, Lane};
 use super::recording::Recording;
-use super::scenario::{CLIENTS, QUESTIONS, Visit};
+use super::scenario::{CLIENTS, QUESTIONS, Visit, median_answer};
 use super::strace::Micros;
 
 /// How many answers a recording holds.
@@ -156,17 +156,6 @@ impl Recording {
             fine(without)
         )
     }
-}
-
-/// From a question to its answer: half of them took no longer.
-pub(crate) fn median_answer(visits: &[Visit]) -> Micros {
-    let mut times: Vec<Micros> = visits
-        .iter()
-        .flat_map(|visit| visit.asked.iter().zip(&visit.answered))
-        .map(|(asked, got)| got - asked)
-        .collect();
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// An activity, as a person would call it.

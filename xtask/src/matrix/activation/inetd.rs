@@ -12,6 +12,7 @@ use crate::harness::client::{APHORISMS, Client};
 use crate::harness::group::{Group, run_within};
 use crate::harness::{PATIENCE, free_address, is_conformant, process, tool, wait_for};
 use crate::servers::Entry;
+use crate::workspace;
 
 pub(crate) const CASES: &[Case] = &[
     bare("inetd_wait", |entry, _| under_inetd(entry, "wait.6000", &["--inetd", "wait", "-vv", "--idle-exit", "1s"])),
@@ -26,18 +27,15 @@ fn under_inetd(entry: &'static Entry, wait: &str, arguments: &[&str]) -> Result<
     let user = String::from_utf8(run_within(PATIENCE, Command::new("id").arg("-un"))?.stdout)?;
     let command = entry.command()?;
     let own = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
-    let binary = command.get_program().to_string_lossy().into_owned();
-    let line = format!(
-        "{address} stream tcp {wait} {} {binary} {} {own} {}\n",
-        user.trim(),
-        entry.package,
-        arguments.join(" ")
-    );
+    let (user, program, arguments) = (user.trim(), entry.package, arguments.join(" "));
+    // In inetd's own folder, since no path in its file can have a space.
+    let line = format!("{address} stream tcp {wait} {user} ./{program} {program} {own} {arguments}\n");
     let file = File(std::env::temp_dir().join(format!("zen-inetd-{}-{}", std::process::id(), address.port())));
     fs::write(&file.0, &line)?;
     let mut command = Command::new(inetd);
     // -d: it stays in the foreground and says on stderr what is wrong with the configuration.
     command.arg("-d").arg(&file.0).env_remove("RUST_LOG");
+    command.current_dir(workspace::binary(entry.binary)?.parent().context("a folder")?);
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
     let first = wait_for(PATIENCE, || Client::connect(address).ok());
