@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use async_global_executor::GlobalExecutorConfig;
-use async_std::channel::{Sender, bounded};
+use async_std::channel::bounded;
 use async_std::io::{Read, WriteExt};
 use async_std::net::TcpStream;
 use async_std::task;
@@ -48,8 +48,15 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     let mut accepted = 0_usize;
     loop {
         match server.try_accept() {
-            Accepted::Client(stream, connection) => {
-                task::spawn(converse(shared, stream, connection, alive.clone()));
+            Accepted::Client(stream, mut connection) => {
+                let alive = alive.clone();
+                // A block, which holds the connection once; an async fn would hold its argument and the variable.
+                let serve_client = async move {
+                    let result = converse(shared, stream, &mut connection).await;
+                    connection.close(result);
+                    drop(alive);
+                };
+                task::spawn(serve_client);
                 accepted += 1;
                 if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
                     task::yield_now().await; // the existing clients are served in between
@@ -74,23 +81,10 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves one client until its conversation is over.
-async fn converse(
-    shared: &'static Shared,
-    stream: std::net::TcpStream,
-    mut connection: Connection,
-    _alive: Sender<()>,
-) {
-    let result = match register(stream) {
-        Ok(stream) => drive(shared, &stream, &mut connection).await,
-        Err(error) => Err(error),
-    };
-    connection.close(result);
-}
-
 /// Does what the conversation wants, until it wants to close. What it holds meanwhile is what an idle client costs.
-async fn drive(shared: &'static Shared, stream: &TcpStream, connection: &mut Connection) -> Result<()> {
+async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connection: &mut Connection) -> Result<()> {
     let Shared { server, sweeper, .. } = *shared;
+    let stream = &register(stream)?;
     let mut has_room = true;
     loop {
         let is_draining = server.stop.is_requested();

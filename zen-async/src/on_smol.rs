@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use smol::channel::{Sender, bounded};
+use smol::channel::bounded;
 use smol::{Async, Executor, Timer};
 use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, beat_together, reset};
 use zen_proto::{Answer, Want, server};
@@ -49,8 +49,15 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     let mut accepted = 0_usize;
     loop {
         match server.try_accept() {
-            Accepted::Client(stream, connection) => {
-                executor.spawn(converse(shared, stream, connection, alive.clone())).detach();
+            Accepted::Client(stream, mut connection) => {
+                let alive = alive.clone();
+                // A block, which holds the connection once; an async fn would hold its argument and the variable.
+                let serve_client = async move {
+                    let result = converse(shared, stream, &mut connection).await;
+                    connection.close(result);
+                    drop(alive);
+                };
+                executor.spawn(serve_client).detach();
                 accepted += 1;
                 if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
                     smol::future::yield_now().await; // the existing clients are served in between
@@ -75,18 +82,10 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves one client until its conversation is over.
-async fn converse(shared: &'static Shared, stream: TcpStream, mut connection: Connection, _alive: Sender<()>) {
-    let result = match register(stream) {
-        Ok(stream) => drive(shared, &stream, &mut connection).await,
-        Err(error) => Err(error),
-    };
-    connection.close(result);
-}
-
 /// Does what the conversation wants, until it wants to close. What it holds meanwhile is what an idle client costs.
-async fn drive(shared: &'static Shared, stream: &Async<TcpStream>, connection: &mut Connection) -> Result<()> {
+async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut Connection) -> Result<()> {
     let Shared { server, sweeper, .. } = *shared;
+    let stream = &register(stream)?;
     let mut has_room = true;
     let mut read_at = Instant::now();
     loop {

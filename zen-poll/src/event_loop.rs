@@ -75,9 +75,9 @@ struct EventLoop<P> {
 struct Client<P> {
     stream: Registration<TcpStream>,
     protocol: P,
-    /// Its slot, and above that its generation. A slot is soon used again; an event that is still pending for the
-    /// client before must not be taken for one of this client. (The book trusted bare descriptors.)
-    key: usize,
+    /// Its generation, which is in its key above its slot. A slot is soon used again; an event that is still pending
+    /// for the client before must not be taken for one of this client. (The book trusted bare descriptors.)
+    generation: u32,
     /// Whether it waits for room to write, and not for something to read.
     wants_write: bool,
 }
@@ -142,8 +142,8 @@ impl<P: Protocol> EventLoop<P> {
     fn handle_ready(&mut self, key: usize, buffer: &mut [u8], now: &mut Instant) {
         beat(*now);
         let slot = key & SLOT;
-        let Some(client) = self.clients.get_mut(slot).filter(|client| client.key == key) else { return };
-        let result = match client.handle_ready(buffer, now) {
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.key(slot) == key) else { return };
+        let result = match client.handle_ready(key, buffer, now) {
             Ok(true) => return,
             Ok(false) => Ok(()),
             Err(error) => Err(error),
@@ -174,10 +174,9 @@ impl<P: Protocol> EventLoop<P> {
             let now = Instant::now();
             let protocol = P::connection_made(connection);
             self.generation = self.generation.wrapping_add(1);
-            let entry = self.clients.vacant_entry();
-            let key = (self.generation as usize) << SLOT_BITS | entry.key();
-            match Registration::new(self.poller, stream, Event::readable(key)) {
-                Ok(stream) => _ = entry.insert(Client { stream, protocol, key, wants_write: false }),
+            let (generation, entry) = (self.generation, self.clients.vacant_entry());
+            match Registration::new(self.poller, stream, Event::readable(key(generation, entry.key()))) {
+                Ok(stream) => _ = entry.insert(Client { stream, protocol, generation, wants_write: false }),
                 Err(error) => {
                     self.load.fetch_sub(1, Ordering::Relaxed);
                     protocol.connection_lost(Err(error));
@@ -200,7 +199,7 @@ impl<P: Protocol> EventLoop<P> {
         }
         let is_due = |client: &mut Client<P>| begins_draining || client.protocol.connection().is_expired(now);
         let due: Vec<_> =
-            self.clients.iter_mut().filter_map(|(_, client)| is_due(client).then_some(client.key)).collect();
+            self.clients.iter_mut().filter_map(|(slot, client)| is_due(client).then(|| client.key(slot))).collect();
         for key in due {
             self.handle_ready(key, buffer, &mut now);
         }
@@ -215,7 +214,7 @@ impl<P: Protocol> Client<P> {
     /// False: it is over.
     ///
     /// `now` is read once, after the send(); for the recv() before it, the end of the last client's turn will do.
-    fn handle_ready(&mut self, buffer: &mut [u8], now: &mut Instant) -> io::Result<bool> {
+    fn handle_ready(&mut self, key: usize, buffer: &mut [u8], now: &mut Instant) -> io::Result<bool> {
         let stream = self.stream.source();
         let (mut has_read, mut has_written) = (false, false);
         loop {
@@ -260,11 +259,19 @@ impl<P: Protocol> Client<P> {
         let wants_write = self.protocol.connection().next(*now) == Want::Write;
         if wants_write != self.wants_write {
             self.wants_write = wants_write;
-            let interest = if wants_write { Event::writable(self.key) } else { Event::readable(self.key) };
+            let interest = if wants_write { Event::writable(key) } else { Event::readable(key) };
             self.stream.modify(interest)?;
         }
         Ok(true)
     }
+
+    fn key(&self, slot: usize) -> usize {
+        key(self.generation, slot)
+    }
+}
+
+fn key(generation: u32, slot: usize) -> usize {
+    (generation as usize) << SLOT_BITS | slot
 }
 
 /// The lower bits of a key are a slot.

@@ -102,6 +102,8 @@ enum State {
     Closing,
     /// Nothing goes out any more.
     Resetting,
+    /// The connection is closed.
+    Closed,
 }
 
 impl Conversation {
@@ -260,7 +262,7 @@ impl Conversation {
                 }
             }
             State::Lingering => self.deadline = self.deadline.min(Some(now + DRAINING_LINGER)),
-            State::Finishing | State::Closing | State::Resetting => {}
+            State::Finishing | State::Closing | State::Resetting | State::Closed => {}
         }
     }
 
@@ -271,7 +273,7 @@ impl Conversation {
             _ if !self.pending.is_empty() => Want::Write,
             State::Open | State::Lingering => Want::Read,
             State::Finishing => Want::EndSending,
-            State::Closing => Want::Close,
+            State::Closing | State::Closed => Want::Close,
         }
     }
 
@@ -303,6 +305,17 @@ impl Conversation {
     /// Returns the whole question whose last frame is `last`.
     pub(crate) fn question<'s>(&'s self, last: &'s [u8]) -> &'s [u8] {
         if self.question.is_empty() { last } else { &self.question }
+    }
+
+    /// The connection is closed, by whichever side.
+    #[cfg(feature = "server")]
+    pub(crate) fn closed(&mut self) {
+        self.state = State::Closed;
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state == State::Closed
     }
 
     fn collect(&mut self, data: &[u8], now: Instant) {
@@ -363,7 +376,7 @@ impl Conversation {
                 self.state = State::Closing;
             }
             State::Lingering => self.state = State::Closing,
-            State::Finishing | State::Closing | State::Resetting => {}
+            State::Finishing | State::Closing | State::Resetting | State::Closed => {}
         }
     }
 }

@@ -23,7 +23,6 @@ pub struct Connection {
     server: &'static Server,
     address: SocketAddr,
     conversation: Conversation,
-    is_closed: bool,
 }
 
 impl Connection {
@@ -34,7 +33,7 @@ impl Connection {
         // With an inherited listener nothing is accepted while draining; a client here was accepted just before.
         let from_backlog = server.stop.is_requested() && !server.is_heir;
         let begin = if from_backlog { Conversation::new_draining } else { Conversation::new };
-        Self { server, address, conversation: begin(server.timeouts, now), is_closed: false }
+        Self { server, address, conversation: begin(server.timeouts, now) }
     }
 
     /// Returns the server that accepted it.
@@ -120,7 +119,7 @@ impl Connection {
 
     /// Ends it: the conversation is over, or its socket failed. The caller drops the stream.
     pub fn close(mut self, result: io::Result<()>) {
-        self.is_closed = true;
+        self.conversation.closed();
         let (address, ending) = (self.address, self.conversation.ending());
         let is_lost = result.is_err() && ending.is_none_or(Ending::is_usual);
         count(if is_lost { Figure::Lost } else { ending.map_or(Figure::Finished, Figure::from) });
@@ -136,7 +135,7 @@ impl Connection {
 
     /// Rejects a client for which no thread or process can be had (rule 7). The caller drops the stream.
     pub fn reject(mut self, stream: impl AsFd) {
-        self.is_closed = true;
+        self.conversation.closed();
         log::warn!("{} rejected: no thread can be started for it; raise the limit of threads", self.address);
         reject(stream);
     }
@@ -144,7 +143,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if !self.is_closed {
+        if !self.conversation.is_closed() {
             count(Figure::Lost);
             log::debug!("{} lost", self.address);
         }
