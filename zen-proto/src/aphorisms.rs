@@ -31,6 +31,7 @@ pub static TOO_LONG: Answer = Answer::from_static("Error: question too long.");
 pub static TOO_MANY: Answer = Answer::from_static("Error: too many clients.");
 
 /// Returns the answer to `question`, which is compared byte for byte, its `?` included.
+#[inline]
 pub fn answer_to(question: &[u8]) -> Answer {
     APHORISMS
         .iter()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Answer, Ending, Frame, Framing, TOO_LONG, Timeouts};
+use crate::{Answer, Ending, Frame, Framing, QuestionTooLong, TOO_LONG, Timeouts};
 
 /// What a conversation asks of its server next.
 #[must_use]
@@ -138,6 +138,7 @@ impl Conversation {
     ///
     /// Each question gets one [`answer`](Self::answer) before the next is asked for. After a question that is too
     /// long, beyond the limit while draining, and while lingering, all of `input` is discarded.
+    #[inline(always)]
     pub fn next_question<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8], now: Instant) -> Option<&'s [u8]> {
         loop {
             if let Frame::Last(last) = self.next_frame(input, now)? {
@@ -149,45 +150,27 @@ impl Conversation {
     /// Returns the next frame in `input`, whose bytes it takes: a piece of a question, or its last piece.
     ///
     /// For a server that collects questions itself; otherwise as [`next_question`](Self::next_question).
+    #[inline(always)]
     pub fn next_frame<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
         debug_assert!(!self.is_answering, "the question before this one has no answer yet");
-        if self.state != State::Open {
-            self.discard(std::mem::take(input).len());
-            return None;
-        }
-        let length = input.len();
-        let frame = self.framing.next(input);
-        match frame {
-            Some(Ok(Frame::Data(data))) => self.collect(data, now),
-            Some(Ok(Frame::Last(last))) => {
-                if self.question.is_empty() {
-                    self.pending.reserve(input.len() / 2); // questions are longer than answers
-                } else {
-                    self.question.extend_from_slice(last);
-                }
-                self.has_asked = true;
-                self.is_answering = true;
+        match self.state {
+            State::Open if self.is_draining => self.next_frame_draining(input, now),
+            State::Open => self.next_frame_open(input, now),
+            _ => {
+                self.discard(std::mem::take(input).len());
+                None
             }
-            Some(Err(_)) => {
-                self.has_asked = true;
-                self.push(&TOO_LONG);
-                self.finish(Ending::TooLong);
-            }
-            // A flood of white space is silence.
-            None if self.pending.is_empty() && !self.is_draining => self.expire(now),
-            None => {}
         }
-        if self.is_draining && self.state == State::Open && !self.take_room(length - input.len()) {
-            self.finish(Ending::Drained);
-        }
-        frame.and_then(Result::ok)
     }
 
     /// Takes the answer to the question. `None`: it failed, and the conversation ends after the answers before it.
+    #[inline(always)]
     pub fn answer(&mut self, answer: Option<Answer>) {
         debug_assert!(self.is_answering, "there is no question to answer");
         self.is_answering = false;
-        self.question = Vec::new();
+        if !self.question.is_empty() {
+            self.question = Vec::new();
+        }
         match answer {
             Some(answer) => self.push(&answer),
             None => self.finish(Ending::Failed),
@@ -267,6 +250,7 @@ impl Conversation {
     }
 
     /// Returns what to do next. Asking changes nothing.
+    #[inline]
     pub fn wants(&self) -> Want {
         match self.state {
             State::Resetting => Want::Reset,
@@ -278,16 +262,19 @@ impl Conversation {
     }
 
     /// Returns the bytes to write next.
+    #[inline]
     pub fn outgoing(&self) -> &[u8] {
         &self.pending[self.written as usize..]
     }
 
     /// Returns the next time at which a read or write must not wait; `None`: it may wait for ever.
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
     /// Returns whether the deadline has passed at `now`.
+    #[inline]
     pub fn is_expired(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
@@ -303,23 +290,78 @@ impl Conversation {
     }
 
     /// Returns the whole question whose last frame is `last`.
+    #[inline]
     pub(crate) fn question<'s>(&'s self, last: &'s [u8]) -> &'s [u8] {
         if self.question.is_empty() { last } else { &self.question }
     }
 
-    /// The connection is closed, by whichever side.
-    #[cfg(feature = "server")]
-    pub(crate) fn closed(&mut self) {
+    /// The connection is closed, for whatever reason.
+    pub fn closed(&mut self) {
         self.state = State::Closed;
     }
 
-    #[cfg(feature = "server")]
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Returns whether [`closed`](Self::closed) was called.
+    pub fn is_closed(&self) -> bool {
         self.state == State::Closed
     }
 
+    #[inline(always)]
+    fn next_frame_open<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
+        match self.framing.next(input) {
+            Some(Ok(Frame::Last(last))) => {
+                if !self.question.is_empty() {
+                    self.question.extend_from_slice(last);
+                } else if self.pending.is_empty() {
+                    self.pending.reserve(input.len() / 2); // questions are longer than answers
+                }
+                self.has_asked = true;
+                self.is_answering = true;
+                Some(Frame::Last(last))
+            }
+            incomplete => self.take_incomplete(incomplete, now),
+        }
+    }
+
+    /// Takes what is no whole question. Not inlined, which makes the way of a whole one shorter.
+    #[inline(never)]
+    fn take_incomplete<'i>(
+        &mut self,
+        frame: Option<Result<Frame<'i>, QuestionTooLong>>,
+        now: Instant,
+    ) -> Option<Frame<'i>> {
+        match frame {
+            Some(Ok(frame @ (Frame::Data(data) | Frame::Last(data)))) => {
+                self.has_asked = true;
+                self.collect(data, now);
+                Some(frame)
+            }
+            Some(Err(QuestionTooLong)) => {
+                self.has_asked = true;
+                self.push(&TOO_LONG);
+                self.finish(Ending::TooLong);
+                None
+            }
+            None => {
+                // A flood of white space is silence.
+                if self.pending.is_empty() && !self.is_draining {
+                    self.expire(now);
+                }
+                None
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn next_frame_draining<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
+        let length = input.len();
+        let frame = self.next_frame_open(input, now);
+        if self.state == State::Open && !self.take_room(length - input.len()) {
+            self.finish(Ending::Drained);
+        }
+        frame
+    }
+
     fn collect(&mut self, data: &[u8], now: Instant) {
-        self.has_asked = true;
         // While an answer is pending the client's time stands still.
         if self.question.is_empty() && self.pending.is_empty() {
             self.deadline = if self.is_draining { Some(now) } else { self.timeouts.question_deadline(now) };
@@ -327,6 +369,7 @@ impl Conversation {
         self.question.extend_from_slice(data);
     }
 
+    #[inline]
     fn push(&mut self, answer: &Answer) {
         self.pending.extend_from_slice(answer.as_bytes());
         self.deadline = None;

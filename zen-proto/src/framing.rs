@@ -29,6 +29,7 @@ impl Framing {
     /// # Errors
     ///
     /// The question is too long. All of `input` is taken then.
+    #[inline(always)]
     pub fn next<'i>(&mut self, input: &mut &'i [u8]) -> Option<Result<Frame<'i>, QuestionTooLong>> {
         if self.length == 0 {
             *input = skip_white_space(input);

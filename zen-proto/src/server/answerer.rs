@@ -14,6 +14,7 @@ use crate::{Answer, Excerpt, answer_to};
 impl Server {
     /// Returns the answer to `question`, after [`delay`](Self::delay): the calling thread sleeps, or computes, here.
     /// `None` is a panic, and the end of one conversation.
+    #[inline]
     pub fn answer(&self, question: &[u8]) -> Option<Answer> {
         if let Some(delay) = self.delay() {
             thread::sleep(delay);
@@ -22,22 +23,18 @@ impl Server {
     }
 
     /// Returns the time that `--delay` puts before each answer, for a server that waits in another way than by sleeping.
+    #[inline]
     pub fn delay(&self) -> Option<Duration> {
         self.work.as_ref()?.delay
     }
 
     /// Returns the answer to `question` without the delay. `None` is a panic.
+    #[inline]
     pub fn answer_now(&self, question: &[u8]) -> Option<Answer> {
-        match &self.work {
-            None => Some(answer_to(question)),
-            Some(work) => {
-                assert!(!is(&work.panic_outside, question), "--panic-outside {}", Excerpt(question));
-                catch(|| {
-                    work.run(question);
-                    answer_to(question)
-                })
-            }
+        if let Some(work) = &self.work {
+            work.run(question)?;
         }
+        Some(answer_to(question))
     }
 }
 
@@ -83,7 +80,13 @@ impl Work {
         })
     }
 
-    fn run(&self, question: &[u8]) {
+    /// `None`: it panicked.
+    fn run(&self, question: &[u8]) -> Option<()> {
+        assert!(!is(&self.panic_outside, question), "--panic-outside {}", Excerpt(question));
+        catch(|| self.burn_and_fail(question))
+    }
+
+    fn burn_and_fail(&self, question: &[u8]) {
         if let Some(burn) = self.burn {
             let begin = Instant::now();
             while begin.elapsed() < burn {

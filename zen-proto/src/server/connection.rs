@@ -37,11 +37,13 @@ impl Connection {
     }
 
     /// Returns the server that accepted it.
+    #[inline]
     pub fn server(&self) -> &'static Server {
         self.server
     }
 
     /// Returns what to do next: [`Conversation::wants`], after a look at the stop flag.
+    #[inline]
     pub fn next(&mut self, now: Instant) -> Want {
         if self.server.stop.is_requested() {
             self.conversation.drain(now);
@@ -50,6 +52,7 @@ impl Connection {
     }
 
     /// As [`Conversation::next_question`].
+    #[inline(always)]
     pub fn next_question<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8], now: Instant) -> Option<&'s [u8]> {
         loop {
             if let Frame::Last(last) = self.next_frame(input, now)? {
@@ -59,20 +62,26 @@ impl Connection {
     }
 
     /// As [`Conversation::next_frame`].
+    #[inline(always)]
     pub fn next_frame<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
         let frame = self.conversation.next_frame(input, now)?;
-        if let Frame::Last(last) = frame {
-            log::trace!("{} asks {}", self.address, Excerpt(self.conversation.question(last)));
+        if let Frame::Last(last) = frame
+            && log::log_enabled!(log::Level::Trace)
+        {
+            self.trace(format_args!("asks {}", Excerpt(self.conversation.question(last))));
         }
         Some(frame)
     }
 
     /// As [`Conversation::answer`].
+    #[inline(always)]
     pub fn answer(&mut self, answer: Option<Answer>) {
         watchdog::beat_between_answers();
-        if let Some(answer) = &answer {
+        if answer.is_some() {
             count_question();
-            log::trace!("{} is answered {}", self.address, answer.as_str());
+        }
+        if log::log_enabled!(log::Level::Trace) {
+            self.trace(format_args!("is answered {}", answer.as_ref().map_or("nothing", Answer::as_str)));
         }
         self.conversation.answer(answer);
     }
@@ -88,6 +97,7 @@ impl Connection {
     }
 
     /// As [`Conversation::outgoing`].
+    #[inline]
     pub fn outgoing(&self) -> &[u8] {
         self.conversation.outgoing()
     }
@@ -108,11 +118,13 @@ impl Connection {
     }
 
     /// As [`Conversation::deadline`].
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         self.conversation.deadline()
     }
 
     /// As [`Conversation::is_expired`].
+    #[inline]
     pub fn is_expired(&self, now: Instant) -> bool {
         self.conversation.is_expired(now)
     }
@@ -131,6 +143,11 @@ impl Connection {
             (Ok(()), Some(ending)) => log::debug!("{address} {ending}"),
             (Ok(()), None) => log::debug!("{address} closed"),
         }
+    }
+
+    #[cold]
+    fn trace(&self, text: std::fmt::Arguments<'_>) {
+        log::trace!("{} {text}", self.address);
     }
 
     /// Rejects a client for which no thread or process can be had (rule 7). The caller drops the stream.

@@ -79,11 +79,16 @@ pub(super) fn beat_now() {
     }
 }
 
-/// For a thread that has worked out one of several answers: it is not stuck.
+/// For a thread that has worked out one of several answers: it is not stuck. A load, unless a watchdog is there.
+#[inline]
 pub(super) fn beat_between_answers() {
-    if WATCHDOG.get().is_none() {
-        return;
+    if WATCHDOG.get().is_some() {
+        beat_own_or_shared();
     }
+}
+
+#[cold]
+fn beat_own_or_shared() {
     if PULSE.with_borrow(Option::is_some) {
         beat(Instant::now());
     } else if SHARED_PULSE.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
