@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Case, Ctx, bare, case};
 use crate::harness::client::Client;
 use crate::harness::group::run_within;
+use crate::harness::metrics::metrics_of;
 use crate::harness::network::on_a_host_alone;
 use crate::harness::{Missing, PATIENCE, Server, shown, tool};
 use crate::servers::Entry;
@@ -119,10 +120,7 @@ fn an_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()>
             for port in ["[fe80::1%lo]:0", "fe80::1%lo:0"] {
                 let mut server = Server::start(entry, &[host, "--metrics", port])?;
                 server.client()?.ask_all().with_context(|| host)?;
-                let metrics = server.wait_for_log(PATIENCE, |log| {
-                    log.split_once("metrics on http://")?.1.split_once("/metrics\n")?.0.parse().ok()
-                });
-                Client::connect(metrics.context("it does not say where its metrics are")?).context(port)?;
+                Client::connect(metrics_of(&server)?).context(port)?;
                 server.stop(PATIENCE)?;
             }
         }
