@@ -138,6 +138,8 @@ fn no_thread_for_a_client(ctx: &mut Ctx) -> Result<()> {
     let mut unlucky = ctx.client()?;
     unlucky.expect(b"Error: too many clients.")?;
     unlucky.expect_end()?;
+    let line = " rejected: no thread can be started for it; raise the limit of threads\n";
+    ctx.server.wait_for_log(PATIENCE, |log| log.contains(line).then_some(())).context("the log does not say why")?;
     others_are_served(ctx, &mut bystander)?;
     tracer.let_go()?;
     Ok(())
