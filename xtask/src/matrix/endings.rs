@@ -2,6 +2,7 @@
 //!
 //! Each row is a case. The row is compared with a server, and with the tables in the docs and READMEs.
 
+mod clients;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
+use self::clients::{asked, asked_then_ended, drained, grace_over, never_reading, over_the_limit, reset};
 use super::lifecycle::is_reset;
 use super::{Ctx, ended};
 use crate::harness::client::Client;
@@ -332,89 +334,6 @@ fn is_counted(ctx: &Ctx, counter: &str) -> Result<()> {
     });
     found.with_context(|| format!("{counter} should be 1, and nothing else; counted is {counted:?}"))
 }
-
-/// A client that sends these bytes.
-fn asked(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
-    let mut client = ctx.client()?;
-    client.send(bytes)?;
-    Subject::of(client)
-}
-
-/// A client that sends these bytes and ends its sending side.
-fn asked_then_ended(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
-    let mut client = ctx.client()?;
-    client.send(bytes)?;
-    client.end_sending()?;
-    Subject::of(client)
-}
-
-/// A client that is accepted, sends these bytes and resets the connection when the server has them.
-fn reset(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
-    let mut client = ctx.client()?;
-    is_accepted(ctx, &client)?;
-    // An answer says that the server has read as far as there; what follows it comes with it.
-    if !bytes.is_empty() {
-        client.send(&[b"Simple is better than?", bytes].concat())?;
-        client.expect(b"complex.")?;
-    }
-    let address = client.stream().local_addr()?;
-    client.reset()?;
-    Ok(Subject { address, client: None, others: Vec::new(), is_stopped: false })
-}
-
-/// A client to which more is owed than the network takes, and which does not read.
-fn never_reading(ctx: &Ctx) -> Result<Client> {
-    let mut client = Client::connect_with_buffer(ctx.server.address(), 4096)?;
-    client.send(&[b'?'; UNREAD])?;
-    Ok(client)
-}
-
-/// A client that is accepted and sends these bytes before the server is told to stop. Another one, which does not
-/// read, keeps the server from ending before its counters are read.
-fn drained(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
-    let mut client = ctx.client()?;
-    is_accepted(ctx, &client)?;
-    client.send(bytes)?;
-    let others = vec![never_reading(ctx)?];
-    ctx.server.signal(Signal::TERM)?;
-    Ok(Subject { others, is_stopped: true, ..Subject::of(client)? })
-}
-
-/// A client whose answer takes longer than the server has.
-fn grace_over(ctx: &mut Ctx) -> Result<Subject> {
-    let mut client = ctx.client()?;
-    is_accepted(ctx, &client)?;
-    client.send(b"Simple is better than?")?;
-    ctx.server.signal(Signal::TERM)?;
-    Ok(Subject { is_stopped: true, ..Subject::of(client)? })
-}
-
-/// The first client that is rejected. The limit is that of a process, and any process may take a client.
-fn over_the_limit(ctx: &mut Ctx) -> Result<Subject> {
-    let mut others = Vec::new();
-    for _ in 0..=ctx.server.workers().len() {
-        let client = ctx.client()?;
-        if !is_accepted(ctx, &client)? {
-            return Ok(Subject { others, ..Subject::of(client)? });
-        }
-        others.push(client);
-    }
-    bail!("{} clients were accepted, though the limit of each process is 1", others.len());
-}
-
-/// Waits until the log says that the client is accepted, or rejected.
-fn is_accepted(ctx: &Ctx, client: &Client) -> Result<bool> {
-    let address = client.stream().local_addr()?;
-    let (accepted, rejected) = (format!("] {address} accepted\n"), format!("] {address} rejected: "));
-    let decided = ctx.server.wait_for_log(PATIENCE, |log| {
-        let is_accepted = log.contains(&accepted);
-        (is_accepted || log.contains(&rejected)).then_some(is_accepted)
-    });
-    decided.context("the client is neither accepted nor rejected")
-}
-
-/// Bare `?` that a server reads, though it cannot send all answers: a close with unread input would be a reset anyway.
-const UNREAD: usize = 8192;
 
 /// How long a lingering close lasts (rule 8), and while draining.
 const LINGER: Duration = Duration::from_secs(1);
