@@ -4,20 +4,28 @@ use std::fmt;
 
 /// The reason why a conversation is over, or about to be.
 ///
-/// What the client receives, and what the log says. `-v` shows the lines marked *-v* as well.
+/// The table has also what ends a connection from outside the conversation. `…` stands for any text. Lines marked *-v*
+/// appear only with `-v`. All but `panicked at …` and `--grace is over: …` begin with the client's address.
 ///
-/// | cause | the client receives | then | log line, after the client's address |
+/// | cause | the client receives | then | log line |
 /// | --- | --- | --- | --- |
-/// | client's end of file | all answers | close | `closed: finished` (*-v*), `closed: question cut short: "…"` |
+/// | client's end of file | all answers | close | `closed: finished` (*-v*) |
+/// | end of file within a question | answers to whole questions | close | `closed: question cut short: "…"` |
 /// | question too long | pending answers, `Error: question too long.` | lingering close | `closed: question too long` |
-/// | idle timeout | nothing (nothing is pending) | close | `closed: idle timeout` |
-/// | question timeout | nothing (nothing is pending) | close | `closed: question timeout: "…"` |
+/// | idle timeout | nothing | close | `closed: idle timeout` |
+/// | question timeout | nothing | close | `closed: question timeout: "…"` |
 /// | answers not read within the question timeout | – | reset | `reset: answers not read` |
-/// | answer failed (panic) | the answers before it | lingering close | the panic's own line, `closed: answer failed` (*-v*) |
+/// | answer failed (panic) | answers before it | lingering close | `panicked at …`, `closed: answer failed` (*-v*) |
 /// | draining | answers to whole questions | lingering close | `closed: drained` (*-v*) |
-/// | `--grace` over | – | reset | one line for all: `--grace is over: N clients are reset` |
-/// | over the limit | `Error: too many clients.` | close | `rejected: …` |
-/// | the client reset the connection | – | – | `connection error: …` (*-v* if it had not asked anything) |
+/// | draining, before the client has asked | nothing | close | `closed: drained` (*-v*) |
+/// | `--grace` over | – | reset | `--grace is over: … clients are reset` |
+/// | over the limit | `Error: too many clients.` | close | `rejected: … clients are connected (--max-connections)` |
+/// | client's reset | – | – | `connection error: …` |
+/// | client's reset, before it has asked | – | – | `connection error: …` (*-v*) |
+///
+/// A close sends FIN. A lingering close sends FIN, then reads and discards until the client's end of file, 64 KiB or
+/// 1 s (250 ms while draining). A reset sends RST and discards what is pending. A client for which no thread can be
+/// started is rejected as one over the limit is; its log line says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// The client ended it after its last whole question.

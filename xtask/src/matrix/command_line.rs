@@ -13,6 +13,7 @@ use super::{Case, Ctx, bare, case, served};
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::{Group, run_within};
+use crate::harness::metrics::metrics_of;
 use crate::harness::network::on_a_host_alone;
 use crate::harness::{Missing, PATIENCE, Server, free_address, shown, tool};
 use crate::servers::Entry;
@@ -120,17 +121,14 @@ fn no_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()>
 fn an_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     on_a_host_alone(|| {
         ensure!(TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(), Missing("IPv6".to_owned()));
-        let address = ["address", "add", "fe80::1/64", "dev", "lo"];
+        let address = ["address", "add", "fe80::1/64", "dev", "lo", "nodad"]; // usable at once
         let output = run_within(PATIENCE, Command::new(tool("ip")?).args(address))?;
         ensure!(output.status.success(), "{}", shown(&output.stderr));
         for host in ["fe80::1%lo", "[fe80::1%lo]", "fe80::1%1"] {
             for port in ["[fe80::1%lo]:0", "fe80::1%lo:0"] {
                 let mut server = Server::start(entry, &[host, "--metrics", port])?;
                 server.client()?.ask_all().with_context(|| host)?;
-                let metrics = server.wait_for_log(PATIENCE, |log| {
-                    log.split_once("metrics on http://")?.1.split_once("/metrics\n")?.0.parse().ok()
-                });
-                Client::connect(metrics.context("it does not say where its metrics are")?).context(port)?;
+                Client::connect(metrics_of(&server)?).context(port)?;
                 server.stop(PATIENCE)?;
             }
         }

@@ -16,6 +16,7 @@ mod ancestor;
 mod capacity;
 mod command_line;
 mod conformance;
+mod endings;
 mod faults;
 mod hostile;
 mod lifecycle;
@@ -41,6 +42,7 @@ use verdict::Baseline;
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let broken = workspace::build()?;
     let mut trials = conformance::trials()?;
+    trials.extend(endings::trials());
     let tables = [
         ("ancestor", ancestor::CASES),
         ("capacity", capacity::CASES),

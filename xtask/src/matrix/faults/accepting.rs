@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Case, Ctx, answered, asking, bare, bystander, case, ending, others_are_served};
-use crate::deploy::metrics::scrape;
 use crate::harness::group::run_within;
+use crate::harness::metrics::scrape;
 use crate::harness::tracer::{Tracer, span};
 use crate::harness::{PATIENCE, shown, strace, wait_for};
 use crate::servers::Entry;
@@ -192,6 +192,8 @@ fn no_thread_for_a_client(ctx: &mut Ctx) -> Result<()> {
     let mut unlucky = ctx.client()?;
     unlucky.expect(b"Error: too many clients.")?;
     unlucky.expect_end()?;
+    let line = " rejected: no thread can be started for it; raise the limit of threads\n";
+    ctx.server.wait_for_log(PATIENCE, |log| log.contains(line).then_some(())).context("the log does not say why")?;
     others_are_served(ctx, &mut bystander)?;
     tracer.let_go()?;
     Ok(())

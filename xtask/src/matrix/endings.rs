@@ -1,0 +1,343 @@
+//! The table of endings: what the client receives, how the connection ends, what the log says, what is counted.
+//!
+//! Each row is a case. The row is compared with a server, and with the tables in the docs and READMEs.
+
+mod clients;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+
+use self::clients::{asked, asked_then_ended, drained, grace_over, never_reading, over_the_limit, reset};
+use super::lifecycle::is_reset;
+use super::{Ctx, ended};
+use crate::harness::client::Client;
+use crate::harness::metrics::scrape;
+use crate::harness::{PATIENCE, wait_for};
+use crate::servers::{Entry, SERVERS};
+use crate::trial::Trial;
+
+const ROWS: &[Row] = &[
+    Row {
+        cause: "client's end of file",
+        name: "end_of_file",
+        act: |ctx| asked_then_ended(ctx, b"Simple is better than?"),
+        receives: "all answers",
+        bytes: b"complex.",
+        then: Then::Close,
+        log: &[Line { is_verbose: true, ..line("closed: finished") }],
+        counter: Some(r#"zen_conversations_total{ending="finished"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "end of file within a question",
+        name: "cut_short",
+        act: |ctx| asked_then_ended(ctx, b"Simple is better than?Expl"),
+        receives: "answers to whole questions",
+        bytes: b"complex.",
+        then: Then::Close,
+        log: &[line(r#"closed: question cut short: "…""#)],
+        counter: Some(r#"zen_conversations_total{ending="cut_short"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "question too long",
+        name: "too_long",
+        act: |ctx| asked(ctx, &[b"Simple is better than?", &[b'x'; 257][..]].concat()),
+        receives: "pending answers, `Error: question too long.`",
+        bytes: b"complex.Error: question too long.",
+        then: Then::LingeringClose,
+        log: &[line("closed: question too long")],
+        counter: Some(r#"zen_conversations_total{ending="too_long"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "idle timeout",
+        name: "idle_timeout",
+        arguments: &["--idle-timeout", "400ms"],
+        act: |ctx| asked(ctx, b""),
+        receives: "nothing",
+        then: Then::Close,
+        log: &[line("closed: idle timeout")],
+        counter: Some(r#"zen_conversations_total{ending="idle"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "question timeout",
+        name: "question_timeout",
+        arguments: &["--question-timeout", "400ms"],
+        act: |ctx| asked(ctx, b"Expl"),
+        receives: "nothing",
+        then: Then::Close,
+        log: &[line(r#"closed: question timeout: "…""#)],
+        counter: Some(r#"zen_conversations_total{ending="too_slow"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "answers not read within the question timeout",
+        name: "answers_not_read",
+        arguments: &["--question-timeout", "400ms"],
+        act: |ctx| Subject::of(never_reading(ctx)?),
+        then: Then::Reset,
+        log: &[line("reset: answers not read")],
+        counter: Some(r#"zen_conversations_total{ending="not_reading"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "answer failed (panic)",
+        name: "answer_failed",
+        arguments: &["--panic-on", "Who panics?"],
+        act: |ctx| asked(ctx, b"Simple is better than?Who panics?Simple is better than?"),
+        receives: "answers before it",
+        bytes: b"complex.",
+        then: Then::LingeringClose,
+        log: &[
+            Line { has_address: false, ..line("panicked at …") },
+            Line { is_verbose: true, ..line("closed: answer failed") },
+        ],
+        counter: Some(r#"zen_conversations_total{ending="failed"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "draining",
+        name: "draining",
+        act: |ctx| drained(ctx, b"Simple is better than?Expl"),
+        receives: "answers to whole questions",
+        bytes: b"complex.",
+        then: Then::LingeringClose,
+        log: &[Line { is_verbose: true, ..line("closed: drained") }],
+        counter: Some(r#"zen_conversations_total{ending="drained"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "draining, before the client has asked",
+        name: "draining_a_silent_client",
+        act: |ctx| drained(ctx, b""),
+        receives: "nothing",
+        then: Then::Close,
+        log: &[Line { is_verbose: true, ..line("closed: drained") }],
+        counter: Some(r#"zen_conversations_total{ending="drained"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "`--grace` over",
+        name: "grace_over",
+        arguments: &["--grace", "300ms", "--delay", "60s"],
+        act: grace_over,
+        then: Then::Reset,
+        log: &[Line { has_address: false, ..line("--grace is over: … clients are reset") }],
+        ..ROW
+    },
+    Row {
+        cause: "over the limit",
+        name: "over_the_limit",
+        applies: |entry| !entry.is_exhibit && !entry.makes_wait(),
+        arguments: &["--max-connections", "1"],
+        act: over_the_limit,
+        receives: "`Error: too many clients.`",
+        bytes: b"Error: too many clients.",
+        then: Then::Close,
+        log: &[line("rejected: … clients are connected (--max-connections)")],
+        counter: Some("zen_turned_away_total"),
+    },
+    Row {
+        cause: "client's reset",
+        name: "client_reset",
+        act: |ctx| reset(ctx, b"Expl"),
+        log: &[line("connection error: …")],
+        counter: Some(r#"zen_conversations_total{ending="lost"}"#),
+        ..ROW
+    },
+    Row {
+        cause: "client's reset, before it has asked",
+        name: "silent_client_reset",
+        act: |ctx| reset(ctx, b""),
+        log: &[Line { is_verbose: true, ..line("connection error: …") }],
+        counter: Some(r#"zen_conversations_total{ending="lost"}"#),
+        ..ROW
+    },
+];
+
+/// Every row against every server that it applies to, and the tables against the rows.
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = vec![Trial::new("endings::tables_are_what_is_tested", tables::tables_are_what_is_tested)];
+    for row in ROWS {
+        let servers = SERVERS.iter().filter(|entry| (row.applies)(entry));
+        trials.extend(servers.map(|entry| {
+            let arguments = [&["-v", "--metrics", "127.0.0.1:0"], row.arguments].concat();
+            let run = move || ended(entry, &[], &arguments, |ctx| row.is_kept(ctx));
+            Trial::new(format!("{}::endings::{}", entry.name, row.name), run)
+        }));
+    }
+    trials
+}
+
+/// A row of the table.
+struct Row {
+    cause: &'static str,
+    name: &'static str,
+    applies: fn(&Entry) -> bool,
+    /// Further arguments for the server.
+    arguments: &'static [&'static str],
+    /// Does what ends the conversation with one client.
+    act: fn(&mut Ctx) -> Result<Subject>,
+    /// What the client receives, in words.
+    receives: &'static str,
+    /// What the client of this case receives; not compared if it is reset.
+    bytes: &'static [u8],
+    then: Then,
+    log: &'static [Line],
+    /// The series that counts it; `None` if the process ends before it can be read.
+    counter: Option<&'static str>,
+}
+
+const ROW: Row = Row {
+    cause: "",
+    name: "",
+    applies: |entry| !entry.is_exhibit,
+    arguments: &[],
+    act: |_| bail!("the row does nothing"),
+    receives: "–",
+    bytes: b"",
+    then: Then::Nothing,
+    log: &[],
+    counter: None,
+};
+
+/// What the server does after the last byte.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    /// FIN; a byte that comes later is answered with RST.
+    Close,
+    /// FIN; bytes that come later are discarded for a while.
+    LingeringClose,
+    /// RST.
+    Reset,
+    /// The client has ended the connection.
+    Nothing,
+}
+
+/// A line of the log, without what stands before the message.
+struct Line {
+    /// `…` stands for any text.
+    text: &'static str,
+    /// Whether it takes -v to see it.
+    is_verbose: bool,
+    /// Whether the client's address stands before it.
+    has_address: bool,
+}
+
+const fn line(text: &'static str) -> Line {
+    Line { text, is_verbose: false, has_address: true }
+}
+
+/// The client whose conversation ends.
+struct Subject {
+    address: SocketAddr,
+    /// `None` if it has reset the connection.
+    client: Option<Client>,
+    /// Clients that must stay connected until all is compared.
+    others: Vec<Client>,
+    /// Whether the server has been told to stop.
+    is_stopped: bool,
+}
+
+impl Subject {
+    fn of(client: Client) -> Result<Subject> {
+        let address = client.stream().local_addr()?;
+        Ok(Subject { address, client: Some(client), others: Vec::new(), is_stopped: false })
+    }
+}
+
+impl Row {
+    fn is_kept(&self, ctx: &mut Ctx) -> Result<()> {
+        let began = Instant::now();
+        let subject = (self.act)(ctx)?;
+        if let Some(client) = subject.client {
+            let linger = if subject.is_stopped { DRAINING_LINGER } else { LINGER };
+            self.is_on_the_wire(client, began + linger).context("on the wire")?;
+        }
+        if let Some(counter) = self.counter {
+            is_counted(ctx, counter)?;
+        }
+        self.is_logged(ctx, subject.address)?;
+        drop(subject.others);
+        if !subject.is_stopped {
+            ctx.server.signal(Signal::TERM)?;
+        }
+        let status = ctx.server.ended_within(PATIENCE).context("the server does not end")?;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    }
+
+    /// The bytes, then FIN or RST. A lingering close lasts until `linger_end` at least.
+    fn is_on_the_wire(&self, mut client: Client, linger_end: Instant) -> Result<()> {
+        if self.then == Then::Reset {
+            return is_reset(&client);
+        }
+        client.expect(self.bytes)?;
+        client.expect_end()?;
+        // The first byte may draw a RST, after which the next send fails.
+        let mut is_refused = || client.push(b"x").is_err();
+        if self.then == Then::Close {
+            return wait_for(PATIENCE, || is_refused().then_some(())).context("bytes after the end are not refused");
+        }
+        for _ in 0..3 {
+            ensure!(!is_refused() || Instant::now() >= linger_end, "a reset came although the close should linger");
+            sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    /// The log has exactly these lines about the client, apart from its acceptance.
+    fn is_logged(&self, ctx: &Ctx, address: SocketAddr) -> Result<()> {
+        let prefix = format!("{address} ");
+        let about_client = |entry: &&str| entry.contains(&format!("] {prefix}")) && !entry.ends_with(" accepted");
+        let is_as_told = |log: &str| {
+            let is_there = |line: &Line| log.lines().any(|entry| line.is_logged_as(entry, &prefix));
+            let expected = self.log.iter().filter(|line| line.has_address).count();
+            self.log.iter().all(is_there) && log.lines().filter(about_client).count() == expected
+        };
+        let logged = ctx.server.wait_for_log(PATIENCE, |log| is_as_told(log).then_some(()));
+        logged.with_context(|| format!("of {address} the log should say {}, and nothing else", self.log_cell()))
+    }
+}
+
+impl Line {
+    /// Whether `entry` of the log is this line: `TIME [LEVEL PID/THREAD] ADDRESS TEXT`.
+    fn is_logged_as(&self, entry: &str, address: &str) -> bool {
+        let Some((head, message)) = entry.split_once("] ") else { return false };
+        let message = if self.has_address { message.strip_prefix(address) } else { Some(message) };
+        let (begin, end) = self.text.split_once('…').unwrap_or((self.text, ""));
+        let is_text = |message: &str| match self.text.contains('…') {
+            true => message.strip_prefix(begin).is_some_and(|rest| rest.ends_with(end)),
+            false => message == self.text,
+        };
+        head.contains("[DEBUG ") == self.is_verbose && message.is_some_and(is_text)
+    }
+}
+
+/// Of all endings this one is counted, once.
+fn is_counted(ctx: &Ctx, counter: &str) -> Result<()> {
+    let is_ending = |name: &str| name.starts_with("zen_conversations_total") || name == "zen_turned_away_total";
+    let expected = BTreeMap::from([(counter.to_owned(), 1.0)]);
+    let mut counted = BTreeMap::new();
+    let found = wait_for(PATIENCE, || {
+        counted = scrape(&ctx.server).ok()?;
+        counted.retain(|name, value| is_ending(name) && *value > 0.0);
+        (counted == expected).then_some(())
+    });
+    found.with_context(|| format!("{counter} should be 1, and nothing else; counted is {counted:?}"))
+}
+
+/// How long a lingering close lasts (rule 8), and while draining.
+const LINGER: Duration = Duration::from_secs(1);
+const DRAINING_LINGER: Duration = Duration::from_millis(250);
+
+/// How long a RST may be on its way.
+const GLANCE: Duration = Duration::from_millis(10);

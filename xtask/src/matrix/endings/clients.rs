@@ -1,0 +1,92 @@
+//! The clients whose conversations end, one function for each way to get there.
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use super::Subject;
+use crate::harness::PATIENCE;
+use crate::harness::client::Client;
+use crate::matrix::Ctx;
+
+/// A client that sends these bytes.
+pub(super) fn asked(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
+    let mut client = ctx.client()?;
+    client.send(bytes)?;
+    Subject::of(client)
+}
+
+/// A client that sends these bytes and ends its sending side.
+pub(super) fn asked_then_ended(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
+    let mut client = ctx.client()?;
+    client.send(bytes)?;
+    client.end_sending()?;
+    Subject::of(client)
+}
+
+/// A client that is accepted, sends these bytes and resets the connection when the server has them.
+pub(super) fn reset(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
+    let mut client = ctx.client()?;
+    is_accepted(ctx, &client)?;
+    // An answer says that the server has read as far as there; what follows it comes with it.
+    if !bytes.is_empty() {
+        client.send(&[b"Simple is better than?", bytes].concat())?;
+        client.expect(b"complex.")?;
+    }
+    let address = client.stream().local_addr()?;
+    client.reset()?;
+    Ok(Subject { address, client: None, others: Vec::new(), is_stopped: false })
+}
+
+/// A client to which more is owed than the network takes, and which does not read.
+pub(super) fn never_reading(ctx: &Ctx) -> Result<Client> {
+    let mut client = Client::connect_with_buffer(ctx.server.address(), 4096)?;
+    client.send(&[b'?'; UNREAD])?;
+    Ok(client)
+}
+
+/// A client that is accepted and sends these bytes before the server is told to stop. Another one, which does not
+/// read, keeps the server from ending before its counters are read.
+pub(super) fn drained(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
+    let mut client = ctx.client()?;
+    is_accepted(ctx, &client)?;
+    client.send(bytes)?;
+    let others = vec![never_reading(ctx)?];
+    ctx.server.signal(Signal::TERM)?;
+    Ok(Subject { others, is_stopped: true, ..Subject::of(client)? })
+}
+
+/// A client whose answer takes longer than the server has.
+pub(super) fn grace_over(ctx: &mut Ctx) -> Result<Subject> {
+    let mut client = ctx.client()?;
+    is_accepted(ctx, &client)?;
+    client.send(b"Simple is better than?")?;
+    ctx.server.signal(Signal::TERM)?;
+    Ok(Subject { is_stopped: true, ..Subject::of(client)? })
+}
+
+/// The first client that is rejected. The limit is that of a process, and any process may take a client.
+pub(super) fn over_the_limit(ctx: &mut Ctx) -> Result<Subject> {
+    let mut others = Vec::new();
+    for _ in 0..=ctx.server.workers().len() {
+        let client = ctx.client()?;
+        if !is_accepted(ctx, &client)? {
+            return Ok(Subject { others, ..Subject::of(client)? });
+        }
+        others.push(client);
+    }
+    bail!("{} clients were accepted, though the limit of each process is 1", others.len());
+}
+
+/// Waits until the log says that the client is accepted, or rejected.
+fn is_accepted(ctx: &Ctx, client: &Client) -> Result<bool> {
+    let address = client.stream().local_addr()?;
+    let (accepted, rejected) = (format!("] {address} accepted\n"), format!("] {address} rejected: "));
+    let decided = ctx.server.wait_for_log(PATIENCE, |log| {
+        let is_accepted = log.contains(&accepted);
+        (is_accepted || log.contains(&rejected)).then_some(is_accepted)
+    });
+    decided.context("the client is neither accepted nor rejected")
+}
+
+/// Bare `?` that a server reads, though it cannot send all answers: a close with unread input would be a reset anyway.
+const UNREAD: usize = 8192;
