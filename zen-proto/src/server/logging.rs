@@ -36,7 +36,7 @@ enum Entry {
 }
 
 /// Starts the log: to a file, to stderr, or to nobody when stderr is the client's.
-pub(super) fn start(options: &Options) -> Result<()> {
+pub(super) fn start(options: &Options, program: &str) -> Result<()> {
     let output: Box<dyn Write + Send> =
         match &options.log_file {
             Some(path) => {
@@ -70,7 +70,7 @@ pub(super) fn start(options: &Options) -> Result<()> {
         Some(filters) => _ = builder.parse_filters(filters),
         None => {
             builder.filter_level(level.min(LevelFilter::Warn));
-            OWN.iter().for_each(|module| _ = builder.filter_module(module, level));
+            [CHASSIS, program].iter().for_each(|module| _ = builder.filter_module(module, level));
         }
     }
     builder.format(format);
@@ -227,8 +227,8 @@ fn settle(output: &mut impl Write, age: Duration) {
     }
 }
 
-/// Whose lines -v is about; the libraries only warn.
-const OWN: [&str; 2] = ["zen_", "raw"];
+/// The crate whose lines -v is about, with the program's own; other libraries only warn.
+const CHASSIS: &str = "zen_proto";
 
 /// As long as the valve counts.
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,5 +1,6 @@
 //! The three moves of a `main` (parse, listen, serve) and what all threads of a server share.
 
+use std::any::type_name_of_val;
 use std::io::Write;
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,7 +67,9 @@ static SERVER: OnceLock<Server> = OnceLock::new();
 /// and one line on stderr for an error. A wrong command line ends the process with 2.
 pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
     let arguments = parse::<A>();
-    let serve = || logging::start(arguments.common()).and_then(|()| serve(arguments));
+    // The closure's name begins with the crate that has written it.
+    let program = type_name_of_val(&serve).split("::").next().unwrap_or_default();
+    let serve = || logging::start(arguments.common(), program).and_then(|()| serve(arguments));
     let result = catch_unwind(AssertUnwindSafe(serve))
         .unwrap_or_else(|_| Err(anyhow!("the server has a defect: the log says where; please report it")));
     let failure = SERVER.get().and_then(|server| server.stop.failure());
