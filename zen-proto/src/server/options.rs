@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, ValueEnum};
+use clap::{Parser, ValueEnum};
 
 use super::metrics;
 
-/// The flags of every server.
-#[derive(Debug, Clone, Args)]
+/// The flags of every server. One with further flags flattens these into its own [`Arguments`].
+#[derive(Debug, Clone, Parser)]
+#[command(about = "Answers questions over TCP")]
 pub struct Options {
     /// Name or address to listen on; '' is every address [default: 127.0.0.1]
     #[arg(value_parser = parse_host, conflicts_with = "inetd")]
@@ -129,6 +130,12 @@ pub trait Arguments: Parser {
     /// What is wrong with the flags together, if anything.
     fn contradiction(&self) -> Option<&'static str> {
         None
+    }
+}
+
+impl Arguments for Options {
+    fn common(&self) -> &Options {
+        self
     }
 }
 
