@@ -97,6 +97,5 @@ pub use connection::{Connection, reset};
 pub use options::{Arguments, Inetd, Options, parse_duration};
 pub use run::{Server, Waiting, main};
 pub use socket_io::{READ_SIZE, TICK, is_tick, read, try_read, try_write, write};
-pub use socket2::Socket as Listener;
 pub use stop::Stop;
 pub use watchdog::{beat, beat_together, next_beat};

@@ -80,19 +80,19 @@ pub struct Options {
 
     /// This process is one of another's --processes
     #[arg(long, hide = true)]
-    pub worker: bool,
+    pub(super) worker: bool,
 
     /// With --worker: the listener outlives the parent too
     #[arg(long, hide = true)]
-    pub heir: bool,
+    pub(super) heir: bool,
 
     /// Panic at this question: a fault for tests
     #[arg(long, value_name = "QUESTION", hide = true)]
-    pub panic_on: Option<String>,
+    pub(super) panic_on: Option<String>,
 
     /// Abort at this question: a fault for tests
     #[arg(long, value_name = "QUESTION", hide = true)]
-    pub abort_on: Option<String>,
+    pub(super) abort_on: Option<String>,
 }
 
 /// What inetd gave as stdin.

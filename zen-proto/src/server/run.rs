@@ -3,6 +3,7 @@
 use std::any::type_name_of_val;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -41,7 +42,7 @@ pub struct Server {
     pub(super) timeouts: Timeouts,
     pub(super) work: Option<Work>,
     pub(super) permits: Permits,
-    pub(super) listener: Mutex<Option<Arc<Socket>>>,
+    pub(super) listener: Mutex<Option<Arc<OwnedFd>>>,
     pub(super) only_client: Mutex<Option<TcpStream>>,
     pub(super) arrivals: Mutex<Arrivals>,
     /// How many clients can have waited in the kernel.
@@ -138,7 +139,7 @@ impl Server {
             timeouts: Timeouts::new(options.idle_timeout, options.question_timeout),
             work: Work::new(options),
             permits: Permits::new(permits),
-            listener: Mutex::new(listener.map(Arc::new)),
+            listener: Mutex::new(listener.map(OwnedFd::from).map(Arc::new)),
             only_client: Mutex::new(only_client),
             arrivals: Mutex::new(Arrivals { while_draining: 0, latest: Instant::now(), complained: None }),
             backlog: options.backlog as usize,
@@ -171,8 +172,8 @@ impl Server {
         Ok(server)
     }
 
-    /// The listener, for a server that waits for readiness; `None` when no more clients are taken.
-    pub fn listener(&self) -> Option<Arc<Socket>> {
+    /// Returns the listener, for a poller; `None` when no more clients are accepted.
+    pub fn listener(&self) -> Option<Arc<OwnedFd>> {
         self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
