@@ -1,13 +1,14 @@
 //! The acceptor: the first loop accepts for all loops, and hands each client to the loop that has the fewest.
 
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SendError, Sender};
 use std::time::{Duration, Instant};
 
 use polling::{Event, Poller};
-use zen_proto::server::{Accepted, BACK_OFF, Connection, Listener, Server, TICK};
+use zen_proto::server::{Accepted, BACK_OFF, Connection, Server, TICK};
 
 use crate::registration::Registration;
 
@@ -29,7 +30,7 @@ pub(crate) struct LoopHandle {
 pub(crate) struct Acceptor {
     server: &'static Server,
     /// `None` until the first wait, and during a back-off.
-    listener: Option<Registration<Arc<Listener>>>,
+    listener: Option<Registration<Arc<OwnedFd>>>,
     retry_at: Option<Instant>,
     /// The loops, this one first.
     loops: Vec<LoopHandle>,

@@ -116,7 +116,7 @@ pub(super) const CRASH: Experiment = Experiment {
     run: crash,
     why: "a panic unwinds one stack, and ends there. Everything else that can fail belongs to the process: its life, its memory, its table of \
           descriptors. Only another process has others.",
-    read: &["zen-proto/src/server/sage.rs", "zen-proto/src/server/accept.rs"],
+    read: &["zen-proto/src/server/answerer.rs", "zen-proto/src/server/accept.rs"],
     is_alone: false,
 };
 
@@ -170,7 +170,7 @@ pub(super) const EMFILE: Experiment = Experiment {
     run: emfile,
     why: "a client that cannot be accepted stays in the backlog, so the listener stays ready, and a level-triggered wait returns at once for \
           ever. zen-poll takes the listener out of its poller for 100 ms.",
-    read: &["zen-poll/examples/accept_spin.rs", "zen-poll/src/door.rs"],
+    read: &["zen-poll/examples/accept_spin.rs", "zen-poll/src/acceptor.rs"],
     is_alone: true,
 };
 

@@ -119,7 +119,7 @@ pub(super) const SPREAD: Experiment = Experiment {
     why: "who sleeps in accept() is woken in order, one for each client, and takes one. Event loops are all told, and race: the first \
           to wake takes whoever waits there, so that a burst goes nearly whole to one of them, and clients who come one by one go to \
           either, as it happens. With --loops one loop accepts, and deals the clients out.",
-    read: &["zen-threaded/src/workers.rs", "zen-poll/src/door.rs"],
+    read: &["zen-threaded/src/workers.rs", "zen-poll/src/acceptor.rs"],
     is_alone: true,
 };
 

@@ -25,7 +25,7 @@ pub(super) const BLOCKING_FD: Experiment = Experiment {
     run: blocking_fd,
     why: "both loops are told of the newcomer, one gets it, and the other sleeps in accept() with all its clients, until the next one comes. \
           What was ready a moment ago may not be now; only a descriptor that cannot block makes that harmless.",
-    read: &["zen-poll/examples/blocking_listener.rs", "zen-poll/src/door.rs"],
+    read: &["zen-poll/examples/blocking_listener.rs", "zen-poll/src/acceptor.rs"],
     is_alone: true,
 };
 

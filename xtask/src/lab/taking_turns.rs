@@ -56,7 +56,7 @@ pub(super) const BEST_OF_BOTH: Experiment = Experiment {
     why: "a second loop helps when the first is full, and when it gets its share of the clients. Asleep, two loops do twice as much (where \
           the ranges overlap all the same, the machine had other things to do); spinning, only if there is a second processor \
           to be had; and for light work the clients and the kernel need the processors themselves, so there is little to share out. Processes race for their clients: their share is a matter of luck (see `spread`).",
-    read: &["zen-poll/src/door.rs", "zen-poll/src/event_loop.rs"],
+    read: &["zen-poll/src/acceptor.rs", "zen-poll/src/event_loop.rs"],
     is_alone: true,
 };
 

@@ -123,7 +123,7 @@ pub(super) const WORKERS: Experiment = Experiment {
     why: "four sleep at the same time; the fifth is in the backlog for a whole turn. Sleeping costs no processor, so the ancestor's delay \
           shows threads at their best: those that work share what processors there are, and 4 threads have no more of those than 2. (--burn \
           goes by the clock: who gets half a processor does half the work in that time.)",
-    read: &["zen-threaded/src/workers.rs", "zen-proto/src/server/sage.rs"],
+    read: &["zen-threaded/src/workers.rs", "zen-proto/src/server/answerer.rs"],
     is_alone: true,
 };
 

@@ -52,7 +52,7 @@ pub(super) fn outlive_file_size_limit() {
 }
 
 /// Starts the log: to a file, to stderr, or nowhere when stderr is the client's.
-pub(super) fn start(options: &Options) -> Result<()> {
+pub(super) fn start(options: &Options, program: &str) -> Result<()> {
     let mut refused = None;
     let output = match &options.log_file {
         Some(path) => match log_output::open(path) {
@@ -96,7 +96,7 @@ pub(super) fn start(options: &Options) -> Result<()> {
         Some(filters) => _ = builder.parse_filters(filters),
         None => {
             builder.filter_level(level.min(LevelFilter::Warn));
-            OWN.iter().for_each(|module| _ = builder.filter_module(module, level));
+            [CHASSIS, program].iter().for_each(|module| _ = builder.filter_module(module, level));
         }
     }
     builder.format(format);
@@ -283,8 +283,8 @@ fn tell(lost: u64) -> String {
     format!("{} {lost} lines of the log were lost before this\n", head(Level::Warn))
 }
 
-/// Whose lines -v is about; the libraries only warn.
-const OWN: [&str; 2] = ["zen_", "raw"];
+/// The crate whose lines -v is about, with the program's own; other libraries only warn.
+const CHASSIS: &str = "zen_proto";
 
 /// As long as the valve counts.
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,34 +1,74 @@
 //! The chassis: what every server shares, so that a server crate holds its way of waiting and nothing else.
 //!
-//! A `main` is three moves: parse, listen, serve.
+//! A `main` is three moves: parse, listen, serve. To serve is to accept, and to do for each client what its
+//! [`Connection`] wants. This is a whole server, with one client at a time and an answer function of its own:
 //!
 //! ```no_run
+//! use std::io;
+//! use std::net::{Shutdown, TcpStream};
 //! use std::process::ExitCode;
-//! use zen_proto::server::{self, Options, Server, Waiting};
+//! use std::time::Instant;
 //!
-//! #[derive(clap::Parser)]
-//! struct Arguments {
-//!     #[command(flatten)]
-//!     common: Options,
-//! }
-//!
-//! impl server::Arguments for Arguments {
-//!     fn common(&self) -> &Options {
-//!         &self.common
-//!     }
-//! }
+//! use zen_proto::server::{self, Connection, Options, READ_SIZE, Server, Waiting, is_tick, read, reset, write};
+//! use zen_proto::{Answer, UNKNOWN, Want};
 //!
 //! fn main() -> ExitCode {
-//!     server::main(|arguments: Arguments| {
-//!         let server = Server::listen(&arguments.common, Waiting::InCalls, Some(1))?;
-//!         while let Some((stream, client)) = server.accept() {
-//!             // … the way of waiting …
-//! #           drop((stream, client));
+//!     server::main(|options: Options| {
+//!         // Blocking calls, and one client at a time.
+//!         let server = Server::listen(&options, Waiting::InCalls, Some(1))?;
+//!         while let Some((stream, mut connection)) = server.accept() {
+//!             let result = converse(&stream, &mut connection);
+//!             connection.close(result); // logs and counts why
 //!         }
 //!         Ok(())
 //!     })
 //! }
+//!
+//! fn converse(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
+//!     let mut buffer = [0; READ_SIZE];
+//!     loop {
+//!         let now = Instant::now();
+//!         match connection.next(now) {
+//!             Want::Read => match read(stream, &mut buffer, connection.is_expired(now)) {
+//!                 Ok(0) => connection.received_eof(),
+//!                 Ok(n) => {
+//!                     let (mut input, now) = (&buffer[..n], Instant::now());
+//!                     while let Some(question) = connection.next_question(&mut input, now) {
+//!                         let answer = server::catch(|| length(question)); // a panic costs this client only
+//!                         connection.answer(answer);
+//!                     }
+//!                 }
+//!                 // A tick: nothing has come yet. `next` looks at the deadline and the stop flag.
+//!                 Err(error) if is_tick(&error) => connection.read_blocked(now),
+//!                 Err(error) => return Err(error),
+//!             },
+//!             Want::Write => match write(stream, connection.outgoing(), connection.is_expired(now)) {
+//!                 Ok(n) => connection.sent(n, Instant::now()),
+//!                 Err(error) if is_tick(&error) => connection.write_blocked(now),
+//!                 Err(error) => return Err(error),
+//!             },
+//!             Want::EndSending => {
+//!                 stream.shutdown(Shutdown::Write)?;
+//!                 connection.ended_sending(now);
+//!             }
+//!             Want::Close => return Ok(()),
+//!             Want::Reset => {
+//!                 reset(stream); // closing sends RST now
+//!                 return Ok(());
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! /// Works out an answer: here goes the database.
+//! fn length(question: &[u8]) -> Answer {
+//!     Answer::new(format!("{} bytes.", question.len())).unwrap_or_else(|_| UNKNOWN.clone())
+//! }
 //! ```
+//!
+//! The example `dictionary` is such a server with answers from a map and a log of what each one took. `--delay` and
+//! `--burn` belong to the built-in answers of [`Server::answer`]: an answer function of one's own need not simulate
+//! work. A server with flags of its own implements [`Arguments`].
 
 mod accept;
 mod answerer;
@@ -59,6 +99,5 @@ pub use connection::{Connection, reset};
 pub use options::{Arguments, Inetd, Options, parse_duration};
 pub use run::{Server, Waiting, main};
 pub use socket_io::{READ_SIZE, TICK, is_tick, read, try_read, try_write, write};
-pub use socket2::Socket as Listener;
 pub use stop::Stop;
 pub use watchdog::{beat, beat_together, next_beat};

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, ValueEnum};
+use clap::{Parser, ValueEnum};
 
 use super::metrics;
 
-/// The flags of every server.
-#[derive(Debug, Clone, Args)]
+/// The flags of every server. One with further flags flattens these into its own [`Arguments`].
+#[derive(Debug, Clone, Parser)]
+#[command(about = "Answers questions over TCP")]
 pub struct Options {
     /// Name or address to listen on; '' is every address [default: 127.0.0.1]
     #[arg(value_parser = parse_host, conflicts_with = "inetd")]
@@ -79,23 +80,23 @@ pub struct Options {
 
     /// This process is one of another's --processes
     #[arg(long, hide = true)]
-    pub worker: bool,
+    pub(super) worker: bool,
 
     /// With --worker: the listener outlives the parent too
     #[arg(long, hide = true)]
-    pub heir: bool,
+    pub(super) heir: bool,
 
     /// Panic at this question: a fault for tests
     #[arg(long, value_name = "QUESTION", hide = true)]
-    pub panic_on: Option<String>,
+    pub(super) panic_on: Option<String>,
 
     /// Abort at this question: a fault for tests
     #[arg(long, value_name = "QUESTION", hide = true)]
-    pub abort_on: Option<String>,
+    pub(super) abort_on: Option<String>,
 
     /// Panic at this question where no panic is caught: a fault for tests
     #[arg(long, value_name = "QUESTION", hide = true)]
-    pub panic_outside: Option<String>,
+    pub(super) panic_outside: Option<String>,
 }
 
 /// What inetd gave as stdin.
@@ -133,6 +134,12 @@ pub trait Arguments: Parser {
     /// What is wrong with the flags together, if anything.
     fn contradiction(&self) -> Option<&'static str> {
         None
+    }
+}
+
+impl Arguments for Options {
+    fn common(&self) -> &Options {
+        self
     }
 }
 

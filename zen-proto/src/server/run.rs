@@ -1,6 +1,8 @@
 //! The three moves of a `main` (parse, listen, serve) and what all threads of a server share.
 
+use std::any::type_name_of_val;
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -41,7 +43,7 @@ pub struct Server {
     pub(super) timeouts: Timeouts,
     pub(super) work: Option<Work>,
     pub(super) permits: Permits,
-    pub(super) listener: Mutex<Option<Arc<Socket>>>,
+    pub(super) listener: Mutex<Option<Arc<OwnedFd>>>,
     pub(super) only_client: Mutex<Option<TcpStream>>,
     pub(super) arrivals: Mutex<Arrivals>,
     pub(super) excess: Mutex<Excess>,
@@ -71,8 +73,10 @@ static SERVER: OnceLock<Server> = OnceLock::new();
 pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
     logging::outlive_file_size_limit();
     let arguments = parse::<A>();
+    // The closure's name begins with the crate that has written it.
+    let program = type_name_of_val(&serve).split("::").next().unwrap_or_default();
     let serve = || {
-        logging::start(arguments.common())?;
+        logging::start(arguments.common(), program)?;
         panic::set_hook(Box::new(on_panic));
         serve(arguments)
     };
@@ -156,7 +160,7 @@ impl Server {
             timeouts: Timeouts::new(options.idle_timeout, options.question_timeout),
             work: Work::new(options),
             permits: Permits::new(permits),
-            listener: Mutex::new(listener.map(Arc::new)),
+            listener: Mutex::new(listener.map(OwnedFd::from).map(Arc::new)),
             only_client: Mutex::new(only_client),
             arrivals: Mutex::new(Arrivals { while_draining: 0, latest: Instant::now(), complained: None, failures: 0 }),
             excess: Mutex::default(),
@@ -190,8 +194,8 @@ impl Server {
         Ok(server)
     }
 
-    /// The listener, for a server that waits for readiness; `None` when no more clients are taken.
-    pub fn listener(&self) -> Option<Arc<Socket>> {
+    /// Returns the listener, for a poller; `None` when no more clients are accepted.
+    pub fn listener(&self) -> Option<Arc<OwnedFd>> {
         self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -1,0 +1,121 @@
+//! Tasks serve all clients at once; slow answers wait together when they are awaited.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+use std::io::{self, BufRead, BufReader, Lines, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn the_second_client_is_served_at_once() {
+    assert_served_at_once(&["--runtime", "smol"]);
+    assert_served_at_once(&["--runtime", "async-std"]);
+}
+
+#[test]
+fn a_slow_answer_in_the_task_keeps_the_next_client_waiting() {
+    assert!(time_of_two_answers("smol", &[]).0 >= 2 * DELAY);
+    assert!(time_of_two_answers("async-std", &[]).0 >= 2 * DELAY);
+}
+
+#[test]
+fn slow_answers_that_are_awaited_wait_together() {
+    assert!(time_of_two_answers("smol", &["--await"]).1 < DELAY);
+    assert!(time_of_two_answers("async-std", &["--await"]).1 < DELAY);
+}
+
+#[test]
+fn slow_answers_from_the_blocking_pool_wait_together() {
+    assert!(time_of_two_answers("smol", &["--offload"]).1 < DELAY);
+    assert!(time_of_two_answers("async-std", &["--offload"]).1 < DELAY);
+}
+
+/// Asks three questions while another client is in the middle of one.
+fn assert_served_at_once(arguments: &[&str]) {
+    let (server, address) = Server::start(arguments);
+    let (mut slow, quick) = (connect(address), connect(address));
+    slow.write_all(b"Simple is ").unwrap();
+    ask(&quick, "Beautiful is better than?", "ugly.");
+    ask(&quick, "Explicit is better than?", "implicit.");
+    ask(&quick, "Simple is better than?", "complex.");
+    ask(&slow, "better than?", "complex.");
+    server.stop();
+}
+
+/// Two clients ask at the same moment: the time to the second answer, and that between the first and the second.
+fn time_of_two_answers(runtime: &str, arguments: &[&str]) -> (Duration, Duration) {
+    let (server, address) = Server::start(&[&["--runtime", runtime, "--delay", "300ms"], arguments].concat());
+    let mut clients = [(); 2].map(|()| connect(address));
+    let asked = Instant::now();
+    for client in &mut clients {
+        client.write_all(b"Simple is better than?").unwrap();
+    }
+    let answered = clients.each_ref().map(|client| {
+        receive(client, "complex.");
+        Instant::now()
+    });
+    server.stop();
+    (answered[1] - asked, answered[1] - answered[0])
+}
+
+/// The delay of each answer.
+const DELAY: Duration = Duration::from_millis(300);
+
+/// A server in a process of its own: killed and reaped on every path, and its log is shown when a test fails.
+struct Server {
+    child: Child,
+    stdout: Lines<BufReader<UnixStream>>,
+}
+
+impl Server {
+    /// Starts it on a free port, and returns when it listens.
+    fn start(arguments: &[&str]) -> (Self, SocketAddr) {
+        let (ours, theirs) = UnixStream::pair().unwrap(); // unlike those of a pipe, its reads can be bounded
+        ours.set_read_timeout(Some(BOUND)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zen-async"));
+        command.args(["-v", "-p", "0"]).args(arguments).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
+        let mut server = Self { child: command.spawn().unwrap(), stdout: BufReader::new(ours).lines() };
+        let ready_line = server.stdout.next().unwrap().unwrap();
+        (server, ready_line.strip_prefix("listening on ").unwrap().parse().unwrap())
+    }
+
+    /// Ends it by SIGTERM: it prints nothing more, and its status is 0.
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        assert!(self.stdout.next().is_none());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        eprint!("{}", io::read_to_string(self.child.stderr.take().unwrap()).unwrap());
+    }
+}
+
+fn connect(server: SocketAddr) -> TcpStream {
+    TcpStream::connect_timeout(&server, BOUND).unwrap()
+}
+
+fn ask(mut client: &TcpStream, question: &str, answer: &str) {
+    client.write_all(question.as_bytes()).unwrap();
+    receive(client, answer);
+}
+
+fn receive(mut client: &TcpStream, answer: &str) {
+    let mut bytes = vec![0; answer.len()];
+    client.set_read_timeout(Some(BOUND)).unwrap();
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes), answer);
+}
+
+/// At most this long is waited for what must come. It comes within milliseconds.
+const BOUND: Duration = Duration::from_secs(20);

@@ -1,0 +1,84 @@
+//! One client is served at a time; the next waits in the backlog.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+use std::io::{self, BufRead, BufReader, Lines, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn the_second_client_is_served_when_the_first_has_left() {
+    let (server, address) = Server::start();
+    let (first, mut second) = (connect(address), connect(address));
+    second.write_all(b"Simple is better than?").unwrap();
+    ask(&first, "Beautiful is better than?", "ugly.");
+    ask(&first, "Explicit is better than?", "implicit.");
+    ask(&first, "Simple is better than?", "complex.");
+    second.set_read_timeout(Some(A_WHILE)).unwrap();
+    assert_eq!(second.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    drop(first);
+    receive(&second, "complex.");
+    server.stop();
+}
+
+/// A server in a process of its own: killed and reaped on every path, and its log is shown when a test fails.
+struct Server {
+    child: Child,
+    stdout: Lines<BufReader<UnixStream>>,
+}
+
+impl Server {
+    /// Starts it on a free port, and returns when it listens.
+    fn start() -> (Self, SocketAddr) {
+        let (ours, theirs) = UnixStream::pair().unwrap(); // unlike those of a pipe, its reads can be bounded
+        ours.set_read_timeout(Some(BOUND)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zen-single"));
+        command.args(["-v", "-p", "0"]).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
+        let mut server = Self { child: command.spawn().unwrap(), stdout: BufReader::new(ours).lines() };
+        let ready_line = server.stdout.next().unwrap().unwrap();
+        (server, ready_line.strip_prefix("listening on ").unwrap().parse().unwrap())
+    }
+
+    /// Ends it by SIGTERM: it prints nothing more, and its status is 0.
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        assert!(self.stdout.next().is_none());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        eprint!("{}", io::read_to_string(self.child.stderr.take().unwrap()).unwrap());
+    }
+}
+
+fn connect(server: SocketAddr) -> TcpStream {
+    TcpStream::connect_timeout(&server, BOUND).unwrap()
+}
+
+fn ask(mut client: &TcpStream, question: &str, answer: &str) {
+    client.write_all(question.as_bytes()).unwrap();
+    receive(client, answer);
+}
+
+fn receive(mut client: &TcpStream, answer: &str) {
+    let mut bytes = vec![0; answer.len()];
+    client.set_read_timeout(Some(BOUND)).unwrap();
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes), answer);
+}
+
+/// At most this long is waited for what must come. It comes within milliseconds.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// This long is waited for what must not come.
+const A_WHILE: Duration = Duration::from_millis(300);
