@@ -15,8 +15,8 @@
 //! $ cargo xtask lab stall
 //! ```
 //!
-//! **The cure.** Think elsewhere: `smol::unblock` at `offload` in `src/on_smol.rs`. Run `zen-async --delay 200ms` with `--offload` and
-//! without.
+//! **The cure.** `answer` in `src/on_smol.rs` has two: await a timer (`--await`) where the wait can be awaited, or have
+//! the answer worked out in the blocking pool (`--offload`). Run `zen-async --delay 200ms` with each, and with neither.
 
 #![forbid(unsafe_code)]
 

@@ -1,35 +1,37 @@
-//! A coroutine serves each client: the code of a blocking server, on one thread that never blocks.
+//! A task serves each client: its code reads like that of a blocking server, but one thread runs all tasks.
 //!
 //! # Run
 //!
 //! ```console
 //! $ cargo run -p zen-async
 //! $ cargo run -p zen-async -- --runtime async-std
+//! $ cargo run -p zen-async -- --delay 700ms --await
 //! ```
+//!
+//! `--help` lists the flags. `--threads N` runs the tasks on N threads, and `--delay 700ms` makes each answer slow.
+//! Without further flags the task's thread sleeps meanwhile; with `--await` the task awaits a timer; with `--offload` a
+//! thread of the blocking pool sleeps.
 //!
 //! # How it works
 //!
 //! 1. `main` parses, listens, serves.
-//! 2. The coroutine that accepts starts one for each client; one over `--max-connections` is turned away.
-//! 3. A client's coroutine reads like a thread: it does what the conversation wants. Where a thread would
-//!    sleep in recv() or send(), it is suspended at an `.await`, and its thread runs another one.
-//! 4. The runtime's reactor (epoll, on Linux) wakes it when its client is ready; the `sweeper` does when its
-//!    time is up, once a tick of 250 ms.
-//! 5. `on_smol` and `on_async_std` are the same but for the runtime: `diff` them.
-//!
-//! # Predict
-//!
-//! The README asks four questions and names the command that settles each.
+//! 2. One task accepts and spawns a task for each client. A client over `--max-connections` is rejected.
+//! 3. A client's task does what the conversation wants. Where a thread would sleep in `recv()` or `send()`, the task is
+//!    suspended at an `.await`, and the executor runs another task on the same thread.
+//! 4. The reactor (epoll, on Linux) wakes a task when its client is ready. The `sweeper` wakes a task whose deadline has
+//!    passed; it looks once a tick, every 250 ms.
+//! 5. `answer` works out an answer in the task, awaits it, or offloads it. Only in the first case do other tasks wait.
+//! 6. `on_smol` and `on_async_std` have the same functions in the same order, one file for each runtime.
 //!
 //! # Limits
 //!
-//! - A fifth client is served like the four. But a slow answer keeps its thread from all other coroutines, unless
-//!   `--offload` takes it elsewhere.
-//! - One client over `--max-connections` is turned away.
-//! - When no descriptor is left, `accept()` is tried again after 100 ms; who is here is served on.
-//! - On SIGTERM those who wait are taken in, what all have asked is answered, and the server leaves.
-//! - Time-outs are flags; their defaults are in `zen-proto/src/server/options.rs`. They are exact to a tick of 250 ms.
-//! - async-std is not developed any more.
+//! - A fifth client is served like the first four. But an answer that is worked out in its task keeps the thread from
+//!   all other tasks.
+//! - A client over `--max-connections` is rejected.
+//! - When no descriptor is left, `accept()` is tried again after 100 ms; existing clients continue.
+//! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.
+//! - Timeouts are exact to a tick of 250 ms.
+//! - async-std is discontinued (RUSTSEC-2025-0052).
 
 #![forbid(unsafe_code)]
 

@@ -1,19 +1,19 @@
-//! The command line of zen-async: which runtime, on how many threads.
+//! The command line of zen-async: which runtime, on how many threads, and where an answer is worked out.
 
 use std::num::NonZeroUsize;
 
 use clap::{Parser, ValueEnum};
 use zen_proto::server::{self, Options};
 
-/// Serves the aphorisms from coroutines, one for each client.
+/// Serves the aphorisms from async tasks, one for each client.
 #[derive(Debug, Parser)]
 #[command(version = zen_proto::VERSION)]
 pub(crate) struct Arguments {
-    /// Who runs the coroutines
+    /// The runtime that runs the tasks
     #[arg(long, value_enum, default_value = "smol", value_name = "smol|async-std")]
     pub(crate) runtime: Runtime,
 
-    /// On how many threads
+    /// Number of threads that run tasks
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) threads: NonZeroUsize,
 
@@ -50,12 +50,12 @@ impl Arguments {
     }
 }
 
-/// Who runs the coroutines.
+/// The runtime that runs the tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Runtime {
     /// smol.
     Smol,
-    /// async-std, which is not developed any more.
+    /// async-std, which is discontinued.
     AsyncStd,
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use slab::Slab;
 use zen_proto::server::Stop;
 
-/// Wakes the coroutines that wait for their client in vain.
+/// Wakes the tasks whose client has let their deadline pass.
 #[derive(Default)]
 pub(crate) struct Sweeper {
     /// Those that wait, each with the end of its time.

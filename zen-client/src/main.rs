@@ -10,6 +10,9 @@
 //! $ cargo run -p zen-client -- load
 //! ```
 //!
+//! A server must be running: `cargo run -p zen-poll`, for example. `--help` lists the flags of each command. The exit
+//! status is 0 if every answer was right, 1 if not, and 2 if the command line was wrong.
+//!
 //! # How it works
 //!
 //! 1. `connect.rs` tries every address that a name has.
@@ -22,10 +25,6 @@
 //! 4. `load/generator.rs` is an epoll loop a thread: one `recv` and one `send` for an answer.
 //!    `load/schedule.rs` says what is due, `load/tally.rs` counts.
 //! 5. `selftest.rs` runs `load` against servers whose behaviour is known.
-//!
-//! # Predict
-//!
-//! The README asks what a server does to this client, and names the command that shows it.
 //!
 //! # Limits
 //!

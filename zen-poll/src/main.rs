@@ -7,26 +7,26 @@
 //! $ cargo run -p zen-poll -- --style chat --loops 2
 //! ```
 //!
+//! `--help` lists the flags. `--style` chooses how the loop tells the protocol what has happened, `--loops N` starts
+//! several loops, and `--delay 700ms` makes each answer slow.
+//!
 //! # How it works
 //!
 //! 1. `main` parses, listens, serves.
 //! 2. `event_loop` sleeps in `Poller::wait` (epoll, on Linux) until descriptors are ready, and gives each ready
-//!    client one recv() and one send(), neither of which can sleep.
+//!    client one `recv()` and one `send()`, neither of which can sleep.
 //! 3. `callback` is a `Protocol` as in asyncio: the loop calls it when something has happened. `chat` is another,
-//!    as in asynchat: it is told of pieces and ends of questions.
-//! 4. With `--loops N` the first loop accepts, and hands each new client to the loop that has the fewest.
-//!
-//! # Predict
-//!
-//! The README asks four questions and names the command that settles each.
+//!    as in asynchat: it receives the pieces and the ends of questions.
+//! 4. The loop works out the answers as well. With `--delay` its thread sleeps there, and all its clients wait.
+//! 5. With `--loops N` the first loop accepts, and hands each new client to the loop that has the fewest.
 //!
 //! # Limits
 //!
-//! - A fifth client is served like the four. But while one answer is thought about, a loop serves nobody else.
-//! - One client over `--max-connections` is turned away.
-//! - When no descriptor is left, the listener is left alone for 100 ms; who is here is served on.
-//! - On SIGTERM those who wait are taken in, what all have asked is answered, and the server leaves.
-//! - Time-outs are flags; their defaults are in `zen-proto/src/server/options.rs`. They are exact to a tick of 250 ms.
+//! - A fifth client is served like the first four. But while a loop works out an answer, it serves no other client.
+//! - A client over `--max-connections` is rejected.
+//! - When no descriptor is left, the listener is left alone for 100 ms; existing clients continue.
+//! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.
+//! - Timeouts are exact to a tick of 250 ms.
 
 mod acceptor;
 mod callback;

@@ -7,26 +7,28 @@
 //! $ cargo run -p zen-client
 //! ```
 //!
+//! `--help` lists the flags. `--delay 700ms` makes each answer slow, `--idle-timeout 5s` disconnects silent clients
+//! sooner, and `-v` logs each client.
+//!
 //! # How it works
 //!
 //! 1. `main` parses, listens, serves.
 //! 2. `accept()` sleeps until a client comes.
-//! 3. `recv()` and `send()` sleep until that client speaks or reads. Meanwhile nobody else is served:
-//!    the kernel completes their handshakes and keeps them in the backlog.
-//! 4. No call sleeps longer than a tick of 250 ms, so that deadlines and signals are noticed.
-//!
-//! # Predict
-//!
-//! The README asks three questions and names the command that settles each.
+//! 3. `recv()` and `send()` sleep until that client sends or reads. Meanwhile no other client is served: the kernel
+//!    completes their handshakes and keeps them in the backlog.
+//! 4. `accept()`, `recv()` and `send()` return after a tick of 250 ms at the latest, so that deadlines and signals are
+//!    noticed.
+//! 5. The same thread works out the answers. With `--delay` it sleeps there, with `--burn` it computes; in both cases
+//!    all other clients wait for this answer.
 //!
 //! # Limits
 //!
-//! - One client at a time, and a silent one keeps all others waiting until its time is over. So does a slow answer.
-//! - A fifth client is connected, by the kernel, and hears nothing until the four before it have gone;
+//! - One client at a time: a silent one keeps all others waiting until it is disconnected, and so does a slow answer.
+//! - A fifth client is connected by the kernel and receives nothing until the four before it have gone.
 //!   `--max-connections` does not change that.
 //! - When no descriptor is left, `accept()` is tried again after 100 ms.
-//! - On SIGTERM those who wait are taken in, what all have asked is answered, and the server leaves.
-//! - Time-outs are flags; their defaults are in `zen-proto/src/server/options.rs`.
+//! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.
+//! - Timeouts are exact to a tick of 250 ms.
 
 #![forbid(unsafe_code)]
 

@@ -5,30 +5,31 @@
 //! ```console
 //! $ cargo run -p zen-threaded
 //! $ cargo run -p zen-threaded -- --mode per-connection
+//! $ cargo run -p zen-threaded -- --processes 4 --workers 1
 //! ```
+//!
+//! `--help` lists the flags. `--workers N` sets the number of workers, `--max-connections N` bounds the threads of
+//! `--mode per-connection`, and `--delay 700ms` makes each answer slow.
 //!
 //! # How it works
 //!
 //! 1. `main` parses, listens, serves.
-//! 2. With `--mode workers` a few threads sleep in `accept()` on one listener; the kernel wakes one of them for
-//!    each client, in the order in which they fell asleep. The client after the last worker waits in the backlog.
-//! 3. With `--mode per-connection` one thread sleeps in `accept()` and starts a thread for each client; one
-//!    over `--max-connections` is turned away.
+//! 2. With `--mode workers` a few threads sleep in `accept()` on one listener. The kernel wakes one of them for each
+//!    client, in the order in which they fell asleep. The client after the last worker waits in the backlog.
+//! 3. With `--mode per-connection` one thread sleeps in `accept()` and starts a thread for each client. A client over
+//!    `--max-connections` is rejected.
 //! 4. Each thread sleeps in `recv()` and `send()` for its own client, a tick of 250 ms at most.
-//!
-//! # Predict
-//!
-//! The README asks three questions and names the command that settles each.
+//! 5. Each thread works out the answers to its own client. With `--delay` it sleeps there as long as the answer takes;
+//!    clients of other threads do not wait for it.
 //!
 //! # Limits
 //!
-//! - A silent client costs a worker until its time is over, and a slow answer until it is given; while all four are
-//!   busy, a fifth client is connected, by the kernel, and hears nothing. With a thread for each it is served like them.
-//! - A thread for each connection costs a stack. One client over `--max-connections` is turned away; with workers that
-//!   changes nothing.
-//! - When no descriptor is left, `accept()` is tried again after 100 ms; who is here is served on.
-//! - On SIGTERM those who wait are taken in, what all have asked is answered, and the server leaves.
-//! - Time-outs are flags; their defaults are in `zen-proto/src/server/options.rs`.
+//! - A silent client occupies a worker until it is disconnected, and a slow answer until it is sent. While all four are
+//!   busy, a fifth client is connected by the kernel and receives nothing. With a thread for each it is served at once.
+//! - A thread for each connection costs a stack. With `--mode workers`, `--max-connections` changes nothing.
+//! - When no descriptor is left, `accept()` is tried again after 100 ms; existing clients continue.
+//! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.
+//! - Timeouts are exact to a tick of 250 ms.
 //! - Every tick wakes every idle thread: a thousand of them cost a few percent of a processor.
 
 #![forbid(unsafe_code)]

@@ -15,11 +15,12 @@ use crate::harness::{Client, Server};
 pub(super) const STALL: Experiment = Experiment {
     name: "stall",
     claim: "An event loop serves many clients at once in one thread.",
-    question: "an answer takes 200 ms of sleep. When do 4 clients that ask at once have theirs from one loop, from two, and from coroutines that think \
-               elsewhere?",
+    question: "an answer takes 200 ms of sleep. When do 4 clients that ask at once have theirs from one loop, from two, and from tasks that await \
+               their answers, or have them worked out elsewhere?",
     run: stall,
     why: "the loop waits for all at once, but it thinks for one at a time: while it does, everybody waits. More loops are more that think; \
-          --offload takes the thinking to a pool of threads, and the loop goes on.",
+          --offload takes the thinking to a pool of threads, and the loop goes on. --await needs no other thread: the task is suspended until its timer \
+          ends, which is possible only where the wait itself can be awaited.",
     read: &["zen-async/examples/blocking_call.rs", "zen-async/src/on_smol.rs", "zen-poll/src/event_loop.rs"],
     is_alone: true,
 };
@@ -28,11 +29,13 @@ fn stall(notes: &mut Notes) -> Result<()> {
     let delay = Duration::from_millis(200);
     let slow = ["--delay", "200ms"];
     let offloaded = [&slow[..], &["--offload"]].concat();
-    let rows: [(&str, Server, &[usize]); 4] = [
+    let awaited = [&slow[..], &["--await"]].concat();
+    let rows: [(&str, Server, &[usize]); 5] = [
         ("one loop", server("poll", &slow)?, &[1, 1, 1, 1]),
         ("two loops", server("poll-loops", &slow)?, &[2, 2]),
-        ("coroutines that block (blocking_call)", exhibit("blocking_call")?, &[1, 1, 1, 1]),
-        ("coroutines with --offload", server("smol", &offloaded)?, &[4]),
+        ("tasks that block (blocking_call)", exhibit("blocking_call")?, &[1, 1, 1, 1]),
+        ("tasks with --offload", server("smol", &offloaded)?, &[4]),
+        ("tasks with --await", server("smol", &awaited)?, &[4]),
     ];
     let mut wrong = Vec::new();
     for (name, server, expected) in rows {

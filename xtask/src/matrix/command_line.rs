@@ -61,6 +61,8 @@ pub(crate) const CASES: &[Case] = &[
     on_poll(wrong("style_unknown", &["--style", "telegraph"])),
     on_async(wrong("threads_zero", &["--threads", "0"])),
     on_async(wrong("runtime_unknown", &["--runtime", "tokio"])),
+    on_async(wrong("await_and_offload", &["--await", "--offload"])),
+    on_async(wrong("await_and_burn", &["--await", "--burn", "1ms"])),
     bare("a_port_as_host", a_port_as_host).on(Entry::is_first_of_package),
     bare("no_interface", no_interface).on(Entry::is_first_of_package),
     bare("an_interface", an_interface).on(Entry::is_first_of_package),

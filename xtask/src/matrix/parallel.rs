@@ -12,8 +12,12 @@ use crate::harness::client::APHORISMS;
 
 pub(crate) const CASES: &[Case] = &[
     case("slow_answers", slow_answers).arguments(&["--delay", "200ms"]).alone(),
-    // Offloaded to a pool, thinking blocks nobody.
-    case("offloaded_answers", offloaded_answers)
+    // Awaited or offloaded, an answer delays its own client alone.
+    case("awaited_answers", each_on_its_own)
+        .arguments(&["--delay", "200ms", "--await"])
+        .on(|entry| entry.package == "zen-async")
+        .alone(),
+    case("offloaded_answers", each_on_its_own)
         .arguments(&["--delay", "200ms", "--offload"])
         .on(|entry| entry.package == "zen-async")
         .alone(),
@@ -27,11 +31,7 @@ fn slow_answers(ctx: &mut Ctx) -> Result<()> {
     judge(&arrivals(ctx, 2 * thinkers, at_once)?, thinkers, ctx.entry.is_even)
 }
 
-fn offloaded_answers(ctx: &mut Ctx) -> Result<()> {
-    each_on_its_own(ctx)
-}
-
-fn each_on_its_own(ctx: &Ctx) -> Result<()> {
+fn each_on_its_own(ctx: &mut Ctx) -> Result<()> {
     const CLIENTS: usize = 4;
     judge(&arrivals(ctx, CLIENTS, true)?, CLIENTS, true)
 }

@@ -13,21 +13,22 @@ use crate::harness::{Client, PATIENCE, Server};
 use crate::servers::Entry;
 use crate::trial::note;
 
-pub(crate) const CASES: &[Case] = &[bare("per_answer", per_answer).alone()];
+pub(crate) const CASES: &[Case] = &[
+    bare("per_answer", per_answer).alone(),
+    bare("awaited_without_delay", awaited_without_delay)
+        .arguments(&["--await"])
+        .on(|entry| entry.package == "zen-async")
+        .alone(),
+];
 
-/// Two traces that differ only in the number of questions: their difference is the answers' own, without the cost of starting,
-/// accepting and ending.
-fn per_answer(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
-    let short = traced(entry, SHORT)?;
-    let long = traced(entry, LONG)?;
-    let answers = f64::from(CLIENTS * (LONG - SHORT));
-    let more = |name: &str| f64::from(long.get(name).unwrap_or(&0) - short.get(name).unwrap_or(&0));
-    let calls: f64 = long.keys().map(|name| more(name)).sum::<f64>() / answers;
-    let waits: f64 = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll"].map(more).iter().sum();
-    let k = answers / waits.max(1.0);
-    let share = |name: &String| (name.clone(), format!("{:.2}", more(name) / answers));
-    let each: BTreeMap<_, _> = long.keys().map(share).filter(|(_, share)| share != "0.00").collect();
-    let per_wait = if waits > 0.01 * answers { format!(", {k:.1} answers per wait") } else { String::new() };
+fn per_answer(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
+    let shares = shares(entry, arguments)?;
+    let calls: f64 = shares.values().sum();
+    let waits: f64 = WAITS.iter().filter_map(|name| shares.get(*name)).sum();
+    let k = 1.0 / waits.max(f64::EPSILON);
+    let share = |(name, share): (&String, &f64)| (name.clone(), format!("{share:.2}"));
+    let each: BTreeMap<_, _> = shares.iter().map(share).filter(|(_, share)| share != "0.00").collect();
+    let per_wait = if waits > 0.01 { format!(", {k:.1} answers per wait") } else { String::new() };
     note(format!("{}: {calls:.2} system calls per answer{per_wait}", entry.name));
     match entry.package {
         "zen-single" | "zen-threaded" => ensure!((calls - 2.0).abs() <= 0.05, "{calls:.2} calls per answer: {each:?}"),
@@ -37,11 +38,32 @@ fn per_answer(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     Ok(())
 }
 
-/// The calls of a whole run, by name, in which each client asks so many questions.
-fn traced(entry: &'static Entry, questions: u32) -> Result<BTreeMap<String, i32>> {
+/// `--await` with nothing to wait for costs no system call: no timer is set.
+fn awaited_without_delay(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
+    let [plain, awaited] = [shares(entry, &[])?, shares(entry, arguments)?].map(|shares| shares.values().sum::<f64>());
+    note(format!("{}: {plain:.2} system calls per answer, {awaited:.2} with --await", entry.name));
+    ensure!((awaited - plain).abs() < 0.5, "{plain:.2} calls per answer, {awaited:.2} with --await");
+    Ok(())
+}
+
+/// System calls per answer, by name. Two traces differ only in the number of questions: their difference is the answers' own,
+/// without the cost of starting, accepting and ending.
+fn shares(entry: &'static Entry, arguments: &[&str]) -> Result<BTreeMap<String, f64>> {
+    let short = traced(entry, arguments, SHORT)?;
+    let long = traced(entry, arguments, LONG)?;
+    let answers = f64::from(CLIENTS * (LONG - SHORT));
+    let share = |(name, calls)| {
+        let share = f64::from(calls - short.get(&name).unwrap_or(&0)) / answers;
+        (name, share)
+    };
+    Ok(long.into_iter().map(share).collect())
+}
+
+/// The calls of a whole run, by name, in which each client asks this number of questions.
+fn traced(entry: &'static Entry, arguments: &[&str], questions: u32) -> Result<BTreeMap<String, i32>> {
     let table = std::env::temp_dir().join(format!("zen-strace-{}-{}-{questions}", process::id(), entry.name));
     let output = table.to_string_lossy();
-    let mut server = Server::start_under(&["strace", "-f", "-c", "-U", "name,calls", "-o", &output], entry, &[])?;
+    let mut server = Server::start_under(&["strace", "-f", "-c", "-U", "name,calls", "-o", &output], entry, arguments)?;
     let asked = keep_busy(server.address(), entry.at_once, questions);
     let stopped = server.stop(PATIENCE);
     let text = fs::read_to_string(&table).unwrap_or_default();
@@ -78,6 +100,8 @@ fn row(line: &str) -> Option<(String, i32)> {
     let (name, calls) = (fields.next()?, fields.next()?);
     (name != "total").then_some((name.to_owned(), calls.parse().ok()?))
 }
+
+const WAITS: [&str; 5] = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll"];
 
 const CLIENTS: u32 = 64;
 const SHORT: u32 = 10;

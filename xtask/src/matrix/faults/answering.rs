@@ -17,6 +17,9 @@ pub(crate) const CASES: &[Case] = &[
     case("send_fails", |ctx| a_call_fails(ctx, "sendto")),
     case("send_has_no_room", send_has_no_room),
     ending("a_panic", a_panic).arguments(&["--panic-on", FATAL]),
+    ending("a_panic_awaited", a_panic)
+        .arguments(&["--panic-on", FATAL, "--delay", "1ms", "--await"])
+        .on(|entry| entry.package == "zen-async"),
     ending("a_panic_offloaded", a_panic)
         .arguments(&["--panic-on", FATAL, "--offload"])
         .on(|entry| entry.package == "zen-async"),

@@ -18,6 +18,9 @@ pub(crate) const CASES: &[Case] = &[
     ending("sigint_then_sigterm", |ctx| two_signals(ctx, Signal::INT, Signal::TERM)).arguments(&["--delay", "60s"]),
     ending("grace_over_while_sleeping", grace_over_while_thinking)
         .arguments(&["--delay", "60s", "--grace", "300ms", "-v"]),
+    ending("grace_over_while_awaiting", grace_over_while_thinking)
+        .arguments(&["--delay", "60s", "--await", "--grace", "300ms", "-v"])
+        .on(|entry| entry.package == "zen-async"),
     ending("grace_over_while_burning", grace_over_while_thinking)
         .arguments(&["--burn", "60s", "--grace", "300ms", "-v"])
         .alone(),
