@@ -4,7 +4,8 @@
 //! 2. `run` measures once: `subject` starts a server, `place` chooses the processors, `load` asks, `cost` looks at what the
 //!    server used. `syscalls`, and memory in `cost`, have runs of their own.
 //! 3. `results` keeps everything, with the `machine`, as JSON.
-//! 4. `table`, `report`, `diff` and `readme` show it, by the rule in `statistics`; `capacity` calculates with it.
+//! 4. `ranking` says who is cheapest, by the rule in `statistics`; `table`, `report`, `readme` and `diff` show it.
+//! 5. `capacity` calculates how many machines are needed.
 
 mod canned;
 pub(crate) mod capacity;
@@ -16,6 +17,7 @@ mod machine;
 mod place;
 mod plan;
 mod progress;
+mod ranking;
 mod readme;
 mod report;
 mod results;

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 
-use super::figures::{bytes, count, number, percent};
+use super::figures::{self, bytes, count, number, percent};
+use super::found;
 use super::results::{CPU, Level, Results, Row};
-use super::{found, table};
 
 /// Says how many machines so many clients want, from what bench measured here
 #[derive(clap::Args)]
@@ -91,7 +91,7 @@ fn told(flags: &Flags, results: &Results) -> Result<String> {
         plural(machine.processors),
         bytes(machine.memory),
     );
-    let mut table = table::plain(&["which", "for all", "a machine gives", "machines", "used of them"]);
+    let mut table = figures::table(&["which", "for all", "a machine gives", "machines", "used of them"]);
     for it in &resources {
         let share = percent(it.share(machines));
         table.add_row([
@@ -199,8 +199,7 @@ fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> 
         });
     }
     let fewest = &row.levels[0];
-    let threads =
-        |level: &Level| level.rounds.iter().map(|round| round.threads).max().unwrap_or_default() as f64;
+    let threads = |level: &Level| level.rounds.iter().map(|round| round.threads).max().unwrap_or_default() as f64;
     let per_client =
         (threads(level) - threads(fewest)) / (level.connections.saturating_sub(fewest.connections).max(1)) as f64;
     if let Some(most) = sysctl("kernel.pid_max").filter(|_| per_client > 0.5) {
