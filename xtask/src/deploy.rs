@@ -18,7 +18,7 @@ mod hitless;
 mod holder;
 mod hosts;
 mod log;
-pub(crate) mod metrics;
+mod metrics;
 mod privilege;
 mod restart;
 mod rolling;

@@ -3,9 +3,9 @@
 mod prometheus;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::mem::replace;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use rustix::process::{Signal, getuid};
 use super::apparatus::{Folder, every, has_workers, is_one_process, kill, on_each, succeeds};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::group::run_within;
+use crate::harness::metrics::{exchange, metrics_of, scrape, text};
 use crate::harness::{Client, Missing, PATIENCE, Server, tool, wait_for};
 use crate::matrix::{Ctx, ended, served};
 use crate::servers::Entry;
@@ -33,50 +34,6 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         prometheus::trials(),
     ];
     Ok(cases.into_iter().flatten().collect())
-}
-
-/// What a server tells of itself now: `zen_clients_total` is 7.
-pub(crate) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
-    let series = |line: &str| {
-        let (name, value) = line.rsplit_once(' ')?;
-        Some((name.to_owned(), value.parse().ok()?))
-    };
-    let text = text(metrics_of(server)?)?;
-    Ok(text.lines().filter(|line| !line.starts_with('#')).filter_map(series).collect())
-}
-
-/// Where it tells it, which it says when it starts.
-pub(super) fn metrics_of(server: &Server) -> Result<SocketAddr> {
-    let said = server.wait_for_log(PATIENCE, |log| {
-        let (_, rest) = log.split_once("metrics on http://")?;
-        rest.split_once("/metrics\n")?.0.parse().ok()
-    });
-    said.context("it does not say where its metrics are")
-}
-
-/// All of it, in Prometheus's format.
-fn text(address: SocketAddr) -> Result<String> {
-    let (head, body) = ask(address, "/metrics")?;
-    ensure!(head.contains("\r\nContent-Type: text/plain; version=0.0.4"), "{head}");
-    Ok(body)
-}
-
-/// Head and body of the page at this path.
-fn ask(address: SocketAddr, path: &str) -> Result<(String, String)> {
-    // Version 1.0: the end of the connection is the end of the page, whoever answers.
-    let answer = exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
-    ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {head}");
-    Ok((head.to_owned(), body.to_owned()))
-}
-
-fn exchange(address: SocketAddr, request: &str) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 /// Prometheus's own tool has nothing against a line of it; whoever asks for something else hears so.

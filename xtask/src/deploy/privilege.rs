@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Signal, getuid, set_child_subreaper};
 
 use super::apparatus::{Folder, every, kill, on_each, part, succeeds};
-use super::metrics::scrape;
 use super::unit::Unit;
 use crate::harness::client::APHORISMS;
+use crate::harness::metrics::scrape;
 use crate::harness::{Missing, PATIENCE, is_conformant, process, tool, wait_for};
 use crate::matrix::{Ctx, ended, served};
 use crate::servers::Entry;

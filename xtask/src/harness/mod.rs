@@ -4,6 +4,7 @@ pub(crate) mod capture;
 pub(crate) mod client;
 pub(crate) mod group;
 pub(crate) mod honest;
+pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod queue;

@@ -8,9 +8,9 @@ use rustix::process::Signal;
 use serde::Deserialize;
 
 use super::super::apparatus::{Folder, part, succeeds};
-use super::{ask, metrics_of};
 use crate::harness::capture::Capture;
 use crate::harness::group::Group;
+use crate::harness::metrics::{ask, metrics_of};
 use crate::harness::{PATIENCE, Server, free_address, tool, wait_for};
 use crate::servers::SERVERS;
 use crate::trial::Trial;

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Case, Ctx, answered, asking, bare, bystander, case, ending, others_are_served};
-use crate::deploy::metrics::scrape;
 use crate::harness::group::run_within;
+use crate::harness::metrics::scrape;
 use crate::harness::tracer::{Tracer, span};
 use crate::harness::{PATIENCE, shown, strace, wait_for};
 use crate::servers::Entry;
