@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::apparatus::{Folder, every, on_each, part, succeeds};
 use crate::harness::client::APHORISMS;
+use crate::harness::verdict::{Ctx, ended};
 use crate::harness::{Client, PATIENCE, tool, wait_for};
-use crate::matrix::{Ctx, ended};
 use crate::servers::Entry;
 use crate::trial::Trial;
 

@@ -16,8 +16,8 @@ use super::apparatus::{Folder, every, has_workers, is_one_process, kill, on_each
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::group::run_within;
 use crate::harness::metrics::{exchange, metrics_of, scrape, text};
+use crate::harness::verdict::{Ctx, ended, served};
 use crate::harness::{Client, Missing, PATIENCE, Server, tool, wait_for};
-use crate::matrix::{Ctx, ended, served};
 use crate::servers::Entry;
 use crate::trial::Trial;
 

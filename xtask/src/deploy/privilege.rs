@@ -14,8 +14,8 @@ use super::apparatus::{Folder, every, kill, on_each, part, succeeds};
 use super::unit::Unit;
 use crate::harness::client::APHORISMS;
 use crate::harness::metrics::scrape;
+use crate::harness::verdict::{Ctx, ended, served};
 use crate::harness::{Missing, PATIENCE, is_conformant, process, tool, wait_for};
-use crate::matrix::{Ctx, ended, served};
 use crate::servers::Entry;
 use crate::trial::{self, Trial};
 

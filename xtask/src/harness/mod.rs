@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod queue;
 pub(crate) mod server;
 pub(crate) mod tracer;
+pub(crate) mod verdict;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
