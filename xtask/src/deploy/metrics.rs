@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, getuid};
 
-use super::apparatus::{Folder, every, has_workers, is_one_process, kill, on_each, succeeds};
+use super::apparatus::{every, has_workers, is_one_process, kill, on_each, succeeds};
 use crate::harness::client::{APHORISMS, Came};
+use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
 use crate::harness::metrics::{exchange, metrics_of, scrape, text};
 use crate::harness::verdict::{Ctx, ended, served};
@@ -64,8 +65,7 @@ fn counts(entry: &'static Entry) -> Result<()> {
         for _ in 0..3 {
             let mut client = ctx.client()?;
             client.ask_all()?;
-            client.end_sending()?;
-            client.expect_end()?;
+            client.leave()?;
         }
         for (said, times) in [(&b"Simple is bet"[..], 2), (&[b'x'; 300], 1)] {
             for _ in 0..times {

@@ -1,9 +1,12 @@
 //! Starts servers and talks to them, with a hard bound on every wait.
 
+pub(crate) mod activation;
 pub(crate) mod capture;
 pub(crate) mod client;
+pub(crate) mod folder;
 pub(crate) mod group;
 pub(crate) mod honest;
+pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod process;
