@@ -65,7 +65,8 @@ fn counts(entry: &'static Entry) -> Result<()> {
         for _ in 0..3 {
             let mut client = ctx.client()?;
             client.ask_all()?;
-            client.leave()?;
+            client.end_sending()?;
+            client.expect_end()?;
         }
         for (said, times) in [(&b"Simple is bet"[..], 2), (&[b'x'; 300], 1)] {
             for _ in 0..times {

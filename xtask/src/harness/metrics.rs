@@ -1,4 +1,4 @@
-//! What a server tells of itself over HTTP, where it was started with `--metrics`.
+//! What a server reports about itself under `--metrics`.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{PATIENCE, Server};
 
-/// Returns what a server tells of itself now: `zen_clients_total` is 7.
+/// Returns every series and its value now: `zen_clients_total` is 7.
 pub(crate) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
     let series = |line: &str| {
         let (name, value) = line.rsplit_once(' ')?;
@@ -18,16 +18,16 @@ pub(crate) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
     Ok(text.lines().filter(|line| !line.starts_with('#')).filter_map(series).collect())
 }
 
-/// Returns where a server tells it, which it logs when it starts.
+/// Returns the address of its metrics, which the log names at start.
 pub(crate) fn metrics_of(server: &Server) -> Result<SocketAddr> {
-    let said = server.wait_for_log(PATIENCE, |log| {
+    let address = server.wait_for_log(PATIENCE, |log| {
         let (_, rest) = log.split_once("metrics on http://")?;
         rest.split_once("/metrics\n")?.0.parse().ok()
     });
-    said.context("it does not say where its metrics are")
+    address.context("the log does not say where its metrics are")
 }
 
-/// Returns all of it, in the format of Prometheus.
+/// Returns all metrics, in Prometheus's format.
 pub(crate) fn text(address: SocketAddr) -> Result<String> {
     let (head, body) = ask(address, "/metrics")?;
     ensure!(head.contains("\r\nContent-Type: text/plain; version=0.0.4"), "{head}");
@@ -36,14 +36,14 @@ pub(crate) fn text(address: SocketAddr) -> Result<String> {
 
 /// Returns head and body of the page at this path.
 pub(crate) fn ask(address: SocketAddr, path: &str) -> Result<(String, String)> {
-    // Version 1.0: the end of the connection is the end of the page.
+    // Version 1.0: the end of the connection is the end of the page, whatever answers.
     let answer = exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
     ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {head}");
     Ok((head.to_owned(), body.to_owned()))
 }
 
-/// Sends these bytes and reads until the end of the connection.
+/// Sends a request and returns all that comes back.
 pub(crate) fn exchange(address: SocketAddr, request: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
