@@ -140,7 +140,7 @@ const SOME_LINES: usize = 20;
 /// So much that a pipe and all that waits before it are full.
 const QUESTIONS: usize = 4000;
 
-/// Clients that ask a lot, of which each question is a line at -vv.
+/// A client that asks a lot. At -vv each question is two lines: what is asked, and the answer.
 fn load(ctx: &Ctx) -> Result<()> {
     let (question, answer) = APHORISMS[0];
     let mut client = ctx.client()?;
