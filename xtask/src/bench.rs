@@ -4,25 +4,28 @@
 //! 2. `run` measures once: `subject` starts a server, `place` chooses the processors, `load` asks, `cost` looks at what the
 //!    server used. `syscalls`, and memory in `cost`, have runs of their own.
 //! 3. `results` keeps everything, with the `machine`, as JSON.
-//! 4. `table`, `report`, `diff` and `readme` show it, by the rule in `statistics`.
+//! 4. `ranking` says who is cheapest, by the rule in `statistics`; `table`, `report`, `readme` and `diff` show it.
+//! 5. `capacity` calculates how many machines are needed.
 
-pub(crate) mod canned;
+mod canned;
+pub(crate) mod capacity;
 mod cost;
 mod diff;
-pub(crate) mod figures;
+mod figures;
 mod load;
 mod machine;
 mod place;
 mod plan;
 mod progress;
+mod ranking;
 mod readme;
 mod report;
-pub(crate) mod results;
+mod results;
 mod run;
 mod statistics;
 mod subject;
 mod syscalls;
-pub(crate) mod table;
+mod table;
 mod trials;
 mod whole;
 
@@ -147,7 +150,7 @@ fn raise_descriptor_limit() -> Result<usize> {
 }
 
 /// A result by its path, or by its name.
-pub(crate) fn found(place: &Path) -> Result<Results> {
+fn found(place: &Path) -> Result<Results> {
     let by_name = workspace::target()?.join("bench").join(place);
     Results::read(if place.exists() { place } else { &by_name })
 }

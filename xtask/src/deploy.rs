@@ -18,8 +18,7 @@ mod hitless;
 mod holder;
 mod hosts;
 mod log;
-pub(crate) mod metrics;
-mod plan;
+mod metrics;
 mod privilege;
 mod restart;
 mod rolling;
@@ -32,6 +31,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
+use crate::bench::capacity;
 use crate::trial::{self, Trial};
 use crate::workspace;
 
@@ -45,7 +45,7 @@ pub(crate) struct Flags {
 #[derive(clap::Subcommand)]
 enum What {
     Test(Test),
-    Plan(plan::Plan),
+    Plan(capacity::Flags),
     Confined(privilege::Confined),
 }
 
@@ -62,7 +62,7 @@ struct Test {
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     match &flags.what {
         What::Test(flags) => test(flags),
-        What::Plan(flags) => plan::run(flags),
+        What::Plan(flags) => capacity::run(flags),
         What::Confined(flags) => privilege::confined(flags),
     }
 }

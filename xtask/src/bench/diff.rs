@@ -8,7 +8,6 @@ use comfy_table::Table;
 use super::figures::{self, bytes, comparison, connections, number};
 use super::results::{CPU, Figure, P50, P99, Results, Row, SPEED};
 use super::statistics::Comparison;
-use super::table::plain;
 
 /// All that can be said.
 pub(crate) fn of(before: &Results, after: &Results) -> String {
@@ -17,7 +16,7 @@ pub(crate) fn of(before: &Results, after: &Results) -> String {
     for level in before.levels() {
         let rows = before.servers.iter().filter(|row| !row.is_twin);
         let pairs = rows.filter_map(|row| Some((row, after.row(&row.name)?)));
-        let mut table = plain(&["server", "figure", "before", "after", "after against before"]);
+        let mut table = figures::table(&["server", "figure", "before", "after", "after against before"]);
         for (one, other) in pairs {
             for (name, figure) in FIGURES {
                 let (own, new) = (one.series(level, figure), other.series(level, figure));
@@ -82,7 +81,7 @@ fn circumstances(before: &Results, after: &Results) -> String {
 
 /// System calls and memory: figures without ranges, which hardly vary.
 fn counted(before: &Results, after: &Results) -> Table {
-    let mut table = plain(&["server", "figure", "before", "after", "after against before"]);
+    let mut table = figures::table(&["server", "figure", "before", "after", "after against before"]);
     for (one, other) in
         before.servers.iter().filter(|row| !row.is_twin).filter_map(|row| Some((row, after.row(&row.name)?)))
     {

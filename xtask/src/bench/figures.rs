@@ -1,5 +1,7 @@
 //! How figures are written: three digits that mean something, and the same everywhere.
 
+use comfy_table::{CellAlignment, Table, presets};
+
 use super::statistics::{Comparison, Range};
 
 /// Three significant digits; thousands apart.
@@ -77,6 +79,19 @@ pub(crate) fn place(place: Option<(usize, usize)>) -> String {
 /// `1 connection`, `1,000 connections`.
 pub(crate) fn connections(n: usize) -> String {
     format!("{} connection{}", count(n as f64), if n == 1 { "" } else { "s" })
+}
+
+/// An empty table for the terminal: names and words to the left, figures to the right.
+pub(crate) fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings.iter().copied());
+    for (at, heading) in headings.iter().enumerate() {
+        let is_text = ["server", "figure", "which"].contains(heading);
+        if let Some(column) = table.column_mut(at) {
+            column.set_cell_alignment(if is_text { CellAlignment::Left } else { CellAlignment::Right });
+        }
+    }
+    table
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::figures::{self, bytes, comparison, connections, number};
+use super::ranking::{against_control, control, headline, ranked};
 use super::report;
 use super::results::{CPU, P99, Results, Row, SPEED};
-use super::table::{against_control, control, ranked};
 use crate::workspace;
 
 /// Writes both.
@@ -35,7 +35,7 @@ fn filled(readme: &str, section: &str) -> Result<String> {
 
 fn section(results: &Results, finding: &str) -> String {
     let (settings, machine) = (&results.settings, &results.machine);
-    let level = report::headline(results);
+    let level = headline(results);
     let mut text = format!("![{finding}]({PICTURE})\n\n");
     let control_name = results.pair().map_or("–", |(control, _)| control.name.as_str());
     let _ = writeln!(
@@ -72,7 +72,7 @@ fn section(results: &Results, finding: &str) -> String {
         settings.seconds * 1e3,
         &results.taken[..results.taken.len().min(10)],
     );
-    for line in control(results).iter().filter(|line| line.contains(&format!("with {}:", connections(level)))) {
+    if let Some(line) = control(results, level) {
         let _ = writeln!(text, "{line}.");
     }
     for problem in &results.problems {

@@ -16,10 +16,9 @@ use minijinja::value::Serde;
 use serde::Serialize;
 
 use super::figures::{self, bytes, comparison, connections, number};
+use super::ranking::{against_control, control, finding, headline, ranked};
 use super::results::{CPU, Figure, Level, P50, P99, P999, Probe, Results, Row, SPEED, SWITCHES};
-use super::table::{self, against_control, ranked, was_limited};
 use families::Families;
-pub(crate) use pictures::headline;
 
 /// Writes `report.html` into the folder.
 pub(crate) fn write(results: &Results, folder: &Path) -> Result<PathBuf> {
@@ -34,15 +33,15 @@ pub(crate) fn page(results: &Results) -> Result<String> {
     environment.add_template("page.html", include_str!("report/page.html"))?;
     let page = Page {
         style: STYLE,
-        finding: pictures::finding(results),
+        finding: finding(results),
         pictures: pictures_of(results),
         levels: results.levels().into_iter().map(|level| level_of(results, level)).collect(),
         results,
         machine: results.machine.shown(),
         commit: results.machine.commit_shown(),
         milliseconds: format!("{:.0}", results.settings.seconds * 1e3),
-        control: table::control(results),
-        reported: table::equal_settings(results),
+        control: results.levels().into_iter().filter_map(|level| control(results, level)).collect(),
+        reported: results.equal_settings(),
     };
     Ok(environment.get_template("page.html")?.render(Serde(page))?)
 }
@@ -65,7 +64,7 @@ struct Page<'a> {
 /// The first picture as a file of its own, and its text alternative.
 pub(crate) fn picture(results: &Results) -> (String, String) {
     let families = Families::of_results(results);
-    let text = pictures::finding(results);
+    let text = finding(results);
     (pictures::cost(results, &families, true).standalone(STYLE, TITLE, &text), text)
 }
 
@@ -117,7 +116,7 @@ fn pictures_of(results: &Results) -> Vec<Picture> {
                 "A dot is the median of the rounds, the bar behind it all of them. The shaded band is how far {control} has been from itself under a \
                  second name; a hollow dot cannot be told from {control}. Further left is cheaper; each step to the right is a factor."
             ),
-            panels: single(both("cost", TITLE, &pictures::finding(results), &|wide| Some(pictures::cost(results, &families, wide)))),
+            panels: single(both("cost", TITLE, &finding(results), &|wide| Some(pictures::cost(results, &families, wide)))),
             headings: ["server", "µs/answer", "lowest", "highest", "answers/s"].map(str::to_owned).into(),
             figures: cost_figures(results, level),
         },
@@ -227,7 +226,7 @@ struct LevelTable {
 
 fn level_of(results: &Results, level: usize) -> LevelTable {
     let row = |(row, place): (&Row, Option<(usize, usize)>)| {
-        let limit = if row.level(level).is_some_and(was_limited) { "≥ " } else { "" };
+        let limit = if row.level(level).is_some_and(Level::was_limited) { "≥ " } else { "" };
         vec![
             figures::place(place),
             row.name.clone(),

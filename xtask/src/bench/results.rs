@@ -178,6 +178,22 @@ impl Results {
             .or_else(|| self.levels().into_iter().filter_map(at).reduce(Noise::larger))
             .unwrap_or(Noise::UNKNOWN)
     }
+
+    /// What the servers said of their settings: once for all that said the same. Only how many they serve may differ.
+    pub(crate) fn equal_settings(&self) -> Vec<String> {
+        let mut said: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
+        for row in self.servers.iter().filter(|row| !row.is_twin) {
+            let reported = row.reported.as_deref().and_then(|line| line.split_once(" clients at once, "));
+            if let Some((most, settings)) = reported {
+                said.entry(settings).or_default().entry(most).or_default().push(&row.name);
+            }
+        }
+        let of_settings = said.iter().flat_map(|(settings, by_most)| {
+            let places = by_most.iter().map(|(most, names)| format!("{} ({most})", names.join(", ")));
+            [format!("{settings}: so report {}", places.collect::<Vec<_>>().join("; "))]
+        });
+        of_settings.collect()
+    }
 }
 
 impl Row {
@@ -189,6 +205,13 @@ impl Row {
     pub(crate) fn series(&self, connections: usize, figure: Figure) -> Series {
         let rounds = self.level(connections).map(|level| level.rounds.as_slice()).unwrap_or_default();
         Series::new(rounds.iter().filter_map(|it| Some((it.round, figure(it)?))))
+    }
+}
+
+impl Level {
+    /// Whether the load was the bottleneck in most rounds.
+    pub(crate) fn was_limited(&self) -> bool {
+        self.rounds.iter().filter(|it| it.load_was_bottleneck).count() * 2 > self.rounds.len()
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 
 use super::figures::{self, bytes, comparison, connections, count, number};
-use super::results::{CPU, Figure, Level, Measurement, P50, P99, P999, Probe, Results, Row, SPEED, SWITCHES};
-use super::statistics::{Comparison, Noise, places};
+use super::ranking::{against_control, control, ranked};
+use super::results::{CPU, Figure, Level, Measurement, P50, P99, P999, Probe, Results, SPEED, SWITCHES};
 
 /// All of it.
 pub(crate) fn of(results: &Results) -> String {
@@ -36,26 +36,6 @@ fn head(results: &Results) -> String {
     )
 }
 
-/// The servers that were measured with so many connections, the cheapest first, with their places.
-pub(crate) fn ranked(results: &Results, level: usize) -> Vec<(&Row, Option<(usize, usize)>)> {
-    let mut rows: Vec<&Row> = results.servers.iter().filter(|row| row.level(level).is_some()).collect();
-    let cost = |row: &Row| row.series(level, CPU).range().map_or(f64::INFINITY, |range| range.median);
-    rows.sort_by(|one, other| cost(one).total_cmp(&cost(other)));
-    let series: Vec<_> = rows.iter().filter(|row| !row.is_twin).map(|row| row.series(level, CPU)).collect();
-    let mut places = places(&series, results.noise(level, CPU)).into_iter();
-    // A server's second name has no place of its own.
-    rows.into_iter().map(|row| (row, if row.is_twin { None } else { places.next().flatten() })).collect()
-}
-
-/// What a server's cost is against the one that was entered twice.
-pub(crate) fn against_control(results: &Results, row: &Row, level: usize, figure: Figure) -> Option<Comparison> {
-    let (control, _) = results.pair()?;
-    if row.name == control.name {
-        return None;
-    }
-    row.series(level, figure).against(&control.series(level, figure), results.noise(level, figure))
-}
-
 fn of_level(results: &Results, level: usize) -> Table {
     let control = results.pair().map_or("–", |(control, _)| control.name.as_str());
     let against = format!("against {control}");
@@ -72,7 +52,7 @@ fn of_level(results: &Results, level: usize) -> Table {
         "threads",
         "files",
     ];
-    let mut table = plain(&headings);
+    let mut table = figures::table(&headings);
     for (row, place) in ranked(results, level) {
         let median = |figure: Figure| row.series(level, figure).range().map(|range| range.median);
         let figure = |figure: Figure| median(figure).map_or("–".to_owned(), number);
@@ -84,7 +64,7 @@ fn of_level(results: &Results, level: usize) -> Table {
             against_control(results, row, level, CPU).map_or("–".to_owned(), comparison),
             format!(
                 "{}{}",
-                if was_limited(of_level) { "≥ " } else { "" },
+                if of_level.was_limited() { "≥ " } else { "" },
                 median(SPEED).map_or("–".to_owned(), number)
             ),
             figure(P50),
@@ -103,13 +83,8 @@ fn most(level: &Level, held: fn(&Measurement) -> usize) -> String {
     level.rounds.iter().map(held).max().map_or("–".to_owned(), |most| count(most as f64))
 }
 
-/// Whether the load was the bottleneck in most rounds.
-pub(crate) fn was_limited(level: &Level) -> bool {
-    level.rounds.iter().filter(|it| it.load_was_bottleneck).count() * 2 > level.rounds.len()
-}
-
 fn of_servers(results: &Results) -> Table {
-    let mut table = plain(&["server", "system calls/answer", "which", "idle client", "clients at once"]);
+    let mut table = figures::table(&["server", "system calls/answer", "which", "idle client", "clients at once"]);
     for row in results.servers.iter().filter(|row| !row.is_twin) {
         let system_calls = match &row.system_calls {
             Probe::Found(found) => (number(found.per_answer), which(&found.calls)),
@@ -137,7 +112,8 @@ fn which(calls: &BTreeMap<String, f64>) -> String {
 /// What the A/A pair says of the run, what was equal, what to know, and what went wrong.
 pub(crate) fn foot(results: &Results) -> String {
     let mut text = String::new();
-    for line in control(results).iter().chain(&equal_settings(results)) {
+    let control = results.levels().into_iter().filter_map(|level| control(results, level));
+    for line in control.chain(results.equal_settings()) {
         let _ = writeln!(text, "{line}");
     }
     for note in &results.notes {
@@ -147,57 +123,6 @@ pub(crate) fn foot(results: &Results) -> String {
         let _ = writeln!(text, "FAILED {problem}");
     }
     text
-}
-
-/// What one server differs by from itself.
-pub(crate) fn control(results: &Results) -> Vec<String> {
-    let Some((one, twin)) = results.pair() else { return Vec::new() };
-    let judged = results.levels().into_iter().filter_map(|level| {
-        let (own, other) = (one.series(level, CPU), twin.series(level, CPU));
-        let noise = Noise::of(&own, &other)?;
-        let verdict = match other.against(&own, Noise::UNKNOWN)? {
-            Comparison::NoDifference => "no difference".to_owned(),
-            Comparison::Times(ratio) => {
-                format!("{}: less than that this run cannot tell", figures::percent(ratio - 1.0))
-            }
-        };
-        let farthest = figures::percent(noise.share());
-        Some(format!(
-            "A/A control, {} against itself with {}: {verdict} (in one round {farthest})",
-            one.name,
-            connections(level)
-        ))
-    });
-    judged.collect()
-}
-
-/// What the servers said of their settings: once for all that said the same. Only how many they serve may differ.
-pub(crate) fn equal_settings(results: &Results) -> Vec<String> {
-    let mut said: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
-    for row in results.servers.iter().filter(|row| !row.is_twin) {
-        let reported = row.reported.as_deref().and_then(|line| line.split_once(" clients at once, "));
-        if let Some((most, settings)) = reported {
-            said.entry(settings).or_default().entry(most).or_default().push(&row.name);
-        }
-    }
-    let of_settings = said.iter().flat_map(|(settings, by_most)| {
-        let places = by_most.iter().map(|(most, names)| format!("{} ({most})", names.join(", ")));
-        [format!("{settings}: so report {}", places.collect::<Vec<_>>().join("; "))]
-    });
-    of_settings.collect()
-}
-
-/// A table of this house: names and words to the left, figures to the right.
-pub(crate) fn plain(headings: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings.iter().copied());
-    for (at, heading) in headings.iter().enumerate() {
-        let is_text = ["server", "figure", "which"].contains(heading);
-        if let Some(column) = table.column_mut(at) {
-            column.set_cell_alignment(if is_text { CellAlignment::Left } else { CellAlignment::Right });
-        }
-    }
-    table
 }
 
 /// The others hardly count.
@@ -216,13 +141,5 @@ mod tests {
         assert!(text.contains("poll again") && text.contains("no difference"), "{text}");
         assert!(text.contains("≥ ") && text.contains("FAILED poll, 16 connections: 3 reset"), "{text}");
         assert!(text.contains("A/A control, poll against itself with 16 connections: no difference"), "{text}");
-    }
-
-    #[test]
-    fn a_twin_has_no_place() {
-        let results = canned::results();
-        for (row, place) in ranked(&results, 16) {
-            assert_eq!(place.is_none(), row.is_twin, "{}", row.name);
-        }
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::apparatus::{Folder, every, has_workers, is_one_process, kill, on_each};
+use super::apparatus::{every, has_workers, is_one_process, kill, on_each};
 use crate::harness::client::APHORISMS;
+use crate::harness::folder::Folder;
 use crate::harness::{PATIENCE, Server, process, wait_for};
 use crate::servers::Entry;
 use crate::trial::Trial;

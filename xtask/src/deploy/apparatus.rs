@@ -1,9 +1,7 @@
-//! What several rows need: the parts as they lie in the checkout, a folder to put them together in, and the judge.
+//! What several rows need: the parts as they lie in the checkout, and the servers that a case applies to.
 
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{fs, process};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,36 +37,6 @@ pub(super) fn is_one_process(entry: &Entry) -> bool {
 pub(super) fn part(name: &str) -> Result<String> {
     let path = workspace::root()?.join("xtask/deploy").join(name);
     fs::read_to_string(&path).with_context(|| path.display().to_string())
-}
-
-/// A temporary folder, removed when this goes.
-pub(super) struct Folder(PathBuf);
-
-impl Folder {
-    pub(super) fn new() -> Result<Folder> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("zen-deploy-{}-{number}", process::id()));
-        fs::create_dir(&path).with_context(|| path.display().to_string())?;
-        Ok(Folder(path))
-    }
-
-    /// Writes a file and says where it is.
-    pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let path = self.0.join(name);
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
-        Ok(path)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// What the command says, stdout and stderr together; an error with all of it if it fails.

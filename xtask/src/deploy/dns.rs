@@ -8,9 +8,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Signal, getuid};
 use serde::Deserialize;
 
-use super::apparatus::{Folder, part, succeeds};
+use super::apparatus::{part, succeeds};
 use super::service::entry;
 use crate::harness::capture::Capture;
+use crate::harness::folder::Folder;
 use crate::harness::group::{Group, run_within};
 use crate::harness::{Missing, PATIENCE, Server, tool};
 use crate::trial::{Trial, note};

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::apparatus::Folder;
 use crate::harness::capture::Capture;
+use crate::harness::folder::Folder;
 use crate::harness::group::Group;
 use crate::harness::{PATIENCE, tool, wait_for};
 

@@ -7,6 +7,7 @@ use super::apparatus::{every, kill, on_each};
 use super::holder::Holder;
 use super::start;
 use super::visitors::{Manner, SOME, Visitors};
+use crate::harness::activation;
 use crate::harness::{PATIENCE, free_address, process, wait_for};
 use crate::servers::{Entry, SERVERS};
 use crate::trial::{Trial, note};
@@ -52,7 +53,7 @@ fn restarts_under_inetd() -> Result<()> {
     // Its queue is 128 long. When more wait, the kernel still connects them but drops what they say, until they say it again;
     // whoever seems to say nothing is hung up on by a server that drains.
     ensure!(counts.lost == 0, "{counts}");
-    start::leaves_alone(&inetd)
+    activation::servers_exit(&inetd)
 }
 
 /// How often a server is restarted.

@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::apparatus::{Folder, every, on_each, part, succeeds};
+use super::apparatus::{every, on_each, part, succeeds};
 use crate::harness::client::APHORISMS;
-use crate::harness::{Client, PATIENCE, tool, wait_for};
-use crate::matrix::{Ctx, ended};
+use crate::harness::folder::Folder;
+use crate::harness::log::{converse, stands_for};
+use crate::harness::verdict::{Ctx, ended};
+use crate::harness::{PATIENCE, tool, wait_for};
 use crate::servers::Entry;
 use crate::trial::Trial;
 
@@ -27,7 +29,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 /// As the journal wants them: how bad, and no time, which it knows itself.
 fn priorities(entry: &'static Entry) -> Result<()> {
     ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &["-vv", "--panic-on", FATAL], |ctx| {
-        converse(ctx)?;
+        converse_and_panic(ctx)?;
         ctx.server.stop(PATIENCE)?;
         let log = ctx.server.whole_log();
         for line in log.lines() {
@@ -45,7 +47,7 @@ fn priorities(entry: &'static Entry) -> Result<()> {
 /// Where stderr is not the journal, though somebody else's may be: with the time.
 fn no_journal(entry: &'static Entry) -> Result<()> {
     ended(entry, &["env", "JOURNAL_STREAM=1:2"], &["-vv"], |ctx| {
-        converse(ctx)?;
+        converse_and_panic(ctx)?;
         ctx.server.stop(PATIENCE)?;
         all_have_time(&ctx.server.whole_log())
     })
@@ -56,7 +58,7 @@ fn log_file(entry: &'static Entry) -> Result<()> {
     let folder = Folder::new()?;
     let path = folder.write("log", "")?;
     ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &["-vv", "--log-file", &path.to_string_lossy()], |ctx| {
-        converse(ctx)?;
+        converse_and_panic(ctx)?;
         ctx.server.stop(PATIENCE)?;
         ensure!(ctx.server.whole_log().is_empty(), "stderr is not empty");
         all_have_time(&fs::read_to_string(&path)?)
@@ -89,7 +91,7 @@ fn logrotate(entry: &'static Entry) -> Result<()> {
         succeeds(Command::new(logrotate).arg("--force").arg("--state").args([&state, &conf]))?;
         wait_for(PATIENCE, || path.exists().then_some(())).context("there is no new file")?;
         client.ask_all().context("a client from before the rotation")?;
-        end(client)?;
+        client.leave()?;
         ctx.server.stop(PATIENCE)?;
         let old = fs::read_to_string(folder.path().join("1060.log.1"))?;
         ensure!(old.contains(START) && !old.contains("stopped"), "the old file has {old:?}");
@@ -112,21 +114,21 @@ fn lines_under_load(entry: &'static Entry) -> Result<()> {
             busy.send(&question.repeat(100))?;
             busy.expect(&answer.repeat(100))?;
         }
-        end(busy)?;
+        busy.leave()?;
         for _ in 0..CROWD {
             // A check that only connects; one that resets, as HAProxy's does; and one that asks.
             drop(ctx.client()?);
             ctx.client()?.reset()?;
             let mut check = ctx.client()?;
             check.ask(APHORISMS[0].0, APHORISMS[0].1)?;
-            end(check)?;
+            check.leave()?;
         }
         ensure!(ctx.server.log() == before, "who is served well shows");
         let start = Instant::now();
         for _ in 0..CROWD {
             let mut client = ctx.client()?;
             client.send(b"Simple is bet")?;
-            end(client)?;
+            client.leave()?;
         }
         let counted = ctx.server.wait_for_log(PATIENCE, |log| {
             let stand_for = log.lines().filter(|line| line.contains(CUT_SHORT)).map(stands_for);
@@ -143,25 +145,14 @@ fn lines_under_load(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// One who asks, one who is cut short, one at whom the server panics.
-fn converse(ctx: &Ctx) -> Result<()> {
-    let mut client = ctx.client()?;
-    client.ask(b"Simple is better than?", b"complex.")?;
-    end(client)?;
-    let mut client = ctx.client()?;
-    client.send(b"Simple is bet")?;
-    end(client)?;
+/// One client that is answered, one that is cut short, and one at which the server panics.
+fn converse_and_panic(ctx: &Ctx) -> Result<()> {
+    converse(&ctx.server)?;
     let mut client = ctx.client()?;
     client.send(FATAL.as_bytes())?;
     // Where nothing panics it is an unknown aphorism.
     client.end_sending()?;
     client.read_some().map(drop)
-}
-
-/// Leaves, and waits until the server has seen it.
-fn end(mut client: Client) -> Result<()> {
-    client.end_sending()?;
-    client.expect_end()
 }
 
 fn all_have_time(log: &str) -> Result<()> {
@@ -181,15 +172,6 @@ fn priority(line: &str) -> Option<u32> {
 fn has_time(line: &str) -> bool {
     let shape = |(at, byte): (usize, u8)| if [4, 7].contains(&at) { byte == b'-' } else { byte.is_ascii_digit() };
     line.len() > 10 && line.bytes().take(10).enumerate().all(shape) && line.as_bytes()[10] == b'T'
-}
-
-/// How many clients a line tells of: `… (and 7 more like it)`, `7 more lines were left out that are like: …`.
-fn stands_for(line: &str) -> usize {
-    let number = |text: Option<&str>| text.and_then(|text| text.rsplit(' ').next()?.parse::<usize>().ok());
-    if let Some((head, _)) = line.split_once(" more lines were left out") {
-        return number(Some(head)).unwrap_or(0);
-    }
-    1 + number(line.strip_suffix(" more like it)")).unwrap_or(0)
 }
 
 /// What systemd does for a service whose stderr is the journal.
@@ -216,8 +198,5 @@ mod tests {
         assert_eq!(priority("<9>[main] up"), None);
         assert_eq!(priority("6 up"), None);
         assert!(has_time("2026-01-31T00:00:00Z [INFO]") && !has_time("[main] 2026-01-31T"));
-        assert_eq!(stands_for("<6>[a] question cut short"), 1);
-        assert_eq!(stands_for("<6>[a] question cut short (and 7 more like it)"), 8);
-        assert_eq!(stands_for("<6>[log] 7 more lines were left out that are like: question cut short"), 7);
     }
 }

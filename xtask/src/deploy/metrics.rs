@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, getuid};
 
-use super::apparatus::{Folder, every, has_workers, is_one_process, kill, on_each, succeeds};
+use super::apparatus::{every, has_workers, is_one_process, kill, on_each, succeeds};
 use crate::harness::client::APHORISMS;
+use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
 use crate::harness::metrics::{exchange, metrics_of, scrape, text};
+use crate::harness::verdict::{Ctx, ended, served};
 use crate::harness::{Client, Missing, PATIENCE, Server, tool, wait_for};
-use crate::matrix::{Ctx, ended, served};
 use crate::servers::Entry;
 use crate::trial::Trial;
 

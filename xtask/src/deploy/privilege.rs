@@ -10,12 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Signal, getuid, set_child_subreaper};
 
-use super::apparatus::{Folder, every, kill, on_each, part, succeeds};
+use super::apparatus::{every, kill, on_each, part, succeeds};
 use super::unit::Unit;
 use crate::harness::client::APHORISMS;
+use crate::harness::folder::Folder;
 use crate::harness::metrics::scrape;
+use crate::harness::verdict::{Ctx, ended, served};
 use crate::harness::{Missing, PATIENCE, is_conformant, process, tool, wait_for};
-use crate::matrix::{Ctx, ended, served};
 use crate::servers::Entry;
 use crate::trial::{self, Trial};
 

@@ -192,6 +192,12 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).context("cannot end the sending side")
     }
 
+    /// Ends the sending side, and waits until the server has ended its own.
+    pub(crate) fn leave(mut self) -> Result<()> {
+        self.end_sending()?;
+        self.expect_end()
+    }
+
     /// Resets the connection.
     pub(crate) fn reset(self) -> Result<()> {
         // A linger time of zero turns the close into a reset.

@@ -1,15 +1,19 @@
 //! Starts servers and talks to them, with a hard bound on every wait.
 
+pub(crate) mod activation;
 pub(crate) mod capture;
 pub(crate) mod client;
+pub(crate) mod folder;
 pub(crate) mod group;
 pub(crate) mod honest;
+pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod queue;
 pub(crate) mod server;
 pub(crate) mod tracer;
+pub(crate) mod verdict;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -1,4 +1,5 @@
-//! The modules of each crate form layers: no two of them import each other, not even by way of a third.
+//! The modules of each crate form layers: no two of them import each other, not even by way of a third. The same holds for
+//! the folders at the root of a crate.
 //!
 //! An import is a path in the code that begins with `crate`, `super` or `self`; unit tests may import what they like.
 
@@ -18,8 +19,9 @@ pub(super) fn imports_form_layers() -> Result<()> {
         let folder = package.folder().join("src");
         let modules = sources.iter().filter_map(|source| Some((module(&folder, &source.path)?, source)));
         let imports = imports(&modules.map(|(module, source)| (module, source.code_without_tests())).collect());
-        let circle = in_circles(imports);
-        found.extend(circle.iter().map(|(module, others)| {
+        let folders = of_folders(&imports);
+        let circles: BTreeMap<_, _> = in_circles(folders).into_iter().chain(in_circles(imports)).collect();
+        found.extend(circles.iter().map(|(module, others)| {
             let others: Vec<String> = others.iter().map(shown).collect();
             format!("{}: {} imports {}", package.name, shown(module), others.join(", "))
         }));
@@ -62,6 +64,18 @@ fn imports(modules: &BTreeMap<Module, &str>) -> BTreeMap<Module, BTreeSet<Module
         (module.clone(), named.filter(|other| other != module && modules.contains_key(other)).collect())
     };
     modules.iter().map(of).collect()
+}
+
+/// For each module at the root of the crate the others there that it or a module in its folder names.
+fn of_folders(imports: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<Module, BTreeSet<Module>> {
+    let folder = |module: &Module| module.iter().take(1).cloned().collect::<Module>();
+    let mut of_folders = BTreeMap::<Module, BTreeSet<Module>>::new();
+    for (module, others) in imports {
+        let own = folder(module);
+        let others = others.iter().map(folder).filter(|other| *other != own).collect::<Vec<_>>();
+        of_folders.entry(own).or_default().extend(others);
+    }
+    of_folders
 }
 
 /// What is left when those go that import no other, or that no other imports, again and again: circles, and what lies
@@ -153,9 +167,13 @@ fn is_of_word(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn circle(files: &[(&str, &str)]) -> Vec<String> {
+    fn imports_of(files: &[(&str, &'static str)]) -> BTreeMap<Module, BTreeSet<Module>> {
         let modules = files.iter().map(|(file, code)| (module(Path::new("src"), Path::new(file)).expect("one"), *code));
-        in_circles(imports(&modules.collect())).keys().map(shown).collect()
+        imports(&modules.collect())
+    }
+
+    fn circle(files: &[(&str, &'static str)]) -> Vec<String> {
+        in_circles(imports_of(files)).keys().map(shown).collect()
     }
 
     #[test]
@@ -169,6 +187,19 @@ mod tests {
             ("src/d.rs", "use crate::a;"),
         ];
         assert_eq!(circle(&by_a_third), ["a", "b", "b::c"]);
+    }
+
+    #[test]
+    fn folders_form_layers_too() {
+        let files = [
+            ("src/a/b.rs", "use crate::c::d;"),
+            ("src/a/f.rs", ""),
+            ("src/c/d.rs", ""),
+            ("src/c/e.rs", "use crate::a::f; use super::d;"),
+        ];
+        assert_eq!(circle(&files), [""; 0]);
+        let circles = in_circles(of_folders(&imports_of(&files)));
+        assert_eq!(circles.keys().map(shown).collect::<Vec<_>>(), ["a", "c"]);
     }
 
     #[test]

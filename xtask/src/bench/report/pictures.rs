@@ -6,21 +6,9 @@ use super::rows::{self, Group, Layout, NARROW, WIDE};
 use super::scale::{Scale, nines, short};
 use super::svg::Svg;
 use crate::bench::figures::{bytes, comparison, connections, number, range};
-use crate::bench::results::{CPU, Results, Row, SPEED};
+use crate::bench::ranking::{against_control, headline, ranked};
+use crate::bench::results::{CPU, Results, Row};
 use crate::bench::statistics::Comparison;
-use crate::bench::table::{against_control, ranked};
-
-/// The level that most is said about: many connections, but no crowd.
-pub(crate) fn headline(results: &Results) -> usize {
-    let levels = results.levels();
-    let wide = levels.iter().filter(|&&level| {
-        let measured = results.servers.iter().filter(|row| row.level(level).is_some()).count();
-        measured * 2 > results.servers.len()
-    });
-    let liked: Vec<usize> = wide.copied().collect();
-    let few = |level: &&usize| **level <= LIKED;
-    liked.iter().filter(few).max().or(liked.first()).or(levels.first()).copied().unwrap_or(1)
-}
 
 /// What an answer costs: a dot for each server, its range, and the band within which one server differs from itself.
 pub(crate) fn cost(results: &Results, families: &Families, is_wide: bool) -> Svg {
@@ -173,31 +161,5 @@ fn bytes_tick(value: f64) -> String {
     if value < 1024.0 { format!("{value:.0} B") } else { format!("{:.0} KiB", value / 1024.0) }
 }
 
-/// In words: who is cheapest, and whether that can be said.
-pub(crate) fn finding(results: &Results) -> String {
-    let level = headline(results);
-    let ranked: Vec<_> = ranked(results, level).into_iter().filter(|(row, _)| !row.is_twin).collect();
-    let first: Vec<&Row> =
-        ranked.iter().filter(|(_, place)| matches!(place, Some((1, _)))).map(|(row, _)| *row).collect();
-    let Some(cheapest) = first.first() else { return String::new() };
-    let names: Vec<&str> = first.iter().map(|row| row.name.as_str()).collect();
-    let cost = cheapest.series(level, CPU).range().map_or(0.0, |range| range.median);
-    let speed = cheapest.series(level, SPEED).range().map_or(0.0, |range| range.median);
-    let who = match &names[..] {
-        [one] => format!("{one} answers cheapest"),
-        [before @ .., last] => {
-            format!("{} and {last} answer cheapest, and no difference between them can be told", before.join(", "))
-        }
-        [] => String::new(),
-    };
-    format!(
-        "With {}, {who}: {} µs of processor time for an answer, {} answers a second.",
-        connections(level),
-        number(cost),
-        number(speed)
-    )
-}
-
-const LIKED: usize = 16;
 const FIRST: f64 = 50.0;
 const LAST: f64 = 99.99;

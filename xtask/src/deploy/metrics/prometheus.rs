@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use super::super::apparatus::{Folder, part, succeeds};
+use super::super::apparatus::{part, succeeds};
 use crate::harness::capture::Capture;
+use crate::harness::folder::Folder;
 use crate::harness::group::Group;
 use crate::harness::metrics::{ask, metrics_of};
 use crate::harness::{PATIENCE, Server, free_address, tool, wait_for};

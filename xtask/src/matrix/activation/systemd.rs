@@ -13,7 +13,7 @@ use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::Group;
 use crate::harness::server::{self, LISTEN_FDS};
-use crate::harness::{PATIENCE, free_address, is_conformant, shown, tool, wait_for};
+use crate::harness::{PATIENCE, activation, free_address, is_conformant, shown, tool, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -33,26 +33,10 @@ pub(crate) const CASES: &[Case] = &[
 
 /// The first client starts the server. With LISTEN_FDS it says where it listens; under --inetd it says nothing.
 fn under_systemd(entry: &'static Entry, how: &[&str], arguments: &[&str], says_ready: bool) -> Result<()> {
-    let activate = tool("systemd-socket-activate")?;
     let address = free_address()?;
-    let inner = entry.command()?;
-    let mut command = Command::new(activate);
-    command
-        .args(how)
-        .args(["-l", &address.to_string()])
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .args(arguments);
-    let mut group = start(&mut command, Stdio::null())?;
-    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
-    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
-    let first = wait_for(PATIENCE, || Client::connect(address).ok());
-    let judged = first.context("systemd-socket-activate does not listen").and_then(|mut client| {
-        client.ask_all()?;
-        drop(client);
-        is_conformant(address)
-    });
-    judged.with_context(|| format!("stderr: {}", stderr.text()))?;
+    let mut server = entry.command()?;
+    server.args(arguments);
+    let (_group, stdout) = activation::systemd(how, address, &server)?;
     if says_ready {
         let line = format!("listening on {address}\n");
         let said = stdout.wait_for(PATIENCE, |said| (said == line.as_bytes()).then_some(()));

@@ -34,12 +34,13 @@ fn log_file_at_its_limit(entry: &'static Entry, _: &'static [&'static str]) -> R
         fs::File::options().write(true).open(&file.0)?.set_len(0)?;
         // Each process that lost something says so by itself.
         let told = |log: &str| log.lines().filter_map(lost).sum::<usize>();
-        let whole = |log: &str| log.lines().filter(|line| line.ends_with(ASKED)).count();
-        let all = || Some(file.read()).filter(|log| whole(&before) + told(log) >= QUESTIONS);
+        let is_whole = |line: &&str| ASKED_AND_ANSWERED.iter().any(|end| line.ends_with(end));
+        let whole = |log: &str| log.lines().filter(is_whole).count();
+        let all = || Some(file.read()).filter(|log| whole(&before) + told(log) >= LINES);
         let after = wait_for(PATIENCE, all).with_context(|| format!("not all are counted: {:?}", file.read()))?;
         ensure!(after.lines().all(|line| line.starts_with("20")), "not each line is a fresh one: {after:?}");
         // Besides the questions there are a few lines of each process, and of the client.
-        let most = QUESTIONS + 4 * ctx.server.processes().len();
+        let most = LINES + 4 * ctx.server.processes().len();
         ensure!(whole(&before) + told(&after) <= most, "{} of {most} are lost", told(&after));
 
         ctx.client()?.ask_all()?;
@@ -98,8 +99,11 @@ fn lost(line: &str) -> Option<usize> {
     line.strip_suffix(" lines of the log were lost before this")?.rsplit(' ').next()?.parse().ok()
 }
 
-/// How a line of [`load`] ends.
-const ASKED: &str = " ugly.";
+/// How the two lines of each question of [`load`] end.
+const ASKED_AND_ANSWERED: [&str; 2] = [" is better than?\"", " is answered ugly."];
+
+/// How many lines [`load`] causes.
+const LINES: usize = 2 * QUESTIONS;
 
 const AT_LIMIT: &[&str] = &["sh", "-c", "ulimit -f 16; exec \"$@\"", "sh"];
 

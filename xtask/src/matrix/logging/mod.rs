@@ -13,7 +13,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Case, Ctx, bare, case, ended};
 use crate::harness::PATIENCE;
-use crate::harness::client::{APHORISMS, Client};
+use crate::harness::client::APHORISMS;
+use crate::harness::log::{converse, stands_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -41,7 +42,7 @@ const ALL: [&str; 6] = [START, CUT_SHORT, END, COME, GONE, QUESTION];
 /// Exactly these things are said of a start, a client who is done, one who is cut short, and an end.
 fn says(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], expected: &[&str]) -> Result<()> {
     ended(entry, wrapper, arguments, |ctx| {
-        converse(ctx)?;
+        converse(&ctx.server)?;
         ctx.server.stop(PATIENCE)?;
         is_said(&ctx.server.whole_log(), expected)
     })
@@ -56,28 +57,12 @@ fn is_said(log: &str, expected: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A client who is done, and one who is cut short.
-fn converse(ctx: &Ctx) -> Result<()> {
-    let mut client = ctx.client()?;
-    client.ask(b"Simple is better than?", b"complex.")?;
-    end(client)?;
-    let mut client = ctx.client()?;
-    client.send(b"Simple is bet")?;
-    end(client)
-}
-
-/// Leaves, and waits until the server has seen it.
-fn end(mut client: Client) -> Result<()> {
-    client.end_sending()?;
-    client.expect_end()
-}
-
 /// The log is in the file and stderr is empty; what was in the file stays.
 fn log_file(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let file = File::new(entry, "log");
     fs::write(&file.0, "before\n")?;
     ended(entry, &[], &["--log-file", &file.path()], |ctx| {
-        converse(ctx)?;
+        converse(&ctx.server)?;
         ctx.server.stop(PATIENCE)?;
         ensure!(ctx.server.whole_log().is_empty(), "stderr is not empty");
         let log = fs::read_to_string(&file.0)?;
@@ -91,7 +76,7 @@ fn probes_do_not_show(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.log();
     for _ in 0..10 {
         drop(ctx.client()?);
-        end(ctx.client()?)?;
+        ctx.client()?.leave()?;
     }
     // Whoever comes after them is served after them.
     ctx.client()?.ask_all()?;
@@ -101,12 +86,12 @@ fn probes_do_not_show(ctx: &mut Ctx) -> Result<()> {
 
 /// Clients end in unusual ways, many in a moment: the log takes a few lines of that and the number of the rest.
 fn some_lines_of_a_kind(ctx: &mut Ctx) -> Result<()> {
-    let cut_short = |log: &str| log.lines().filter(|line| line.contains(CUT_SHORT)).map(more).collect::<Vec<_>>();
+    let cut_short = |log: &str| log.lines().filter(|line| line.contains(CUT_SHORT)).map(stands_for).collect::<Vec<_>>();
     let start = Instant::now();
     for _ in 0..CROWD {
         let mut client = ctx.client()?;
         client.send(b"Simple is bet")?;
-        end(client)?;
+        client.leave()?;
     }
     let seconds = usize::try_from(start.elapsed().as_secs())? + 1;
     let some = ctx.server.wait_for_log(PATIENCE, |log| log.contains(CUT_SHORT).then_some(()));
@@ -120,13 +105,6 @@ fn some_lines_of_a_kind(ctx: &mut Ctx) -> Result<()> {
     let counted = cut_short(&ctx.server.log());
     ensure!(counted.iter().sum::<usize>() == CROWD, "{CROWD} clients are counted as {counted:?}");
     Ok(())
-}
-
-/// How many a line stands for: `… (and 7 more like it)`, or `7 more lines were left out that are like: …`.
-fn more(line: &str) -> usize {
-    let number = |text: &str| text.rsplit(' ').next()?.parse().ok();
-    let alone = line.split_once(" more lines were left out").and_then(|(head, _)| number(head));
-    alone.unwrap_or_else(|| 1 + line.strip_suffix(" more like it)").and_then(number).unwrap_or(0))
 }
 
 /// A path in the temporary folder. What is there is removed when it goes.
@@ -162,7 +140,7 @@ const SOME_LINES: usize = 20;
 /// So much that a pipe and all that waits before it are full.
 const QUESTIONS: usize = 4000;
 
-/// Clients that ask a lot, of which each question is a line at -vv.
+/// A client that asks a lot. At -vv each question is two lines: what is asked, and the answer.
 fn load(ctx: &Ctx) -> Result<()> {
     let (question, answer) = APHORISMS[0];
     let mut client = ctx.client()?;

@@ -8,13 +8,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::bench::figures::{bytes, count, number, percent};
-use crate::bench::results::{CPU, Results, Row};
-use crate::bench::{self, table};
+use super::figures::{self, bytes, count, number, percent};
+use super::found;
+use super::results::{CPU, Level, Results, Row};
 
 /// Says how many machines so many clients want, from what bench measured here
 #[derive(clap::Args)]
-pub(super) struct Plan {
+pub(crate) struct Flags {
     /// How many clients are connected at once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST))]
     clients: u64,
@@ -38,8 +38,8 @@ pub(super) struct Plan {
     memory: Option<u32>,
 }
 
-pub(super) fn run(flags: &Plan) -> Result<ExitCode> {
-    let results = bench::found(&flags.results).context(
+pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
+    let results = found(&flags.results).context(
         "there is nothing to calculate with: measure first, with `cargo xtask bench`, or name it with --results",
     )?;
     print!("{}", told(flags, &results)?);
@@ -72,7 +72,7 @@ impl Resource {
 }
 
 /// The plan in words and a table.
-fn told(flags: &Plan, results: &Results) -> Result<String> {
+fn told(flags: &Flags, results: &Results) -> Result<String> {
     let names = || results.servers.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ");
     let row = results
         .row(&flags.server)
@@ -91,7 +91,7 @@ fn told(flags: &Plan, results: &Results) -> Result<String> {
         plural(machine.processors),
         bytes(machine.memory),
     );
-    let mut table = table::plain(&["which", "for all", "a machine gives", "machines", "used of them"]);
+    let mut table = figures::table(&["which", "for all", "a machine gives", "machines", "used of them"]);
     for it in &resources {
         let share = percent(it.share(machines));
         table.add_row([
@@ -142,7 +142,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn of(flags: &Plan, results: &Results) -> Machine {
+    fn of(flags: &Flags, results: &Results) -> Machine {
         Machine {
             processors: flags.processors.map_or(results.machine.processors as f64, f64::from),
             memory: flags.memory.map_or(results.machine.memory_bytes as f64, |gib| f64::from(gib) * GIB),
@@ -152,7 +152,7 @@ impl Machine {
 }
 
 /// All that can run out, as far as the results know it.
-fn resources(flags: &Plan, results: &Results, row: &Row, machine: &Machine) -> Result<Vec<Resource>> {
+fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> Result<Vec<Resource>> {
     let clients = flags.clients as f64;
     let Machine { processors, share, .. } = *machine;
     let used = format!("{:.0} % of", share * 100.0);
@@ -199,8 +199,7 @@ fn resources(flags: &Plan, results: &Results, row: &Row, machine: &Machine) -> R
         });
     }
     let fewest = &row.levels[0];
-    let threads =
-        |level: &bench::results::Level| level.rounds.iter().map(|round| round.threads).max().unwrap_or_default() as f64;
+    let threads = |level: &Level| level.rounds.iter().map(|round| round.threads).max().unwrap_or_default() as f64;
     let per_client =
         (threads(level) - threads(fewest)) / (level.connections.saturating_sub(fewest.connections).max(1)) as f64;
     if let Some(most) = sysctl("kernel.pid_max").filter(|_| per_client > 0.5) {
@@ -230,7 +229,7 @@ fn resources(flags: &Plan, results: &Results, row: &Row, machine: &Machine) -> R
 }
 
 /// To one server's port a balancer has as many connections as it has ports, from each of its addresses.
-fn balancers(flags: &Plan, results: &Results, machines: f64) -> String {
+fn balancers(flags: &Flags, results: &Results, machines: f64) -> String {
     let range = results.machine.sysctls.get("net.ipv4.ip_local_port_range");
     let bounds = range
         .and_then(|range| range.split_once(' '))
@@ -267,14 +266,15 @@ mod tests {
 
     use super::*;
     use crate::bench::canned;
+    use crate::bench::results::Probe;
 
     #[derive(Parser)]
     struct CommandLine {
         #[command(flatten)]
-        plan: Plan,
+        plan: Flags,
     }
 
-    fn plan(arguments: &str) -> Plan {
+    fn plan(arguments: &str) -> Flags {
         let words = format!("plan {arguments}");
         CommandLine::try_parse_from(words.split(' ')).expect("it is a command line").plan
     }
@@ -290,7 +290,7 @@ mod tests {
             for round in row.levels.iter_mut().flat_map(|level| &mut level.rounds) {
                 round.cpu_us_per_answer = 10.0;
             }
-            if let bench::results::Probe::Found(idle) = &mut row.idle {
+            if let Probe::Found(idle) = &mut row.idle {
                 (idle.bytes_before, idle.bytes_per_client) = (1 << 28, 904.0);
             }
         }

@@ -1,23 +1,105 @@
-//! What must hold after every case: honest clients are served, nothing is left behind, and the server ends well.
+//! A case against a server that is started for it, and what must hold after it: honest clients are served, nothing is left
+//! behind, and the server ends well.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
-use super::Ctx;
-use crate::harness::client::APHORISMS;
-use crate::harness::process::Usage;
-use crate::harness::wait_for;
+use super::client::{APHORISMS, Client};
+use super::honest::Honest;
+use super::process::Usage;
+use super::{Missing, PATIENCE, Server, wait_for};
+use crate::servers::Entry;
+
+/// What a case works with: the server that was started for it, and which one it is.
+pub(crate) struct Ctx {
+    pub(crate) entry: &'static Entry,
+    pub(crate) server: Server,
+}
+
+impl Ctx {
+    /// A new client of the server.
+    pub(crate) fn client(&self) -> Result<Client> {
+        self.server.client()
+    }
+
+    /// An honest client that asks all along while the case goes on. Where clients wait for a place it takes one only for the time
+    /// of a question.
+    pub(crate) fn honest(&self) -> Result<Honest> {
+        Honest::start(self.server.address(), self.entry.makes_wait())
+    }
+}
+
+/// Starts the server, runs the case and gives the verdict.
+pub(crate) fn served(
+    entry: &'static Entry,
+    wrapper: &[&str],
+    arguments: &[&str],
+    is_alone: bool,
+    run: impl FnOnce(&mut Ctx) -> Result<()>,
+) -> Result<()> {
+    let mut ctx = Ctx { entry, server: Server::start_under(wrapper, entry, arguments)? };
+    let judged = Baseline::of(&ctx, is_alone).context("before the case").and_then(|baseline| {
+        run(&mut ctx)?;
+        baseline.verdict(&mut ctx).context("the case went well, the verdict after it does not hold")
+    });
+    explained(&ctx, judged)
+}
+
+/// Starts the server, runs the case, and makes sure that nothing of the server is left.
+pub(crate) fn ended(
+    entry: &'static Entry,
+    wrapper: &[&str],
+    arguments: &[&str],
+    run: impl FnOnce(&mut Ctx) -> Result<()>,
+) -> Result<()> {
+    let mut ctx = Ctx { entry, server: Server::start_under(wrapper, entry, arguments)? };
+    let judged = run(&mut ctx).and_then(|()| {
+        ctx.server.ended_within(PATIENCE).context("the case is over, the server is still there")?;
+        let address = ctx.server.address();
+        let left = wait_for(PATIENCE, || ctx.server.processes().is_empty().then_some(()));
+        left.with_context(|| format!("left behind: {:?}", ctx.server.processes()))?;
+        // In a network of its own the address is not ours to try.
+        if address.ip().is_loopback() {
+            let free = wait_for(PATIENCE, || TcpListener::bind(address).ok());
+            free.with_context(|| format!("{address} is not free again"))?;
+        }
+        ctx.server.has_spoken_cleanly()
+    });
+    explained(&ctx, judged)
+}
+
+/// With the server's stderr if it went wrong.
+fn explained(ctx: &Ctx, judged: Result<()>) -> Result<()> {
+    // A missing tool is told by its type: nothing may be wrapped around it.
+    judged.map_err(|error| {
+        if error.is::<Missing>() {
+            error
+        } else {
+            anyhow!("{error:#}\nstderr of {}:\n{}", ctx.entry.name, last_lines(&ctx.server.log()))
+        }
+    })
+}
+
+/// The end of a long text, where what matters mostly is.
+fn last_lines(text: &str) -> String {
+    const KEPT: usize = 30;
+    let lines: Vec<&str> = text.lines().collect();
+    let left_out = lines.len().saturating_sub(KEPT);
+    let head = if left_out > 0 { format!("(… {left_out} lines before)\n") } else { String::new() };
+    head + &lines[left_out..].join("\n")
+}
 
 /// What the server held before the case.
-pub(crate) struct Baseline {
+struct Baseline {
     usage: Usage,
     is_alone: bool,
 }
 
 impl Baseline {
     /// Looks at the server once honest clients have warmed it up.
-    pub(crate) fn of(ctx: &Ctx, is_alone: bool) -> Result<Baseline> {
+    fn of(ctx: &Ctx, is_alone: bool) -> Result<Baseline> {
         honest_clients(ctx)?;
         // The last of them is still on its way out; what is held stops changing when it is gone.
         let mut usage = ctx.server.usage();
@@ -31,7 +113,7 @@ impl Baseline {
     }
 
     /// Judges the server after the case, and ends it.
-    pub(crate) fn verdict(self, ctx: &mut Ctx) -> Result<()> {
+    fn verdict(self, ctx: &mut Ctx) -> Result<()> {
         honest_clients(ctx).context("honest clients")?;
         if ctx.entry.is_exhibit {
             return Ok(());

@@ -1,0 +1,61 @@
+//! Programs that listen for a server and start it when a client comes: inetd and systemd-socket-activate.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::capture::Capture;
+use super::client::Client;
+use super::folder::Folder;
+use super::group::{Group, run_within};
+use super::{PATIENCE, is_conformant, process, tool, wait_for};
+use crate::servers::Entry;
+use crate::workspace;
+
+/// Starts systemd-socket-activate with these options, and judges the server. Also returns what the two write to stdout.
+pub(crate) fn systemd(options: &[&str], address: SocketAddr, server: &Command) -> Result<(Group, Capture)> {
+    let mut command = Command::new(tool("systemd-socket-activate")?);
+    command.args(options).args(["-l", &address.to_string()]).arg(server.get_program()).args(server.get_args());
+    judged(&mut command, address)
+}
+
+/// Starts inetd with one line of configuration, and judges the server. `kind` is `stream tcp wait`, or another of three words.
+pub(crate) fn inetd(entry: &Entry, address: SocketAddr, kind: &str, arguments: &str) -> Result<Group> {
+    let user = String::from_utf8(run_within(PATIENCE, Command::new("id").arg("-un"))?.stdout)?;
+    let server = entry.command()?;
+    let own = server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+    let (user, program) = (user.trim(), entry.package);
+    // In inetd's own folder, since no path in its file can have a space.
+    let line = format!("{address} {kind} {user} ./{program} {program} {own} {arguments}\n");
+    let folder = Folder::new()?;
+    let mut command = Command::new(tool("inetd")?);
+    // -d: it stays in the foreground and says on stderr what is wrong with the line.
+    command.arg("-d").arg(folder.write("inetd.conf", &line)?);
+    command.current_dir(workspace::binary(entry.binary)?.parent().context("a folder")?);
+    let (group, _) = judged(&mut command, address).with_context(|| line.clone())?;
+    Ok(group)
+}
+
+/// Waits until every server that inetd has started has exited.
+pub(crate) fn servers_exit(inetd: &Group) -> Result<()> {
+    // They are no members of inetd's group, but sessions of their own.
+    let exited = wait_for(PATIENCE, || process::children(inetd.id()).is_empty().then_some(()));
+    exited.with_context(|| format!("there are still servers: {:?}", process::children(inetd.id())))
+}
+
+/// Starts a program that listens at `address`: the first client starts the server, and a client cannot tell.
+fn judged(command: &mut Command, address: SocketAddr) -> Result<(Group, Capture)> {
+    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut group = Group::start(command)?;
+    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
+    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let first = wait_for(PATIENCE, || Client::connect(address).ok());
+    let judged = first.context("it does not listen").and_then(|mut client| {
+        client.ask_all()?;
+        drop(client);
+        is_conformant(address)
+    });
+    judged.with_context(|| format!("its stderr: {}", stderr.text()))?;
+    Ok((group, stdout))
+}
