@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
-use self::clients::{asked, asked_then_ended, drained, grace_over, never_reading, over_the_limit, reset};
+use self::clients::{Subject, asked, asked_then_ended, drained, grace_over, never_reading, over_the_limit, reset};
 use super::lifecycle::is_reset;
 use super::{Ctx, ended};
 use crate::harness::client::Client;
@@ -234,24 +234,6 @@ struct Line {
 
 const fn line(text: &'static str) -> Line {
     Line { text, is_verbose: false, has_address: true }
-}
-
-/// The client whose conversation ends.
-struct Subject {
-    address: SocketAddr,
-    /// `None` if it has reset the connection.
-    client: Option<Client>,
-    /// Clients that must stay connected until all is compared.
-    others: Vec<Client>,
-    /// Whether the server has been told to stop.
-    is_stopped: bool,
-}
-
-impl Subject {
-    fn of(client: Client) -> Result<Subject> {
-        let address = client.stream().local_addr()?;
-        Ok(Subject { address, client: Some(client), others: Vec::new(), is_stopped: false })
-    }
 }
 
 impl Row {

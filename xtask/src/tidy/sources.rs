@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 
 use super::none;
 use super::source::{self, Source};
-use crate::servers::SERVERS;
 use crate::workspace;
 
 /// The one file that may hold the one `unsafe` block.
@@ -70,41 +69,6 @@ pub(super) fn modules_begin_with_their_doc() -> Result<()> {
     none(lacking.map(|source| source.name()).collect(), "no module doc first")
 }
 
-/// One vocabulary in the servers, so that two of them differ by their architecture only.
-pub(super) fn names_are_the_houses() -> Result<()> {
-    const NOUNS: [&str; 3] = ["session", "conn", "sock"];
-    const VERBS: [&str; 4] = ["get_", "do_", "process_", "handle_"];
-    let mut found = Vec::new();
-    for package in &workspace::metadata()?.packages {
-        if !SERVERS.iter().any(|server| server.package == package.name) {
-            continue;
-        }
-        for source in source::of(package)? {
-            let words: Vec<&str> = Source::words(&source.code).collect();
-            let has_noun = |word: &str| parts(word).iter().any(|part| NOUNS.contains(&part.trim_end_matches('s')));
-            let nouns = words.iter().copied().filter(|word| has_noun(word));
-            let is_function = |pair: &&[&str]| pair[0] == "fn" && VERBS.iter().any(|verb| pair[1].starts_with(verb));
-            let functions = words.windows(2).filter(is_function).map(|pair| pair[1]);
-            found.extend(nouns.chain(functions).map(|word| format!("{}: {word}", source.name())));
-        }
-    }
-    none(found, "not our words")
-}
-
-/// `Conversation_of2` is conversation, of2: the words in an identifier, in small letters.
-fn parts(word: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    for c in word.chars() {
-        if c == '_' || c.is_uppercase() {
-            parts.push(String::new());
-        }
-        if let Some(part) = parts.last_mut().filter(|_| c != '_') {
-            part.extend(c.to_lowercase());
-        }
-    }
-    parts
-}
-
 pub(super) fn nothing_is_unwrapped() -> Result<()> {
     let found = source::all()?.into_iter().filter(|source| source.code_without_tests().contains(".unwrap()"));
     none(found.map(|source| source.name()).collect(), "unwrap outside tests")
@@ -121,15 +85,4 @@ pub(super) fn files_are_short() -> Result<()> {
     let lines = |source: &Source| source.code.lines().filter(|line| !line.trim().is_empty()).count();
     let long = source::all()?.into_iter().filter(|source| lines(source) > LIMIT);
     none(long.map(|source| format!("{}: {}", source.name(), lines(&source))).collect(), "more than 400 lines of code")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_identifier_has_parts() {
-        assert_eq!(parts("per_connection"), ["per", "connection"]);
-        assert_eq!(parts("TcpConn"), ["", "tcp", "conn"]);
-    }
 }

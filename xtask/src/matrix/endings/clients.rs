@@ -1,12 +1,31 @@
 //! The clients whose conversations end, one function for each way to get there.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
-use super::Subject;
 use crate::harness::PATIENCE;
 use crate::harness::client::Client;
 use crate::matrix::Ctx;
+
+/// The client whose conversation ends.
+pub(super) struct Subject {
+    pub(super) address: SocketAddr,
+    /// `None` if it has reset the connection.
+    pub(super) client: Option<Client>,
+    /// Clients that must stay connected until all is compared.
+    pub(super) others: Vec<Client>,
+    /// Whether the server has been told to stop.
+    pub(super) is_stopped: bool,
+}
+
+impl Subject {
+    pub(super) fn of(client: Client) -> Result<Subject> {
+        let address = client.stream().local_addr()?;
+        Ok(Subject { address, client: Some(client), others: Vec::new(), is_stopped: false })
+    }
+}
 
 /// A client that sends these bytes.
 pub(super) fn asked(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
