@@ -16,7 +16,7 @@
 //! $ cargo xtask lab emfile
 //! ```
 //!
-//! **The cure.** Leave the listener alone for 100 ms: `back_off` in `src/door.rs`.
+//! **The cure.** Leave the listener alone for 100 ms: `back_off` in `src/acceptor.rs`.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};

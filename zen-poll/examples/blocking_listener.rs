@@ -15,7 +15,7 @@
 //! ```
 //!
 //! **The cure.** A listener that never blocks (`Waiting::ForReadiness` in `src/main.rs`), and `accept` until it says that there is
-//! nobody: `src/door.rs`, where moreover only one loop has the listener.
+//! nobody: `src/acceptor.rs`, where moreover only one loop has the listener.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

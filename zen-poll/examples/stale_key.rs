@@ -15,7 +15,7 @@
 //! $ cargo xtask lab stale-key
 //! ```
 //!
-//! **The cure.** Keys with a generation: `Guest::key` in `src/event_loop.rs`; and a client's end is its end there, at once.
+//! **The cure.** Keys with a generation: `Client::key` in `src/event_loop.rs`; and a client's end is its end there, at once.
 //! `examples/raw.rs` never uses a key twice.
 
 use std::collections::HashMap;
