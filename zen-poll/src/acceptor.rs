@@ -59,6 +59,8 @@ impl Acceptor {
                 Accepted::Closed => return false,
             }
         }
+        // The listener may report nothing more although clients over the limit are not rejected yet.
+        self.retry_at = Some(Instant::now());
         true
     }
 

@@ -172,7 +172,8 @@ impl<P: Protocol> EventLoop<P> {
                 Err(TryRecvError::Disconnected) => return true,
             };
             let now = Instant::now();
-            let protocol = P::connection_made(connection);
+            let mut protocol = P::connection_made(connection);
+            let _ = protocol.connection().next(now); // it drains, if the stop came since accept
             self.generation = self.generation.wrapping_add(1);
             let (generation, entry) = (self.generation, self.clients.vacant_entry());
             match Registration::new(self.poller, stream, Event::readable(key(generation, entry.key()))) {

@@ -72,13 +72,13 @@ impl Server {
         let left = self.excess().left(Instant::now());
         match left {
             Some(Duration::ZERO) => return self.decide(),
-            Some(left) if self.stop.is_requested() || !self.excess().has_room() || !is_readable(&*listener) => {
-                return Accepted::Later(left);
-            }
+            Some(left) if self.stop.is_requested() || !is_readable(&*listener) => return Accepted::Later(left),
+            // A flood: the oldest is decided now, or the next would not even be connected.
+            Some(_) if !self.excess().has_room() => return self.decide(),
             _ => {}
         }
-        // As many as can have waited have come; or those who wait are left to the next who has the listener.
-        if self.stop.is_requested() && (self.is_heir || self.arrivals().while_draining > self.backlog) {
+        // All that can have waited were accepted; or they are left to another process.
+        if self.stop.is_requested() && (self.leaves_backlog() || self.arrivals().while_draining > self.backlog) {
             return self.no_more();
         }
         match acceptfrom_with(&*listener, flags | SocketFlags::CLOEXEC) {
@@ -151,6 +151,12 @@ impl Server {
         }
         arrivals.failures = arrivals.failures.saturating_add(1);
         arrivals.failures
+    }
+
+    /// Whether clients in the backlog are left to another process: to the next server, or to the other workers when
+    /// this one has failed.
+    pub(super) fn leaves_backlog(&self) -> bool {
+        self.is_heir || self.is_worker && self.stop.failure().is_some()
     }
 
     /// Whether the server drains and nobody has come for a tick.
@@ -235,8 +241,10 @@ fn class(errno: Errno) -> Class {
         | Errno::NETUNREACH
         | Errno::HOSTDOWN
         | Errno::HOSTUNREACH
-        | Errno::NONET => Class::Next,
-        Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP | Errno::FAULT => Class::Dead,
+        | Errno::NONET
+        | Errno::OPNOTSUPP
+        | Errno::CONNRESET => Class::Next,
+        Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::FAULT => Class::Dead,
         _ => Class::BackOff,
     }
 }

@@ -30,8 +30,8 @@ impl Connection {
     pub(super) fn new(server: &'static Server, address: SocketAddr) -> Self {
         log::debug!("{address} accepted");
         let now = Instant::now();
-        // With an inherited listener nothing is accepted while draining; a client here was accepted just before.
-        let from_backlog = server.stop.is_requested() && !server.is_heir;
+        // Where the backlog is left to others, a client here was accepted just before the stop.
+        let from_backlog = server.stop.is_requested() && !server.leaves_backlog();
         let begin = if from_backlog { Conversation::new_draining } else { Conversation::new };
         Self { server, address, conversation: begin(server.timeouts, now) }
     }

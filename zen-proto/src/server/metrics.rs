@@ -116,8 +116,8 @@ enum State {
     Receiving(Vec<u8>),
     /// The response, as far as it has not been sent.
     Sending(Vec<u8>),
-    /// Whatever else comes is read, or the close would be a reset and take the response along.
-    Lingering,
+    /// What else comes is discarded, this many bytes at most, or the close would be a reset and take the response along.
+    Lingering(usize),
 }
 
 impl Connection {
@@ -137,15 +137,18 @@ impl Connection {
             } else if n == 0 || request.len() > LONGEST_HEAD {
                 return Err(io::Error::other("a request that does not end"));
             }
-        } else if matches!(self.state, State::Lingering) && self.stream.read(&mut chunk)? == 0 {
-            return Ok(false);
+        } else if let State::Lingering(room) = &mut self.state {
+            let n = self.stream.read(&mut chunk)?;
+            *room = room.saturating_sub(n);
+            return Ok(n > 0 && *room > 0);
         }
         if let State::Sending(rest) = &mut self.state {
             let n = self.stream.write(rest)?;
             rest.drain(..n);
             if rest.is_empty() {
                 self.stream.shutdown(Shutdown::Write)?;
-                self.state = State::Lingering;
+                self.state = State::Lingering(LINGER_BYTES);
+                self.deadline = self.deadline.min(Instant::now() + LINGER);
             }
         }
         Ok(true)
@@ -209,6 +212,10 @@ pub(super) const MOST_CONNECTIONS: usize = 32;
 
 /// How long a connection may last: as long as Prometheus waits unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a connection lingers after the response, and the bytes discarded then: the same as for a client (rule 8).
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024;
 
 /// In bytes; Prometheus sends some two hundred.
 const LONGEST_HEAD: usize = 8192;

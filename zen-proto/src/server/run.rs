@@ -51,6 +51,8 @@ pub struct Server {
     pub(super) backlog: usize,
     /// Whether the listener outlives this process, and with it those who wait.
     pub(super) is_heir: bool,
+    /// Whether it is one of another process's --processes.
+    pub(super) is_worker: bool,
     /// Whether a parent adds its figures to those of others.
     tells_parent: bool,
 }
@@ -166,6 +168,7 @@ impl Server {
             excess: Mutex::default(),
             backlog: options.backlog as usize,
             is_heir,
+            is_worker: options.worker,
             tells_parent: options.worker && options.metrics.is_some(),
         });
         stop::start(server, options.grace, !options.worker)?;
