@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::getuid;
+use rustix::process::{Signal, getuid};
 
 use super::{Case, Ctx, bare, case};
 use crate::harness::client::APHORISMS;
@@ -18,6 +18,9 @@ pub(crate) const CASES: &[Case] = &[
     case("a_freed_place_is_seen", a_freed_place_is_seen)
         .arguments(&["--max-connections", "10"])
         .on(|entry| !entry.is_exhibit && !entry.makes_wait()),
+    case("a_burst_over_the_limit", a_burst_over_the_limit)
+        .arguments(&["--max-connections", "60"])
+        .on(|entry| !entry.is_exhibit && !entry.makes_wait() && entry.processes == 1),
     case("processes", processes),
     bare("the_backlog_is_cut", the_backlog_is_cut),
     bare("the_backlog_is_cut_elsewhere", the_backlog_is_cut_elsewhere).on(Entry::is_first_of_package),
@@ -69,6 +72,20 @@ fn a_freed_place_is_seen(ctx: &mut Ctx) -> Result<()> {
         ctx.client()?.ask_all().with_context(|| format!("round {round}: all places are free"))?;
     }
     Ok(())
+}
+
+/// 64 clients connect while the server is stopped. Its first look at them ends with the last: no further one comes that
+/// would remind it of the four over the limit.
+fn a_burst_over_the_limit(ctx: &mut Ctx) -> Result<()> {
+    ctx.server.signal(Signal::STOP)?;
+    let clients: Result<Vec<_>> = (0..64).map(|_| ctx.client()).collect();
+    ctx.server.signal(Signal::CONT)?;
+    let mut clients = clients?;
+    for (number, excess) in clients.iter_mut().enumerate().skip(60) {
+        excess.expect(b"Error: too many clients.").with_context(|| format!("client {}", number + 1))?;
+        excess.expect_end()?;
+    }
+    clients[..60].iter_mut().try_for_each(Client::ask_all).context("a client within the limit")
 }
 
 /// It runs as many processes as its architecture says.

@@ -291,6 +291,17 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn a_client_that_goes_on_sending_is_closed() -> io::Result<()> {
+        let mut client = TcpStream::connect(served()?)?;
+        client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
+        client.set_write_timeout(Some(PATIENCE))?;
+        // Some MiB fit into the buffers of both sides; far more are refused.
+        let refused = (0..64 * 1024).find_map(|_| client.write_all(&[b'x'; 1024]).err());
+        assert!(refused.is_some_and(|error| !is_not_ready(&error)));
+        Ok(())
+    }
+
     /// Where a server tells its metrics, for as long as the test runs.
     fn served() -> io::Result<SocketAddr> {
         let listener = TcpListener::bind("127.0.0.1:0")?;

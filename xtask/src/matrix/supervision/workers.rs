@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -19,6 +21,9 @@ pub(crate) const CASES: &[Case] = &[
     bare("a_worker_is_told_to_stop", |entry, _| serves_supervised(entry, &[], false, a_worker_is_told_to_stop)),
     bare("a_worker_aborts", |entry, _| serves_supervised(entry, &["--abort-on", FATAL], false, a_worker_fails)),
     bare("a_worker_panics", |entry, _| serves_supervised(entry, &["--panic-outside", FATAL], false, a_worker_fails)),
+    bare("a_worker_panics_under_load", |entry, _| {
+        serves_supervised(entry, &["--panic-outside", FATAL], false, a_failed_worker_accepts_nobody)
+    }),
     bare("a_worker_is_stopped", |entry, _| serves_supervised(entry, &[], false, a_worker_is_stopped)),
     bare("one_process_is_one_worker", one_process_is_one_worker).on(|entry| !entry.is_exhibit && entry.processes == 1),
     bare("the_binary_is_replaced", the_binary_is_replaced),
@@ -60,6 +65,21 @@ fn a_worker_fails(ctx: &mut Ctx) -> Result<()> {
     let has_new = |workers: &[i32]| workers.len() == before.len() && workers.iter().any(|pid| !before.contains(pid));
     workers_are(ctx, PATIENCE, has_new)?;
     ctx.client()?.ask_all()
+}
+
+/// It leaves new clients to the other workers, also those that ask only a moment after they connected.
+fn a_failed_worker_accepts_nobody(ctx: &mut Ctx) -> Result<()> {
+    let mut client = ctx.client()?;
+    client.send(FATAL.as_bytes())?;
+    let panicked = ctx.server.wait_for_log(PATIENCE, |log| log.contains("panicked at").then_some(()));
+    panicked.context("no panic is logged")?;
+    for number in 1..=CLIENTS {
+        let mut client = ctx.client()?;
+        sleep(MOMENT);
+        // One question: a thread that was asleep in accept() may take a client as the drain begins, and answers it.
+        client.ask(APHORISMS[0].0, APHORISMS[0].1).with_context(|| format!("client {number} after the panic"))?;
+    }
+    Ok(())
 }
 
 /// It holds nobody's place in the queue: whoever comes is served by the others.
@@ -139,3 +159,8 @@ impl Drop for Folder {
 
 /// The question that a worker does not survive.
 const FATAL: &str = "Who fails?";
+
+/// Clients one after another, and how long each is silent before it asks: together longer than a tick, so that a worker
+/// that accepts while it drains would be found.
+const CLIENTS: usize = 30;
+const MOMENT: Duration = Duration::from_millis(20);
