@@ -130,13 +130,13 @@ fn spread(notes: &mut Notes) -> Result<()> {
         guest(&blocking)?;
         blocking.falls_asleep(PATIENCE)?;
     }
-    let parts = shares(&blocking, " has come")?;
+    let parts = shares(&blocking, " accepted")?;
     notes.saw(format!("4 blocking processes: {parts:?} of {CLIENTS}"));
 
     notes.doing("event loops in processes, one client after the other");
     let looping = server("poll-processes", &["-v"])?;
     let stay = (0..CLIENTS).map(|_| guest(&looping)).collect::<Result<Vec<_>>>()?;
-    notes.saw(format!("2 event loops in processes, one client after the other: {:?}", shares(&looping, " has come")?));
+    notes.saw(format!("2 event loops in processes, one client after the other: {:?}", shares(&looping, " accepted")?));
     drop((stay, looping));
 
     let mut busiest = Vec::new();
@@ -144,7 +144,7 @@ fn spread(notes: &mut Notes) -> Result<()> {
         notes.doing(&format!("event loops in processes, burst {burst} of {BURSTS}"));
         let looping = server("poll-processes", &["-v"])?;
         let stay = (0..CLIENTS).map(|_| looping.client()).collect::<Result<Vec<_>>>()?;
-        busiest.extend(shares(&looping, " has come")?.last().copied());
+        busiest.extend(shares(&looping, " accepted")?.last().copied());
         drop(stay);
     }
     notes.saw(format!("the same, all at once: the busier gets {busiest:?} in {BURSTS} bursts"));
@@ -153,7 +153,7 @@ fn spread(notes: &mut Notes) -> Result<()> {
     let dealt = server("poll-loops", &["-v"])?;
     drop((0..CLIENTS).map(|_| guest(&dealt)).collect::<Result<Vec<_>>>()?);
     // One loop accepts for all: who serves a client shows when it goes.
-    let dealt = shares(&dealt, " has gone: ")?;
+    let dealt = shares(&dealt, " closed: ")?;
     notes.saw(format!("2 loops, one of which deals the clients out: {dealt:?}"));
 
     let is_even = |shares: &[usize], parts: usize| {
@@ -165,7 +165,7 @@ fn spread(notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-/// How many clients of each process or thread have `come` or gone, the fewest first: the lines `TIME [LEVEL PID/THREAD] CLIENT …`.
+/// How many clients of each process or thread have `come` or are closed, the fewest first: the lines `TIME [LEVEL PID/THREAD] CLIENT …`.
 fn shares(server: &Server, what: &str) -> Result<Vec<usize>> {
     let counted = |log: &str| {
         let mut shares: BTreeMap<&str, usize> = BTreeMap::new();

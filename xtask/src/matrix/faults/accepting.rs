@@ -230,7 +230,7 @@ const FOR_A_WHILE: Duration = Duration::from_secs(2);
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// The descriptors which the wrapper keeps out of epoll begin here.
-const FIRST_REFUSED: usize = 32;
+const FIRST_REFUSED: usize = 64;
 
 /// So many clients have one of those, also if two processes share them.
 const CROWD: usize = 2 * FIRST_REFUSED + 8;

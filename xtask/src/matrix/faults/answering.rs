@@ -138,7 +138,7 @@ fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
             drop(clients);
             ctx.server.ended_within(PATIENCE).context("it does not end")?;
             // One that is lost on its way to a loop has come, and no loop says that it has gone.
-            let is_served = ctx.server.whole_log().contains(&format!("{late} has gone"));
+            let is_served = ctx.server.whole_log().contains(&format!("{late} closed: "));
             ensure!(is_served, "a client that comes right after the panic is lost");
             Ok(())
         });

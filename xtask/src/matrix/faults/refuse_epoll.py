@@ -1,4 +1,4 @@
-# Runs a program for which epoll_ctl(…, EPOLL_CTL_ADD, descriptor, …) fails with ENOSPC from descriptor 32 on.
+# Runs a program for which epoll_ctl(…, EPOLL_CTL_ADD, descriptor, …) fails with ENOSPC from descriptor 64 on.
 import ctypes, errno, os, platform, struct, sys
 
 number, architecture = {"x86_64": (233, 0xC000003E), "aarch64": (21, 0xC00000B7)}[platform.machine()]
@@ -8,7 +8,7 @@ program = [
     (LOAD, 0, 0, 4), (EQUAL, 0, 7, architecture),
     (LOAD, 0, 0, 0), (EQUAL, 0, 5, number),
     (LOAD, 0, 0, 16 + 8), (EQUAL, 0, 3, 1),
-    (LOAD, 0, 0, 16 + 16), (AT_LEAST, 0, 1, 32),
+    (LOAD, 0, 0, 16 + 16), (AT_LEAST, 0, 1, 64),
     (RETURN, 0, 0, FAIL), (RETURN, 0, 0, ALLOW),
 ]
 code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
