@@ -307,47 +307,37 @@ impl Conversation {
 
     #[inline(always)]
     fn next_frame_open<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
-        match self.framing.next(input) {
-            Some(Ok(Frame::Last(last))) => {
+        let frame = match self.framing.next(input) {
+            Some(frame) => frame,
+            None => {
+                self.used_up(now);
+                return None;
+            }
+        };
+        self.has_asked = true;
+        match frame {
+            Ok(Frame::Last(last)) => {
                 if !self.question.is_empty() {
                     self.question.extend_from_slice(last);
                 } else if self.pending.is_empty() {
                     self.pending.reserve(input.len() / 2); // questions are longer than answers
                 }
-                self.has_asked = true;
                 self.is_answering = true;
-                Some(Frame::Last(last))
             }
-            incomplete => self.take_incomplete(incomplete, now),
-        }
-    }
-
-    /// Takes what is no whole question. Not inlined, which makes the way of a whole one shorter.
-    #[inline(never)]
-    fn take_incomplete<'i>(
-        &mut self,
-        frame: Option<Result<Frame<'i>, QuestionTooLong>>,
-        now: Instant,
-    ) -> Option<Frame<'i>> {
-        match frame {
-            Some(Ok(frame @ (Frame::Data(data) | Frame::Last(data)))) => {
-                self.has_asked = true;
-                self.collect(data, now);
-                Some(frame)
-            }
-            Some(Err(QuestionTooLong)) => {
-                self.has_asked = true;
+            Ok(Frame::Data(data)) => self.collect(data, now),
+            Err(QuestionTooLong) => {
                 self.push(&TOO_LONG);
                 self.finish(Ending::TooLong);
-                None
             }
-            None => {
-                // A flood of white space is silence.
-                if self.pending.is_empty() && !self.is_draining {
-                    self.expire(now);
-                }
-                None
-            }
+        }
+        frame.ok()
+    }
+
+    /// Nothing is left of what was read.
+    fn used_up(&mut self, now: Instant) {
+        // A flood of white space is silence.
+        if self.pending.is_empty() && !self.is_draining {
+            self.expire(now);
         }
     }
 
