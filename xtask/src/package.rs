@@ -8,7 +8,6 @@
 
 mod trials;
 
-use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::harness::capture::Capture;
+use crate::harness::folder::Folder;
 use crate::harness::group::{Group, run_within};
 use crate::harness::{PATIENCE, git, tool};
 use crate::workspace::{self, Package};
@@ -34,24 +34,24 @@ pub(crate) fn run(_: &Flags) -> Result<ExitCode> {
     say("packaged and built from the packages");
 
     let folder = workspace::target()?.join("package");
-    let unpacked = Folder::new("unpacked")?; // outside the workspace, or cargo takes it for a forgotten member
+    let unpacked = Folder::new()?; // outside the workspace, or cargo takes it for a forgotten member
     for package in published()? {
         let archive = folder.join(format!("{}-{}.crate", package.name, package.version));
-        succeed(Command::new(tool("tar")?).arg("-xzf").arg(archive).arg("-C").arg(&unpacked.0))?;
+        succeed(Command::new(tool("tar")?).arg("-xzf").arg(archive).arg("-C").arg(unpacked.path()))?;
     }
     let version = version_here()?;
-    let protocol = unpacked.0.join(format!("zen-proto-{}", env!("CARGO_PKG_VERSION")));
+    let protocol = unpacked.path().join(format!("zen-proto-{}", env!("CARGO_PKG_VERSION")));
     let patch = format!("patch.crates-io.zen-proto.path='{}'", protocol.display());
     for package in published()?.filter(|package| package.has_program()) {
-        let from_package = unpacked.0.join(format!("{}-{}", package.name, package.version));
+        let from_package = unpacked.path().join(format!("{}-{}", package.name, package.version));
         // Until it is published the protocol is not where the package looks for it.
         for (from, options) in [(package.folder(), &["--locked"][..]), (&from_package, &["--config", &patch])] {
-            let root = Folder::for_programs(&package.name)?;
+            let root = Folder::for_programs()?;
             let mut install = workspace::cargo();
             install.args(["install", "--quiet", "--no-track", "--path"]).arg(from).args(options);
-            install.arg("--root").arg(&root.0).env("CARGO_TARGET_DIR", workspace::target()?);
+            install.arg("--root").arg(root.path()).env("CARGO_TARGET_DIR", workspace::target()?);
             succeed(&mut install)?;
-            let program = root.0.join("bin").join(&package.name);
+            let program = root.path().join("bin").join(&package.name);
             names_itself(&program, &package.name, &version)?;
             if package.name != "zen-client" {
                 serves(&program)?;
@@ -107,32 +107,6 @@ fn version_here() -> Result<String> {
 
 fn say(what: &str) {
     println!("{what}");
-}
-
-/// A folder that goes away with this.
-struct Folder(std::path::PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Result<Folder> {
-        Folder::within(&std::env::temp_dir(), name)
-    }
-
-    /// One whose programs may be run: where temporary files lie that may be forbidden.
-    fn for_programs(name: &str) -> Result<Folder> {
-        Folder::within(&workspace::target()?.join("tmp"), name)
-    }
-
-    fn within(place: &Path, name: &str) -> Result<Folder> {
-        let folder = place.join(format!("zen-package-{}-{name}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        Ok(Folder(folder))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 const LONGEST_BUILD: Duration = Duration::from_secs(900);

@@ -5,17 +5,22 @@ use std::fs;
 use std::process::Command;
 use std::sync::LazyLock;
 
+use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// The signals that end this task, with the shell's names.
 pub(crate) const ENDING: [(c_int, &str); 3] = [(SIGHUP, "HUP"), (SIGINT, "INT"), (SIGTERM, "TERM")];
 
 /// Those of them that were ignored when this task was started, as nohup(1) does. It must be read before any is caught.
-pub(crate) static IGNORED: LazyLock<Vec<(c_int, &str)>> = LazyLock::new(|| {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    ENDING.into_iter().filter(|(signal, _)| mask.unwrap_or(0) >> (signal - 1) & 1 == 1).collect()
-});
+pub(crate) static IGNORED: LazyLock<Vec<(c_int, &str)>> =
+    LazyLock::new(|| ENDING.into_iter().filter(|(signal, _)| is_ignored(*signal).unwrap_or(false)).collect());
+
+/// Whether this task ignores `signal`, as what started it may have decided.
+pub(crate) fn is_ignored(signal: c_int) -> Result<bool> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).context("no SigIgn in /proc")?;
+    Ok(u64::from_str_radix(ignored.trim(), 16)? >> (signal - 1) & 1 == 1)
+}
 
 /// A command that stays in our process group, where signals reach both: it ignores those that we do.
 pub(crate) fn with_our_signals(program: impl AsRef<OsStr>) -> Command {

@@ -1,9 +1,9 @@
 //! What of `bench` cannot be a unit test: a whole run, and its report in a real browser. No speed decides.
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-use std::{fs, process};
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,6 +11,7 @@ use super::plan::{Cell, Plan};
 use super::results::{CPU, Results};
 use super::subject::Subject;
 use super::{canned, diff, measure_all, report, table};
+use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
 use crate::harness::{Missing, PATIENCE, tool};
 use crate::servers::SERVERS;
@@ -28,7 +29,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 
 /// Two servers and a second name, measured for a moment, written and read again.
 fn a_whole_run() -> Result<()> {
-    let folder = Folder::new("run")?;
+    let folder = Folder::new()?;
     let server = |name: &str| SERVERS.iter().find(|entry| entry.name == name).map(Subject::server);
     let (single, poll) = (server("single").context("single")?, server("poll").context("poll")?);
     let subjects = vec![single, poll.clone(), poll.twin()];
@@ -46,9 +47,9 @@ fn a_whole_run() -> Result<()> {
         budget: Duration::from_secs(20),
         duration: Some(Duration::from_millis(700)),
     };
-    let results = measure_all(&plan, Profile::Debug, &folder.0)?;
+    let results = measure_all(&plan, Profile::Debug, folder.path())?;
     ensure!(results.problems.is_empty(), "{:?}", results.problems);
-    let path = folder.0.join("results.json");
+    let path = folder.path().join("results.json");
     results.write(&path)?;
     let read = Results::read(&path)?;
     ensure!(read == results, "what was written is not what is read");
@@ -73,15 +74,15 @@ fn a_whole_run() -> Result<()> {
 /// The page as a browser of this width shows it: nothing complains, nothing is fetched, every picture is drawn, no text stands
 /// outside its picture or on another.
 fn report_in_a_browser(width: u32) -> Result<()> {
-    let folder = Folder::new(&format!("report-{width}"))?;
+    let folder = Folder::new()?;
     let page = report::page(&canned::results())?;
     ensure!(!page.contains("http:") && !page.contains("https:"), "the page names another place");
-    let path = folder.0.join("report.html");
+    let path = folder.path().join("report.html");
     fs::write(&path, page.replace("</body>", &format!("<pre id=\"said\"></pre><script>{WITNESS}</script></body>")))?;
     let output = run_within(
         PATIENCE * 3,
         browser()?.args([
-            &format!("--user-data-dir={}", folder.0.join("profile").display()),
+            &format!("--user-data-dir={}", folder.path().join("profile").display()),
             &format!("--window-size={width},1000"),
             "--dump-dom",
             &format!("file://{}", path.display()),
@@ -105,22 +106,6 @@ fn browser() -> Result<Command> {
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]);
     command.args(["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"]);
     Ok(command)
-}
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Result<Folder> {
-        let folder = std::env::temp_dir().join(format!("zen-bench-{}-{name}", process::id()));
-        fs::create_dir_all(&folder)?;
-        Ok(Folder(folder))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all::<&Path>(&self.0);
-    }
 }
 
 /// Runs in the page.

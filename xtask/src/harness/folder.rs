@@ -2,19 +2,31 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{fs, process};
+use std::{env, fs, process};
 
 use anyhow::{Context, Result};
+
+use crate::workspace;
 
 /// A temporary folder, removed when this goes.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new() -> Result<Folder> {
+        Folder::within(&env::temp_dir())
+    }
+
+    /// Makes one whose programs may be run: where temporary files lie that may be forbidden.
+    pub(crate) fn for_programs() -> Result<Folder> {
+        Folder::within(&workspace::target()?.join("tmp"))
+    }
+
+    /// Makes one in another folder, which is made too if it is missing.
+    pub(crate) fn within(place: &Path) -> Result<Folder> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("zen-test-{}-{number}", process::id()));
-        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        let path = place.join(format!("zen-test-{}-{number}", process::id()));
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         Ok(Folder(path))
     }
 

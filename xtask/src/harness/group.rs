@@ -2,7 +2,6 @@
 //! the [`Group`] is dropped, when its time is over, and when the task itself is told to end.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -18,7 +17,7 @@ use signal_hook::iterator::Signals;
 
 use super::capture::Capture;
 use super::{PATIENCE, wait_for};
-use crate::signals::{ENDING, IGNORED};
+use crate::signals::{ENDING, IGNORED, is_ignored};
 
 /// The groups alive, and when each must be gone.
 static GROUPS: Mutex<BTreeMap<i32, Instant>> = Mutex::new(BTreeMap::new());
@@ -54,13 +53,6 @@ pub(crate) fn take_charge() -> Result<()> {
         }
     })?;
     Ok(())
-}
-
-/// Whether this process ignores `signal`, as whoever started it may have decided.
-fn is_ignored(signal: i32) -> Result<bool> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).context("no SigIgn in /proc")?;
-    Ok(u64::from_str_radix(ignored.trim(), 16)? & (1 << (signal - 1)) != 0)
 }
 
 fn kill_groups(is_due: impl Fn(Instant) -> bool) {

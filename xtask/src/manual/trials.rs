@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{CLIENT_PAGES, write};
+use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
 use crate::harness::{PATIENCE, tool};
 use crate::servers::SERVERS;
@@ -32,10 +33,9 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     ];
     let trials = cases.into_iter().map(|(name, case)| {
         Trial::new(format!("manual::{name}"), move || {
-            let folder =
-                Folder(std::env::temp_dir().join(format!("zen-manual-{}-{}", process::id(), name.replace("::", "-"))));
-            write(&folder.0)?;
-            case(&folder.0)
+            let folder = Folder::new()?;
+            write(folder.path())?;
+            case(folder.path())
         })
     });
     Ok(trials.collect())
@@ -127,12 +127,4 @@ fn named(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>>
     }
     files.sort_unstable();
     Ok(files)
-}
-
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

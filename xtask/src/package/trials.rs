@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Folder, names_itself, published, succeed, version_here};
+use super::{names_itself, published, succeed, version_here};
+use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
 use crate::harness::{Missing, PATIENCE, tool};
 use crate::trial::Trial;
@@ -41,10 +42,10 @@ struct Found {
 }
 
 impl Script {
-    fn build(name: &str) -> Result<Script> {
-        let folder = Folder::for_programs(name)?;
+    fn build() -> Result<Script> {
+        let folder = Folder::for_programs()?;
         let source = workspace::root()?.join("zen-proto/build.rs");
-        succeed(Command::new("rustc").args(["--edition", "2024", "-o"]).arg(folder.0.join("script")).arg(source))?;
+        succeed(Command::new("rustc").args(["--edition", "2024", "-o"]).arg(folder.path().join("script")).arg(source))?;
         Ok(Script(folder))
     }
 
@@ -55,8 +56,8 @@ impl Script {
 
     fn run_with(&self, package: &Path, change: impl FnOnce(&mut Command)) -> Result<Found> {
         fs::create_dir_all(package)?;
-        let mut command = Command::new(self.0.0.join("script"));
-        command.env("CARGO_PKG_VERSION", "1.2.3").env("CARGO_MANIFEST_DIR", package).current_dir(&self.0.0);
+        let mut command = Command::new(self.0.path().join("script"));
+        command.env("CARGO_PKG_VERSION", "1.2.3").env("CARGO_MANIFEST_DIR", package).current_dir(self.0.path());
         // As if another user had checked it out: git then refuses to look for the repository.
         change(command.env("GIT_TEST_ASSUME_DIFFERENT_OWNER", "true"));
         let said = String::from_utf8(run_within(PATIENCE, &mut command)?.stdout)?;
@@ -90,10 +91,10 @@ impl Found {
 }
 
 fn in_a_package() -> Result<()> {
-    let (script, folder) = (Script::build("script")?, Folder::new("archive")?);
-    let found = |package: &str| script.run(&folder.0.join(package)).map(|found| found.version);
+    let (script, folder) = (Script::build()?, Folder::new()?);
+    let found = |package: &str| script.run(&folder.path().join(package)).map(|found| found.version);
     ensure!(found("nowhere/zen-proto")? == "1.2.3", "a commit out of nothing");
-    let package = folder.0.join("package/zen-proto");
+    let package = folder.path().join("package/zen-proto");
     fs::create_dir_all(&package)?;
     let info = r#"{"git": {"sha1": "0123456789abcdef0123456789abcdef01234567"}, "path_in_vcs": "zen-proto"}"#;
     fs::write(package.join(".cargo_vcs_info.json"), info)?;
@@ -104,8 +105,8 @@ fn in_a_package() -> Result<()> {
 /// Whatever `git` does to the branch: the script finds the commit, and cargo is told to run it again for the next.
 fn in_a_checkout(format: &str) -> Result<()> {
     let git = tool("git")?;
-    let folder = Folder::new(format)?;
-    let checkout = folder.0.join("checkout");
+    let folder = Folder::new()?;
+    let checkout = folder.path().join("checkout");
     fs::create_dir_all(&checkout)?;
     let git = |arguments: &str| -> Result<String> {
         let mut git = Command::new(&git);
@@ -119,8 +120,8 @@ fn in_a_checkout(format: &str) -> Result<()> {
     git("init --quiet --initial-branch a/branch")?;
     let is_reftable = checkout.join(".git/reftable").exists();
     ensure!(is_reftable == (format == "reftable"), Missing("a git that writes reftables (2.45 or later)".to_owned()));
-    let script = Script::build(format)?;
-    let found = |place: &str| script.run(&folder.0.join(place).join("zen-proto"));
+    let script = Script::build()?;
+    let found = |place: &str| script.run(&folder.path().join(place).join("zen-proto"));
     let head = || git("rev-parse HEAD").map(|commit| format!("1.2.3 ({})", &commit[..7]));
     let commit = || git("commit --quiet --allow-empty -m another");
 

@@ -1,7 +1,6 @@
 //! What may happen to one worker, while the others serve.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use rustix::process::Signal;
 use super::super::faults::guests;
 use super::{Case, Ctx, REPLACED, bare, send, served, serves_supervised, supervised, workers_are};
 use crate::harness::client::{APHORISMS, Client};
+use crate::harness::folder::Folder;
 use crate::harness::{PATIENCE, Server, process, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
@@ -111,17 +111,17 @@ fn one_process_is_one_worker(entry: &'static Entry, _: &'static [&'static str]) 
 /// A worker is the program that runs, not what lies on the disk by now.
 fn the_binary_is_replaced(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let binary = workspace::binary(entry.binary)?;
-    let folder = Folder(binary.with_file_name(format!("replaced-{}-{}", std::process::id(), entry.name)));
-    fs::create_dir_all(&folder.0)?;
-    let running = folder.0.join(entry.package);
+    // On the same file system, or there is no hard link.
+    let folder = Folder::within(binary.parent().context("a folder")?)?;
+    let running = folder.path().join(entry.package);
     fs::hard_link(&binary, &running)?;
     let mut ctx = Ctx {
         entry,
         server: Server::run(Command::new(&running).args(entry.arguments).args(supervised(entry, &["-p", "0"])))?,
     };
     // Nothing can be made of it.
-    fs::write(folder.0.join("new"), "no program")?;
-    fs::rename(folder.0.join("new"), &running)?;
+    fs::write(folder.path().join("new"), "no program")?;
+    fs::rename(folder.path().join("new"), &running)?;
     let before = ctx.server.workers();
     before.iter().try_for_each(|&worker| send(Signal::KILL, worker))?;
     let are_new = |workers: &[i32]| workers.len() == before.len() && !workers.iter().any(|pid| before.contains(pid));
@@ -133,10 +133,10 @@ fn the_binary_is_replaced(entry: &'static Entry, _: &'static [&'static str]) -> 
 /// `ps`, `top` and `pgrep` find the workers where they find the parent, under as much of the name as the kernel keeps.
 fn workers_have_the_programs_name(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let binary = workspace::binary(entry.binary)?;
-    let folder = Folder(binary.with_file_name(format!("named-{}-{}", std::process::id(), entry.name)));
-    fs::create_dir_all(&folder.0)?;
+    // On the same file system, or there is no hard link.
+    let folder = Folder::within(binary.parent().context("a folder")?)?;
     for (name, kept) in [(entry.package, entry.package), ("a program with a long name", "a program with ")] {
-        let running = folder.0.join(name);
+        let running = folder.path().join(name);
         fs::hard_link(&binary, &running)?;
         let arguments = supervised(entry, &["-p", "0"]);
         let mut server = Server::run(Command::new(&running).args(entry.arguments).args(arguments))?;
@@ -146,15 +146,6 @@ fn workers_have_the_programs_name(entry: &'static Entry, _: &'static [&'static s
         server.stop(PATIENCE)?;
     }
     Ok(())
-}
-
-/// Removed when it goes.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// The question that a worker does not survive.
