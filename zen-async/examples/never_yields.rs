@@ -17,8 +17,8 @@
 //! $ cargo xtask lab starve
 //! ```
 //!
-//! **The cure.** Go by the reactor after each bounded turn, whether or not there is more: `hear` in `src/on_smol.rs` waits for readiness
-//! first and reads one chunk then.
+//! **The cure.** Yield after each bounded turn, whether or not there is more: `read` in `src/on_smol.rs` yields, or waits at
+//! the reactor, before every read.
 
 #![forbid(unsafe_code)]
 

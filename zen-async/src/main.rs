@@ -20,8 +20,8 @@
 //!    suspended at an `.await`, and the executor runs another task on the same thread.
 //! 4. The reactor (epoll, on Linux) wakes a task when its client is ready. The `sweeper` wakes a task whose deadline has
 //!    passed; it looks once a tick, every 250 ms.
-//! 5. `answer` works out an answer in the task, awaits it, or offloads it. Only in the first case do other tasks wait.
-//! 6. `on_smol` and `on_async_std` have the same functions in the same order, one file for each runtime.
+//! 5. `answer` works out an answer in the task, in the task after an awaited delay, or in the blocking pool.
+//! 6. `on_smol` and `on_async_std` have the same structure, one file for each runtime; async-std needs two functions more.
 //!
 //! # Limits
 //!

@@ -154,7 +154,7 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connecti
 async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
     let server = shared.server;
     match shared.answering {
-        // In the task: its thread works, or sleeps, here, and all other tasks of the thread wait.
+        // In the task: its thread works, or sleeps, here, and runs no other task meanwhile.
         Answering::InTask => server.answer(question),
         // Awaited: the task is suspended here, and its thread runs other tasks.
         Answering::Awaited => {

@@ -35,7 +35,7 @@ impl Arguments {
         self.workers.map_or(WORKERS, NonZeroUsize::get)
     }
 
-    /// How many clients are served at once; `None`: as many as may come.
+    /// How many clients are served at once; `None`: up to `--max-connections`.
     pub(crate) fn at_once(&self) -> Option<usize> {
         (self.mode == Mode::Workers).then(|| self.workers())
     }

@@ -36,5 +36,6 @@ pub(crate) fn serve(server: &'static Server) {
     });
 }
 
-/// Bytes, enough for one read and a log line; the default of 2 MiB would be address space for nothing.
+/// Bytes of a stack: enough for the read buffer, a log line and the built-in answers. An answer function of your own also
+/// runs on it, and may need more.
 const STACK: usize = 128 * 1024;

@@ -38,10 +38,9 @@ pub enum Accepted {
 }
 
 impl Server {
-    /// Sleeps in accept() until a client comes. `None`: the server takes no more.
+    /// Sleeps in accept(2) until a client comes, a tick at a time. `None`: no more clients are accepted.
     ///
-    /// Fewer clients than places are here: one over the limit is turned away (rule 7). When no client can be accepted
-    /// now, this sleeps and tries again.
+    /// A client over the limit is rejected here (rule 7). When no client can be accepted now, this sleeps and tries again.
     pub fn accept(&'static self) -> Option<(TcpStream, Connection)> {
         loop {
             watchdog::beat_now();
