@@ -32,9 +32,8 @@ pub(crate) enum Command {
     /// Ask a server many questions at once, and measure it
     Load(load::Options),
     /// Prove that `load` measures what it says
-    Selftest(selftest::Options),
+    Selftest,
     /// The server that `selftest` stops
-    #[cfg(target_os = "linux")]
     #[command(name = selftest::SERVER_COMMAND, hide = true)]
     SelftestServer,
 }
@@ -43,12 +42,14 @@ impl CommandLine {
     /// What this process was started with, or the status to exit with.
     pub(crate) fn of_process() -> Result<Self, ExitCode> {
         let command_line = Self::try_parse().map_err(|refusal| explain(&refusal))?;
-        if let Some(Command::Load(options)) = &command_line.command
-            && let Some(what) = options.contradiction()
-        {
-            return Err(explain(&Self::command().error(ErrorKind::ValueValidation, what)));
+        let contradiction = match &command_line.command {
+            Some(Command::Load(options)) => options.contradiction(),
+            _ => None,
+        };
+        match contradiction {
+            Some(what) => Err(explain(&Self::command().error(ErrorKind::ValueValidation, what))),
+            None => Ok(command_line),
         }
-        Ok(command_line)
     }
 }
 

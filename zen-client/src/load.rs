@@ -1,15 +1,16 @@
 //! `zen-client load`: asks as fast as answers come, or at a steady rate, and measures what that is like.
 //!
 //! Read `load/generator.rs` first: the loop that does the work. `schedule.rs` holds the open loop, `tally.rs` what is
-//! counted, `verdicts.rs` what a run says about itself.
+//! counted, `verdicts.rs` what a run says about itself, `find_max.rs` the search for the highest rate.
 
 mod clock;
 mod connection;
 mod failures;
+mod find_max;
 mod generator;
 mod measured;
 mod mix;
-mod options;
+mod objective;
 mod plan;
 mod progress;
 mod report;
@@ -34,41 +35,88 @@ use crate::connect::Addresses;
 use crate::options::Server;
 use crate::pause::pause;
 use crate::text;
-use clock::{Clock, Nanos, nanos};
-use generator::{Board, Generator};
-use measured::Measured;
-use progress::{GLANCE, Progress};
-use tally::{Tally, Window};
+use clock::{Clock, nanos};
+use find_max::find_max;
+use generator::{Generator, Shared};
+use progress::{Progress, WATCH_PERIOD};
 
-pub(crate) use failures::Retries;
-pub(crate) use options::Options;
+#[cfg(test)]
+pub(crate) use clock::Nanos;
+pub(crate) use measured::Measured;
+pub(crate) use objective::Objectives;
 pub(crate) use plan::Plan;
-pub(crate) use report::{Report, Times};
-pub(crate) use tally::Sabotage;
+pub(crate) use report::Report;
+pub(crate) use tally::{Tally, Window};
 
-/// Loads a server and prints the result; succeeds when every answer came and was right.
+/// What `zen-client load` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    plan: Plan,
+    /// Find the highest rate at which OBJECTIVE holds twice, such as 'p99<5ms,errors<1%': METRIC<VALUE or METRIC>VALUE;
+    /// METRIC is p50, p90, p99, p999 or max of the response time, unserved, or errors; VALUE is a duration or percentage
+    #[arg(long, value_name = "OBJECTIVE", conflicts_with_all = ["rate", "duration", "fail_if"])]
+    find_max: Option<Objectives>,
+    /// Exit with 1 if one of these is true of the run, such as 'p99>5ms,errors>1%', and not because of other failures
+    #[arg(long, value_name = "OBJECTIVE")]
+    fail_if: Option<Objectives>,
+    /// Print one JSON object instead of the tables
+    #[arg(long)]
+    json: bool,
+    /// Add the histograms to the JSON object: [microseconds, count] of all that was counted
+    #[arg(long, requires = "json")]
+    histogram: bool,
+}
+
+impl Options {
+    /// The contradiction between flags of which each is right, if there is one.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        self.plan.contradiction()
+    }
+}
+
+/// Loads a server and prints the result; fails when it was not as it must be.
 pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     let progress = Progress::start()?;
-    let (server, timeout, retries) = (options.server.clone(), options.timeout(), options.retries);
+    let (server, timeout, retries) = (options.server.clone(), options.plan.timeout, options.plan.retries);
     let (first, addresses) = progress.unless_interrupted(move || reach(&server, timeout, retries))??;
-    let measured = measure(&options.plan(addresses), Some(first), &progress)?;
+    let mut first = Some(first);
+    let mut run = |plan: &Plan| measure(plan, &addresses, first.take(), &progress);
+    let (search, measured) = match &options.find_max {
+        Some(objectives) => find_max(objectives, &options.plan, &mut run).map(|(search, run)| (Some(search), run))?,
+        None => (None, run(&options.plan)?),
+    };
     progress.end();
-    let report = Report::new(&measured, options.histogram);
+    let objection = match (&options.fail_if, &search) {
+        (_, Some(search)) if search.rate.is_none() => Some(search.text.clone()),
+        (_, Some(_)) => None,
+        (Some(objectives), None) => measured.no_result().or_else(|| objection_by(objectives, &measured)),
+        (None, None) => measured.objection(),
+    };
+    let report = Report::new(&measured, options.fail_if.as_ref(), search, options.histogram);
     let mut stdout = text::stdout();
     let said = if options.json {
         text::print(&mut stdout, format_args!("{}", serde_json::to_string_pretty(&report)?))
     } else {
         write!(stdout, "{}", table::table(&report)).context("cannot write to stdout")
     };
-    match (measured.objection(), said) {
-        // What is wrong with the server is told even if nobody reads the rest.
+    match (objection, said) {
+        // The server's failure is reported even if nothing reads the rest.
         (Some(objection), _) => Err(anyhow!(objection)),
         (None, said) => said.map(|()| ExitCode::SUCCESS),
     }
 }
 
-/// The first connection, and the addresses that the run is about: without retries only the one that let us connect, with
-/// them all, that one first.
+fn objection_by(objectives: &Objectives, measured: &Measured) -> Option<String> {
+    let outcomes = objectives.judge(measured).into_iter().filter(|outcome| outcome.is_true);
+    let true_ones: Vec<_> = outcomes.map(|outcome| outcome.text).collect();
+    (!true_ones.is_empty()).then(|| format!("--fail-if {}", true_ones.join(", ")))
+}
+
+/// Returns the first connection, and the addresses that the run is about: without retries only the one that accepted,
+/// with them all, that one first.
 fn reach(server: &Server, timeout: Duration, retries: u32) -> Result<(TcpStream, Vec<SocketAddr>)> {
     let mut addresses = Addresses::resolve(server, Some(timeout))?;
     let mut random = Rng::new();
@@ -83,49 +131,55 @@ fn reach(server: &Server, timeout: Duration, retries: u32) -> Result<(TcpStream,
     Ok((first, if retries > 0 { addresses.all_from(address) } else { vec![address] }))
 }
 
-/// A run without an audience.
-pub(crate) fn measured_quietly(plan: &Plan) -> Result<Report> {
-    Ok(Report::new(&measure(plan, None, &Progress::none())?, false))
+/// Runs a plan at one server, without a progress bar.
+pub(crate) fn measure_quietly(plan: &Plan, servers: &[SocketAddr]) -> Result<Measured> {
+    measure(plan, servers, None, &Progress::none())
 }
 
-/// An interrupted run ends this much later, so that every thread hears of it in time.
-const NOTICE: Duration = Duration::from_millis(250);
-/// How long an interrupted run waits for the answers on their way: its result is there within 1.5 s.
-const IMPATIENCE: Duration = Duration::from_millis(750);
+/// Searches for the highest rate at one server, without a progress bar.
+pub(crate) fn find_max_quietly(objectives: &Objectives, plan: &Plan, server: SocketAddr) -> Result<Option<u64>> {
+    find_max(objectives, plan, |plan| measure_quietly(plan, &[server])).map(|(search, _)| search.rate)
+}
 
-/// Runs a plan: opens everything, lets each thread do its share, and adds up what they counted.
-fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Result<Measured> {
+/// Runs a plan: opens everything, lets each thread do its share, and adds up what they counted. The connections are
+/// spread over `addresses`.
+fn measure(
+    plan: &Plan,
+    addresses: &[SocketAddr],
+    mut first: Option<TcpStream>,
+    progress: &Progress,
+) -> Result<Measured> {
     sources::raise_descriptor_limit(plan.connections + plan.idle, plan.threads)?;
     let clock = Clock::start();
     progress.opening(plan.connections + plan.idle);
     let mut generators = Vec::new();
     for thread in 0..plan.threads {
-        let mut generator = Generator::new(plan, thread, clock)?;
+        let mut generator = Generator::new(plan, addresses, thread, clock)?;
         generator.open_all(first.take(), || !progress.is_interrupted())?;
         generators.push(generator);
     }
     let start = clock.now();
     let window_start = start + nanos(plan.warmup);
     let mut window = Window { start: window_start, end: window_start + nanos(plan.duration) };
-    let (end, stop) = (AtomicU64::new(window.end), AtomicU64::new(Nanos::MAX));
-    let board = Arc::new(Board { end, stop, answers: AtomicU64::new(0) });
+    let (end, stop) = (AtomicU64::new(window.end), AtomicU64::new(u64::MAX));
+    let shared = Arc::new(Shared { end, stop, answers: AtomicU64::new(0) });
     let mut threads = Vec::new();
     for (n, generator) in generators.into_iter().enumerate() {
-        let board = Arc::clone(&board);
-        let run = move || generator.run(start, window, &board);
+        let shared = Arc::clone(&shared);
+        let run = move || generator.run(start, window, &shared);
         threads.push(thread::Builder::new().name(format!("load-{n}")).spawn(run).context("cannot start a thread")?);
     }
     let mut is_interrupted = false;
     while !threads.iter().all(|thread| thread.is_finished()) {
-        thread::park_timeout(GLANCE);
+        thread::park_timeout(WATCH_PERIOD);
         let so_far = Duration::from_nanos(clock.now() - start);
-        progress.show(so_far, plan.warmup + plan.duration, board.answers.load(Ordering::Relaxed));
+        progress.show(so_far, plan.warmup + plan.duration, shared.answers.load(Ordering::Relaxed));
         if progress.is_interrupted() && !is_interrupted {
             is_interrupted = true;
             let cut = clock.now() + nanos(NOTICE);
-            board.stop.store(cut + nanos(IMPATIENCE), Ordering::Relaxed);
+            shared.stop.store(cut + nanos(LAST_WAIT), Ordering::Relaxed);
             window.end = window.end.min(cut);
-            board.end.store(window.end, Ordering::Relaxed);
+            shared.end.store(window.end, Ordering::Relaxed);
         }
     }
     let mut tally = None::<Tally>;
@@ -139,5 +193,10 @@ fn measure(plan: &Plan, mut first: Option<TcpStream>, progress: &Progress) -> Re
     }
     let Some(tally) = tally else { bail!("no thread has counted anything") };
     let seconds = window.end.saturating_sub(window.start) as f64 / 1e9;
-    Ok(Measured { plan: plan.clone(), tally, seconds, is_interrupted })
+    Ok(Measured { plan: plan.clone(), addresses: addresses.to_vec(), tally, seconds, is_interrupted })
 }
+
+/// An interrupted run ends this much later, so that every thread notices in time.
+const NOTICE: Duration = Duration::from_millis(250);
+/// How long an interrupted run waits for missing answers: its result is there within 1.5 s.
+const LAST_WAIT: Duration = Duration::from_millis(750);

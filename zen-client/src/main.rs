@@ -38,12 +38,10 @@ mod ask;
 mod check;
 mod command_line;
 mod connect;
-#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod load;
 mod options;
 mod pause;
 mod say;
-#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod selftest;
 mod text;
 
@@ -67,8 +65,7 @@ fn main() -> ExitCode {
         Some(Command::Check(options)) => check::check(&options),
         Some(Command::Say(options)) => say::say(&options),
         Some(Command::Load(options)) => load::load(&options),
-        Some(Command::Selftest(options)) => selftest::selftest(&options),
-        #[cfg(target_os = "linux")]
+        Some(Command::Selftest) => selftest::selftest(),
         Some(Command::SelftestServer) => selftest::serve(),
     };
     outcome.unwrap_or_else(|error| {

@@ -10,13 +10,11 @@ mod ask;
 mod check;
 mod command_line;
 mod connect;
-#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod load;
 mod options;
 mod pages;
 mod pause;
 mod say;
-#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod selftest;
 mod text;
 

@@ -20,10 +20,7 @@ impl Server {
     pub(crate) const DEFAULT_HOST: &str = "127.0.0.1";
 }
 
-/// The names of the commands, none of which is taken for a host.
-pub(crate) const COMMANDS: [&str; 4] = ["check", "say", "load", "selftest"];
-
-/// A name or an address, and not a command that came too late, as in `zen-client -p 1060 check`.
+/// Returns a name or an address, but no command that came too late, as in `zen-client -p 1060 check`.
 fn host(text: &str) -> Result<String, String> {
     if COMMANDS.contains(&text) {
         return Err("this is a command, and a command comes first".to_owned());
@@ -40,20 +37,33 @@ fn host(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// An IPv6 address may stand in brackets.
+/// Strips the brackets in which an IPv6 address may stand.
 pub(crate) fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Returns true for a link-local address that does not say of which interface.
+/// Returns true for a link-local address without its interface.
 pub(crate) fn lacks_zone(address: &SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(address) if address.ip().is_unicast_link_local() && address.scope_id() == 0)
 }
 
-/// `10s`, `500ms` or `0`; what is wrong with any other text.
+/// Reads `10s`, `500ms` or `0`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 10s, 500ms or 0"))
 }
+
+/// Reads a duration from `least` to `most`.
+pub(crate) fn duration_within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if (least..=most).contains(&duration) {
+        return Ok(duration);
+    }
+    let [least, most] = [least, most].map(humantime::format_duration);
+    Err(format!("must be {least} to {most}"))
+}
+
+/// The names of the commands, none of which is taken for a host.
+pub(crate) const COMMANDS: [&str; 4] = ["check", "say", "load", "selftest"];
 
 #[cfg(test)]
 mod tests {

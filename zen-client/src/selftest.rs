@@ -1,7 +1,7 @@
-//! `zen-client selftest`: proves the load generator, against servers whose behaviour is known.
+//! `zen-client selftest`: proves the load generator, against servers whose behavior is known.
 //!
-//! Each check is a run of `load` and a judgement on its report. `tests/client/selftest.rs` breaks the instrument on
-//! purpose (`--sabotage`, hidden) and sees that the judgement notices.
+//! Each check is a run of `load` and a judgement on what was measured. The tests below falsify measurements in the ways
+//! in which load generators are wrong, and show that the judgement notices.
 
 mod fake;
 
@@ -9,35 +9,21 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use crate::load::{Plan, Report, Retries, Sabotage, measured_quietly};
+use crate::load::{Measured, Objectives, Plan, Report, find_max_quietly, measure_quietly};
 use crate::text;
-use fake::{Fake, Freezable, Manner};
+use fake::{Behavior, Fake, Freezable};
 
 pub(crate) use fake::SERVER_COMMAND;
 
-/// What `zen-client selftest` takes.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    /// Break the instrument on purpose: then at least one check must fail
-    #[arg(long, hide = true)]
-    sabotage: Option<Sabotage>,
-}
-
-/// What a check saw, and whether that is as it must be.
-struct Outcome {
-    ok: bool,
-    saw: String,
-}
-
-/// Runs all checks, a line for each; succeeds when all pass. Takes some seven seconds.
-pub(crate) fn selftest(options: &Options) -> Result<ExitCode> {
+/// Runs all checks, a line for each; succeeds when all pass. Takes about fifteen seconds.
+pub(crate) fn selftest() -> Result<ExitCode> {
     let mut stdout = text::stdout();
     let (mut passed, mut failed) = (0, 0);
-    for run in [known_delay, frozen_half, steady_rate, wrong_answers, dropped_connections] {
-        for (name, Outcome { ok, saw }) in run(options.sabotage)? {
+    for run in [known_delay, frozen_half, steady_rate, wrong_answers, dropped_connections, known_capacity] {
+        for Outcome { name, ok, saw } in run()? {
             let verdict = if ok { "ok" } else { "FAILED" };
             *(if ok { &mut passed } else { &mut failed }) += 1;
             text::print(&mut stdout, format_args!("{verdict} {name}: {saw}"))?;
@@ -47,103 +33,95 @@ pub(crate) fn selftest(options: &Options) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The server that `frozen_half` stops.
+/// Serves until stdin ends: the server that `frozen_half` stops.
 pub(crate) fn serve() -> Result<ExitCode> {
     fake::serve().map(|()| ExitCode::SUCCESS)
 }
 
-type Outcomes = Vec<(&'static str, Outcome)>;
+/// What a check saw, and whether that is right.
+struct Outcome {
+    name: &'static str,
+    ok: bool,
+    saw: String,
+}
 
-/// In milliseconds: half of the first pause before a retry.
-const SHORTEST_PAUSE: f64 = 25.0;
-const DELAY: Duration = Duration::from_millis(20);
-
-/// Four connections at a server that thinks for 20 ms: the times and Little's law are known.
-fn known_delay(sabotage: Option<Sabotage>) -> Result<Outcomes> {
-    let server = Fake::start(Manner { delay: DELAY, ..Manner::default() })?;
-    let duration = Duration::from_secs(1);
-    let plan = Plan { connections: 4, warmup: DELAY * 3, duration, sabotage, ..Plan::new(vec![server.address]) };
-    let report = measured_quietly(&plan)?;
+/// Four connections to a server that takes 20 ms for an answer: the times and Little's law are known.
+fn known_delay() -> Result<Vec<Outcome>> {
+    let server = Fake::start(Behavior { delay: DELAY, ..Behavior::default() })?;
+    let plan = Plan { connections: 4, warmup: DELAY * 3, ..plan(Duration::from_secs(1)) };
+    let report = report(&measure_quietly(&plan, &[server.address])?);
     let delay = milliseconds(DELAY);
-    let [p50, max] = [report.service_time_us.p50, report.service_time_us.max].map(|us| us.unwrap_or(0.0) / 1e3);
+    let [p50, max] = [report.service_time_us.p50, report.service_time_us.max].map(in_milliseconds);
     let times = Outcome {
+        name: "known-delay",
         ok: p50 >= delay && p50 < 4.0 * delay && max >= p50,
-        saw: format!("p50 {p50:.1} ms where the server thinks for {delay:.1} ms"),
+        saw: format!("p50 {p50:.1} ms where the server takes {delay:.1} ms"),
     };
     let law = Outcome {
+        name: "littles-law",
         ok: law_holds(&report) && (3.8..=4.2).contains(&report.in_flight),
         saw: format!("{:.2} in flight where 4 connections are never idle", report.in_flight),
     };
-    Ok(vec![("known-delay", times), ("littles-law", law)])
+    Ok(vec![times, law])
 }
 
-/// When and for how long the server is stopped: half of the run.
-const THAWED: Duration = Duration::from_millis(500);
-const FROZEN: Duration = Duration::from_secs(1);
-const RATE: u64 = 500;
-
-/// An open loop goes on while its server is stopped. Half of the questions are due meanwhile, and wait from zero to a
-/// second, so nine in ten wait for less than 0.8 s; but only eight are on their way when it stops.
-fn frozen_half(sabotage: Option<Sabotage>) -> Result<Outcomes> {
+/// An open loop goes on while its server is stopped for half of the run.
+fn frozen_half() -> Result<Vec<Outcome>> {
     let server = Freezable::start()?;
-    let duration = 2 * FROZEN;
-    let rate = Some(RATE);
-    let plan =
-        Plan { connections: 8, rate, warmup: Duration::ZERO, duration, sabotage, ..Plan::new(vec![server.address]) };
-    let report = thread::scope(|scope| -> Result<Report> {
+    let plan = Plan { connections: 8, rate: Some(FREEZE_RATE), ..plan(2 * FROZEN) };
+    let measured = thread::scope(|scope| -> Result<Measured> {
         let freezing = scope.spawn(|| -> Result<()> {
-            thread::sleep(THAWED);
+            thread::sleep(BEFORE_FREEZE);
             server.signal(Signal::STOP)?;
             thread::sleep(FROZEN);
             server.signal(Signal::CONT)
         });
-        let report = measured_quietly(&plan);
+        let measured = measure_quietly(&plan, &[server.address]);
         if let Ok(frozen) = freezing.join() {
             frozen?;
         }
-        report
+        measured
     })?;
-    let [service_p90, _] = in_milliseconds(&report.service_time_us);
-    let [p90, p99] = in_milliseconds(&report.response_time_us);
+    Ok(judge_freeze(&report(&measured)))
+}
+
+/// Half of the questions are due while the server is stopped, and wait from zero to a second: nine in ten wait for less
+/// than 0.8 s. Only eight are in flight when it stops.
+fn judge_freeze(report: &Report) -> Vec<Outcome> {
+    let service_p90 = in_milliseconds(report.service_time_us.p90);
+    let [p90, p99] = [report.response_time_us.p90, report.response_time_us.p99].map(in_milliseconds);
     let freeze = Outcome {
+        name: "freeze-in-response-time",
         ok: (600.0..1500.0).contains(&p90) && (800.0..2000.0).contains(&p99),
         saw: format!("response time p90 {p90:.0} ms, p99 {p99:.0} ms where half of a run was frozen for 1000 ms"),
     };
     let contrast = Outcome {
+        name: "freeze-not-in-service-time",
         ok: service_p90 < 300.0,
-        saw: format!("service time p90 {service_p90:.1} ms, as few questions were on their way when it froze"),
+        saw: format!("service time p90 {service_p90:.1} ms, as few questions were in flight when it froze"),
     };
-    let due = RATE * duration.as_secs();
+    let due = FREEZE_RATE * (2 * FROZEN).as_secs();
+    let (answers, missed, holds) = (report.answers, report.missed, law_holds(report));
+    let law = if holds { "holds" } else { "does not hold" };
     let all = Outcome {
-        ok: report.answers + report.missed == due && law_holds(&report),
-        saw: format!(
-            "{} answers and {} missed of {due} due, Little's law {}",
-            report.answers,
-            report.missed,
-            holds(&report)
-        ),
+        name: "nothing-forgotten",
+        ok: answers + missed == due && holds,
+        saw: format!("{answers} answers and {missed} missed of {due} due, Little's law {law}"),
     };
-    Ok(vec![("freeze-in-response-time", freeze), ("freeze-not-in-service-time", contrast), ("nothing-forgotten", all)])
+    vec![freeze, contrast, all]
 }
 
 /// Questions at a fixed rate: the server itself sees how many come, when, and over which connections.
-fn steady_rate(sabotage: Option<Sabotage>) -> Result<Outcomes> {
+fn steady_rate() -> Result<Vec<Outcome>> {
     const CONNECTIONS: usize = 4;
-    let server = Fake::start(Manner::default())?;
-    let (rate, duration) = (250, Duration::from_secs(1));
-    let plan = Plan {
-        connections: CONNECTIONS,
-        rate: Some(rate),
-        warmup: Duration::ZERO,
-        duration,
-        sabotage,
-        ..Plan::new(vec![server.address])
-    };
-    let report = measured_quietly(&plan)?;
+    let server = Fake::start(Behavior::default())?;
+    let rate = 250;
+    let plan = Plan { connections: CONNECTIONS, rate: Some(rate), ..plan(Duration::from_secs(1)) };
+    let report = report(&measure_quietly(&plan, &[server.address])?);
     let arrivals = server.arrivals();
-    let came = arrivals.len() as u64;
-    let missed = report.missed;
+    let (came, missed) = (arrivals.len() as u64, report.missed);
     let rate_kept = Outcome {
+        name: "open-loop-rate",
         ok: came + missed == rate && missed <= rate / 5 && report.answers == came,
         saw: format!("{came} questions came in a second of {rate}, {missed} were missed"),
     };
@@ -154,76 +132,188 @@ fn steady_rate(sabotage: Option<Sabotage>) -> Result<Outcomes> {
     let usual = 1e3 / rate as f64;
     let mut shares = [0_u64; CONNECTIONS];
     arrivals.iter().for_each(|(_, connection)| shares[connection % CONNECTIONS] += 1);
-    let [least, most] = extremes(&shares);
+    let (least, most) = (shares.iter().min().unwrap_or(&0), shares.iter().max().unwrap_or(&0));
     let even = Outcome {
+        name: "open-loop-spacing",
         ok: (0.5..=1.5).contains(&(gap / usual)) && most - least <= missed + 1,
         saw: format!("{gap:.2} ms between two questions of {usual:.2}, {least} to {most} over each connection"),
     };
-    Ok(vec![("open-loop-rate", rate_kept), ("open-loop-spacing", even)])
+    Ok(vec![rate_kept, even])
 }
 
-/// A server that lies now and then, and counts its lies.
-fn wrong_answers(sabotage: Option<Sabotage>) -> Result<Outcomes> {
-    let server = Fake::start(Manner { wrong_every: 10, ..Manner::default() })?;
-    let duration = Duration::from_millis(500);
-    let plan = Plan { connections: 4, warmup: Duration::ZERO, duration, sabotage, ..Plan::new(vec![server.address]) };
-    let report = measured_quietly(&plan)?;
-    let (found, told) = (report.failures.wrong, server.wrong());
-    let outcome = Outcome {
-        ok: found == told && told > 0 && report.failures.all() == found && report.answers > 0,
-        saw: format!("{found} found where {told} were told"),
-    };
-    Ok(vec![("wrong-answers", outcome)])
+/// A server that sends a wrong answer now and then, and counts them.
+fn wrong_answers() -> Result<Vec<Outcome>> {
+    let server = Fake::start(Behavior { wrong_every: 10, ..Behavior::default() })?;
+    let plan = Plan { connections: 4, ..plan(Duration::from_millis(500)) };
+    let report = report(&measure_quietly(&plan, &[server.address])?);
+    let (found, sent) = (report.failures.wrong, server.wrong());
+    Ok(vec![Outcome {
+        name: "wrong-answers",
+        ok: found == sent && sent > 0 && report.failures.all() == found && report.answers > 0,
+        saw: format!("{found} found where {sent} were sent"),
+    }])
 }
 
-/// A server that hangs up on every tenth visitor, and counts them. Each comes again, late, and none is lost.
-fn dropped_connections(sabotage: Option<Sabotage>) -> Result<Outcomes> {
-    let server = Fake::start(Manner { drop_every: 10, ..Manner::default() })?;
-    let (rate, duration) = (500, Duration::from_secs(1));
-    let plan = Plan {
-        churn: true,
-        rate: Some(rate),
-        retries: 20,
-        warmup: Duration::ZERO,
-        duration,
-        sabotage,
-        ..Plan::new(vec![server.address])
-    };
-    let report = measured_quietly(&plan)?;
-    let (Retries { connections, questions, answered, given_up, .. }, dropped) = (report.retries, server.dropped());
-    let [_, p99] = in_milliseconds(&report.response_time_us);
-    let outcome = Outcome {
+/// A server that closes every tenth connection at once, and counts them.
+fn dropped_connections() -> Result<Vec<Outcome>> {
+    let server = Fake::start(Behavior { drop_every: 10, ..Behavior::default() })?;
+    let plan = Plan { churn: true, rate: Some(RETRY_RATE), retries: 20, ..plan(Duration::from_secs(1)) };
+    let measured = measure_quietly(&plan, &[server.address])?;
+    Ok(vec![judge_retries(&report(&measured), server.dropped())])
+}
+
+/// Each dropped connection is opened again, late, and no question is lost.
+fn judge_retries(report: &Report, dropped: u64) -> Outcome {
+    let retries = report.retries;
+    let (connections, questions, answered) = (retries.connections, retries.questions, retries.answered);
+    let p99 = in_milliseconds(report.response_time_us.p99);
+    Outcome {
+        name: "retries-counted",
         ok: connections == dropped
             && dropped > 0
             && (1..=connections).contains(&questions)
-            && (answered, given_up, report.failures.all()) == (questions, 0, 0)
-            && report.answers + report.missed == rate
+            && (answered, retries.given_up, report.failures.all()) == (questions, 0, 0)
+            && report.answers + report.missed == RETRY_RATE
             && p99 >= SHORTEST_PAUSE,
         saw: format!(
-            "{connections} connections made anew where {dropped} were dropped, {answered} of {questions} questions \
+            "{connections} connections reopened where {dropped} were dropped, {answered} of {questions} questions \
              answered after all, response time p99 {p99:.0} ms"
         ),
-    };
-    Ok(vec![("retries-counted", outcome)])
+    }
+}
+
+/// A server that sheds every question over its capacity, by its own count: the highest rate is known.
+fn known_capacity() -> Result<Vec<Outcome>> {
+    let server = Fake::start(Behavior { capacity: Some(CAPACITY), ..Behavior::default() })?;
+    let plan = Plan { connections: 4, pipeline: 16, warmup: Duration::from_millis(200), ..Plan::default() };
+    let objectives: Objectives = CAPACITY_OBJECTIVE.parse().map_err(anyhow::Error::msg).context("the objective")?;
+    let found = find_max_quietly(&objectives, &plan, server.address)?.unwrap_or(0);
+    let shed = server.shed();
+    Ok(vec![Outcome {
+        name: "find-max",
+        ok: (0.9..=1.1).contains(&(found as f64 / f64::from(CAPACITY))) && shed > 0,
+        saw: format!(
+            "{CAPACITY_OBJECTIVE} up to {found} a second where the server sheds beyond {CAPACITY}, as it did {shed} times"
+        ),
+    }])
+}
+
+/// A plan without a warm-up.
+fn plan(duration: Duration) -> Plan {
+    Plan { warmup: Duration::ZERO, duration, ..Plan::default() }
+}
+
+fn report(measured: &Measured) -> Report {
+    Report::new(measured, None, None, false)
 }
 
 fn law_holds(report: &Report) -> bool {
     report.verdicts.iter().any(|verdict| verdict.name == "littles_law" && verdict.ok == Some(true))
 }
 
-fn holds(report: &Report) -> &'static str {
-    if law_holds(report) { "holds" } else { "does not hold" }
-}
-
-/// p90 and p99.
-fn in_milliseconds(times: &crate::load::Times) -> [f64; 2] {
-    [times.p90, times.p99].map(|us| us.unwrap_or(0.0) / 1e3)
+fn in_milliseconds(micros: Option<f64>) -> f64 {
+    micros.unwrap_or(0.0) / 1e3
 }
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn extremes(counts: &[u64]) -> [u64; 2] {
-    [counts.iter().copied().min().unwrap_or(0), counts.iter().copied().max().unwrap_or(0)]
+/// How long the slow server takes for an answer.
+const DELAY: Duration = Duration::from_millis(20);
+/// When and for how long the server is stopped: half of the run.
+const BEFORE_FREEZE: Duration = Duration::from_millis(500);
+const FROZEN: Duration = Duration::from_secs(1);
+/// Questions a second while that happens.
+const FREEZE_RATE: u64 = 500;
+/// Questions a second at the server that drops connections.
+const RETRY_RATE: u64 = 500;
+/// Milliseconds: half of the first pause before a retry.
+const SHORTEST_PAUSE: f64 = 25.0;
+/// Questions a second that the shedding server answers.
+const CAPACITY: u32 = 2_000;
+/// A percentile that a busy machine does not disturb, and no shedding to speak of.
+const CAPACITY_OBJECTIVE: &str = "p90<200ms,errors<1%";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{Nanos, Tally, Window};
+
+    const MS: Nanos = 1_000_000;
+
+    /// What `frozen_half` measures if all goes well: a question every 2 ms for 2 s, over eight connections, of a server
+    /// that stands still from 0.5 to 1.5 s. `counts_from_due`: as it must be, and not from the actual send.
+    fn frozen_run(counts_from_due: bool) -> Measured {
+        let (duration, thawed) = (2 * FROZEN, 1_500 * MS);
+        let mut tally = Tally::new(true);
+        tally.begin(Window { start: 0, end: 2_000 * MS });
+        let (mut stuck, mut late) = (Vec::new(), Vec::new());
+        for due in (0..1_000).map(|n| n * 2 * MS) {
+            let mut ask = |at: Nanos| tally.asked(if counts_from_due { due } else { at }, at, 0);
+            if !(500 * MS..thawed).contains(&due) {
+                if due == thawed {
+                    stuck.drain(..).for_each(|asked| tally.answered(asked, thawed));
+                    for due in late.drain(..) {
+                        let asked = tally.asked(if counts_from_due { due } else { thawed }, thawed, 0);
+                        tally.answered(asked, thawed + MS / 10);
+                    }
+                }
+                let asked = tally.asked(due, due, 0);
+                tally.answered(asked, due + MS / 10);
+            } else if stuck.len() < 8 {
+                stuck.push(ask(due));
+            } else {
+                late.push(due);
+            }
+        }
+        tally.end(2_000 * MS);
+        let plan = Plan { connections: 8, rate: Some(FREEZE_RATE), ..plan(duration) };
+        Measured { plan, addresses: Vec::new(), tally, seconds: duration.as_secs_f64(), is_interrupted: false }
+    }
+
+    fn failed(outcomes: &[Outcome]) -> Vec<&str> {
+        outcomes.iter().filter(|outcome| !outcome.ok).map(|outcome| outcome.name).collect()
+    }
+
+    #[test]
+    fn a_sound_measurement_of_a_freeze_passes() {
+        assert_eq!(failed(&judge_freeze(&report(&frozen_run(true)))), [""; 0]);
+    }
+
+    #[test]
+    fn latency_from_the_actual_send_is_noticed() {
+        assert_eq!(failed(&judge_freeze(&report(&frozen_run(false)))), ["freeze-in-response-time"]);
+    }
+
+    #[test]
+    fn a_histogram_that_forgets_the_frozen_half_is_noticed() {
+        let mut measured = frozen_run(true);
+        for histogram in [Some(&mut measured.tally.service), measured.tally.response.as_mut()].into_iter().flatten() {
+            let all = histogram.clone();
+            histogram.clear();
+            for bucket in all.iter_recorded().filter(|bucket| bucket.value_iterated_to() < 100 * MS) {
+                histogram.record_n(bucket.value_iterated_to(), bucket.count_at_value()).unwrap();
+            }
+        }
+        assert_eq!(failed(&judge_freeze(&report(&measured))), ["freeze-in-response-time", "nothing-forgotten"]);
+    }
+
+    #[test]
+    fn a_question_that_is_not_counted_is_noticed() {
+        let mut measured = frozen_run(true);
+        measured.tally.answers -= 1;
+        assert_eq!(failed(&judge_freeze(&report(&measured))), ["nothing-forgotten"]);
+    }
+
+    #[test]
+    fn a_retry_that_is_not_counted_is_noticed() {
+        let mut measured = frozen_run(true);
+        measured.tally.answers = RETRY_RATE;
+        measured.tally.retries.connections = 50;
+        (measured.tally.retries.questions, measured.tally.retries.answered) = (40, 40);
+        assert!(judge_retries(&report(&measured), 50).ok);
+        measured.tally.retries.connections -= 1;
+        assert!(!judge_retries(&report(&measured), 50).ok);
+    }
 }

@@ -65,9 +65,8 @@ impl Conversation {
     fn foreign(&mut self, question: &str) -> Failure {
         let soon = Some(Instant::now() + AFTERMATH);
         let mut chunk = [0; LONGEST_ANSWER];
-        while self.received.len() < LONGEST_ANSWER
-            && let Ok(n @ 1..) = read_before(&self.stream, soon, &mut chunk)
-        {
+        while self.received.len() < LONGEST_ANSWER {
+            let Ok(n @ 1..) = read_before(&self.stream, soon, &mut chunk) else { break };
             self.received.extend_from_slice(&chunk[..n]);
         }
         let (peer, what) = (&self.peer, text::quoted(&self.received));

@@ -11,7 +11,7 @@ use rustix::time::{
 };
 
 /// Nanoseconds since the run's clock was started.
-pub(super) type Nanos = u64;
+pub(crate) type Nanos = u64;
 
 /// The whole of `duration`; no duration of a command line is anywhere near 584 years.
 pub(super) fn nanos(duration: Duration) -> Nanos {
@@ -47,13 +47,13 @@ impl Alarm {
     /// Its events carry `key`.
     pub(super) fn new(poller: &OwnedFd, key: u64) -> Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        // With edges the alarm need not be read when it has rung: setting it anew takes the old one back.
+        // With edges the alarm need not be read when it has fired: setting it again clears it.
         let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(poller, &timer, epoll::EventData::new_u64(key), edges)?;
         Ok(Self { timer, at: None })
     }
 
-    /// Rings at `at`; a call that changes nothing costs nothing.
+    /// Sets when it fires; a call that changes nothing costs nothing.
     pub(super) fn set(&mut self, at: Nanos, clock: Clock) -> Result<()> {
         if self.at == Some(at) {
             return Ok(());
@@ -67,8 +67,8 @@ impl Alarm {
         Ok(())
     }
 
-    /// It has rung: the next `set` sets it in any case.
-    pub(super) fn rang(&mut self) {
+    /// Notes that it has fired: the next `set` sets it in any case.
+    pub(super) fn fired(&mut self) {
         self.at = None;
     }
 }

@@ -36,9 +36,9 @@ pub(super) struct Connection {
     /// Something has gone wrong in this place, and was not tried again.
     pub(super) has_failed: bool,
     /// How many connections in a row have failed in this place without an answer.
-    pub(super) vain: u32,
+    pub(super) failed_in_a_row: u32,
     /// At least one answer has come over this very connection.
-    is_welcome: bool,
+    was_answered: bool,
     /// A question that goes out byte by byte: which one, and how much of it has gone.
     dripped: Option<(u8, usize)>,
 }
@@ -68,8 +68,8 @@ impl Connection {
             round: 0,
             is_served: false,
             has_failed: false,
-            vain: 0,
-            is_welcome: false,
+            failed_in_a_row: 0,
+            was_answered: false,
             dripped: None,
         }
     }
@@ -85,8 +85,8 @@ impl Connection {
     pub(super) fn close(&mut self) {
         self.stream = None;
         self.is_connected = false;
-        if std::mem::take(&mut self.is_welcome) {
-            self.vain = 0;
+        if std::mem::take(&mut self.was_answered) {
+            self.failed_in_a_row = 0;
         }
         self.unsent.clear();
         self.dripped = None;
@@ -138,7 +138,7 @@ impl Connection {
             }
             bytes = &bytes[n..];
             self.matched = 0;
-            (self.is_served, self.is_welcome) = (true, true);
+            (self.is_served, self.was_answered) = (true, true);
             if let Some(asked) = self.asked.pop_front() {
                 answered(asked);
             }
@@ -170,7 +170,7 @@ impl Connection {
     /// Bytes that are no answer: wrong, unless they say that the server is full.
     fn failure_for(&self, bytes: &[u8]) -> Failure {
         let full = TOO_MANY.as_bytes();
-        let is_full = !self.is_welcome && self.matched == 0 && (bytes.starts_with(full) || full.starts_with(bytes));
+        let is_full = !self.was_answered && self.matched == 0 && (bytes.starts_with(full) || full.starts_with(bytes));
         if is_full { Failure::Refused } else { Failure::Wrong }
     }
 }
@@ -202,7 +202,7 @@ mod tests {
     /// A connection that has asked the three questions, and how many answers `bytes` are, cut as given.
     fn answers(chunks: &[&[u8]]) -> (usize, Result<(), Failure>) {
         let mut connection = Connection::new(Kind::Good, 3, 0);
-        let mut tally = Tally::new(false, None);
+        let mut tally = Tally::new(false);
         connection.asked.extend((0..3).map(|aphorism| tally.asked(0, 0, aphorism)));
         let mut count = 0;
         for chunk in chunks {

@@ -13,6 +13,7 @@ mod upkeep;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 
@@ -27,12 +28,12 @@ use super::connection::{Connection, Sent, failure_of, question};
 use super::failures::Failure;
 use super::mix::Kind;
 use super::plan::Plan;
-use super::schedule::Schedule;
+use super::schedule::{Arrivals, Schedule};
 use super::sources::Sources;
 use super::tally::{Tally, Window};
 
-/// What the threads of a run and who watches them tell each other.
-pub(super) struct Board {
+/// What the threads of a run and the thread that watches them tell each other.
+pub(super) struct Shared {
     /// When asking ends. May be set to an earlier moment, two ticks ahead.
     pub(super) end: AtomicU64,
     /// When missing answers are given up, if that comes before their timeout. May be set to an earlier moment, as `end`.
@@ -44,6 +45,7 @@ pub(super) struct Board {
 /// A thread's connections and all that it needs to keep them busy.
 pub(super) struct Generator {
     plan: Plan,
+    addresses: Vec<SocketAddr>,
     thread: usize,
     clock: Clock,
     /// When the clock was last read.
@@ -94,10 +96,10 @@ const ENDED: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFl
 
 impl Generator {
     /// The share of `thread`; nothing is opened yet.
-    pub(super) fn new(plan: &Plan, thread: usize, clock: Clock) -> Result<Self> {
+    pub(super) fn new(plan: &Plan, addresses: &[SocketAddr], thread: usize, clock: Clock) -> Result<Self> {
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC).context("cannot poll")?;
         let alarm = Alarm::new(&poller, ALARM).context("cannot set an alarm")?;
-        let [good, drip, silent] = plan.mix.shares(plan.connections);
+        let [good, drip, silent] = plan.shares();
         let kinds = [(Kind::Good, good), (Kind::Drip, drip), (Kind::Silent, silent + plan.idle)];
         // Every `threads`-th of each kind.
         let share = |all: usize| (all + plan.threads - 1 - thread) / plan.threads;
@@ -116,7 +118,7 @@ impl Generator {
             good: share(good),
             again: BinaryHeap::new(),
             schedule: None,
-            tally: Tally::new(plan.rate.is_some() || plan.retries > 0, plan.sabotage),
+            tally: Tally::new(plan.rate.is_some() || plan.retries > 0),
             stage: Stage::Opening,
             tick,
             next_tick: 0,
@@ -126,14 +128,20 @@ impl Generator {
             outgoing: Vec::new(),
             answers: 0,
             plan: plan.clone(),
+            addresses: addresses.to_vec(),
         })
     }
 
     /// Asks from `start` on, counts in `window`, and ends when what counts has been answered.
-    pub(super) fn run(mut self, start: Nanos, window: Window, board: &Board) -> Result<Tally> {
+    pub(super) fn run(mut self, start: Nanos, window: Window, shared: &Shared) -> Result<Tally> {
         self.tally.begin(window);
-        let schedule = |rate| Schedule::new(start, rate, self.plan.good(), self.thread, self.plan.threads);
-        self.schedule = self.plan.rate.map(schedule);
+        self.schedule = self.plan.rate.map(|rate| {
+            let schedule = Schedule::new(start, rate, self.plan.good(), self.thread, self.plan.threads);
+            match self.plan.arrivals {
+                Arrivals::Even => schedule,
+                Arrivals::Poisson => schedule.with_random_times(self.random.fork()),
+            }
+        });
         self.stage = Stage::WarmUp;
         self.now = self.clock.now();
         (self.next_tick, self.next_drip) = (self.now + self.tick, self.now);
@@ -157,10 +165,10 @@ impl Generator {
                     self.tally.busiest = self.tally.processor_time;
                     self.end_asking();
                 }
-                Stage::Waiting if !self.tally.is_waiting() || self.now >= self.last_moment(end, board) => break,
+                Stage::Waiting if !self.tally.is_waiting() || self.now >= self.last_moment(end, shared) => break,
                 _ => {
                     if self.now >= self.next_tick {
-                        self.tick(board);
+                        self.tick(shared);
                     }
                     self.alarm.set(self.next_wake(), self.clock)?;
                     self.wait(&mut events)?;
@@ -174,10 +182,10 @@ impl Generator {
     /// The open loop: everything whose time has come.
     fn ask_what_is_due(&mut self) {
         let end = self.tally.window().end;
-        while let Some(schedule) = &mut self.schedule
-            && schedule.next_due() <= self.now
-            && schedule.next_due() < end
-        {
+        while let Some(schedule) = &mut self.schedule {
+            if schedule.next_due() > self.now || schedule.next_due() >= end {
+                break;
+            }
             let place = schedule.advance();
             self.ask(place);
         }
@@ -245,7 +253,7 @@ impl Generator {
         };
         for &Event { flags, data, .. } in &events[..n] {
             if data.u64() == ALARM {
-                self.alarm.rang();
+                self.alarm.fired();
                 self.now = self.clock.now();
             } else {
                 self.ready(data.u64() as usize, flags);
@@ -256,7 +264,8 @@ impl Generator {
 
     fn ready(&mut self, place: usize, flags: EventFlags) {
         let is_news = flags.contains(EventFlags::OUT) || !self.connections[place].is_connected;
-        if is_news && let Err(failure) = self.writable(place) {
+        let outcome = if is_news { self.writable(place) } else { Ok(()) };
+        if let Err(failure) = outcome {
             return self.fail(place, failure);
         }
         if flags.intersects(EventFlags::IN | ENDED) {

@@ -1,55 +1,81 @@
 //! What came out of a run, and what follows from it.
 
+use std::net::SocketAddr;
+
+use hdrhistogram::Histogram;
+
 use super::failures::Failures;
 use super::plan::Plan;
 use super::progress;
 use super::tally::Tally;
 
 /// The counts of a run that is over.
+#[derive(Clone)]
 pub(crate) struct Measured {
-    pub(super) plan: Plan,
-    pub(super) tally: Tally,
+    pub(crate) plan: Plan,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) tally: Tally,
     /// How long was measured.
-    pub(super) seconds: f64,
-    pub(super) is_interrupted: bool,
+    pub(crate) seconds: f64,
+    pub(crate) is_interrupted: bool,
 }
 
 impl Measured {
     pub(super) fn answers_per_second(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.answers as f64 / self.seconds } else { 0.0 }
+        self.per_second(self.tally.answers as f64)
     }
 
-    /// How many questions were on their way, in the mean over the measured time.
+    /// How many questions were in flight, in the mean over the measured time.
     pub(super) fn in_flight(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.in_flight_area as f64 / 1e9 / self.seconds } else { 0.0 }
+        self.per_second(self.tally.in_flight_area as f64 / 1e9)
     }
 
-    /// How long the answered questions were on their way, all together, for each second that was measured. It is
-    /// counted as they come and go, and so independent of the histograms.
+    /// How long the answered questions were in flight, all together, for each second that was measured. It is counted
+    /// as they come and go, and so independent of the histograms.
     pub(super) fn waited(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.waited as f64 / 1e9 / self.seconds } else { 0.0 }
+        self.per_second(self.tally.waited as f64 / 1e9)
     }
 
-    /// How much of a processor the busiest thread used.
+    /// The share of a processor that the busiest thread used.
     pub(super) fn busiest_share(&self) -> f64 {
-        if self.seconds > 0.0 { self.tally.busiest.as_secs_f64() / self.seconds } else { 0.0 }
+        self.per_second(self.tally.busiest.as_secs_f64())
+    }
+
+    fn per_second(&self, sum: f64) -> f64 {
+        if self.seconds > 0.0 { sum / self.seconds } else { 0.0 }
+    }
+
+    /// The response times, which are the service times where the two cannot differ.
+    pub(super) fn response(&self) -> &Histogram<u64> {
+        self.tally.response.as_ref().unwrap_or(&self.tally.service)
     }
 
     /// Why the run is no success, in one line.
     pub(super) fn objection(&self) -> Option<String> {
-        let Tally { failures, answers, unserved, .. } = &self.tally;
-        if failures.all() > 0 {
-            let advice = match failures {
-                Failures { wrong: 1.., .. } => "is it a zen server? `zen-client check` tells",
-                Failures { not_opened: 1.., .. } => "the verdict on ports says what this machine lacks",
-                _ => "what does its log say?",
-            };
-            return Some(format!("{} failures ({failures}): {advice}", failures.all()));
+        let failures = &self.tally.failures;
+        let advice = match failures {
+            Failures { wrong: 1.., .. } => "is it a zen server? `zen-client check` tells",
+            Failures { not_opened: 1.., .. } => "the verdict on ports says what this machine lacks",
+            _ => "what does its log say?",
+        };
+        match failures.all() {
+            0 => self.no_result(),
+            all => Some(format!("{all} failures ({failures}): {advice}")),
         }
-        if *answers == 0 && self.is_interrupted {
-            return Some(progress::INTERRUPTED.to_owned());
+    }
+
+    /// Why the run says nothing about how fast the server is, in one line.
+    pub(super) fn no_result(&self) -> Option<String> {
+        let Tally { failures: Failures { wrong, .. }, answers, unserved, .. } = &self.tally;
+        if *wrong > 0 {
+            return Some(format!("{wrong} wrong answers: is it a zen server? `zen-client check` tells"));
         }
-        (*answers == 0).then(|| {
+        if *answers > 0 {
+            return None;
+        }
+        Some(if self.is_interrupted {
+            progress::INTERRUPTED.to_owned()
+        } else {
             format!(
                 "no answer came while it was measured ({unserved} connections were never served): is the server stuck, \
                  or slower than --duration?"

@@ -1,4 +1,4 @@
-//! What the busy connections do: most ask, some misbehave beside them.
+//! What the busy connections do: most ask, some misbehave.
 
 use std::str::FromStr;
 
@@ -22,9 +22,6 @@ pub(crate) struct Mix {
 }
 
 impl Mix {
-    /// All connections ask.
-    pub(super) const GOOD: Self = Self { good: 1, drip: 0, silent: 0 };
-
     /// How many of `connections` are good, drip and are silent: to the nearest, but at least one of each kind that
     /// is asked for, as far as they go.
     pub(super) fn shares(self, connections: usize) -> [usize; 3] {
@@ -58,7 +55,7 @@ impl FromStr for Mix {
             }
         }
         match good {
-            None | Some(0) => Err("somebody must ask: good=1 at least".to_owned()),
+            None | Some(0) => Err("at least one part must ask: good=1".to_owned()),
             Some(good) => Ok(Self { good, drip: drip.unwrap_or(0), silent: silent.unwrap_or(0) }),
         }
     }
@@ -76,7 +73,7 @@ mod tests {
         assert_eq!(mix.shares(3), [1, 1, 1]);
         assert_eq!(mix.shares(2), [1, 1, 0]);
         assert_eq!(mix.shares(1), [1, 0, 0]);
-        assert_eq!(Mix::GOOD.shares(16), [16, 0, 0]);
+        assert_eq!("good=1".parse::<Mix>().unwrap().shares(16), [16, 0, 0]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// How often a run is watched.
-pub(super) const GLANCE: Duration = Duration::from_millis(100);
+pub(super) const WATCH_PERIOD: Duration = Duration::from_millis(100);
 /// Why there is no result.
 pub(super) const INTERRUPTED: &str = "interrupted before any answer was measured";
 
@@ -59,7 +59,7 @@ impl Progress {
         let run = move || sender.send(work());
         thread::Builder::new().name("connect".to_owned()).spawn(run).context("cannot start a thread")?;
         loop {
-            match receiver.recv_timeout(GLANCE) {
+            match receiver.recv_timeout(WATCH_PERIOD) {
                 Ok(done) => return Ok(done),
                 Err(RecvTimeoutError::Timeout) if !self.is_interrupted() => {}
                 Err(_) => bail!(INTERRUPTED),

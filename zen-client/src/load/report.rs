@@ -4,12 +4,12 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::failures::{Failures, Retries};
+use super::find_max::Search;
 use super::measured::Measured;
+use super::objective::Objectives;
+use super::plan::Plan;
 use super::tally::Row;
 use super::verdicts::{Verdict, verdicts};
-
-/// Changes when a field changes its meaning or goes away; new fields may come without.
-const SCHEMA: &str = "zen-client load 2";
 
 /// The result of a run.
 #[derive(Debug, Serialize)]
@@ -24,7 +24,7 @@ pub(crate) struct Report {
     pub(crate) failures: Failures,
     pub(crate) retries: Retries,
     pub(crate) missed: u64,
-    unserved: u64,
+    pub(super) unserved: u64,
     pub(super) reopened: u64,
     pub(crate) cpu_seconds: f64,
     pub(crate) in_flight: f64,
@@ -35,26 +35,19 @@ pub(crate) struct Report {
     pub(super) per_second: Vec<Second>,
     pub(crate) verdicts: Vec<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) find_max: Option<Search>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     histogram: Option<Histograms>,
 }
 
 /// How the run was made, so that it can be made again.
 #[derive(Debug, Serialize)]
 pub(super) struct Settings {
-    pub(super) connections: usize,
-    pub(super) good: usize,
+    #[serde(flatten)]
+    pub(super) plan: Plan,
+    good: usize,
     pub(super) drip: usize,
     pub(super) silent: usize,
-    pub(super) idle: usize,
-    pub(super) pipeline: usize,
-    pub(super) threads: usize,
-    pub(super) rate: Option<u64>,
-    pub(super) churn: bool,
-    pub(super) warmup_seconds: f64,
-    pub(super) duration_seconds: f64,
-    pub(super) timeout_seconds: f64,
-    pub(super) retries: u32,
-    pub(super) seed: u64,
 }
 
 /// Percentiles in microseconds; null where nothing was answered.
@@ -84,39 +77,20 @@ struct Histograms {
     response_time_us: Vec<(f64, u64)>,
 }
 
-const OPEN_LOOP: &str = "Response time counts from when a question was due, service time from when it was sent: they \
-    differ by how long it waited to be sent, for a connection still busy or for this machine to wake.";
-const CLOSED_LOOP: &str = "Response time equals service time, as a closed loop sends a question only when the last is \
-    answered: what clients wait who do not hold back for the server, only --rate shows.";
-
-const RETRIES: &str = "Response time counts from when a question was due, in a closed loop from its first try; service \
-    time from the try that found the answer: they differ by the tries in vain and the pauses, and in an open loop by how \
-    long it waited to be sent.";
-
 impl Report {
-    pub(crate) fn new(measured: &Measured, with_histogram: bool) -> Self {
-        let Measured { plan, tally, seconds, is_interrupted } = measured;
-        let [good, drip, silent] = plan.mix.shares(plan.connections);
-        let response = tally.response.as_ref().unwrap_or(&tally.service);
+    pub(crate) fn new(
+        measured: &Measured,
+        fail_if: Option<&Objectives>,
+        find_max: Option<Search>,
+        with_histogram: bool,
+    ) -> Self {
+        let Measured { plan, addresses, tally, seconds, is_interrupted } = measured;
+        let [good, drip, silent] = plan.shares();
+        let response = measured.response();
         Self {
             schema: SCHEMA,
-            servers: plan.addresses.iter().map(ToString::to_string).collect(),
-            settings: Settings {
-                connections: plan.connections,
-                good,
-                drip,
-                silent,
-                idle: plan.idle,
-                pipeline: plan.pipeline,
-                threads: plan.threads,
-                rate: plan.rate,
-                churn: plan.churn,
-                warmup_seconds: plan.warmup.as_secs_f64(),
-                duration_seconds: plan.duration.as_secs_f64(),
-                timeout_seconds: plan.timeout.as_secs_f64(),
-                retries: plan.retries,
-                seed: plan.seed,
-            },
+            servers: addresses.iter().map(ToString::to_string).collect(),
+            settings: Settings { plan: plan.clone(), good, drip, silent },
             interrupted: *is_interrupted,
             seconds: *seconds,
             answers: tally.answers,
@@ -136,7 +110,8 @@ impl Report {
                 None => CLOSED_LOOP,
             },
             per_second: tally.rows.iter().enumerate().map(|(second, row)| Second::of(second, row)).collect(),
-            verdicts: verdicts(measured),
+            verdicts: verdicts(measured, fail_if),
+            find_max,
             histogram: with_histogram
                 .then(|| Histograms { service_time_us: buckets(&tally.service), response_time_us: buckets(response) }),
         }
@@ -172,3 +147,14 @@ fn buckets(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
 fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1e3
 }
+
+/// Changes when a field changes its meaning or goes away; new fields may come without.
+const SCHEMA: &str = "zen-client load 2";
+
+const OPEN_LOOP: &str = "Response time counts from when a question was due, service time from when it was sent. They \
+    differ by how long it waited to be sent, for a connection still busy or for this machine to wake.";
+const CLOSED_LOOP: &str = "Response time equals service time, because a closed loop asks only when it has an answer. \
+    What clients wait that do not hold back for the server, only --rate shows.";
+const RETRIES: &str = "Response time counts from when a question was due, in a closed loop from its first try; service \
+    time from the try that was answered. They differ by the failed tries and the pauses, and in an open loop by how \
+    long it waited to be sent.";

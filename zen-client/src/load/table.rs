@@ -3,14 +3,15 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::failures::Retries;
+use super::find_max::{Search, Step};
+use super::plan::Plan;
 use super::report::{Report, Settings, Times};
-
-/// More rows than this are left to `--json`.
-const MOST_ROWS: usize = 20;
+use super::schedule::Arrivals;
 
 /// All of the report, several lines.
 pub(super) fn table(report: &Report) -> String {
-    let mut text = format!("{}\n{}\n{}\n", headline(report), counts(report), times(report));
+    let mut text = report.find_max.as_ref().map(search).unwrap_or_default();
+    text.push_str(&format!("{}\n{}\n{}\n", headline(report), counts(report), times(report)));
     text.push_str(report.times);
     text.push('\n');
     if (2..=MOST_ROWS).contains(&report.per_second.len()) {
@@ -27,17 +28,32 @@ pub(super) fn table(report: &Report) -> String {
     text
 }
 
+fn search(search: &Search) -> String {
+    let mut table = plain();
+    table.set_header(vec!["questions a second", "held", "outcome"]);
+    for Step { rate, held, outcomes, .. } in &search.steps {
+        let held = if *held { "yes" } else { "no" };
+        table.add_row(vec![rate.to_string(), held.to_owned(), outcomes.join("\n")]);
+    }
+    let steps = if search.steps.is_empty() { String::new() } else { format!("{table}\n") };
+    format!("{steps}{}; the last run:\n", search.text)
+}
+
 fn headline(report: &Report) -> String {
-    let Settings { connections, drip, silent, idle, pipeline, threads, rate, churn, .. } = report.settings;
+    let Settings { plan, drip, silent, .. } = &report.settings;
+    let Plan { connections, idle, pipeline, threads, rate, arrivals, churn, .. } = *plan;
     let mut text = format!("{}: {connections} connection{}", report.servers.join(", "), plural(connections));
-    if drip + silent > 0 {
+    if *drip + *silent > 0 {
         text.push_str(&format!(" ({drip} drip, {silent} silent)"));
     }
     if idle > 0 {
-        text.push_str(&format!(" beside {idle} idle"));
+        text.push_str(&format!(" and {idle} idle"));
     }
     match rate {
-        Some(rate) => text.push_str(&format!(", open loop of {rate} questions a second")),
+        Some(rate) => {
+            let random = if arrivals == Arrivals::Poisson { " at random" } else { "" };
+            text.push_str(&format!(", open loop of {rate} questions a second{random}"));
+        }
         None => text.push_str(", closed loop"),
     }
     if pipeline > 1 {
@@ -59,18 +75,18 @@ fn counts(report: &Report) -> Table {
     table.add_row(vec!["answers".to_owned(), report.answers.to_string()]);
     table.add_row(vec!["answers a second".to_owned(), format!("{:.0}", report.answers_per_second)]);
     table.add_row(vec!["failures".to_owned(), report.failures.to_string()]);
-    if report.settings.retries > 0 {
+    if report.settings.plan.retries > 0 {
         let Retries { connections, by_kind, questions, answered, given_up } = report.retries;
         let why = if connections > 0 { format!(" ({by_kind})") } else { String::new() };
-        table.add_row(vec!["connections made anew".to_owned(), format!("{connections}{why}")]);
+        table.add_row(vec!["connections reopened after a failure".to_owned(), format!("{connections}{why}")]);
         let outcome = format!("{questions}: {answered} answered, {given_up} given up");
         table.add_row(vec!["questions asked again".to_owned(), outcome]);
     }
-    if report.settings.rate.is_some() {
+    if report.settings.plan.rate.is_some() {
         table.add_row(vec!["missed".to_owned(), report.missed.to_string()]);
     }
     if report.reopened > 0 {
-        table.add_row(vec!["ended by the server with nothing owed".to_owned(), report.reopened.to_string()]);
+        table.add_row(vec!["ended by the server with nothing pending".to_owned(), report.reopened.to_string()]);
     }
     let mut cost = format!("{:.2} s", report.cpu_seconds);
     if report.answers > 0 {
@@ -122,3 +138,6 @@ fn right(mut table: Table) -> Table {
 fn number(micros: Option<f64>) -> String {
     micros.map_or("–".to_owned(), |micros| format!("{micros:.1}"))
 }
+
+/// More rows than this are left to `--json`.
+const MOST_ROWS: usize = 20;

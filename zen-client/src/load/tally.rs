@@ -10,99 +10,82 @@ use super::failures::{Failures, Retries};
 
 /// The time that counts: questions due in it are measured, also if their answers come later.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Window {
-    pub(super) start: Nanos,
-    pub(super) end: Nanos,
+pub(crate) struct Window {
+    pub(crate) start: Nanos,
+    pub(crate) end: Nanos,
 }
 
 /// A question that is on its way.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// When it should have been sent; in a closed loop that is when it was.
-    pub(super) due: Nanos,
-    pub(super) sent: Nanos,
+    pub(crate) due: Nanos,
+    pub(crate) sent: Nanos,
     /// How often it was asked again.
     retries: u32,
     /// Which of the three it is.
-    pub(super) aphorism: u8,
+    pub(crate) aphorism: u8,
     /// It was due in the window.
     counts: bool,
 }
 
 impl Asked {
     /// Of a connection whose times are not measured.
-    pub(super) fn beside(sent: Nanos, aphorism: u8) -> Self {
+    pub(crate) fn beside(sent: Nanos, aphorism: u8) -> Self {
         Self { due: sent, sent, retries: 0, aphorism, counts: false }
     }
 }
 
-/// Ways to break the instrument on purpose, so that `selftest` can show that it would notice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Sabotage {
-    /// The response time counts from when a question was sent, and not from when it was due.
-    ActualSend,
-    /// The histograms forget whatever took long.
-    ForgetFrozen,
-    /// A connection that is made anew is not counted.
-    ForgetRetry,
-}
-
-/// What the second sabotage takes for long.
-const LONG: Nanos = 100_000_000;
-
 /// What came in one second of the window. What came behind its end is in the last row.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Row {
-    pub(super) answers: u64,
-    pub(super) sum: Nanos,
-    pub(super) max: Nanos,
+pub(crate) struct Row {
+    pub(crate) answers: u64,
+    pub(crate) sum: Nanos,
+    pub(crate) max: Nanos,
 }
 
-const SECOND: Nanos = 1_000_000_000;
-
 /// The counts of one thread, or of all.
-pub(super) struct Tally {
+#[derive(Clone)]
+pub(crate) struct Tally {
     window: Window,
-    sabotage: Option<Sabotage>,
-    pub(super) answers: u64,
-    pub(super) failures: Failures,
-    pub(super) retries: Retries,
+    pub(crate) answers: u64,
+    pub(crate) failures: Failures,
+    pub(crate) retries: Retries,
     /// Questions that were due and could not be sent.
-    pub(super) missed: u64,
+    pub(crate) missed: u64,
     /// Connections that asked and had no answer at all.
-    pub(super) unserved: u64,
+    pub(crate) unserved: u64,
     /// Connections that ended with nothing owed, and were opened again.
-    pub(super) reopened: u64,
+    pub(crate) reopened: u64,
     /// Of the thread, in the window.
-    pub(super) processor_time: Duration,
+    pub(crate) processor_time: Duration,
     /// Of the thread that had most to do.
-    pub(super) busiest: Duration,
+    pub(crate) busiest: Duration,
     /// Why the last connection that was not opened was not.
-    pub(super) obstacle: Option<Errno>,
+    pub(crate) obstacle: Option<Errno>,
     /// From the actual send.
-    pub(super) service: Histogram<u64>,
+    pub(crate) service: Histogram<u64>,
     /// From the intended send, the first one; it differs in an open loop, and with retries.
-    pub(super) response: Option<Histogram<u64>>,
-    pub(super) rows: Vec<Row>,
+    pub(crate) response: Option<Histogram<u64>>,
+    pub(crate) rows: Vec<Row>,
     row_end: Nanos,
     /// How many questions are on their way, whenever they were due, and in the window how many for how long (ns).
     in_flight: u64,
-    pub(super) in_flight_area: u128,
+    pub(crate) in_flight_area: u128,
     /// How many of them count, and until their answers came how many for how long: what they all have waited.
     waiting: u64,
-    pub(super) waited: u128,
+    pub(crate) waited: u128,
     /// Since when it is as many.
     since: Nanos,
     /// Questions that were asked again and have found neither an answer nor an end.
-    unsettled: u64,
+    unresolved: u64,
 }
 
 impl Tally {
     /// A tally whose window has not come yet.
-    pub(super) fn new(has_response_time: bool, sabotage: Option<Sabotage>) -> Self {
+    pub(crate) fn new(has_response_time: bool) -> Self {
         Self {
             window: Window { start: Nanos::MAX, end: Nanos::MAX },
-            sabotage,
             answers: 0,
             failures: Failures::default(),
             retries: Retries::default(),
@@ -121,18 +104,18 @@ impl Tally {
             waiting: 0,
             waited: 0,
             since: 0,
-            unsettled: 0,
+            unresolved: 0,
         }
     }
 
     /// From now on it is known what counts.
-    pub(super) fn begin(&mut self, window: Window) {
+    pub(crate) fn begin(&mut self, window: Window) {
         self.window = window;
         self.row_end = window.start + SECOND;
     }
 
     /// A question goes out.
-    pub(super) fn asked(&mut self, due: Nanos, sent: Nanos, aphorism: u8) -> Asked {
+    pub(crate) fn asked(&mut self, due: Nanos, sent: Nanos, aphorism: u8) -> Asked {
         let counts = (self.window.start..self.window.end).contains(&due);
         self.pass(sent);
         self.in_flight += 1;
@@ -141,12 +124,12 @@ impl Tally {
     }
 
     /// Its answer has come.
-    pub(super) fn answered(&mut self, asked: Asked, now: Nanos) {
+    pub(crate) fn answered(&mut self, asked: Asked, now: Nanos) {
         self.pass(now);
         self.in_flight -= 1;
         if asked.retries > 0 {
             self.retries.answered += 1;
-            self.unsettled -= 1;
+            self.unresolved -= 1;
         }
         if !asked.counts {
             return;
@@ -154,43 +137,38 @@ impl Tally {
         self.waiting -= 1;
         self.answers += 1;
         let service = now - asked.sent;
-        let response = match self.sabotage {
-            Some(Sabotage::ActualSend) => service,
-            _ => now - asked.due,
-        };
-        if self.sabotage != Some(Sabotage::ForgetFrozen) || response < LONG {
-            self.service.saturating_record(service);
-            if let Some(histogram) = &mut self.response {
-                histogram.saturating_record(response);
-            }
+        let response = now - asked.due;
+        self.service.saturating_record(service);
+        if let Some(histogram) = &mut self.response {
+            histogram.saturating_record(response);
         }
         self.row(now).note(response);
     }
 
     /// Its answer will not come, or is not waited for.
-    pub(super) fn forsaken(&mut self, asked: Asked, now: Nanos) {
-        self.called_back(asked, now);
-        self.unsettled -= u64::from(asked.retries > 0);
+    pub(crate) fn abandoned(&mut self, asked: Asked, now: Nanos) {
+        self.take_back(asked, now);
+        self.unresolved -= u64::from(asked.retries > 0);
     }
 
     /// Its answer will not come over this connection; true: it is to be asked again, which may be `most` times.
-    pub(super) fn failed(&mut self, asked: &mut Asked, now: Nanos, most: u32) -> bool {
+    pub(crate) fn failed(&mut self, asked: &mut Asked, now: Nanos, most: u32) -> bool {
         if asked.retries == most {
-            self.forsaken(*asked, now);
+            self.abandoned(*asked, now);
             self.retries.given_up += 1;
             return false;
         }
-        self.called_back(*asked, now);
+        self.take_back(*asked, now);
         if asked.retries == 0 {
             self.retries.questions += 1;
-            self.unsettled += 1;
+            self.unresolved += 1;
         }
         asked.retries += 1;
         true
     }
 
     /// It goes out once more. It is due since the first time.
-    pub(super) fn asked_again(&mut self, asked: &mut Asked, now: Nanos) {
+    pub(crate) fn asked_again(&mut self, asked: &mut Asked, now: Nanos) {
         self.pass(now);
         self.in_flight += 1;
         self.waiting += u64::from(asked.counts);
@@ -198,38 +176,38 @@ impl Tally {
     }
 
     /// It was due and was never sent. It had to wait at least until the end.
-    pub(super) fn missed(&mut self, due: Nanos) {
+    pub(crate) fn missed(&mut self, due: Nanos) {
         if !(self.window.start..self.window.end).contains(&due) {
             return;
         }
         self.missed += 1;
-        if let (Some(histogram), None) = (&mut self.response, self.sabotage) {
+        if let Some(histogram) = &mut self.response {
             histogram.saturating_record(self.window.end - due);
         }
     }
 
     /// The window is over, and has a row for each of its seconds.
-    pub(super) fn end(&mut self, now: Nanos) {
+    pub(crate) fn end(&mut self, now: Nanos) {
         self.pass(now);
         self.row(self.window.end);
     }
 
     /// The window ends earlier than was planned.
-    pub(super) fn cut(&mut self, end: Nanos) {
+    pub(crate) fn cut(&mut self, end: Nanos) {
         self.window.end = end;
         self.window.start = self.window.start.min(end);
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
-        self.waiting > 0 || self.unsettled > 0
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting > 0 || self.unresolved > 0
     }
 
-    pub(super) fn window(&self) -> Window {
+    pub(crate) fn window(&self) -> Window {
         self.window
     }
 
     /// Adds what another thread has counted in the same window.
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.answers += other.answers;
         self.failures.add(&other.failures);
         self.retries.add(&other.retries);
@@ -257,7 +235,7 @@ impl Tally {
     }
 
     /// It is no longer on its way, and never was as far as the times are concerned.
-    fn called_back(&mut self, asked: Asked, now: Nanos) {
+    fn take_back(&mut self, asked: Asked, now: Nanos) {
         self.pass(now);
         self.in_flight -= 1;
         if asked.counts {
@@ -298,13 +276,16 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, nanos(Duration::from_secs(7200)), 3).expect("the bounds are in order")
 }
 
+/// The width of a row, in nanoseconds.
+const SECOND: Nanos = 1_000_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn questions_due_in_the_window_count_whenever_their_answers_come() {
-        let mut tally = Tally::new(true, None);
+        let mut tally = Tally::new(true);
         tally.begin(Window { start: 1_000, end: 1_000 + 2 * SECOND });
         let [early, first, last, late] =
             [999, 1_000, 999 + 2 * SECOND, 1_000 + 2 * SECOND].map(|due| tally.asked(due, due.max(1_000), 0));
@@ -315,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_summed_up_and_what_is_forsaken_is_taken_back() {
-        let mut tally = Tally::new(false, None);
+    fn waiting_is_summed_up_and_what_is_abandoned_is_taken_back() {
+        let mut tally = Tally::new(false);
         tally.begin(Window { start: 100, end: 200 });
         let before = tally.asked(50, 50, 0);
         let within = tally.asked(110, 110, 0);
         let vain = tally.asked(120, 120, 0);
         tally.answered(before, 150);
-        tally.forsaken(vain, 160);
+        tally.abandoned(vain, 160);
         tally.answered(within, 300);
         assert_eq!(tally.waited, 190, "of the one that was due in the window and answered");
         assert_eq!(tally.in_flight_area, 50 + 90 + 40, "of all, in the window only");
@@ -331,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_missed_question_has_waited_until_the_end() {
-        let mut tally = Tally::new(true, None);
+        let mut tally = Tally::new(true);
         tally.begin(Window { start: 0, end: 3 * SECOND });
         tally.missed(SECOND);
         tally.end(3 * SECOND);

@@ -1,9 +1,10 @@
-//! What a run says about itself: was the generator the bottleneck, do its figures agree, was everybody served.
+//! What a run says about itself: whether the generator was the bottleneck, whether its figures agree, who was served.
 
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::measured::Measured;
+use super::objective::{Objectives, Outcome};
 
 /// One judgement on the run. It does not change the exit status: only failures do.
 #[derive(Debug, Serialize)]
@@ -14,16 +15,14 @@ pub(crate) struct Verdict {
     pub(crate) text: String,
 }
 
-/// A generator that is busier than this may be slower than its server.
-const BUSY: f64 = 0.90;
-/// How far the two sides of Little's law may be apart.
-const TOLERANCE: f64 = 0.05;
-
 /// All judgements that apply.
-pub(crate) fn verdicts(measured: &Measured) -> Vec<Verdict> {
+pub(crate) fn verdicts(measured: &Measured, fail_if: Option<&Objectives>) -> Vec<Verdict> {
     let mut verdicts = vec![processor(measured), littles_law(measured), served(measured)];
     verdicts.extend(rate(measured));
     verdicts.extend(ports(measured));
+    let outcomes = fail_if.into_iter().flat_map(|objectives| objectives.judge(measured));
+    let verdict = |outcome: Outcome| Verdict { name: "objective", ok: Some(!outcome.is_true), text: outcome.text };
+    verdicts.extend(outcomes.map(verdict));
     verdicts
 }
 
@@ -113,3 +112,8 @@ fn ports(measured: &Measured) -> Option<Verdict> {
         text: format!("{n} connections not opened ({obstacle}); {advice}"),
     })
 }
+
+/// A generator that is busier than this may be slower than its server.
+const BUSY: f64 = 0.90;
+/// How far the two sides of Little's law may be apart.
+const TOLERANCE: f64 = 0.05;

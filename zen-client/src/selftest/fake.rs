@@ -1,4 +1,4 @@
-//! Servers whose behaviour is known, in this process and in a child that can be stopped.
+//! Servers whose behavior is known, in this process and in a child that can be stopped.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -25,21 +25,26 @@ struct Seen {
     arrivals: Mutex<Vec<(Instant, usize)>>,
     wrong: AtomicU64,
     dropped: AtomicU64,
+    shed: AtomicU64,
+    /// When the bucket of `capacity` is empty, as its next token counts from there.
+    bucket: Mutex<Option<Instant>>,
 }
 
-/// How it behaves.
+/// How such a server behaves.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Manner {
-    /// How long it thinks before each answer.
+pub(super) struct Behavior {
+    /// How long it takes for each answer.
     pub(super) delay: Duration,
-    /// Every so many answers of a connection one is wrong; 0: none.
+    /// Every n-th answer of a connection is wrong; 0: none.
     pub(super) wrong_every: usize,
-    /// Every so many connections one is closed at once; 0: none.
+    /// Every n-th connection is closed at once; 0: none.
     pub(super) drop_every: usize,
+    /// Questions a second; one more costs its connection.
+    pub(super) capacity: Option<u32>,
 }
 
 impl Fake {
-    pub(super) fn start(manner: Manner) -> Result<Self> {
+    pub(super) fn start(behavior: Behavior) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen")?;
         let address = listener.local_addr()?;
         let seen = Arc::<Seen>::default();
@@ -47,12 +52,12 @@ impl Fake {
         let accept = move || {
             for (number, stream) in listener.incoming().enumerate() {
                 let (Ok(stream), seen) = (stream, Arc::clone(&shared)) else { continue };
-                if manner.drop_every > 0 && number % manner.drop_every == manner.drop_every - 1 {
+                if behavior.drop_every > 0 && number % behavior.drop_every == behavior.drop_every - 1 {
                     seen.dropped.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
                 // A connection that gets no thread is closed, and the check that needed it fails.
-                let _ = thread::Builder::new().spawn(move || converse(&stream, number, manner, &seen));
+                let _ = thread::Builder::new().spawn(move || converse(&stream, number, behavior, &seen));
             }
         };
         thread::Builder::new().name("fake".to_owned()).spawn(accept).context("cannot start a thread")?;
@@ -73,9 +78,28 @@ impl Fake {
     pub(super) fn dropped(&self) -> u64 {
         self.seen.dropped.load(Ordering::Relaxed)
     }
+
+    pub(super) fn shed(&self) -> u64 {
+        self.seen.shed.load(Ordering::Relaxed)
+    }
 }
 
-fn converse(stream: &TcpStream, number: usize, manner: Manner, seen: &Seen) -> io::Result<()> {
+impl Seen {
+    /// Returns true if the server may answer one more question: a bucket of tokens, `capacity` a second.
+    fn has_capacity(&self, capacity: u32) -> bool {
+        let now = Instant::now();
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let fullest = now.checked_sub(BURST).unwrap_or(now);
+        let next = bucket.map_or(fullest, |empty| empty.max(fullest)) + Duration::from_secs(1) / capacity;
+        let has = next <= now;
+        if has {
+            *bucket = Some(next);
+        }
+        has
+    }
+}
+
+fn converse(stream: &TcpStream, number: usize, behavior: Behavior, seen: &Seen) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     let mut question = Vec::new();
@@ -86,10 +110,14 @@ fn converse(stream: &TcpStream, number: usize, manner: Manner, seen: &Seen) -> i
             break;
         }
         seen.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), number));
-        if !manner.delay.is_zero() {
-            thread::sleep(manner.delay);
+        if behavior.capacity.is_some_and(|capacity| !seen.has_capacity(capacity)) {
+            seen.shed.fetch_add(1, Ordering::Relaxed);
+            break;
         }
-        if manner.wrong_every > 0 && count % manner.wrong_every == 0 {
+        if !behavior.delay.is_zero() {
+            thread::sleep(behavior.delay);
+        }
+        if behavior.wrong_every > 0 && count % behavior.wrong_every == 0 {
             seen.wrong.fetch_add(1, Ordering::Relaxed);
             (&*stream).write_all(b"wrong.")?;
         } else {
@@ -99,10 +127,7 @@ fn converse(stream: &TcpStream, number: usize, manner: Manner, seen: &Seen) -> i
     Ok(())
 }
 
-/// The hidden command by which this program is started once more.
-pub(crate) const SERVER_COMMAND: &str = "selftest-server";
-
-/// A server in a process of its own, which is killed and reaped when this is dropped.
+/// A server in a process of its own, which is killed and reaped on drop.
 pub(super) struct Freezable {
     child: Child,
     pub(super) address: SocketAddr,
@@ -134,7 +159,7 @@ impl Freezable {
 
 impl Drop for Freezable {
     fn drop(&mut self) {
-        // It is our child and not yet reaped, so this is nobody else.
+        // It is our child and not yet reaped, so the process id is still its own.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -142,10 +167,15 @@ impl Drop for Freezable {
 
 /// The child's part: serves until its parent closes stdin, or is gone.
 pub(super) fn serve() -> Result<()> {
-    // Who is stopped reads no end of file.
+    // A stopped process reads no end of file.
     set_parent_process_death_signal(Some(Signal::KILL)).context("cannot follow the parent")?;
-    let fake = Fake::start(Manner::default())?;
+    let fake = Fake::start(Behavior::default())?;
     println!("{}", fake.address);
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
 }
+
+/// The hidden command by which this program is started once more.
+pub(crate) const SERVER_COMMAND: &str = "selftest-server";
+/// How long the capacity that was not used is kept: more than a busy machine holds a question up.
+const BURST: Duration = Duration::from_millis(20);

@@ -94,13 +94,86 @@ fn a_closed_loop_has_all_that_the_schema_promises() {
 
 #[test]
 fn an_open_loop_asks_what_is_due() {
-    for more in ["", "--threads 2", "--churn", "-P 4"] {
+    for more in ["", "--threads 2", "--churn", "-P 4", "--arrivals poisson --seed 1"] {
         let (report, output) = load(server(8, Fault::None), &format!("-r 200 {more}"));
         assert!(output.status.success(), "{output:?}");
         let sum = report["answers"].as_u64().unwrap() + report["missed"].as_u64().unwrap();
-        assert_eq!(sum, 60, "{more} {report}");
+        // Of a Poisson process, 60 is the mean, and its standard deviation 8.
+        let spread = if more.contains("poisson") { 40 } else { 0 };
+        assert!(sum.abs_diff(60) <= spread, "{more} {report}");
         assert_eq!(verdict(&report, "littles_law")["ok"], true, "{report}");
     }
+}
+
+#[test]
+fn connections_are_opened_no_faster_than_asked() {
+    let server = server(16, Fault::None);
+    let run = |more: &str| {
+        let start = Instant::now();
+        let output = client_of(server, &format!("load -d 50ms --warmup 0 -c 9 --idle 3 --json {more}"));
+        assert!(output.status.success(), "{output:?}");
+        start.elapsed()
+    };
+    assert!(run("--connect-rate 20") >= Duration::from_millis(550 + 50), "11 of the 12 have waited for 50 ms each");
+    assert!(run("--connect-rate 1000") < Duration::from_millis(550));
+}
+
+#[test]
+fn an_objective_decides_about_the_exit_status() {
+    // A server that resets every tenth client.
+    let clients = AtomicUsize::new(0);
+    let flaky = serve(8, move |mut stream| {
+        if clients.fetch_add(1, Ordering::SeqCst) % 10 == 9 {
+            return SockRef::from(&stream).set_linger(Some(Duration::ZERO)).map_err(|_| Died);
+        }
+        let _ = converse(&mut stream, Fault::None);
+        Ok(())
+    });
+    for (fail_if, true_one) in [
+        ("errors>90%", ""),
+        ("errors>90%,p50>10s", ""),
+        ("errors>0%", "errors>0%: errors was "),
+        ("p50>0ms,errors>90%", "p50>0s: p50 was "),
+        ("p99>10s", "p99>10s: p99 was without bound, as questions failed"),
+    ] {
+        let (report, output) = load(flaky, &format!("--churn -r 200 --fail-if {fail_if}"));
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(i32::from(!true_one.is_empty())), "{fail_if}: {output:?}");
+        let is_said = stderr.starts_with(&format!("error: --fail-if {true_one}")) && stderr.lines().count() == 1;
+        assert!(if true_one.is_empty() { stderr.is_empty() } else { is_said }, "{fail_if}: {stderr}");
+        assert!(report["failures"]["reset"].as_u64() > Some(0), "{report}");
+        assert_eq!(verdict(&report, "objective")["ok"], stderr.is_empty() || fail_if.starts_with("errors>9"));
+    }
+    let (_, output) = load(server(8, Fault::AnswersTwice), "--fail-if p50>10s");
+    assert!(text(&output.stderr).contains(" wrong answers: "), "a wrong answer is never a result: {output:?}");
+}
+
+#[test]
+fn the_highest_rate_comes_with_each_run_of_the_search() {
+    let output = client_of(server(4, Fault::None), "load --find-max p50<40ms,errors<1% --warmup 0 -c 1 --json");
+    let found = report(&output);
+    let rate = found["find_max"]["rate"].as_u64().unwrap();
+    assert_eq!(found["find_max"]["objective"], "p50<40ms,errors<1%");
+    assert_eq!(found["settings"]["rate"], rate, "the result is that of a run at the highest rate");
+    let steps = found["find_max"]["steps"].as_array().unwrap();
+    assert_eq!(steps.iter().filter(|step| step["rate"] == rate && step["held"] == true).count(), 2, "{found}");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn an_objective_that_holds_at_no_rate_is_an_error() {
+    let slow = after(|stream| {
+        let mut question = [0; 64];
+        while let Ok(n @ 1..) = stream.read(&mut question) {
+            thread::sleep(Duration::from_millis(5));
+            let _ = stream.write_all(zen_proto::answer_to(&question[..n]).as_bytes());
+        }
+    });
+    let output = client_of(slow, "load --find-max max<1ms --warmup 0 -c 8 --timeout 1s");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let start = "error: max<1ms holds at no rate, as the fastest answer took 5.";
+    assert!(text(&output.stderr).starts_with(start), "{output:?}");
+    assert!(text(&output.stdout).starts_with("max<1ms holds at no rate, as the fastest answer took 5."), "{output:?}");
 }
 
 #[test]
@@ -222,7 +295,12 @@ fn a_wrong_command_line_names_the_flag() {
         ("--mix drip=1", "--mix"),
         ("--histogram", "--json"),
         ("--idle many", "--idle"),
-        ("--sabotage actual-send", "--sabotage"),
+        ("--find-max p99=5ms", "--find-max"),
+        ("--find-max p99<5ms -r 5", "--find-max"),
+        ("--fail-if p98>5ms", "--fail-if"),
+        ("--arrivals uneven", "--arrivals"),
+        ("--arrivals poisson -r 10000000", "--arrivals"),
+        ("--connect-rate 0", "--connect-rate"),
     ] {
         let output = client(&format!("load {arguments}"));
         let stderr = text(&output.stderr);

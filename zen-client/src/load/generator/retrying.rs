@@ -11,7 +11,6 @@ use std::cmp::Reverse;
 use super::super::clock::{Nanos, nanos};
 use super::super::failures::Failure;
 use super::super::mix::Kind;
-use super::super::tally::Sabotage;
 use super::{Generator, Stage, question};
 use crate::pause::pause;
 
@@ -25,21 +24,21 @@ impl Generator {
         let Self { connections, tally, now, plan, .. } = self;
         let connection = &mut connections[place];
         connection.close();
-        connection.vain += 1;
+        connection.failed_in_a_row += 1;
         if connection.kind != Kind::Good {
             connection.asked.clear();
         }
         let owed = connection.asked.len();
         let is_wrong = failure == Failure::Wrong;
-        if is_wrong && let Some(asked) = connection.asked.pop_front() {
+        if is_wrong {
             // The answer would be wrong again.
-            tally.forsaken(asked, *now);
+            connection.asked.pop_front().into_iter().for_each(|asked| tally.abandoned(asked, *now));
         }
         connection.asked.retain_mut(|asked| tally.failed(asked, *now, plan.retries));
         let kept = connection.asked.len();
         // Where nothing was asked, it is the connection that is tried again.
-        let is_retried = kept > 0 || owed == 0 && !is_wrong && connection.vain <= plan.retries;
-        if is_retried && plan.sabotage != Some(Sabotage::ForgetRetry) {
+        let is_retried = kept > 0 || owed == 0 && !is_wrong && connection.failed_in_a_row <= plan.retries;
+        if is_retried {
             tally.retries.note(failure);
         }
         if kept < owed || !is_retried {
@@ -53,7 +52,7 @@ impl Generator {
         if is_retried {
             self.postpone(place);
         } else {
-            connection.vain = 0;
+            connection.failed_in_a_row = 0;
             if matches!(failure, Failure::Refused | Failure::NotOpened) {
                 connection.not_before = *now + RESPITE;
             }
@@ -62,11 +61,11 @@ impl Generator {
 
     /// The next address is tried at once; the first one again only after a pause.
     fn postpone(&mut self, place: usize) {
-        let Self { connections, random, plan, .. } = self;
+        let Self { connections, random, addresses, .. } = self;
         let connection = &mut connections[place];
-        let addresses = plan.addresses.len() as u32;
-        let is_round_over = connection.vain.is_multiple_of(addresses);
-        let wait = if is_round_over { nanos(pause(connection.vain / addresses, random)) } else { 0 };
+        let addresses = addresses.len() as u32;
+        let is_round_over = connection.failed_in_a_row % addresses == 0;
+        let wait = if is_round_over { nanos(pause(connection.failed_in_a_row / addresses, random)) } else { 0 };
         connection.not_before = self.now + wait;
         self.again.push(Reverse((connection.not_before, place)));
     }
@@ -126,7 +125,7 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use crate::load::{Plan, measured_quietly};
+    use crate::load::{Measured, Plan, Tally, measure_quietly};
 
     /// A server for one visit after the other, which counts them; a visit of no question is none.
     fn counting() -> (SocketAddr, Arc<AtomicU64>) {
@@ -150,18 +149,23 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
-    fn visits(addresses: Vec<SocketAddr>, retries: u32) -> Plan {
+    /// A run of 60 visits.
+    fn visit(addresses: &[SocketAddr]) -> Measured {
         let (warmup, duration) = (Duration::ZERO, Duration::from_millis(300));
-        Plan { connections: 4, rate: Some(200), churn: true, retries, warmup, duration, ..Plan::new(addresses) }
+        let plan =
+            Plan { connections: 4, rate: Some(200), churn: true, retries: 1, warmup, duration, ..Plan::default() };
+        let measured = measure_quietly(&plan, addresses).unwrap();
+        let Tally { answers, missed, failures, .. } = &measured.tally;
+        assert_eq!((answers + missed, failures.all()), (60, 0));
+        measured
     }
 
     #[test]
     fn visits_are_spread_evenly_over_the_addresses() {
         let (servers, counts): (Vec<_>, Vec<_>) = (0..3).map(|_| counting()).unzip();
-        let report = measured_quietly(&visits(servers, 1)).unwrap();
-        assert_eq!((report.answers + report.missed, report.failures.all()), (60, 0));
+        let answers = visit(&servers).tally.answers;
         let counts: Vec<u64> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        assert_eq!(counts.iter().sum::<u64>(), report.answers);
+        assert_eq!(counts.iter().sum::<u64>(), answers);
         assert!(
             counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 4,
             "{counts:?}: one for each connection"
@@ -171,10 +175,8 @@ mod tests {
     #[test]
     fn where_one_of_two_is_dead_the_other_has_everything() {
         let (server, count) = counting();
-        let report = measured_quietly(&visits(vec![deserted(), server], 1)).unwrap();
-        let retries = report.retries;
-        assert_eq!((report.answers + report.missed, report.failures.all()), (60, 0));
-        assert_eq!(count.load(Ordering::Relaxed), report.answers);
+        let Tally { answers, retries, .. } = visit(&[deserted(), server]).tally;
+        assert_eq!(count.load(Ordering::Relaxed), answers);
         assert_eq!((retries.connections, retries.by_kind.refused), (retries.questions, retries.questions));
         assert_eq!((retries.answered, retries.given_up), (retries.questions, 0));
         assert!(retries.questions > 0, "{retries:?}");
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn what_is_owed_is_asked_again_at_the_next_address_in_the_same_order() {
         let listeners = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
-        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
         let [first, second] = listeners;
         let unfaithful = thread::spawn(move || {
             let (mut stream, _) = first.accept().unwrap();
@@ -213,13 +215,13 @@ mod tests {
             asked
         });
         let (warmup, duration) = (Duration::ZERO, Duration::from_millis(200));
-        let plan = Plan { connections: 1, pipeline: 3, retries: 1, warmup, duration, ..Plan::new(addresses) };
-        let report = measured_quietly(&plan).unwrap();
+        let plan = Plan { connections: 1, pipeline: 3, retries: 1, warmup, duration, ..Plan::default() };
+        let tally = measure_quietly(&plan, &addresses).unwrap().tally;
         let (asked, asked_again) = (unfaithful.join().unwrap(), honest.join().unwrap());
         let owed = &asked[asked.iter().position(|byte| *byte == b'?').unwrap() + 1..];
         assert!(asked_again.starts_with(owed), "{} {}", asked.escape_ascii(), asked_again.escape_ascii());
-        let retries = report.retries;
-        assert_eq!((retries.connections, retries.by_kind.lost, report.failures.all()), (1, 1, 0));
+        let retries = tally.retries;
+        assert_eq!((retries.connections, retries.by_kind.lost, tally.failures.all()), (1, 1, 0));
         // Two are owed, and a third if it was asked before the end of file was seen.
         assert!((2..=3).contains(&retries.questions), "{retries:?}");
         assert_eq!((retries.answered, retries.given_up), (retries.questions, 0));

@@ -14,7 +14,7 @@ use super::super::connection::failure_of;
 use super::super::failures::Failure;
 use super::super::mix::Kind;
 use super::super::tally::{Asked, Window};
-use super::{Board, EVENTS, Generator, NO_EVENT, READABLE, Stage};
+use super::{EVENTS, Generator, NO_EVENT, READABLE, Shared, Stage};
 use crate::pause;
 
 /// The pause between two bytes of a dripping connection.
@@ -36,16 +36,20 @@ impl Generator {
         // With --churn those that ask are opened when they ask.
         let mut next = if self.plan.churn { self.good } else { 0 };
         let mut settled = next;
-        let mut progress = self.clock.now();
+        self.now = self.clock.now();
+        let (mut progress, mut next_allowed) = (self.now, self.now);
+        let distance = self.plan.connect_rate.map_or(0, |rate| 1_000_000_000 / rate);
         while goes_on() && settled < self.connections.len() && self.now < progress + STALLED {
-            while next < self.connections.len() && next < settled + OPENING_AT_ONCE {
+            while next < self.connections.len() && next < settled + OPENING_AT_ONCE && next_allowed <= self.now {
+                (progress, next_allowed) = (progress.max(next_allowed), next_allowed + distance);
                 match first.take() {
                     Some(stream) if next < self.good => self.adopt(next, stream),
                     _ => self.open(next),
                 }
                 next += 1;
             }
-            self.alarm.set(self.now + self.tick, self.clock)?;
+            let wake = self.now + self.tick;
+            self.alarm.set(if next_allowed > self.now { wake.min(next_allowed) } else { wake }, self.clock)?;
             self.wait(&mut events)?;
             self.now = self.clock.now();
             let asks = if self.plan.churn { self.good } else { 0 };
@@ -79,9 +83,9 @@ impl Generator {
 
     /// Begins to connect to the place's next address.
     pub(super) fn connect(&mut self, place: usize) -> Result<(), Failure> {
-        let Self { connections, plan, sources, now, .. } = self;
+        let Self { connections, plan, addresses, sources, now, .. } = self;
         let connection = &mut connections[place];
-        let address = plan.addresses[connection.turn % plan.addresses.len()];
+        let address = addresses[connection.turn % addresses.len()];
         let is_kept = !plan.churn || place >= self.good;
         connection.turn += 1;
         match sources.open(address, is_kept) {
@@ -152,15 +156,15 @@ impl Generator {
         let Self { connections, tally, now, .. } = self;
         let connection = &mut connections[place];
         let is_good = connection.kind == Kind::Good;
-        connection.asked.drain(..).filter(|_| is_good).for_each(|asked| tally.forsaken(asked, *now));
+        connection.asked.drain(..).filter(|_| is_good).for_each(|asked| tally.abandoned(asked, *now));
         connection.close();
     }
 
     /// What need not happen at once.
-    pub(super) fn tick(&mut self, board: &Board) {
+    pub(super) fn tick(&mut self, shared: &Shared) {
         self.next_tick = self.now + self.tick;
-        board.answers.fetch_add(std::mem::take(&mut self.answers), Ordering::Relaxed);
-        let end = board.end.load(Ordering::Relaxed);
+        shared.answers.fetch_add(std::mem::take(&mut self.answers), Ordering::Relaxed);
+        let end = shared.end.load(Ordering::Relaxed);
         if end < self.tally.window().end {
             self.tally.cut(end);
         }
@@ -250,10 +254,10 @@ impl Generator {
     }
 
     /// How long the answers that are missing are waited for, after `end`.
-    pub(super) fn last_moment(&self, end: Nanos, board: &Board) -> Nanos {
+    pub(super) fn last_moment(&self, end: Nanos, shared: &Shared) -> Nanos {
         let tries = u64::from(self.plan.retries) + 1;
         let patience = (nanos(self.plan.timeout) + self.tick) * tries + nanos(pause::LONGEST) * (tries - 1);
-        board.stop.load(Ordering::Relaxed).min(end + patience)
+        shared.stop.load(Ordering::Relaxed).min(end + patience)
     }
 
     /// Takes back the questions whose answers are not waited for any more.
