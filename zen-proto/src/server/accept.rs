@@ -1,9 +1,8 @@
 //! Taking clients from the listener: what each error of accept() means, and when there are no more clients.
 
-use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,13 +12,10 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
 use super::connection::{Connection, reject};
+use super::constants::{BACK_OFF, TICK};
 use super::figures::{Figure, count};
-use super::run::Server;
-use super::socket_io::TICK;
+use super::shared::Server;
 use super::watchdog;
-
-/// How long a server leaves the listener alone when it cannot have another descriptor, or memory.
-pub const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// What came of one look at the listener, for servers that wait for readiness.
 #[derive(Debug)]
@@ -117,10 +113,6 @@ impl Server {
         Accepted::Next
     }
 
-    fn excess(&self) -> MutexGuard<'_, Excess> {
-        self.excess.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn judge(&'static self, errno: Errno) -> Accepted {
         match class(errno) {
             Class::Interrupted => Accepted::Next,
@@ -152,12 +144,6 @@ impl Server {
         arrivals.failures
     }
 
-    /// Whether clients in the backlog are left to another process: to the next server, or to the other workers when
-    /// this one has failed.
-    pub(super) fn leaves_backlog(&self) -> bool {
-        self.is_heir || self.is_worker && self.stop.failure().is_some()
-    }
-
     /// Whether the server drains and nobody has come for a tick.
     fn is_drained(&self) -> bool {
         let latest = self.arrivals().latest;
@@ -171,44 +157,10 @@ impl Server {
     }
 }
 
-/// Clients over the limit. One inside may have gone already without its thread or task having had a turn since, so they
-/// are rejected only after a [`MOMENT`].
-#[derive(Debug, Default)]
-pub(super) struct Excess {
-    clients: VecDeque<(TcpStream, SocketAddr)>,
-    /// When the latest of them came.
-    latest: Option<Instant>,
-}
-
-impl Excess {
-    fn add(&mut self, stream: TcpStream, address: SocketAddr, now: Instant) {
-        self.clients.push_back((stream, address));
-        self.latest = Some(now);
-    }
-
-    /// How long until they are rejected; `None` if there are none.
-    fn left(&self, now: Instant) -> Option<Duration> {
-        let latest = self.latest.filter(|_| !self.clients.is_empty())?;
-        Some((latest + MOMENT).saturating_duration_since(now))
-    }
-
-    /// Whether one more may wait for the same moment.
-    fn has_room(&self) -> bool {
-        self.clients.len() < MOST_EXCESS
-    }
-}
-
 /// Whether a client waits to be accepted.
 fn is_readable(listener: impl AsFd) -> bool {
     poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
 }
-
-/// How long a client over the limit waits before it is rejected: time for the others to notice who has gone, and short
-/// enough to be called at once.
-const MOMENT: Duration = Duration::from_millis(5);
-
-/// How many wait for the same moment: their descriptors are beyond the limit.
-const MOST_EXCESS: usize = 8;
 
 /// Failures in a row of accept(), each of one client, after which it is not the clients any more.
 const MOST_FAILURES: u32 = 64;

@@ -3,13 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
-use socket2::SockRef;
 
+use super::constants::READ_SIZE;
 use super::figures::{Figure, count, count_question};
-use super::run::Server;
+use super::shared::Server;
 use super::watchdog;
 use crate::{Answer, Conversation, Ending, Excerpt, Frame, TOO_MANY, Want};
 
@@ -174,11 +174,5 @@ pub(super) fn reject(stream: impl AsFd) {
     // What fails here fails for a client that is being rejected.
     let _ = rustix::net::send(&stream, TOO_MANY.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(&stream, Shutdown::Write);
-    let _ = rustix::net::recv(&stream, &mut [0; super::READ_SIZE][..], RecvFlags::DONTWAIT);
-}
-
-/// Makes the close that follows a reset, after which the kernel keeps nothing of the connection.
-pub fn reset(stream: impl AsFd) {
-    // It fails only for a connection that is gone already.
-    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    let _ = rustix::net::recv(&stream, &mut [0; READ_SIZE][..], RecvFlags::DONTWAIT);
 }

@@ -1,13 +1,26 @@
 //! Where clients come from: a listener that this process opened or was given, and its options.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::addresses::{lacks_interface, resolve};
+use super::constants::TICK;
 use super::options::{Inetd, Options};
-use super::socket_io::TICK;
-use super::{Waiting, take_over};
+use super::take_over;
+
+/// How a server waits for its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// It sleeps in accept(), recv() and send(), for a [`super::TICK`] at most.
+    InCalls,
+    /// Its descriptors do not block; it waits until one is ready.
+    ForReadiness {
+        /// How many pollers it has.
+        pollers: usize,
+    },
+}
 
 /// Where a listener is bound when the command line does not say.
 const HOST: &str = "127.0.0.1";
@@ -80,23 +93,6 @@ fn bind(host: &str, port: u16, backlog: u32) -> Result<Socket> {
     Err(anyhow!("cannot listen on {address}: {}", advice(address, &error)))
 }
 
-/// The addresses to try, in order: IPv4 first, then as the resolver has them.
-pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
-    if host.is_empty() {
-        let everywhere: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
-        return Ok(everywhere.map(|address| SocketAddr::new(address, port)).to_vec());
-    }
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let Ok(addresses) = (bare, port).to_socket_addrs() else {
-        let what = if host.contains('%') { "the interface after %" } else { "the name, or give an address" };
-        bail!("cannot find an address for {host:?}: check {what}");
-    };
-    let mut addresses: Vec<_> = addresses.collect();
-    addresses.sort_by_key(SocketAddr::is_ipv6); // keeps the order within a family
-    addresses.dedup();
-    Ok(addresses)
-}
-
 fn bind_address(address: SocketAddr, serves_both_families: bool, backlog: u32) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
@@ -129,11 +125,6 @@ fn warn_of_a_cut(backlog: u32) {
             "--backlog {backlog} is cut to {most} by the kernel: raise it (sysctl -w net.core.somaxconn={backlog})"
         );
     }
-}
-
-/// Whether an address is link-local and its interface is not named.
-pub(super) fn lacks_interface(address: SocketAddr) -> bool {
-    matches!(address, SocketAddr::V6(address) if address.ip().is_unicast_link_local() && address.scope_id() == 0)
 }
 
 fn advice(address: SocketAddr, error: &std::io::Error) -> String {

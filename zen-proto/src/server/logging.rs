@@ -16,7 +16,6 @@ use log::{Level, LevelFilter, Record};
 use signal_hook::consts::{SIGHUP, SIGXFSZ};
 
 use super::log_output::{self, Output};
-use super::options::Options;
 use super::take_over;
 use super::valve::Valve;
 
@@ -45,6 +44,18 @@ enum Entry {
     Reopen,
 }
 
+/// What the command line says of the log.
+pub(super) struct Config {
+    /// Where it goes, if not to stderr.
+    pub(super) file: Option<PathBuf>,
+    /// The level of the chassis and of `program`.
+    pub(super) level: LevelFilter,
+    /// The name of the crate whose server this is.
+    pub(super) program: &'static str,
+    /// Whether this process is one of another's --processes.
+    pub(super) is_worker: bool,
+}
+
 /// Makes a write beyond RLIMIT_FSIZE an error like any other: without a handler SIGXFSZ ends the process.
 pub(super) fn outlive_file_size_limit() {
     static IS_REACHED: AtomicBool = AtomicBool::new(false); // the write says so itself
@@ -52,13 +63,13 @@ pub(super) fn outlive_file_size_limit() {
 }
 
 /// Starts the log: to a file, to stderr, or nowhere when stderr is the client's.
-pub(super) fn start(options: &Options, program: &str) -> Result<()> {
+pub(super) fn start(config: Config) -> Result<()> {
     let mut refused = None;
-    let output = match &options.log_file {
+    let output = match &config.file {
         Some(path) => match log_output::open(path) {
             Ok(file) => Output::new(file),
             // The parent goes on with the file that it opened when it started. Workers that end here would end it.
-            Err(error) if options.worker => {
+            Err(error) if config.is_worker => {
                 refused = Some(error);
                 Output::new(io::stderr())
             }
@@ -69,25 +80,19 @@ pub(super) fn start(options: &Options, program: &str) -> Result<()> {
         }
         None => Output::new(io::stderr()),
     };
-    if options.log_file.is_some() {
+    let has_file = config.file.is_some();
+    if has_file {
         signal_hook::flag::register(SIGHUP, &REOPEN)?;
     }
-    let path = options.log_file.clone();
     let (sender, entries) = sync_channel(LINES_WAITING);
     thread::Builder::new()
         .name("log".into())
-        .spawn(move || write(&entries, output, path))
+        .spawn(move || write(&entries, output, config.file))
         .context("cannot start a thread: raise the limit of them")?;
     let _ = LOG.set(sender.clone());
-    HAS_FILE.store(options.log_file.is_some(), Ordering::Relaxed);
-    HAS_JOURNAL.store(options.log_file.is_none() && stderr_is_journal(), Ordering::Relaxed);
+    HAS_FILE.store(has_file, Ordering::Relaxed);
+    HAS_JOURNAL.store(!has_file && stderr_is_journal(), Ordering::Relaxed);
 
-    let level = match (options.quiet, options.verbose) {
-        (true, _) => LevelFilter::Error,
-        (false, 0) => LevelFilter::Info,
-        (false, 1) => LevelFilter::Debug,
-        (false, _) => LevelFilter::Trace,
-    };
     let mut builder = Builder::new();
     let filters = std::env::var("RUST_LOG").ok();
     // env_logger would say on stderr what it does not understand: that may be the client's, or stuck.
@@ -95,8 +100,8 @@ pub(super) fn start(options: &Options, program: &str) -> Result<()> {
     match filters.as_ref().filter(is_understood) {
         Some(filters) => _ = builder.parse_filters(filters),
         None => {
-            builder.filter_level(level.min(LevelFilter::Warn));
-            [CHASSIS, program].iter().for_each(|module| _ = builder.filter_module(module, level));
+            builder.filter_level(config.level.min(LevelFilter::Warn));
+            [CHASSIS, config.program].iter().for_each(|module| _ = builder.filter_module(module, config.level));
         }
     }
     builder.format(format);

@@ -11,9 +11,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::accept::BACK_OFF;
+use super::addresses::lacks_interface;
+use super::constants::BACK_OFF;
 use super::figures::{Figures, SERIES};
-use super::listener::{self, lacks_interface};
 use super::usage::Usage;
 
 /// What one look at the server, or at a parent and its workers, shows.
@@ -23,18 +23,6 @@ pub(super) struct Snapshot {
     pub(super) workers: Option<(u64, u64)>,
     /// Whose processor time, memory and descriptors to tell.
     pub(super) processes: Vec<u32>,
-}
-
-/// Where `--metrics [ADDRESS:]PORT` listens: on this machine only, unless told otherwise.
-///
-/// # Errors
-///
-/// What it should have been instead.
-pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    let (host, port) = text.rsplit_once(':').unwrap_or((LOCALHOST, text));
-    let port = port.parse().ok().filter(|_| !host.is_empty()).ok_or("write PORT, or ADDRESS:PORT")?;
-    let addresses = listener::resolve(host, port).map_err(|error| error.to_string())?;
-    addresses.first().copied().ok_or_else(|| "the name has no address".to_owned())
 }
 
 /// Answers every scrape, on a thread of its own.
@@ -204,9 +192,6 @@ fn text(snapshot: &Snapshot) -> String {
     text
 }
 
-/// Where a PORT alone is.
-const LOCALHOST: &str = "127.0.0.1";
-
 /// How many connections there are at once: many more than there are scrapers, each with a request of a few KiB.
 pub(super) const MOST_CONNECTIONS: usize = 32;
 
@@ -223,31 +208,6 @@ const LONGEST_HEAD: usize = 8192;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_port_alone_is_on_this_machine() {
-        assert_eq!(parse_address("9160"), Ok(([127, 0, 0, 1], 9160).into()));
-        assert_eq!(parse_address("0.0.0.0:0"), Ok(([0, 0, 0, 0], 0).into()));
-        assert_eq!(parse_address("[::1]:80"), Ok((std::net::Ipv6Addr::LOCALHOST, 80).into()));
-        assert!(
-            ["", "65536", "127.0.0.1", ":80", "no.such.name.invalid:80"]
-                .iter()
-                .all(|text| parse_address(text).is_err())
-        );
-    }
-
-    #[test]
-    fn an_address_may_name_its_interface() {
-        let scope = |text: &str| match parse_address(text) {
-            Ok(SocketAddr::V6(address)) => Some(address.scope_id()),
-            _ => None,
-        };
-        // 1 is the loopback, in every network namespace.
-        let zones = ["[fe80::1%lo]:80", "fe80::1%lo:80", "[fe80::1%1]:80", "fe80::1%1:80"];
-        assert_eq!(zones.map(scope), [Some(1); 4]);
-        assert_eq!(scope("[fe80::1]:80"), Some(0)); // refused when it is bound, as HOST is
-        assert!(parse_address("[fe80::1%nowhere]:80").is_err_and(|error| error.contains("the interface after %")));
-    }
 
     #[test]
     fn who_asks_is_answered_whatever_it_asks() -> io::Result<()> {

@@ -71,9 +71,13 @@
 //! work. A server with flags of its own implements [`Arguments`].
 
 mod accept;
+mod addresses;
 mod answerer;
+mod catch;
 mod connection;
+mod constants;
 mod descriptors;
+mod excess;
 mod figures;
 mod listener;
 mod log_output;
@@ -82,8 +86,12 @@ mod manager;
 mod metrics;
 mod options;
 mod permits;
-mod run;
+mod shared;
+mod signal_thread;
+mod signals;
+mod simulated_work;
 mod socket_io;
+mod startup;
 mod stdout;
 mod stop;
 mod supervisor;
@@ -93,11 +101,14 @@ mod valve;
 mod watchdog;
 mod worker;
 
-pub use accept::{Accepted, BACK_OFF};
-pub use answerer::catch;
-pub use connection::{Connection, reset};
+pub use accept::Accepted;
+pub use catch::catch;
+pub use connection::Connection;
+pub use constants::{BACK_OFF, READ_SIZE, TICK};
+pub use listener::Waiting;
 pub use options::{Arguments, Inetd, Options, parse_duration};
-pub use run::{Server, Waiting, main};
-pub use socket_io::{READ_SIZE, TICK, is_tick, read, try_read, try_write, write};
+pub use shared::Server;
+pub use socket_io::{is_tick, read, reset, try_read, try_write, write};
+pub use startup::main;
 pub use stop::Stop;
 pub use watchdog::{beat, beat_together, next_beat};

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
+use log::LevelFilter;
 
-use super::metrics;
+use super::addresses::{parse_host, parse_metrics_address};
+use super::{logging, stdout, take_over};
 
 /// The flags of every server. One with further flags flattens these into its own [`Arguments`].
 #[derive(Debug, Clone, Parser)]
@@ -63,7 +65,7 @@ pub struct Options {
     pub idle_exit: Option<Duration>,
 
     /// Tell Prometheus, at http://ADDRESS:PORT/metrics; a PORT alone is on 127.0.0.1
-    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = metrics::parse_address)]
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = parse_metrics_address)]
     pub metrics: Option<SocketAddr>,
 
     /// Append the log to this file instead of stderr; SIGHUP reopens it
@@ -109,9 +111,20 @@ pub enum Inetd {
 }
 
 impl Options {
+    /// What the log is told of these flags, and of the crate that `program` is the name of.
+    pub(super) fn log(&self, program: &'static str) -> logging::Config {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => LevelFilter::Error,
+            (false, 0) => LevelFilter::Info,
+            (false, 1) => LevelFilter::Debug,
+            (false, _) => LevelFilter::Trace,
+        };
+        logging::Config { file: self.log_file.clone(), level, program, is_worker: self.worker }
+    }
+
     /// What clap's attributes cannot say of these flags.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
-        let inherits = super::take_over::has_listen_fds() && self.inetd.is_none() && !self.worker;
+        let inherits = take_over::has_listen_fds() && self.inetd.is_none() && !self.worker;
         if inherits && (self.host.is_some() || self.port.is_some()) {
             Some("LISTEN_FDS hands over a listener: HOST and --port cannot be used with it")
         } else if self.processes.is_some() && self.inetd == Some(Inetd::Nowait) {
@@ -155,26 +168,13 @@ pub(super) fn parse<A: Arguments>() -> A {
 /// Help goes to stdout with status 0, an error as one line to stderr with status 2.
 fn leave(error: &clap::Error) -> ! {
     if !error.use_stderr() {
-        let _ = super::stdout::announce(&error.render().to_string()); // a reader that went away needs no help
+        let _ = stdout::announce(&error.render().to_string()); // a reader that went away needs no help
         std::process::exit(0);
     }
     let text = error.render().to_string();
     let line: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    super::logging::complain(&format!("{}; try --help", line.join(" ")));
+    logging::complain(&format!("{}; try --help", line.join(" ")));
     std::process::exit(2);
-}
-
-/// A name or an address, and not a port, which is easily written in its place.
-fn parse_host(text: &str) -> Result<String, String> {
-    // `8080` or `localhost:8080`, but not the `::1` of IPv6.
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
-        _ => ("", text),
-    };
-    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("use {}", format!("{host} -p {port}").trim_start()))
 }
 
 /// A duration of the command line: `10s`, `500ms`, or `0`.
@@ -192,17 +192,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_port_is_not_taken_for_a_host() {
-        assert_eq!(parse_host("8080"), Err("use -p 8080".to_owned()));
-        assert_eq!(parse_host(":8080"), Err("use -p 8080".to_owned()));
-        assert_eq!(parse_host("localhost:80"), Err("use localhost -p 80".to_owned()));
-        assert_eq!(parse_host("[fe80::1%lo]:80"), Err("use [fe80::1%lo] -p 80".to_owned()));
-        for host in ["", "localhost", "127.1", "::1", "::", "[::1]", "fe80::1%lo", "[fe80::1%lo]", "1060.example"] {
-            assert_eq!(parse_host(host), Ok(host.to_owned()));
-        }
-    }
 
     #[test]
     fn durations() {

@@ -1,22 +1,18 @@
 //! recv() and send() that wait for a tick, or not at all.
 //!
 //! The tick is how a server that sleeps in its calls still looks at the clock and the stop flag. The listener
-//! and, by inheritance, every client have SO_RCVTIMEO and SO_SNDTIMEO of one [`TICK`]: a call that would
+//! and, by inheritance, every client have SO_RCVTIMEO and SO_SNDTIMEO of one [`TICK`](super::TICK): a call that would
 //! sleep longer returns EAGAIN. Busy traffic never notices.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
+use socket2::SockRef;
 
 use super::watchdog;
-
-/// How long a call may sleep: the deadlines of a blocking server are exact to this.
-pub const TICK: Duration = Duration::from_millis(250);
-
-/// The most bytes that one read takes.
-pub const READ_SIZE: usize = 4096;
 
 /// Calls recv(), which sleeps for a tick at most; not at all if the client `is_expired`.
 ///
@@ -67,4 +63,10 @@ pub fn try_write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 /// Returns whether a call returned only to let the server look at the clock and the stop flag.
 pub fn is_tick(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// Makes the close that follows a reset, after which the kernel keeps nothing of the connection.
+pub fn reset(stream: impl AsFd) {
+    // It fails only for a connection that is gone already.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }

@@ -17,8 +17,8 @@ use socket2::Socket;
 use super::figures::Figures;
 use super::metrics::{self, Snapshot};
 use super::options::Options;
+use super::signals::{Signals, handled, is_first_of_two};
 use super::stdout::announce;
-use super::stop::{Signals, handled, is_first_of_two};
 use super::worker::Worker;
 use super::{logging, manager, watchdog};
 

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::socket_io::TICK;
+use super::constants::TICK;
 
 /// There is one as soon as somebody asks for it.
 static WATCHDOG: OnceLock<Watchdog> = OnceLock::new();

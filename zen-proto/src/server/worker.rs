@@ -21,7 +21,7 @@ use rustix::process::Signal;
 use socket2::Socket;
 
 use super::figures::Figures;
-use super::{stop, watchdog};
+use super::{signals, watchdog};
 
 /// Ties this worker to its parent: the kernel kills it when that dies.
 pub(super) fn die_with_parent() -> Result<()> {
@@ -182,7 +182,7 @@ impl Worker {
     }
 
     pub(super) fn signal(&self, signal: Signal) {
-        stop::send(signal, self.pid());
+        signals::send(signal, self.pid());
     }
 
     pub(super) fn pid(&self) -> u32 {

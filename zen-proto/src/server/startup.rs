@@ -1,72 +1,28 @@
-//! The three moves of a `main` (parse, listen, serve) and what all threads of a server share.
+//! The three moves of a `main`: parse, listen, serve.
 
 use std::any::type_name_of_val;
-use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use socket2::{SockRef, Socket};
 
-use super::accept::Excess;
-use super::answerer::{self, Work};
+use super::constants::TICK;
 use super::descriptors::{self, Wanted};
-use super::figures::{Figure, Figures, count, counted};
+use super::figures::{Figure, count};
+use super::listener::{self, Waiting};
 use super::metrics::{self, Snapshot};
 use super::options::{Arguments, Inetd, Options, parse};
 use super::permits::Permits;
-use super::socket_io::TICK;
+use super::shared::{Arrivals, Server};
+use super::simulated_work::Work;
 use super::stdout::announce;
-use super::{Stop, listener, logging, manager, stop, supervisor, take_over, watchdog, worker};
+use super::stop::{Stop, defect};
+use super::{catch, logging, manager, signal_thread, supervisor, take_over, watchdog, worker};
 use crate::Timeouts;
-
-/// How a server waits for its clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
-    /// It sleeps in accept(), recv() and send(), for a [`super::TICK`] at most.
-    InCalls,
-    /// Its descriptors do not block; it waits until one is ready.
-    ForReadiness {
-        /// How many pollers it has.
-        pollers: usize,
-    },
-}
-
-/// What all threads of a server share. There is one in a process, for as long as that lives.
-#[derive(Debug)]
-pub struct Server {
-    /// Whether to stop.
-    pub stop: Stop,
-    pub(super) timeouts: Timeouts,
-    pub(super) work: Option<Work>,
-    pub(super) permits: Permits,
-    pub(super) listener: Mutex<Option<Arc<OwnedFd>>>,
-    pub(super) only_client: Mutex<Option<TcpStream>>,
-    pub(super) arrivals: Mutex<Arrivals>,
-    pub(super) excess: Mutex<Excess>,
-    /// How many clients can have waited in the kernel.
-    pub(super) backlog: usize,
-    /// Whether the listener outlives this process, and with it those who wait.
-    pub(super) is_heir: bool,
-    /// Whether it is one of another process's --processes.
-    pub(super) is_worker: bool,
-    /// Whether a parent adds its figures to those of others.
-    tells_parent: bool,
-}
-
-/// Who came, for the drain.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Arrivals {
-    pub(super) while_draining: usize,
-    pub(super) latest: Instant,
-    /// When the log was last told that nobody can be accepted.
-    pub(super) complained: Option<Instant>,
-    /// Failures of accept() since the last success.
-    pub(super) failures: u32,
-}
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
@@ -78,11 +34,11 @@ pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
     // The closure's name begins with the crate that has written it.
     let program = type_name_of_val(&serve).split("::").next().unwrap_or_default();
     let serve = || {
-        logging::start(arguments.common(), program)?;
+        logging::start(arguments.common().log(program))?;
         panic::set_hook(Box::new(on_panic));
         serve(arguments)
     };
-    let result = catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| Err(stop::defect()));
+    let result = catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| Err(defect()));
     let failure = SERVER.get().and_then(|server| server.stop.failure());
     match result.as_ref().err().or(failure) {
         Some(error) => {
@@ -105,9 +61,9 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
     if panic.payload().downcast_ref() == Some(&"a scoped thread panicked") {
         return;
     }
-    if !answerer::is_catching() {
+    if !catch::is_catching() {
         count(Figure::Panics);
-        SERVER.get().inspect(|server| server.stop.fail_in_panic(stop::defect()));
+        SERVER.get().inspect(|server| server.stop.fail_in_panic(defect()));
     }
     log::error!("{}", panic.to_string().replace('\n', " "));
 }
@@ -171,7 +127,7 @@ impl Server {
             is_worker: options.worker,
             tells_parent: options.worker && options.metrics.is_some(),
         });
-        stop::start(server, options.grace, !options.worker)?;
+        signal_thread::start(server, options.grace, !options.worker)?;
         server.report(options)?;
         if options.inetd == Some(Inetd::Wait) {
             let idle_exit = options.idle_exit.unwrap_or(IDLE_EXIT);
@@ -197,24 +153,6 @@ impl Server {
         Ok(server)
     }
 
-    /// Returns the listener, for a poller; `None` when no more clients are accepted.
-    pub fn listener(&self) -> Option<Arc<OwnedFd>> {
-        self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn arrivals(&self) -> std::sync::MutexGuard<'_, Arrivals> {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The closing line of the log.
-    pub(super) fn say_goodbye(&self) {
-        let [clients, panics] = [Figure::Clients, Figure::Panics].map(counted);
-        if self.tells_parent {
-            worker::tell_figures(self.figures());
-        }
-        log::info!("stopped after {clients} clients and {panics} panics");
-    }
-
     /// Begins to tell whoever asked that this process is alive, and how it does.
     fn report(&'static self, options: &Options) -> Result<()> {
         watchdog::start(if options.worker { worker::tell_alive } else { manager::is_alive });
@@ -227,10 +165,6 @@ impl Server {
                 processes: vec![std::process::id()],
             }),
         }
-    }
-
-    fn figures(&self) -> Figures {
-        Figures::own(self.permits.taken(), self.permits.limit(), self.stop.is_requested())
     }
 
     /// Drains when nobody has been here for so long. A worker tells its parent instead: others may be busy.

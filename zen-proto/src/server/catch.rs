@@ -1,0 +1,23 @@
+//! Panics of an answer function, each of which costs one client.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::figures::{Figure, count};
+
+/// Runs an answer function. A panic in it is `None`, and the end of one conversation; any other drains the server.
+pub fn catch<T>(answer: impl FnOnce() -> T) -> Option<T> {
+    let was_catching = IS_CATCHING.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(answer));
+    IS_CATCHING.set(was_catching);
+    result.inspect_err(|_| count(Figure::Panics)).ok()
+}
+
+/// Returns whether a panic of this thread would be caught by [`catch`].
+pub(super) fn is_catching() -> bool {
+    IS_CATCHING.get()
+}
+
+thread_local! {
+    static IS_CATCHING: Cell<bool> = const { Cell::new(false) };
+}

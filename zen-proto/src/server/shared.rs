@@ -1,0 +1,81 @@
+//! What all threads of a server share.
+
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::excess::Excess;
+use super::figures::{Figure, Figures, counted};
+use super::permits::Permits;
+use super::simulated_work::Work;
+use super::stop::Stop;
+use super::worker;
+use crate::Timeouts;
+
+/// What all threads of a server share. There is one in a process, for as long as that lives.
+#[derive(Debug)]
+pub struct Server {
+    /// Whether to stop.
+    pub stop: Stop,
+    pub(super) timeouts: Timeouts,
+    pub(super) work: Option<Work>,
+    pub(super) permits: Permits,
+    pub(super) listener: Mutex<Option<Arc<OwnedFd>>>,
+    pub(super) only_client: Mutex<Option<TcpStream>>,
+    pub(super) arrivals: Mutex<Arrivals>,
+    pub(super) excess: Mutex<Excess>,
+    /// How many clients can have waited in the kernel.
+    pub(super) backlog: usize,
+    /// Whether the listener outlives this process, and with it those who wait.
+    pub(super) is_heir: bool,
+    /// Whether it is one of another process's --processes.
+    pub(super) is_worker: bool,
+    /// Whether a parent adds its figures to those of others.
+    pub(super) tells_parent: bool,
+}
+
+/// Who came, for the drain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrivals {
+    pub(super) while_draining: usize,
+    pub(super) latest: Instant,
+    /// When the log was last told that nobody can be accepted.
+    pub(super) complained: Option<Instant>,
+    /// Failures of accept() since the last success.
+    pub(super) failures: u32,
+}
+
+impl Server {
+    /// Returns the listener, for a poller; `None` when no more clients are accepted.
+    pub fn listener(&self) -> Option<Arc<OwnedFd>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The closing line of the log.
+    pub(super) fn say_goodbye(&self) {
+        let [clients, panics] = [Figure::Clients, Figure::Panics].map(counted);
+        if self.tells_parent {
+            worker::tell_figures(self.figures());
+        }
+        log::info!("stopped after {clients} clients and {panics} panics");
+    }
+
+    pub(super) fn excess(&self) -> MutexGuard<'_, Excess> {
+        self.excess.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether clients in the backlog are left to another process: to the next server, or to the other workers when
+    /// this one has failed.
+    pub(super) fn leaves_backlog(&self) -> bool {
+        self.is_heir || self.is_worker && self.stop.failure().is_some()
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        Figures::own(self.permits.taken(), self.permits.limit(), self.stop.is_requested())
+    }
+}
