@@ -1,6 +1,6 @@
 //! What several commands take: the server, and durations.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
@@ -31,7 +31,21 @@ fn host(text: &str) -> Result<String, String> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("digits alone are a port: use -p {text}"));
     }
-    if without_brackets(text).parse().is_ok_and(|ip| lacks_zone(&SocketAddr::new(ip, 0))) {
+    // The C library reads 1.8080 as 1.0.31.144, and 127.1 as 127.0.0.1.
+    let is_numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if is_numeric && text.split('.').any(|number| number.parse().is_ok_and(|number: u64| number > 255)) {
+        return Err("an IPv4 address has four numbers up to 255, and a port goes into -p".to_owned());
+    }
+    let ip = without_brackets(text).parse::<IpAddr>().ok();
+    if ip.is_some_and(|ip| ip.is_multicast()) {
+        return Err("TCP cannot use a multicast address: write the server's own".to_owned());
+    }
+    if let Some((address, _)) = without_brackets(text).split_once('%')
+        && address.parse().is_ok_and(|ip: IpAddr| !lacks_zone(&SocketAddr::new(ip, 0)))
+    {
+        return Err(format!("only a link-local address takes %INTERFACE: use {address}"));
+    }
+    if ip.is_some_and(|ip| lacks_zone(&SocketAddr::new(ip, 0))) {
         return Err("this address is link-local: append %INTERFACE, as in fe80::1%eth0".to_owned());
     }
     Ok(text.to_owned())

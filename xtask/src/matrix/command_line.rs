@@ -64,6 +64,8 @@ pub(crate) const CASES: &[Case] = &[
     on_async(wrong("await_and_offload", &["--await", "--offload"])),
     on_async(wrong("await_and_burn", &["--await", "--burn", "1ms"])),
     bare("a_port_as_host", a_port_as_host).on(Entry::is_first_of_package),
+    bare("unusable_address", unusable_address).on(Entry::is_first_of_package),
+    case("ipv4_as_ipv6", ipv4_as_ipv6).arguments(&["::ffff:127.0.0.1"]).on(Entry::is_first_of_package),
     bare("no_interface", no_interface).on(Entry::is_first_of_package),
     bare("an_interface", an_interface).on(Entry::is_first_of_package),
     bare("help", help).on(Entry::is_first_of_package),
@@ -97,12 +99,37 @@ fn is_refused(entry: &Entry, arguments: &[&str]) -> Result<()> {
 
 /// A port where HOST stands is easily written; what is said is what to write instead.
 fn a_port_as_host(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
-    for (host, advice) in [("8080", ": use -p 8080;"), ("127.0.0.1:8080", ": use 127.0.0.1 -p 8080;")] {
+    for (host, advice) in [
+        ("8080", ": use -p 8080;"),
+        ("127.0.0.1:8080", ": use 127.0.0.1 -p 8080;"),
+        ("1.8080", ": an IPv4 address has four numbers up to 255, and a port goes into -p;"),
+    ] {
         is_refused(entry, &[host])?;
         let output = run(entry, &[host])?;
         ensure!(String::from_utf8_lossy(&output.stderr).contains(advice), "{}", shown(&output.stderr));
     }
     Ok(())
+}
+
+/// What is an address, but none that a server can listen on.
+fn unusable_address(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    for (host, advice) in [
+        ("ff02::1", "ff02::1 is a multicast address"),
+        ("224.0.0.1", "224.0.0.1 is a multicast address"),
+        ("::1%lo", "only link-local ones take %: use ::1"),
+    ] {
+        let output = run(entry, &["-p", "0", host])?;
+        is_one_error(&output, 1)?;
+        ensure!(String::from_utf8_lossy(&output.stderr).contains(advice), "{host}: {}", shown(&output.stderr));
+    }
+    Ok(())
+}
+
+/// IPv4 that is written as IPv6 is IPv4.
+fn ipv4_as_ipv6(ctx: &mut Ctx) -> Result<()> {
+    let address = ctx.server.address();
+    ensure!(address.ip() == Ipv4Addr::LOCALHOST, "it listens on {address}");
+    ctx.client()?.ask_all()
 }
 
 /// A link-local address means nothing without its interface.
@@ -128,8 +155,10 @@ fn an_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()>
         ensure!(output.status.success(), "{}", shown(&output.stderr));
         for host in ["fe80::1%lo", "[fe80::1%lo]", "fe80::1%1"] {
             for port in ["[fe80::1%lo]:0", "fe80::1%lo:0"] {
-                let mut server = Server::start(entry, &[host, "--metrics", port])?;
+                let mut server = Server::start(entry, &["-v", host, "--metrics", port])?;
                 server.client()?.ask_all().with_context(|| host)?;
+                let is_named = |log: &str| log.contains(" [fe80::1%1]:").then_some(());
+                server.wait_for_log(PATIENCE, is_named).context("the log does not name the client's interface")?;
                 Client::connect(metrics_of(&server)?).context(port)?;
                 server.stop(PATIENCE)?;
             }

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
+use super::addresses::with_canonical_ip;
 use super::connection::{Connection, reject};
 use super::constants::{BACK_OFF, TICK};
 use super::figures::{Figure, count};
@@ -72,9 +73,16 @@ impl Server {
             Some(_) if !self.excess().has_room() => return self.decide(),
             _ => {}
         }
-        // All that can have waited were accepted; or they are left to another process.
-        if self.stop.is_requested() && (self.leaves_backlog() || self.arrivals().while_draining > self.backlog) {
-            return self.no_more();
+        if let Some(requested_at) = self.stop.requested_at() {
+            if self.leaves_backlog() {
+                // A signal to the whole group may reach this worker before its parent says that all drain.
+                let left = TICK.saturating_sub(requested_at.elapsed()).min(BACK_OFF);
+                return if self.is_heir || left.is_zero() { self.no_more() } else { Accepted::Later(left) };
+            }
+            // All that can have waited were accepted.
+            if self.arrivals().while_draining > self.backlog {
+                return self.no_more();
+            }
         }
         match acceptfrom_with(&*listener, flags | SocketFlags::CLOEXEC) {
             Ok((stream, address)) => self.welcome(stream.into(), address.and_then(|address| address.try_into().ok())),
@@ -92,7 +100,7 @@ impl Server {
         count(Figure::Clients);
         // A client that left before it was accepted may have no address any more.
         let Some(address) = address else { return Accepted::Next };
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let address = with_canonical_ip(address);
         // Those who came before it are first.
         let has_turn = self.excess().clients.is_empty();
         if has_turn && self.permits.take() {
@@ -150,8 +158,12 @@ impl Server {
         self.stop.requested_at().is_some_and(|requested_at| requested_at.max(latest).elapsed() >= TICK)
     }
 
-    /// Lets go of the listener. It closes when no other thread (and no other process) has it any more.
-    fn no_more(&self) -> Accepted {
+    /// Lets go of the listener, once the clients over the limit are decided. It closes when no other thread (and no
+    /// other process) has it any more.
+    fn no_more(&'static self) -> Accepted {
+        if !self.excess().clients.is_empty() {
+            return self.decide();
+        }
         self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         Accepted::Closed
     }

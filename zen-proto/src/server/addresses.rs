@@ -12,6 +12,11 @@ pub(super) fn parse_host(text: &str) -> Result<String, String> {
         _ => ("", text),
     };
     if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        // The C library reads 1.8080 as 1.0.31.144, and 127.1 as 127.0.0.1.
+        let is_numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        if is_numeric && text.split('.').any(|number| number.parse().is_ok_and(|number: u64| number > 255)) {
+            return Err("an IPv4 address has four numbers up to 255, and a port goes into -p".to_owned());
+        }
         return Ok(text.to_owned());
     }
     Err(format!("use {}", format!("{host} -p {port}").trim_start()))
@@ -37,13 +42,34 @@ pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     }
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let Ok(addresses) = (bare, port).to_socket_addrs() else {
-        let what = if host.contains('%') { "the interface after %" } else { "the name, or give an address" };
-        bail!("cannot find an address for {host:?}: check {what}");
+        let what = match bare.split_once('%') {
+            Some((address, _)) if takes_no_interface(address) => format!("only link-local ones take %: use {address}"),
+            Some(_) => "check the interface after %".to_owned(),
+            None => "check the name, or give an address".to_owned(),
+        };
+        bail!("cannot find an address for {host:?}: {what}");
     };
-    let mut addresses: Vec<_> = addresses.collect();
+    let mut addresses: Vec<_> = addresses.map(with_canonical_ip).collect();
+    if addresses.iter().any(|address| address.ip().is_multicast()) {
+        bail!("{host} is a multicast address, which TCP cannot use: choose an address of this machine");
+    }
     addresses.sort_by_key(SocketAddr::is_ipv6); // keeps the order within a family
     addresses.dedup();
     Ok(addresses)
+}
+
+/// Returns the address with IPv4 in the form of IPv6 (`::ffff:127.0.0.1`) as IPv4. Any other keeps its interface.
+pub(super) fn with_canonical_ip(mut address: SocketAddr) -> SocketAddr {
+    address.set_ip(address.ip().to_canonical());
+    address
+}
+
+/// Whether this is an address, and not one that is valid on one link only.
+fn takes_no_interface(address: &str) -> bool {
+    address.parse().is_ok_and(|ip: IpAddr| match ip {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(ip) => !ip.is_unicast_link_local() && !ip.is_multicast(),
+    })
 }
 
 /// Whether an address is link-local and its interface is not named.
@@ -64,6 +90,7 @@ mod tests {
         assert_eq!(parse_host(":8080"), Err("use -p 8080".to_owned()));
         assert_eq!(parse_host("localhost:80"), Err("use localhost -p 80".to_owned()));
         assert_eq!(parse_host("[fe80::1%lo]:80"), Err("use [fe80::1%lo] -p 80".to_owned()));
+        assert!(["1.8080", "127.0.0.1.8080", "256.1"].iter().all(|host| parse_host(host).is_err()));
         for host in ["", "localhost", "127.1", "::1", "::", "[::1]", "fe80::1%lo", "[fe80::1%lo]", "1060.example"] {
             assert_eq!(parse_host(host), Ok(host.to_owned()));
         }
@@ -94,5 +121,12 @@ mod tests {
         assert!(
             parse_metrics_address("[fe80::1%nowhere]:80").is_err_and(|error| error.contains("the interface after %"))
         );
+    }
+
+    #[test]
+    fn only_ipv4_in_the_form_of_ipv6_is_changed() {
+        let shown = |address: &str| with_canonical_ip(address.parse().expect("an address")).to_string();
+        assert_eq!(shown("[::ffff:127.0.0.1]:80"), "127.0.0.1:80");
+        assert_eq!(shown("[fe80::1%2]:80"), "[fe80::1%2]:80");
     }
 }

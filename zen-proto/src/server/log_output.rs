@@ -1,14 +1,15 @@
 //! Where the log's lines go: a file, a pipe or stderr that may fail at any time, and may work again later.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, OFlags, fstat};
+use rustix::fs::{FileType, OFlags, fstat, major, minor};
 use rustix::io::{Errno, pread, write};
 
 /// Opens a log file, or a pipe or device that has its name, without waiting.
@@ -19,9 +20,27 @@ pub(super) fn open(path: &Path) -> Result<File> {
     };
     // A named pipe opened for reading too needs no reader (fifo(7)), and of a file the last byte can be read. Either
     // works for writing alone where reading is forbidden.
-    open(true)
+    let file = open(true)
         .or_else(|_| open(false))
-        .with_context(|| format!("cannot write the log file {}: choose another --log-file", path.display()))
+        .with_context(|| format!("cannot write the log file {}: choose another --log-file", path.display()))?;
+    ensure!(
+        !is_stdout(&file),
+        "the log file {} is standard output, which is for the ready line only: leave --log-file out to log to stderr",
+        path.display()
+    );
+    Ok(file)
+}
+
+/// Whether `file` is where the ready line goes. /dev/null may take both.
+fn is_stdout(file: &File) -> bool {
+    match (fstat(file), fstat(io::stdout())) {
+        (Ok(file), Ok(stdout)) => {
+            let is_null = FileType::from_raw_mode(file.st_mode) == FileType::CharacterDevice
+                && (major(file.st_rdev), minor(file.st_rdev)) == NULL;
+            !is_null && (file.st_dev, file.st_ino) == (stdout.st_dev, stdout.st_ino)
+        }
+        _ => false,
+    }
 }
 
 /// What lines are written to, and what it has not taken.
@@ -104,6 +123,9 @@ fn ends_mid_line(target: impl AsFd) -> Option<bool> {
     let mut byte = [0];
     (pread(&target, &mut byte, last).ok()? == 1).then_some(byte != *b"\n")
 }
+
+/// The device number of /dev/null (null(4)).
+const NULL: (u32, u32) = (1, 3);
 
 /// How long a full pipe is given to be read.
 const ROOM: Duration = Duration::from_millis(500);

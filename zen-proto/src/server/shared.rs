@@ -69,10 +69,10 @@ impl Server {
         self.excess.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether clients in the backlog are left to another process: to the next server, or to the other workers when
-    /// this one has failed.
+    /// Whether clients in the backlog are left to another process while this one drains: to the next server, or to the
+    /// other workers when this one has failed or is told to stop alone.
     pub(super) fn leaves_backlog(&self) -> bool {
-        self.is_heir || self.is_worker && self.stop.failure().is_some()
+        self.is_heir || self.is_worker && !worker::all_drain()
     }
 
     pub(super) fn figures(&self) -> Figures {

@@ -202,7 +202,7 @@ fn others(options: &Options, waiting: Waiting) -> usize {
 
 fn ready_line(listener: &Socket) -> Result<String> {
     let address = listener.local_addr()?.as_socket().context("the listener is not one of TCP")?;
-    Ok(format!("listening on {address}\n"))
+    Ok(format!("{}{address}\n", worker::READY))
 }
 
 /// How many clients may be connected at once unless told otherwise.

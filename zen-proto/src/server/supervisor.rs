@@ -147,10 +147,10 @@ impl<'a> Supervisor<'a> {
     /// Sleeps for `time` (`None`: forever), or until a worker says something or dies, or until a signal to stop comes,
     /// which is returned.
     fn wait(&mut self, time: Option<Duration>) -> Result<Option<i32>> {
-        let pipes = self.workers().filter_map(Worker::pipe);
+        let channels = self.workers().filter_map(Worker::channel);
         let streams = self.signals.streams().chain(self.deaths.streams());
         let mut descriptors: Vec<_> = streams.map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
-        descriptors.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        descriptors.extend(channels.map(|channel| PollFd::new(channel, PollFlags::IN)));
         let time = time.and_then(|time| Timespec::try_from(time).ok());
         match poll(&mut descriptors, time.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -223,7 +223,7 @@ impl<'a> Supervisor<'a> {
     fn drain(&mut self, grace: Duration, mut is_signalled: bool) -> Result<i32> {
         manager::is_stopping();
         log::info!("draining: {} workers", self.workers().count());
-        self.signal_all(Signal::TERM);
+        self.workers().for_each(Worker::drain);
         self.listener = None;
         let end = Instant::now().checked_add(grace).and_then(|end| end.checked_add(MARGIN));
         loop {
@@ -237,7 +237,7 @@ impl<'a> Supervisor<'a> {
             }
             if left == Some(Duration::ZERO) {
                 log::warn!("--grace is over: {alive} workers are killed");
-                self.signal_all(Signal::KILL);
+                self.workers().for_each(|worker| worker.signal(Signal::KILL));
                 return Ok(0);
             }
             let signal = self.wait(left)?.filter(|signal| is_first_of_two(*signal));
@@ -258,10 +258,6 @@ impl<'a> Supervisor<'a> {
                 *place = Place::Vacant(Instant::now());
             }
         }
-    }
-
-    fn signal_all(&self, signal: Signal) {
-        self.workers().for_each(|worker| worker.signal(signal));
     }
 
     fn workers(&self) -> impl Iterator<Item = &Worker> {

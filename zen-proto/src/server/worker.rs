@@ -1,16 +1,19 @@
-//! A worker of --processes, from both ends of the pipe between it and its parent.
+//! A worker of --processes, from both ends of the channel between it and its parent.
 //!
-//! It is this program started again with `--worker`. The listener is its stdin; its stdout is the pipe, on which
-//! it says line by line when it is ready, how busy it is, that it is alive, and what it has counted.
+//! It is this program started again with `--worker`. The listener is its stdin; its stdout is the channel, on which
+//! it reports line by line when it is ready, how busy it is, that it is alive, and what it has counted. The parent
+//! says one thing only, by ending its side: that all workers drain.
 
 use std::ffi::CString;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::mem::take;
-use std::os::fd::AsFd;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,15 +29,25 @@ use super::{signals, watchdog};
 /// Ties this worker to its parent: the kernel kills it when that dies.
 pub(super) fn die_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the parent")?;
-    // It may have died before that: then nobody has the other end of the pipe.
-    let stdout = std::io::stdout();
-    let mut pipe = [PollFd::new(&stdout, PollFlags::OUT)];
-    poll(&mut pipe, Some(&Timespec::default())).context("cannot look at the pipe to the parent")?;
-    if pipe[0].revents().contains(PollFlags::ERR) {
+    // It may have died before that: then no process has the other end of the channel.
+    if events_of_channel().contains(PollFlags::HUP) {
         bail!("the parent has gone");
     }
     // Should the parent be stopped, what it does not read must not stop this process too.
-    fcntl_setfl(&stdout, OFlags::NONBLOCK).context("cannot use the pipe to the parent")
+    fcntl_setfl(io::stdout(), OFlags::NONBLOCK).context("cannot use the channel to the parent")
+}
+
+/// Returns whether the parent drains all workers. A worker that is told to stop alone leaves the backlog to the others.
+pub(super) fn all_drain() -> bool {
+    events_of_channel().contains(PollFlags::RDHUP)
+}
+
+fn events_of_channel() -> PollFlags {
+    let stdout = io::stdout();
+    let mut channel = [PollFd::new(&stdout, PollFlags::RDHUP)];
+    // An interrupted call has found nothing, and is repeated by the next look.
+    let _ = poll(&mut channel, Some(&Timespec::default()));
+    channel[0].revents()
 }
 
 /// Names this process after its program, for `ps` and `pgrep`. The kernel has called it `exe`, after /proc/self/exe.
@@ -76,12 +89,14 @@ pub(super) fn tell_figures(figures: Figures) {
 
 /// One line, in one write: it goes whole, or, if the parent has stopped reading, not at all.
 fn tell(line: &str) {
-    let _ = rustix::io::write(std::io::stdout(), format!("{line}\n").as_bytes());
+    let _ = rustix::io::write(io::stdout(), format!("{line}\n").as_bytes());
 }
 
 /// A worker, as its parent knows it.
 pub(super) struct Worker {
     child: Child,
+    /// `None`: it has closed its end.
+    channel: Option<UnixStream>,
     born: Instant,
     /// When it said last that it is alive, or began.
     heard: Instant,
@@ -108,34 +123,40 @@ impl Worker {
         if watchdog::interval().is_none() {
             command.env_remove("WATCHDOG_USEC");
         }
+        let cannot = |error: io::Error| anyhow!("cannot start a worker ({error}): {}", advice(&error));
+        let (channel, its_end) = UnixStream::pair().map_err(cannot)?;
         let child = command
-            .stdin(Stdio::from(listener.as_fd().try_clone_to_owned()?))
-            .stdout(Stdio::piped())
+            .stdin(Stdio::from(listener.as_fd().try_clone_to_owned().map_err(cannot)?))
+            .stdout(Stdio::from(OwnedFd::from(its_end)))
             .spawn()
-            .map_err(|error| anyhow!("cannot start a worker ({error}): {}", advice(&error)))?;
+            .map_err(cannot)?;
+        Ok(Self::new(child, channel))
+    }
+
+    fn new(child: Child, channel: UnixStream) -> Self {
         let now = Instant::now();
-        let figures = Figures::default();
-        Ok(Self {
+        Self {
             child,
+            channel: Some(channel),
             born: now,
             heard: now,
             unfinished: Vec::new(),
             is_ready: false,
             owes_reopening: false,
             is_idle: false,
-            figures,
-        })
+            figures: Figures::default(),
+        }
     }
 
     /// Hears what it has said; the end of file is that it has died.
     pub(super) fn hear(&mut self) {
-        let Some(stdout) = &mut self.child.stdout else { return };
-        if poll(&mut [PollFd::new(&*stdout, PollFlags::IN)], Some(&Timespec::default())) != Ok(1) {
+        let Some(channel) = &mut self.channel else { return };
+        if poll(&mut [PollFd::new(&*channel, PollFlags::IN)], Some(&Timespec::default())) != Ok(1) {
             return;
         }
         let mut said = [0; 4096];
-        let Some(n) = stdout.read(&mut said).ok().filter(|n| *n > 0) else {
-            self.child.stdout = None;
+        let Some(n) = channel.read(&mut said).ok().filter(|n| *n > 0) else {
+            self.channel = None;
             return;
         };
         self.unfinished.extend_from_slice(&said[..n]);
@@ -149,16 +170,14 @@ impl Worker {
         match line {
             IDLE | BUSY => self.is_idle = line == IDLE,
             ALIVE => self.heard = Instant::now(),
-            _ => match line.parse() {
-                Ok(figures) => self.figures = figures,
-                // Its ready line.
-                Err(()) => {
-                    (self.is_ready, self.heard) = (true, Instant::now());
-                    if take(&mut self.owes_reopening) {
-                        self.reopen_log();
-                    }
+            _ if line.starts_with(READY) => {
+                (self.is_ready, self.heard) = (true, Instant::now());
+                if take(&mut self.owes_reopening) {
+                    self.reopen_log();
                 }
-            },
+            }
+            // Anything else is not from the server: a library of the reader's own may print.
+            _ => _ = line.parse().map(|figures| self.figures = figures),
         }
     }
 
@@ -172,8 +191,15 @@ impl Worker {
     }
 
     /// What becomes readable when it says something.
-    pub(super) fn pipe(&self) -> Option<&ChildStdout> {
-        self.child.stdout.as_ref()
+    pub(super) fn channel(&self) -> Option<&UnixStream> {
+        self.channel.as_ref()
+    }
+
+    /// Tells it to drain together with all others, so that it accepts the clients in the backlog first.
+    pub(super) fn drain(&self) {
+        // It fails only for one that has gone.
+        let _ = self.channel().map(|channel| channel.shutdown(Shutdown::Write));
+        self.signal(Signal::TERM);
     }
 
     /// How it ended, if it has.
@@ -219,12 +245,15 @@ impl Worker {
     }
 }
 
-fn advice(error: &std::io::Error) -> &'static str {
+fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::NotFound => "it is started from /proc/self/exe: mount /proc, or do without --processes",
         _ => "raise the limits of processes and descriptors, or lower --processes",
     }
 }
+
+/// How a ready line begins.
+pub(super) const READY: &str = "listening on ";
 
 const IDLE: &str = "idle";
 const BUSY: &str = "busy";
@@ -232,3 +261,23 @@ const ALIVE: &str = "alive";
 
 /// From one report of the figures to the next.
 const REPORT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn only_the_ready_line_makes_it_ready() {
+        let (channel, mut its_end) = UnixStream::pair().expect("it can be had");
+        let mut worker = Worker::new(Command::new("true").spawn().expect("it runs"), channel);
+        its_end.write_all(b"something else\nlistening").expect("there is room");
+        worker.hear();
+        assert!(!worker.is_ready());
+        its_end.write_all(b" on 127.0.0.1:1060\n").expect("there is room");
+        worker.hear();
+        assert!(worker.is_ready());
+        worker.child.wait().expect("it has ended");
+    }
+}

@@ -2,17 +2,20 @@
 //! beyond it: a place in the poller, a thread.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Case, Ctx, answered, asking, bare, bystander, case, ending, others_are_served};
+use crate::harness::client::{APHORISMS, Came, Client};
 use crate::harness::group::run_within;
 use crate::harness::metrics::scrape;
 use crate::harness::tracer::{Tracer, span};
-use crate::harness::{PATIENCE, shown, strace, wait_for};
+use crate::harness::{PATIENCE, Server, process, shown, strace, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -20,6 +23,10 @@ pub(crate) const CASES: &[Case] = &[
     case("accept_out_of_means", accept_out_of_means),
     case("accept_failed_for_one_client", accept_failed_for_one_client),
     case("accept_fails_for_each_client", accept_fails_for_each_client).arguments(&["--metrics", "0"]).alone(),
+    bare("excess_is_rejected_while_draining", excess_is_rejected_while_draining)
+        .arguments(&["--max-connections", "1"])
+        .on(|entry| has_one_process(entry) && !entry.makes_wait())
+        .alone(),
     ending("accept_fails_while_draining", accept_fails_while_draining).arguments(&["--grace", "60s"]),
     ending("accept_einval_for_ever", |ctx| accept_fails_for_ever(ctx, "EINVAL")).on(has_one_process),
     ending("accept_ebadf_for_ever", |ctx| accept_fails_for_ever(ctx, "EBADF")).on(has_one_process),
@@ -52,7 +59,7 @@ fn accept_out_of_means(ctx: &mut Ctx) -> Result<()> {
 
 /// Such an error is the failed client's alone: the next is accepted at once.
 fn accept_failed_for_one_client(ctx: &mut Ctx) -> Result<()> {
-    for error in ["ECONNABORTED", "EPROTO", "ENETDOWN", "EHOSTUNREACH", "EPERM", "ETIMEDOUT"] {
+    for error in CLIENTS_OWN {
         let tracer = Tracer::attach(&ctx.server.workers(), "accept4", &format!("error={error}:when=1..20"))?;
         asks_until_a_call_fails(ctx, &tracer).with_context(|| format!("after accept gave {error} twenty times"))?;
         for (thread, times) in tracer.let_go()? {
@@ -99,6 +106,34 @@ fn accept_fails_for_each_client(ctx: &mut Ctx) -> Result<()> {
     let are_all = total as f64..=(total + threads) as f64;
     let is_right = wait_for(PATIENCE, || counted().filter(|&counted| are_all.contains(&counted)));
     is_right.with_context(|| format!("{total} failures, but {:?} were counted", counted()))?;
+    Ok(())
+}
+
+/// The listener is another's, and the signal comes just when one client is over the limit and the next is about to be
+/// accepted: the one is rejected, or served in the place of a client that has just gone. The other is left to the next
+/// server.
+fn excess_is_rejected_while_draining(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut server = Server::start_on(&listener, entry, arguments)?;
+    let address = listener.local_addr()?;
+    let mut inside = Client::connect(address)?;
+    inside.ask_all()?;
+    // With a client over the limit the server looks whether another waits, and that takes a while now.
+    let tracer = Tracer::attach(&server.workers(), "poll,ppoll", "delay_enter=400000")?;
+    thread::sleep(FOR_A_WHILE / 2); // a thread that has been in the call all along began it again
+    let mut excess = Client::connect(address)?;
+    let own = excess.stream().local_addr()?;
+    wait_for(PATIENCE, || process::accepted_socket(address, own)).context("it is not accepted")?;
+    let next = Client::connect(address)?;
+    excess.send(APHORISMS[0].0)?;
+    server.signal(Signal::TERM)?;
+    inside.expect_end()?;
+    let came = excess.read_some().context("the client over the limit")?;
+    let is_told = |bytes: &Vec<u8>| bytes == b"Error: too many clients." || bytes == APHORISMS[0].1;
+    ensure!(matches!(&came, Came::Bytes(bytes) if is_told(bytes)), "{came:?} came to the client over the limit");
+    let status = server.ended_within(PATIENCE).context("it does not end")?;
+    ensure!(status.success(), "it ended with {status}");
+    drop((next, tracer));
     Ok(())
 }
 
@@ -220,6 +255,10 @@ fn no_thread_at_start(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     ensure!(output.stdout.is_empty(), "it said that it listens: {}", shown(&output.stdout));
     Ok(())
 }
+
+/// Errors of accept() that were the failed client's own. Linux passes on what happened to its connection (accept(2)).
+const CLIENTS_OWN: [&str; 8] =
+    ["ECONNABORTED", "EPROTO", "ENETDOWN", "EHOSTUNREACH", "EPERM", "ETIMEDOUT", "EOPNOTSUPP", "ECONNRESET"];
 
 /// Failures of one client each, after which there is a pause before each further try.
 const IN_A_ROW: usize = 64;

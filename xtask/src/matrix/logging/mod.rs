@@ -7,14 +7,16 @@ pub(crate) mod rotation;
 use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Ctx, bare, case, ended};
-use crate::harness::PATIENCE;
 use crate::harness::client::APHORISMS;
+use crate::harness::group::{Group, run_within};
 use crate::harness::log::{converse, stands_for};
+use crate::harness::{PATIENCE, shown};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -27,6 +29,7 @@ pub(crate) const CASES: &[Case] = &[
         says(entry, &["env", "RUST_LOG=trace"], &["-q"], &[START, CUT_SHORT, END, COME, GONE, QUESTION])
     }),
     bare("log_file", log_file),
+    bare("log_file_is_stdout", log_file_is_stdout),
     case("probes_do_not_show", probes_do_not_show),
     case("some_lines_of_a_kind", some_lines_of_a_kind),
 ];
@@ -69,6 +72,24 @@ fn log_file(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
         ensure!(log.starts_with("before\n"), "what was there is gone");
         is_said(&log, &[START, CUT_SHORT, END])
     })
+}
+
+/// Nothing but the ready line may go to stdout: one line says so, and with workers there is no ready line either.
+fn log_file_is_stdout(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    for path in ["/dev/stdout", "/proc/self/fd/1"] {
+        let output = run_within(PATIENCE, entry.command()?.args(["-p", "0", "-vv", "--log-file", path]))?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let is_one_line = errors.lines().count() == 1 && errors.starts_with(&format!("error: the log file {path} "));
+        let seen = format!("{}, stdout {}, stderr {errors}", output.status, shown(&output.stdout));
+        ensure!(output.status.code() == Some(1) && output.stdout.is_empty() && is_one_line, "{seen}");
+    }
+    // Both may go nowhere.
+    let mut server = Group::start(
+        entry.command()?.args(["-p", "0", "--log-file", "/dev/null"]).stdout(Stdio::null()).stderr(Stdio::null()),
+    )?;
+    let early = server.ended_within(MOMENT);
+    ensure!(early.is_none(), "with everything in /dev/null it ended: {early:?}");
+    Ok(())
 }
 
 /// Health checks connect and leave, every second of a server's life.
@@ -131,6 +152,9 @@ impl Drop for File {
         let _ = fs::remove_file(&self.0).or_else(|_| fs::remove_dir(&self.0));
     }
 }
+
+/// Longer than a start that fails takes.
+const MOMENT: Duration = Duration::from_millis(300);
 
 const CROWD: usize = 100;
 

@@ -19,6 +19,9 @@ use crate::workspace;
 pub(crate) const CASES: &[Case] = &[
     bare("a_worker_is_killed", |entry, _| serves_supervised(entry, &[], true, a_worker_is_killed)).alone(),
     bare("a_worker_is_told_to_stop", |entry, _| serves_supervised(entry, &[], false, a_worker_is_told_to_stop)),
+    bare("a_worker_is_told_to_stop_under_load", |entry, _| {
+        serves_supervised(entry, &[], false, a_worker_told_to_stop_accepts_no_more)
+    }),
     bare("a_worker_aborts", |entry, _| serves_supervised(entry, &["--abort-on", FATAL], false, a_worker_fails)),
     bare("a_worker_panics", |entry, _| serves_supervised(entry, &["--panic-outside", FATAL], false, a_worker_fails)),
     bare("a_worker_panics_under_load", |entry, _| {
@@ -73,11 +76,24 @@ fn a_failed_worker_accepts_nobody(ctx: &mut Ctx) -> Result<()> {
     client.send(FATAL.as_bytes())?;
     let panicked = ctx.server.wait_for_log(PATIENCE, |log| log.contains("panicked at").then_some(()));
     panicked.context("no panic is logged")?;
+    new_clients_are_answered(ctx).context("after the panic")
+}
+
+/// The same of one that somebody stops, but not its parent.
+fn a_worker_told_to_stop_accepts_no_more(ctx: &mut Ctx) -> Result<()> {
+    send(Signal::TERM, ctx.server.workers()[0])?;
+    let drains = ctx.server.wait_for_log(PATIENCE, |log| log.contains("draining: ").then_some(()));
+    drains.context("it does not say that it drains")?;
+    new_clients_are_answered(ctx)
+}
+
+/// They come one after another, and ask a moment after they have connected.
+fn new_clients_are_answered(ctx: &Ctx) -> Result<()> {
     for number in 1..=CLIENTS {
         let mut client = ctx.client()?;
         sleep(MOMENT);
         // One question: a thread that was asleep in accept() may take a client as the drain begins, and answers it.
-        client.ask(APHORISMS[0].0, APHORISMS[0].1).with_context(|| format!("client {number} after the panic"))?;
+        client.ask(APHORISMS[0].0, APHORISMS[0].1).with_context(|| format!("client {number}"))?;
     }
     Ok(())
 }
