@@ -3,19 +3,21 @@
 mod bytes;
 mod cases;
 mod client;
+mod report;
+mod scene;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use serde::Serialize;
+use anyhow::{Context, Result};
 
 use crate::connect::Addresses;
-use crate::options::{Server, duration};
+use crate::options::{Server, duration_within};
 use crate::text;
 use cases::{CASES, Case};
 use client::Target;
+use report::{Format, Report, Verdict, one_point};
 
 /// What `zen-client check` takes.
 #[derive(Debug, clap::Args)]
@@ -34,57 +36,33 @@ pub(crate) struct Options {
     /// The longest that one case may take, such as 10s or 500ms
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = case_timeout)]
     timeout: Duration,
-    /// Print one JSON object: server, cases [{name, rule, passed, expected, saw, milliseconds}], passed, failed
-    #[arg(long)]
+    /// Run COMMAND in a shell at the moment when a case fails, its connections still open, and show what it prints
+    #[arg(long, value_name = "COMMAND")]
+    on_failure: Option<String>,
+    /// How to print the verdicts
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
     json: bool,
     /// Print the cases with the rules they check, and judge nothing
     #[arg(long)]
     list: bool,
 }
 
-/// A server that never answers must not keep its judge for ever.
-const LONGEST_CASE: Duration = Duration::from_secs(3600);
-
 fn case_timeout(text: &str) -> Result<Duration, String> {
-    let timeout = duration(text)?;
-    if timeout.is_zero() || timeout > LONGEST_CASE {
-        return Err("a judge waits for something, but not for ever: at most 1h".to_owned());
-    }
-    Ok(timeout)
+    duration_within(text, Duration::from_millis(1), LONGEST_CASE)
 }
 
 fn case_called(name: &str) -> Result<&'static Case, String> {
     CASES.iter().find(|case| case.name == name).ok_or_else(|| "there is no such case; --list names them".to_owned())
 }
 
-/// The verdict on one case, as `--json` prints it.
-#[derive(Serialize)]
-struct Verdict {
-    name: &'static str,
-    /// The number of the protocol's rule that the case checks.
-    rule: u8,
-    passed: bool,
-    /// What the rule demands where the server failed; null when it passed.
-    expected: Option<String>,
-    /// What came instead; null when it passed.
-    saw: Option<String>,
-    milliseconds: u64,
-}
-
-/// All verdicts, as `--json` prints them.
-#[derive(Serialize)]
-struct Report {
-    server: String,
-    cases: Vec<Verdict>,
-    passed: usize,
-    failed: usize,
-}
-
 /// Runs the chosen cases one after the other; succeeds when all of them pass.
 pub(crate) fn check(options: &Options) -> Result<ExitCode> {
     let mut stdout = text::stdout();
     match check_to(&mut stdout, options) {
-        // Nobody reads the verdict any more, but that is not a pass.
+        // Nothing reads the verdict any more, but that is not a pass.
         Err(error) if text::is_unread(&error) => Ok(ExitCode::FAILURE),
         outcome => outcome,
     }
@@ -98,31 +76,41 @@ fn check_to(out: &mut impl Write, options: &Options) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // One address for all cases: the first that lets us connect.
+    let format = if options.json { Format::Json } else { options.format };
+    // One address for all cases: the first that accepts.
     let (_, address) = Addresses::resolve(&server, Some(options.timeout))?.connect(Some(options.timeout))?;
-    let mut report = Report { server: address.to_string(), cases: Vec::new(), passed: 0, failed: 0 };
+    let mut report = Report::new(address.to_string());
     for case in chosen {
-        let verdict = case.judge(&Target::new(address, options.timeout * case.times));
-        if !options.json {
-            text::print(out, format_args!("{}", verdict.as_line()))?;
+        let verdict = case.judge(Target::new(address, options.timeout * case.times, options.on_failure.clone()));
+        if format == Format::Text {
+            text::print(out, format_args!("{}", verdict.text()))?;
         }
-        if verdict.passed {
-            report.passed += 1
-        } else {
-            report.failed += 1
-        }
-        report.cases.push(verdict);
+        report.add(verdict);
     }
-    if options.json {
-        text::print(out, format_args!("{}", serde_json::to_string_pretty(&report)?))?;
+    if format == Format::Text {
+        text::print(out, format_args!("{}", report.last_line()))?;
     } else {
-        text::print(out, format_args!("{} passed, {} failed", report.passed, report.failed))?;
+        text::print(out, format_args!("{}", report.write(format)?))?;
     }
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What the hidden command `render` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RenderOptions {
+    #[arg(long, value_enum)]
+    format: Format,
+}
+
+/// Reads a report as `--json` prints it from stdin, and prints it in another format.
+pub(crate) fn render(options: &RenderOptions) -> Result<ExitCode> {
+    let report: Report = serde_json::from_reader(io::stdin()).context("stdin holds no report of `check --json`")?;
+    text::print(&mut text::stdout(), format_args!("{}", report.write(options.format)?))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 impl Options {
-    /// Whom to judge, and by what. The first word may be a case too: then HOST was left out.
+    /// Returns the server and the cases. The first word may be a case too: then HOST was left out.
     fn server_and_cases(&self) -> (Server, Vec<&'static Case>) {
         let mut server = self.server.clone();
         let mut chosen = [&self.also_chosen[..], &self.chosen[..]].concat();
@@ -138,37 +126,31 @@ impl Options {
 }
 
 impl Case {
-    fn judge(&self, target: &Target) -> Verdict {
+    fn judge(&self, target: Target) -> Verdict {
         let start = Instant::now();
-        let mismatch = (self.run)(target).err();
+        let mismatch = (self.run)(&target).err();
         let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let passed = mismatch.is_none();
-        let (expected, saw) = mismatch.map(|mismatch| (mismatch.expected, mismatch.saw)).unzip();
-        Verdict { name: self.name, rule: self.rule, passed, expected, saw, milliseconds }
-    }
-}
-
-/// The protocol's rules in short; rule 1 comes first.
-const RULES: [&str; 8] = [
-    "one answer for each question, in order, and each ends in its only full stop",
-    "questions may follow each other before their answers have come",
-    "white space before a question is skipped",
-    "three questions are known, any other is an unknown aphorism",
-    "a question is at most 256 bytes",
-    "whole questions sent before the end of file are answered, then the server closes",
-    "a client over the limit is turned away at once",
-    "a close never loses an answer",
-];
-
-impl Verdict {
-    fn as_line(&self) -> String {
-        let (name, number) = (self.name, self.rule);
-        match (&self.expected, &self.saw) {
-            (Some(expected), Some(saw)) => {
-                let rule = RULES[usize::from(number) - 1];
-                text::printable(&format!("FAILED {name}: rule {number} ({rule}): expected {expected}, saw {saw}"))
-            }
-            _ => format!("ok {name}"),
+        let (transcript, observed) = target.scene().into_lines();
+        let mut verdict = Verdict {
+            name: self.name.to_owned(),
+            rule: Some(self.rule),
+            passed: true,
+            expected: None,
+            saw: None,
+            milliseconds,
+            about: self.about.to_owned(),
+            difference: None,
+            transcript: Vec::new(),
+            observed,
+            points: one_point(),
+        };
+        if let Some(mismatch) = mismatch {
+            (verdict.passed, verdict.transcript, verdict.difference) = (false, transcript, mismatch.difference);
+            (verdict.expected, verdict.saw) = (Some(mismatch.expected), Some(mismatch.saw));
         }
+        verdict
     }
 }
+
+/// A server that never answers must not keep its judge for ever.
+const LONGEST_CASE: Duration = Duration::from_secs(3600);

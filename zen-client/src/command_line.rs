@@ -33,6 +33,9 @@ pub(crate) enum Command {
     Load(load::Options),
     /// Prove that `load` measures what it says
     Selftest,
+    /// Print a report of `check --json` from stdin in another format
+    #[command(hide = true)]
+    Render(check::RenderOptions),
     /// The server that `selftest` stops
     #[command(name = selftest::SERVER_COMMAND, hide = true)]
     SelftestServer,

@@ -63,6 +63,7 @@ fn main() -> ExitCode {
     let outcome = match command_line.command {
         None => ask::ask(&command_line.ask),
         Some(Command::Check(options)) => check::check(&options),
+        Some(Command::Render(options)) => check::render(&options),
         Some(Command::Say(options)) => say::say(&options),
         Some(Command::Load(options)) => load::load(&options),
         Some(Command::Selftest) => selftest::selftest(),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
+use super::scene::{Scene, What};
 use crate::connect::connect_to;
 use crate::text::quoted;
 
@@ -15,9 +16,15 @@ use crate::text::quoted;
 pub(super) struct Mismatch {
     pub(super) expected: String,
     pub(super) saw: String,
+    /// The first byte that differs, where bytes were compared.
+    pub(super) difference: Option<String>,
 }
 
 impl Mismatch {
+    pub(super) fn new(expected: impl Into<String>, saw: impl Into<String>) -> Self {
+        Self { expected: expected.into(), saw: saw.into(), difference: None }
+    }
+
     /// Adds under which circumstances this was expected.
     pub(super) fn when(mut self, circumstances: &str) -> Self {
         self.expected = format!("{} {circumstances}", self.expected);
@@ -33,25 +40,34 @@ pub(super) struct Target {
     address: SocketAddr,
     timeout: Duration,
     deadline: Instant,
+    scene: Scene,
 }
 
 impl Target {
-    /// `timeout` is the longest that the case may take; it begins now.
-    pub(super) fn new(address: SocketAddr, timeout: Duration) -> Self {
-        Self { address, timeout, deadline: Instant::now() + timeout }
+    /// A target for one case, which may take at most `timeout` from now on.
+    pub(super) fn new(address: SocketAddr, timeout: Duration, on_failure: Option<String>) -> Self {
+        Self { address, timeout, deadline: Instant::now() + timeout, scene: Scene::new(on_failure) }
     }
 
-    /// A new client. Only `clients-at-once` has more than one at a time.
-    pub(super) fn connect(&self) -> Result<Client, Mismatch> {
-        Client::connect(self).map_err(|error| Mismatch { expected: "a connection".to_owned(), saw: error.to_string() })
+    /// Connects a new client. Only `clients-at-once` has more than one at a time.
+    pub(super) fn connect(&self) -> Result<Client<'_>, Mismatch> {
+        Client::connect(self).map_err(|error| {
+            self.scene.observe();
+            Mismatch::new("a connection", error.to_string())
+        })
+    }
+
+    /// What happened.
+    pub(super) fn scene(self) -> Scene {
+        self.scene
     }
 }
 
-/// One connection. Its socket does not block, and `deadline` bounds all that it waits for.
-pub(super) struct Client {
+/// One connection. Its socket does not block, and the target's deadline bounds all that it waits for.
+pub(super) struct Client<'t> {
     stream: TcpStream,
-    deadline: Instant,
-    timeout: Duration,
+    target: &'t Target,
+    number: usize,
     /// A write has failed. The kernel tells only once that a connection was reset: then a read sees an end of file.
     is_reset: bool,
 }
@@ -64,19 +80,14 @@ enum Found {
     Nothing,
 }
 
-/// How long a mismatch is watched, so that it shows a whole answer and not its first byte.
-const AFTERMATH: Duration = Duration::from_millis(50);
-/// How long a reset may lag behind an end of file.
-const AFTERSHOCK: Duration = Duration::from_millis(50);
-/// How much of a mismatch is read.
-const ENOUGH_TO_SEE: usize = 64;
-
-impl Client {
-    fn connect(target: &Target) -> io::Result<Self> {
+impl<'t> Client<'t> {
+    fn connect(target: &'t Target) -> io::Result<Self> {
         let left = target.deadline.saturating_duration_since(Instant::now());
         let stream = connect_to(target.address, Some(left.max(Duration::from_millis(1))))?;
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, deadline: target.deadline, timeout: target.timeout, is_reset: false })
+        let client = Self { stream, target, number: target.scene.next_client(), is_reset: false };
+        client.note(What::Connects, b"");
+        Ok(client)
     }
 
     /// Sends all of `bytes`, but reads nothing meanwhile: for what surely fits into the network.
@@ -104,10 +115,10 @@ impl Client {
             }
             match found {
                 Found::Nothing if sent == 0 => {
-                    let mut wish = PollFlags::empty();
-                    wish.set(PollFlags::IN, received.len() < answers.len());
-                    wish.set(PollFlags::OUT, !unsent.is_empty());
-                    if !self.wait(wish, self.deadline) {
+                    let mut interest = PollFlags::empty();
+                    interest.set(PollFlags::IN, received.len() < answers.len());
+                    interest.set(PollFlags::OUT, !unsent.is_empty());
+                    if !self.wait(interest, self.target.deadline) {
                         return Err(self.describe(answers, received, Found::Nothing));
                     }
                 }
@@ -122,6 +133,7 @@ impl Client {
     pub(super) fn end_sending(&mut self) {
         // Fails only where the server has reset us, which the next read tells better.
         let _ = self.stream.shutdown(Shutdown::Write);
+        self.note(What::EndsSending, b"");
     }
 
     /// Reads an end of file, and not a reset.
@@ -130,7 +142,7 @@ impl Client {
         loop {
             match self.read(&mut received, ENOUGH_TO_SEE) {
                 Found::EndOfFile => return Ok(()),
-                Found::Nothing if self.wait(PollFlags::IN, self.deadline) => {}
+                Found::Nothing if self.wait(PollFlags::IN, self.target.deadline) => {}
                 found => return Err(self.describe(b"", received, found)),
             }
         }
@@ -140,18 +152,20 @@ impl Client {
     pub(super) fn expect_no_reset(&mut self) -> Outcome {
         // With nothing asked for, poll reports errors and hang-ups only.
         if self.wait(PollFlags::empty(), Instant::now() + AFTERSHOCK) {
-            let saw = "a reset behind it".to_owned();
-            return Err(Mismatch { expected: "end of file and no reset".to_owned(), saw });
+            self.note(What::SeesReset, b"");
+            self.target.scene.observe();
+            return Err(Mismatch::new("end of file and no reset", "a reset behind it"));
         }
         Ok(())
     }
 
     /// Leaves without a goodbye: the server's next read or write fails with ECONNRESET.
     pub(super) fn reset(self) -> Outcome {
+        self.note(What::Resets, b"");
         // A linger time of zero makes close() send a reset.
         SockRef::from(&self.stream)
             .set_linger(Some(Duration::ZERO))
-            .map_err(|error| Mismatch { expected: "to reset the connection".to_owned(), saw: error.to_string() })
+            .map_err(|error| Mismatch::new("to reset the connection", error.to_string()))
     }
 
     /// How many bytes the kernel took.
@@ -160,11 +174,14 @@ impl Client {
             return 0;
         }
         match self.stream.write(bytes) {
-            Ok(n) => n,
-            Err(error) if is_passing(&error) => 0,
+            Ok(n) => {
+                self.note(What::Sends, &bytes[..n]);
+                n
+            }
+            Err(error) if is_temporary(&error) => 0,
             Err(_) => {
                 self.is_reset = true;
-                // The rest is not wanted; what can still be read says more than this error.
+                // The server takes no more; what can still be read says more than this error.
                 bytes.len()
             }
         }
@@ -178,22 +195,32 @@ impl Client {
         let mut chunk = [0; 65_536];
         let limit = limit.min(chunk.len());
         match self.stream.read(&mut chunk[..limit]) {
-            Ok(0) if self.is_reset => Found::Reset,
-            Ok(0) => Found::EndOfFile,
+            Ok(0) if self.is_reset => self.found(What::SeesReset),
+            Ok(0) => self.found(What::SeesEnd),
             Ok(n) => {
+                self.note(What::Receives, &chunk[..n]);
                 received.extend_from_slice(&chunk[..n]);
                 Found::Bytes
             }
-            Err(error) if is_passing(&error) => Found::Nothing,
-            Err(_) => Found::Reset,
+            Err(error) if is_temporary(&error) => Found::Nothing,
+            Err(_) => self.found(What::SeesReset),
         }
     }
 
+    fn found(&self, what: What) -> Found {
+        self.note(what, b"");
+        if what == What::SeesEnd { Found::EndOfFile } else { Found::Reset }
+    }
+
+    fn note(&self, what: What, bytes: &[u8]) {
+        self.target.scene.note(self.number, what, bytes);
+    }
+
     /// Sleeps until the socket is ready; false: `until` has come first.
-    fn wait(&self, wish: PollFlags, until: Instant) -> bool {
+    fn wait(&self, interest: PollFlags, until: Instant) -> bool {
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let mut sockets = [PollFd::new(&self.stream, wish)];
+            let mut sockets = [PollFd::new(&self.stream, interest)];
             match poll(&mut sockets, Timespec::try_from(left).ok().as_ref()) {
                 Ok(0) => return false,
                 Ok(_) => return true,
@@ -207,7 +234,7 @@ impl Client {
     fn describe(&mut self, answers: &[u8], mut received: Vec<u8>, mut found: Found) -> Mismatch {
         let same = answers.iter().zip(&received).take_while(|(a, b)| a == b).count();
         if matches!(found, Found::Bytes) {
-            let until = self.deadline.min(Instant::now() + AFTERMATH);
+            let until = self.target.deadline.min(Instant::now() + AFTERMATH);
             while received.len() < same + ENOUGH_TO_SEE && matches!(found, Found::Bytes | Found::Nothing) {
                 found = self.read(&mut received, ENOUGH_TO_SEE);
                 if matches!(found, Found::Nothing) && !self.wait(PollFlags::IN, until) {
@@ -216,6 +243,10 @@ impl Client {
                 }
             }
         }
+        if matches!(found, Found::Nothing) {
+            self.note(What::SeesNothing, b"");
+        }
+        self.target.scene.observe();
         // Of a long exchange show the answers before and after the first wrong byte.
         let start = if same > ENOUGH_TO_SEE / 2 { same - ENOUGH_TO_SEE / 4 } else { 0 };
         let place = if start == 0 { String::new() } else { format!(" from byte {start} on") };
@@ -225,14 +256,32 @@ impl Client {
             Found::Bytes => None,
             Found::EndOfFile => Some("end of file".to_owned()),
             Found::Reset => Some("a reset".to_owned()),
-            Found::Nothing => Some(format!("nothing within {}", humantime::format_duration(self.timeout))),
+            Found::Nothing => Some(format!("nothing within {}", humantime::format_duration(self.target.timeout))),
+        };
+        let difference = match (answers.get(same), received.get(same)) {
+            (None, None) => end.as_ref().map(|end| format!("after the last answer: expected end of file, saw {end}")),
+            (wanted, got) => {
+                let end = end.as_deref().unwrap_or("nothing");
+                Some(format!("byte {}: expected {}, saw {}", same + 1, shown(wanted, "end of file"), shown(got, end)))
+            }
         };
         let saw = bytes.into_iter().chain(end).collect::<Vec<_>>().join(" and then ");
-        Mismatch { expected, saw }
+        Mismatch { expected, saw, difference }
     }
 }
 
-/// Neither an end nor an error: try again when `poll` says so.
-fn is_passing(error: &io::Error) -> bool {
+fn shown(byte: Option<&u8>, otherwise: &str) -> String {
+    byte.map_or(otherwise.to_owned(), |byte| quoted(&[*byte]))
+}
+
+/// Returns true for neither an end nor an error: to be tried again when `poll` says so.
+fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
+
+/// How long a mismatch is watched, so that it shows a whole answer and not its first byte.
+const AFTERMATH: Duration = Duration::from_millis(50);
+/// How long a reset may lag behind an end of file.
+const AFTERSHOCK: Duration = Duration::from_millis(50);
+/// How much of a mismatch is read.
+const ENOUGH_TO_SEE: usize = 64;

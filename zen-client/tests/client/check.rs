@@ -1,8 +1,8 @@
 //! `zen-client check` against servers that keep the protocol, and against each way of breaking it.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -206,15 +206,187 @@ fn a_server_that_stays_after_the_end_of_file() {
     }
 }
 
+/// The lines about one failed case, without the times.
+fn explanation(fault: Fault, arguments: &str) -> String {
+    let output = client_of(one_at_a_time(fault), &format!("check --timeout 300ms {arguments}"));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let lines = text(&output.stdout).lines().map(|line| match line.split_once(" ms  ") {
+        Some((time, event)) if time.trim().parse::<f64>().is_ok() => format!("    {event}"),
+        _ => line.to_owned(),
+    });
+    lines.map(|line| line + "\n").collect()
+}
+
 #[test]
-fn a_failure_names_the_rule_and_shows_the_bytes() {
+fn a_failure_is_explained() {
+    let expected = r#"FAILED unknown-then-known: rule 4 (three questions are known, any other is an unknown aphorism, and the conversation continues): expected "Error: unknown aphorism.", saw "Error: unknown aphorism" and then nothing within 300ms
+    case: an unknown question does not end the conversation
+    client 1 connects
+    client 1 sends "Complicated is better than?"
+    client 1 receives "Error: unknown aphorism"
+    client 1 sees nothing more
+    first difference: byte 24: expected ".", saw nothing within 300ms
+0 passed, 1 failed
+"#;
+    assert_eq!(explanation(Fault::ErrorWithoutFullStop, "--case unknown-then-known"), expected);
+}
+
+#[test]
+fn the_explanation_shows_what_is_wrong() {
+    for (fault, case, shown) in [
+        (
+            Fault::FramesByLastByte,
+            "two-in-one-segment",
+            &[
+                r#"client 1 sends "Simple is better than?Beautiful is better than?""#,
+                r#"client 1 receives "Error: unknown aphorism.""#,
+                r#"first difference: byte 1: expected "c", saw "E""#,
+            ][..],
+        ),
+        (
+            Fault::FramesByRead,
+            "cut-everywhere",
+            &[
+                r#"client 1 sends "B""#,
+                r#"client 1 sends "eautiful is better than?Explicit is better than?Simple is better"… (70 bytes)"#,
+            ],
+        ),
+        (Fault::AnswersLastFirst, "two-in-one-segment", &[r#"first difference: byte 1: expected "c", saw "u""#]),
+        (
+            Fault::IgnoresCase,
+            "near-misses",
+            &[r#"client 1 sends "simple is better than?""#, r#"client 1 receives "complex.""#],
+        ),
+        (
+            Fault::ClosesUnread,
+            "too-long-keeps-coming",
+            &[
+                r#"client 1 receives "Error: question too long.""#,
+                "client 1 is reset",
+                "first difference: after the last answer: expected end of file, saw a reset",
+            ],
+        ),
+        (
+            Fault::ClosesAfterUnknown,
+            "unknown-then-known",
+            &["client 1 sees end of file", r#"first difference: byte 1: expected "c", saw end of file"#],
+        ),
+        (
+            Fault::NeverAnswers,
+            "half-close-behind-whole",
+            &["client 1 ends its sending side", r#"first difference: byte 1: expected "u", saw end of file"#],
+        ),
+    ] {
+        let explanation = explanation(fault, case);
+        let lines: Vec<_> = explanation.lines().map(str::trim).collect();
+        let at = shown.iter().map(|wanted| lines.iter().position(|line| line == wanted));
+        let at: Option<Vec<_>> = at.collect();
+        assert!(at.is_some_and(|at| at.is_sorted()), "{fault:?}: {shown:?} in this order, of\n{explanation}");
+    }
+}
+
+#[test]
+fn a_command_runs_at_the_moment_of_the_failure() {
+    let server = one_at_a_time(Fault::IgnoresCase);
+    let mut check = Command::new(env!("CARGO_BIN_EXE_zen-client"));
+    check.args(["check", "-p", &server.port().to_string(), "--json", "--case", "near-misses", "--case", "any-bytes"]);
+    // The failed client is still connected.
+    let connected = format!("grep -c '0100007F:{:04X} .* 01 ' /proc/net/tcp; echo seen >&2", server.port());
+    let output = check.args(["--on-failure", &connected]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["cases"][0]["observed"], Value::from(vec!["1", "seen"]), "{report}");
+    assert_eq!(report["cases"][1]["observed"], Value::from(Vec::<Value>::new()), "{report}");
+}
+
+/// The report on a server with one fault, in a format.
+fn formatted(format: &str) -> String {
     let output =
-        client_of(one_at_a_time(Fault::ErrorWithoutFullStop), "check --timeout 300ms --case unknown-then-known");
-    let expected = "FAILED unknown-then-known: rule 4 (three questions are known, any other is an unknown aphorism): \
-        expected \"Error: unknown aphorism.\", saw \"Error: unknown aphorism\" and then nothing within 300ms\n\
-        0 passed, 1 failed\n";
-    assert_eq!(text(&output.stdout), expected);
-    assert_eq!(output.status.code(), Some(1));
+        client_of(one_at_a_time(Fault::IgnoresCase), &format!("check --format {format} near-misses any-bytes"));
+    assert!(output.status.code() == Some(1) && output.stderr.is_empty(), "{output:?}");
+    text(&output.stdout).to_owned()
+}
+
+#[test]
+fn junit_has_the_elements_and_attributes_of_its_schema() {
+    // Of https://github.com/jenkinsci/xunit-plugin, junit-10.xsd: element, parent, attributes, of which some are required.
+    let schema: [(&str, &str, &[&str], &[&str]); 4] = [
+        ("testsuites", "", &["name", "time", "tests", "failures", "errors"], &[]),
+        (
+            "testsuite",
+            "testsuites",
+            &["name", "tests", "failures", "errors", "skipped", "time", "timestamp", "hostname", "id", "package"],
+            &["name", "tests", "failures", "errors"],
+        ),
+        ("testcase", "testsuite", &["name", "classname", "time", "assertions", "status"], &["name", "classname"]),
+        ("failure", "testcase", &["type", "message"], &[]),
+    ];
+    let xml = formatted("junit");
+    let document = roxmltree::Document::parse(&xml).unwrap();
+    for node in document.descendants().filter(roxmltree::Node::is_element) {
+        let name = node.tag_name().name();
+        let parent = node.parent_element().map_or("", |parent| parent.tag_name().name());
+        let (.., allowed, required) = schema.iter().find(|(known, of, ..)| (*known, *of) == (name, parent)).unwrap();
+        assert!(node.attributes().all(|attribute| allowed.contains(&attribute.name())), "{node:?}");
+        assert!(required.iter().all(|required| node.has_attribute(*required)), "{node:?}");
+    }
+    let all = |name: &str| document.descendants().filter(|node| node.has_tag_name(name)).collect::<Vec<_>>();
+    let [suite] = all("testsuite")[..] else { panic!("{xml}") };
+    assert_eq!(["tests", "failures", "errors"].map(|name| suite.attribute(name).unwrap()), ["2", "1", "0"]);
+    let timestamp = suite.attribute("timestamp").unwrap();
+    let is_like = |(byte, pattern): (u8, u8)| byte == pattern || pattern == b'0' && byte.is_ascii_digit();
+    assert!(timestamp.len() == 19 && timestamp.bytes().zip(*b"0000-00-00T00:00:00").all(is_like), "{timestamp}");
+    let [failure] = all("failure")[..] else { panic!("{xml}") };
+    assert_eq!(failure.parent().unwrap().attribute("name"), Some("near-misses"));
+    assert!(failure.attribute("message").unwrap().starts_with("FAILED near-misses: rule 4 "), "{xml}");
+    assert!(failure.text().unwrap().contains(r#"client 1 receives "complex.""#), "what XML reserves is escaped: {xml}");
+}
+
+#[test]
+fn gradescope_has_the_fields_of_its_specification() {
+    // Of https://gradescope-autograders.readthedocs.io/en/latest/specs/: the names, and what a test must have.
+    let (top, test) = (
+        [
+            "score",
+            "execution_time",
+            "output",
+            "output_format",
+            "visibility",
+            "stdout_visibility",
+            "extra_data",
+            "tests",
+        ],
+        ["score", "max_score", "status", "name", "number", "output", "output_format", "tags", "visibility"],
+    );
+    let results: Value = serde_json::from_str(&formatted("gradescope")).unwrap();
+    let is_known =
+        |value: &Value, known: &[&str]| value.as_object().unwrap().keys().all(|key| known.contains(&key.as_str()));
+    let tests = results["tests"].as_array().unwrap();
+    assert!(is_known(&results, &top) && tests.iter().all(|one| is_known(one, &test)), "{results}");
+    assert!(results["execution_time"].is_number(), "{results}");
+    let scores: Vec<_> =
+        tests.iter().map(|one| [&one["score"], &one["max_score"]].map(|n| n.as_f64().unwrap())).collect();
+    assert_eq!(scores, [[0.0, 1.0], [1.0, 1.0]]);
+    assert_eq!([&tests[0]["status"], &tests[1]["status"]], ["failed", "passed"]);
+    assert!(tests[0]["output"].as_str().unwrap().contains("first difference: "), "{results}");
+}
+
+#[test]
+fn a_report_is_rendered_in_any_format() {
+    let report = r#"{"server": "a <server>", "passed": 0, "failed": 1, "cases": [{"name": "drains", "rule": null,
+        "passed": false, "expected": null, "saw": "a reset & nothing", "milliseconds": 5, "points": 2.5}]}"#;
+    for (format, shown) in [
+        ("text", "FAILED drains: saw a reset & nothing\n0 passed, 1 failed\n"),
+        ("junit", "<testsuite name=\"a &lt;server&gt;\" tests=\"1\" failures=\"1\""),
+        ("gradescope", "\"max_score\": 2.5"),
+        ("json", "\"rule\": null"),
+    ] {
+        let mut render = Command::new(env!("CARGO_BIN_EXE_zen-client"));
+        render.args(["render", "--format", format]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut render = render.spawn().unwrap();
+        render.stdin.take().unwrap().write_all(report.as_bytes()).unwrap();
+        let output = render.wait_with_output().unwrap();
+        assert!(output.status.success() && text(&output.stdout).contains(shown), "{format}: {output:?}");
+    }
 }
 
 #[test]

@@ -53,5 +53,5 @@ pub(super) fn clients_at_once(server: &Target) -> Outcome {
 }
 
 fn no_client(reason: impl fmt::Display) -> Mismatch {
-    Mismatch { expected: format!("{AT_ONCE} clients"), saw: format!("the judge cannot start them: {reason}") }
+    Mismatch::new(format!("{AT_ONCE} clients"), format!("the judge cannot start them: {reason}"))
 }
