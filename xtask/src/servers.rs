@@ -16,6 +16,8 @@ pub(crate) struct Entry {
     /// How many clients are served at once; the next waits in the backlog without a word. `None`: `--max-connections`
     /// many, and the next is turned away.
     pub(crate) at_once: Option<usize>,
+    /// How many more wait in a queue of the server's own. The next one is rejected, and none waits in the backlog.
+    pub(crate) queue: Option<usize>,
     /// How many answers are thought about at once under `--delay`, that is, who blocks whom. `None`: one for each client.
     pub(crate) thinkers: Option<usize>,
     /// Whether that many think whenever there is enough to think about. Else who wakes first takes what there is: one of several
@@ -33,6 +35,12 @@ pub(crate) const SERVERS: &[Entry] = &[
     Entry { at_once: Some(1), ..server("single", "zen-single", &[]) },
     Entry { at_once: Some(4), thinkers: Some(4), parts: Some(4), ..server("workers", "zen-threaded", &[]) },
     Entry { thinkers: None, ..server("per-connection", "zen-threaded", &["--mode", "per-connection"]) },
+    Entry {
+        at_once: Some(4),
+        queue: Some(16),
+        thinkers: Some(4),
+        ..server("pool", "zen-threaded", &["--mode", "pool", "--workers", "4", "--queue", "16"])
+    },
     Entry {
         at_once: Some(4),
         thinkers: Some(4),
@@ -63,6 +71,7 @@ const fn server(name: &'static str, package: &'static str, arguments: &'static [
         binary: package,
         arguments,
         at_once: None,
+        queue: None,
         thinkers: Some(1),
         is_even: true,
         processes: 1,

@@ -1,10 +1,12 @@
-//! Threads serve one client each: a few workers that share accept, or a new thread for every connection.
+//! Threads serve one client each: a few workers that share accept, a new thread for every connection, or a pool with a
+//! queue.
 //!
 //! # Run
 //!
 //! ```console
 //! $ cargo run -p zen-threaded
 //! $ cargo run -p zen-threaded -- --mode per-connection
+//! $ cargo run -p zen-threaded -- --mode pool --workers 4 --queue 16
 //! $ cargo run -p zen-threaded -- --processes 4 --workers 1
 //! ```
 //!
@@ -18,8 +20,10 @@
 //!    client, in the order in which they fell asleep. The client after the last worker waits in the backlog.
 //! 3. With `--mode per-connection` one thread sleeps in `accept()` and starts a thread for each client. A client over
 //!    `--max-connections` is rejected.
-//! 4. Each thread sleeps in `recv()` and `send()` for its own client, a tick of 250 ms at most.
-//! 5. Each thread works out the answers to its own client. With `--delay` it sleeps there as long as the answer takes;
+//! 4. With `--mode pool` one thread sleeps in `accept()` and puts each client into a queue, from which a few workers take
+//!    them. A client that finds the queue full is rejected.
+//! 5. Each thread sleeps in `recv()` and `send()` for its own client, a tick of 250 ms at most.
+//! 6. Each thread works out the answers to its own client. With `--delay` it sleeps there as long as the answer takes;
 //!    clients of other threads do not wait for it.
 //!
 //! # Limits
@@ -37,6 +41,7 @@
 mod converse;
 mod options;
 mod per_connection;
+mod pool;
 mod workers;
 
 use std::process::ExitCode;
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
                 per_connection::serve(server);
                 Ok(())
             }
+            Mode::Pool => pool::serve(server, arguments.workers()),
         }
     })
 }

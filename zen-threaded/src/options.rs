@@ -9,13 +9,17 @@ use zen_proto::server::{self, Options};
 #[derive(Debug, Parser)]
 #[command(version = zen_proto::VERSION)]
 pub(crate) struct Arguments {
-    /// A few threads that share accept, or a thread for each connection
-    #[arg(long, value_enum, default_value = "workers", value_name = "workers|per-connection")]
+    /// A few threads that share accept, a thread for each connection, or an acceptor with a queue and a few threads
+    #[arg(long, value_enum, default_value = "workers", value_name = "workers|per-connection|pool")]
     pub(crate) mode: Mode,
 
-    /// How many threads share accept [default: 4]
+    /// How many threads serve clients, with --mode workers or pool [default: 4]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
+
+    /// How many accepted clients may wait for a thread, with --mode pool; the next is rejected [default: 16]
+    #[arg(long, value_name = "N")]
+    queue: Option<NonZeroUsize>,
 
     #[command(flatten)]
     pub(crate) common: Options,
@@ -28,6 +32,8 @@ pub(crate) enum Mode {
     Workers,
     /// One for each connection.
     PerConnection,
+    /// One that accepts, and a few that take clients from a queue.
+    Pool,
 }
 
 impl Arguments {
@@ -35,9 +41,16 @@ impl Arguments {
         self.workers.map_or(WORKERS, NonZeroUsize::get)
     }
 
-    /// How many clients are served at once; `None`: up to `--max-connections`.
+    /// Returns how many clients have a permit at once; `None`: as many as `--max-connections`.
     pub(crate) fn at_once(&self) -> Option<usize> {
-        (self.mode == Mode::Workers).then(|| self.workers())
+        match self.mode {
+            Mode::Workers => Some(self.workers()),
+            Mode::PerConnection => None,
+            Mode::Pool => {
+                let held = self.workers().saturating_add(self.queue.map_or(QUEUE, NonZeroUsize::get));
+                Some(self.common.max_connections.map_or(held, |most| held.min(most.get())))
+            }
+        }
     }
 }
 
@@ -47,10 +60,20 @@ impl server::Arguments for Arguments {
     }
 
     fn contradiction(&self) -> Option<&'static str> {
-        (self.mode == Mode::PerConnection && self.workers.is_some())
-            .then_some("--workers cannot be used with --mode per-connection")
+        match self.mode {
+            Mode::PerConnection if self.workers.is_some() => {
+                Some("--workers cannot be used with --mode per-connection")
+            }
+            Mode::Workers | Mode::PerConnection if self.queue.is_some() => {
+                Some("--queue can only be used with --mode pool")
+            }
+            _ => None,
+        }
     }
 }
 
 /// As many as the ancestor's `srv_threaded` has.
 const WORKERS: usize = 4;
+
+/// Four for each worker: enough for a burst, and soon served.
+const QUEUE: usize = 16;

@@ -29,11 +29,13 @@ impl Connection {
     /// A connection that has one of the server's permits.
     pub(super) fn new(server: &'static Server, address: SocketAddr) -> Self {
         log::debug!("{address} accepted");
-        let now = Instant::now();
-        // Where the backlog is left to others, a client here was accepted just before the stop.
-        let from_backlog = server.stop.is_requested() && !server.leaves_backlog();
-        let begin = if from_backlog { Conversation::new_draining } else { Conversation::new };
-        Self { server, address, conversation: begin(server.timeouts, now) }
+        Self { server, address, conversation: conversation(server) }
+    }
+
+    /// Begins the conversation now, for a client that has waited in a queue of the server's own: that time does not
+    /// count against it.
+    pub fn begin(&mut self) {
+        self.conversation = conversation(self.server);
     }
 
     /// Returns the server that accepted it.
@@ -156,6 +158,14 @@ impl Connection {
         log::warn!("{} rejected: no thread can be started for it; raise the limit of threads", self.address);
         reject(stream);
     }
+}
+
+/// A conversation that begins now.
+fn conversation(server: &Server) -> Conversation {
+    // Where the backlog is left to others, a client here was accepted just before the stop.
+    let from_backlog = server.stop.is_requested() && !server.leaves_backlog();
+    let begin = if from_backlog { Conversation::new_draining } else { Conversation::new };
+    begin(server.timeouts, Instant::now())
 }
 
 impl Drop for Connection {

@@ -80,11 +80,18 @@ fn take_out_rejected(clients: &mut Vec<Client>) -> Result<usize> {
 }
 
 /// Where clients wait for a place nobody is turned away: they wait without a word, and have their turn in the order in which they came.
+/// Only where they wait in a queue of the server's own, those beyond it are rejected.
 fn too_many_clients_wait(ctx: &mut Ctx) -> Result<()> {
     let at_once = ctx.entry.at_once.context("it serves a number of clients")?;
     let mut inside = (0..at_once).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
     inside.iter_mut().try_for_each(Client::ask_all)?;
-    let mut waiting = (0..LIMIT + TOO_MANY - at_once).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    let waiting = ctx.entry.queue.unwrap_or(LIMIT + TOO_MANY - at_once);
+    let mut waiting = (0..waiting).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    for number in 1..=ctx.entry.queue.map_or(0, |_| TOO_MANY) {
+        let mut excess = ctx.client()?;
+        excess.expect(b"Error: too many clients.").with_context(|| format!("client {number} beyond the queue"))?;
+        excess.expect_end()?;
+    }
     let (question, answer) = APHORISMS[0];
     waiting[0].send(question)?;
     waiting[0].expect_silence(GLANCE)?;

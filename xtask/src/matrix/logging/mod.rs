@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -133,7 +134,9 @@ struct File(PathBuf);
 
 impl File {
     fn new(entry: &Entry, name: &str) -> File {
-        File(std::env::temp_dir().join(format!("zen-{name}-{}-{}", std::process::id(), entry.name)))
+        static COUNT: AtomicUsize = AtomicUsize::new(0); // two cases may use the same name at the same time
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        File(std::env::temp_dir().join(format!("zen-{name}-{}-{}-{number}", std::process::id(), entry.name)))
     }
 
     /// As an argument.

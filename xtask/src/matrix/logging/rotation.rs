@@ -27,6 +27,8 @@ fn reopens(entry: &'static Entry, wrapper: &[&str]) -> Result<()> {
         let processes = ctx.server.processes().len();
         let mut client = ctx.client()?;
         client.ask_all()?;
+        // Its first lines may still be on their way.
+        wait_for(PATIENCE, || new.read().contains(START).then_some(())).context("no first line")?;
         fs::rename(&new.0, &old.0)?;
         ctx.server.signal(Signal::HUP)?;
         wait_for(PATIENCE, || new.0.exists().then_some(())).context("there is no new file")?;

@@ -1,0 +1,95 @@
+//! A pool: one acceptor, a bounded queue, and a few workers that take clients from it.
+
+use std::collections::VecDeque;
+use std::net::TcpStream;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use zen_proto::server::{Connection, Server, TICK, beat};
+
+use crate::converse::converse;
+
+/// Serves from `workers` threads until there are no more clients.
+///
+/// 1. The main thread sleeps in accept(). It rejects the client that finds all workers busy and the queue full: the
+///    permits are as many as both hold together.
+/// 2. Every other client goes to the end of the queue, which wakes one worker.
+/// 3. A worker takes the first client of the queue and serves it until its conversation is over. The deadlines of the
+///    client begin here.
+/// 4. When no more clients are accepted, the workers empty the queue and end.
+pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
+    let queue = Queue::default();
+    thread::scope(|scope| {
+        let open = Open(&queue);
+        for number in 1..=workers {
+            let worker = || {
+                while let Some((stream, mut connection)) = queue.take() {
+                    connection.begin();
+                    converse(&stream, connection);
+                }
+            };
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn_scoped(scope, worker)
+                .context("cannot start all workers: lower --workers")?;
+        }
+        while let Some(client) = server.accept() {
+            queue.put(client);
+        }
+        drop(open);
+        Ok(())
+    })
+}
+
+/// Clients that are accepted and wait for a worker. The permits bound it.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    clients: VecDeque<(TcpStream, Connection)>,
+    /// Whether no more clients come.
+    is_closed: bool,
+}
+
+impl Queue {
+    fn put(&self, client: (TcpStream, Connection)) {
+        self.state().clients.push_back(client);
+        self.changed.notify_one();
+    }
+
+    /// Returns the first client, and sleeps while there is none. `None`: no more clients come.
+    fn take(&self) -> Option<(TcpStream, Connection)> {
+        let mut state = self.state();
+        loop {
+            if let Some(client) = state.clients.pop_front() {
+                return Some(client);
+            }
+            if state.is_closed {
+                return None;
+            }
+            // A worker without a client is not stuck, and says so every tick.
+            beat(Instant::now());
+            (state, _) = self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes the queue when it is dropped, on every path: the scope waits for the workers.
+struct Open<'a>(&'a Queue);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_closed = true;
+        self.0.changed.notify_all();
+    }
+}
