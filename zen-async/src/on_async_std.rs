@@ -58,7 +58,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 };
                 task::spawn(serve_client);
                 accepted += 1;
-                if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
+                if accepted % ACCEPTS_PER_TURN == 0 {
                     task::yield_now().await; // the existing clients are served in between
                 }
             }

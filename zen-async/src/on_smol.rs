@@ -59,7 +59,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 };
                 executor.spawn(serve_client).detach();
                 accepted += 1;
-                if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
+                if accepted % ACCEPTS_PER_TURN == 0 {
                     smol::future::yield_now().await; // the existing clients are served in between
                 }
             }

@@ -40,10 +40,9 @@ fn host(text: &str) -> Result<String, String> {
     if ip.is_some_and(|ip| ip.is_multicast()) {
         return Err("TCP cannot use a multicast address: write the server's own".to_owned());
     }
-    if let Some((address, _)) = without_brackets(text).split_once('%')
-        && address.parse().is_ok_and(|ip: IpAddr| !lacks_zone(&SocketAddr::new(ip, 0)))
-    {
-        return Err(format!("only a link-local address takes %INTERFACE: use {address}"));
+    let before_zone = without_brackets(text).split_once('%').map_or("", |(address, _)| address);
+    if before_zone.parse().is_ok_and(|ip: IpAddr| !lacks_zone(&SocketAddr::new(ip, 0))) {
+        return Err(format!("only a link-local address takes %INTERFACE: use {before_zone}"));
     }
     if ip.is_some_and(|ip| lacks_zone(&SocketAddr::new(ip, 0))) {
         return Err("this address is link-local: append %INTERFACE, as in fe80::1%eth0".to_owned());

@@ -78,6 +78,7 @@ pub(crate) fn complain(line: &str) {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::unix::net::UnixStream;
     use std::thread;
     use std::time::Duration;
 
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_does_not_block_is_waited_for() {
-        let (mut reader, writer) = io::pipe().unwrap();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
         // More than a pipe holds.
         let sent = vec![b'x'; 1 << 20];

@@ -155,10 +155,9 @@ impl<P: Protocol> EventLoop<P> {
 
     fn accept_pending(&mut self, is_listener_ready: bool) {
         let is_time = |acceptor: &Acceptor| acceptor.retry_at().is_some_and(|at| at <= Instant::now());
-        if let Some(acceptor) = &mut self.acceptor
-            && (is_listener_ready || is_time(acceptor) || self.server.stop.is_requested())
-            && !acceptor.accept_pending()
-        {
+        let Some(acceptor) = &mut self.acceptor else { return };
+        let is_due = is_listener_ready || is_time(acceptor) || self.server.stop.is_requested();
+        if is_due && !acceptor.accept_pending() {
             self.acceptor = None;
         }
     }

@@ -27,10 +27,10 @@ pub(crate) fn serve(server: &'static Server) {
                 }
             };
             let thread = thread::Builder::new().name("client".into()).stack_size(STACK);
-            if thread.spawn_scoped(scope, run).is_err()
-                && let Some((stream, connection)) = take(&client)
-            {
-                connection.reject(&stream);
+            if thread.spawn_scoped(scope, run).is_err() {
+                if let Some((stream, connection)) = take(&client) {
+                    connection.reject(&stream);
+                }
             }
         }
     });

@@ -84,7 +84,7 @@ pub(crate) fn connections(n: usize) -> String {
 /// An empty table for the terminal: names and words to the left, figures to the right.
 pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings.iter().copied());
+    table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(headings.iter().copied());
     for (at, heading) in headings.iter().enumerate() {
         let is_text = ["server", "figure", "which"].contains(heading);
         if let Some(column) = table.column_mut(at) {

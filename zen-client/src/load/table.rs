@@ -123,7 +123,7 @@ fn seconds(report: &Report) -> Table {
 
 fn plain() -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
     table
 }
 

@@ -1,6 +1,8 @@
 //! Standard streams that do not block, as a parent such as Node makes them.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -12,10 +14,10 @@ use crate::load::server;
 use crate::running::text;
 use crate::sage::Fault;
 
-/// Runs the client with a non-blocking pipe that is full as its stdout (or stderr), and reads the pipe a moment later.
+/// Runs the client with a non-blocking socket that is full as its stdout (or stderr), and reads it a moment later.
 /// What the client wrote, and its exit status.
-fn through_a_full_pipe(arguments: &str, is_stderr: bool) -> (String, Option<i32>) {
-    let (mut reader, mut writer) = io::pipe().unwrap();
+fn through_a_full_socket(arguments: &str, is_stderr: bool) -> (String, Option<i32>) {
+    let (mut reader, mut writer) = UnixStream::pair().unwrap();
     ioctl_fionbio(&writer, true).unwrap();
     let mut filler = 0;
     while let Ok(n) = writer.write(&[b'.'; 4096]) {
@@ -23,6 +25,7 @@ fn through_a_full_pipe(arguments: &str, is_stderr: bool) -> (String, Option<i32>
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_zen-client"));
     command.args(arguments.split_whitespace()).stdin(Stdio::null());
+    let writer = OwnedFd::from(writer);
     if is_stderr {
         command.stderr(writer)
     } else {
@@ -56,17 +59,17 @@ fn no_line_is_lost() {
         ("load -d 100ms --warmup 0 -c 1 --json --histogram", 60, "}"),
         ("say ?", 1, "Error: unknown aphorism."),
     ] {
-        let (said, status) = through_a_full_pipe(&format!("{arguments} -p {port}"), false);
+        let (said, status) = through_a_full_socket(&format!("{arguments} -p {port}"), false);
         assert!(said.lines().count() >= lines && said.ends_with(&format!("{last}\n")) || last.ends_with('.'), "{said}");
         assert_eq!(status, Some(0), "{arguments}");
     }
-    let (said, status) = through_a_full_pipe("--help", false);
+    let (said, status) = through_a_full_socket("--help", false);
     assert!(said.contains("--retries") && status == Some(0), "{said}");
 }
 
 #[test]
 fn the_error_is_not_lost_either() {
-    let (said, status) = through_a_full_pipe("-p 1", true);
+    let (said, status) = through_a_full_socket("-p 1", true);
     assert!(said.starts_with("error: connection refused by 127.0.0.1:1: ") && said.ends_with('\n'), "{said}");
     assert_eq!(status, Some(1));
 }

@@ -67,10 +67,11 @@ impl Connection {
     #[inline(always)]
     pub fn next_frame<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
         let frame = self.conversation.next_frame(input, now)?;
-        if let Frame::Last(last) = frame
-            && log::log_enabled!(log::Level::Trace)
-        {
-            self.trace(format_args!("asks {}", Excerpt(self.conversation.question(last))));
+        match frame {
+            Frame::Last(last) if log::log_enabled!(log::Level::Trace) => {
+                self.trace(format_args!("asks {}", Excerpt(self.conversation.question(last))));
+            }
+            _ => {}
         }
         Some(frame)
     }

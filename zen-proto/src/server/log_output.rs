@@ -15,7 +15,7 @@ use rustix::io::{Errno, pread, write};
 /// Opens a log file, or a pipe or device that has its name, without waiting.
 pub(super) fn open(path: &Path) -> Result<File> {
     let open = |is_read: bool| {
-        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
         File::options().create(true).append(true).read(is_read).custom_flags(flags).open(path)
     };
     // A named pipe opened for reading too needs no reader (fifo(7)), and of a file the last byte can be read. Either
@@ -132,7 +132,8 @@ const ROOM: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Seek, Write, pipe};
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -143,7 +144,7 @@ mod tests {
     /// A pipe that is full but for less than a line.
     #[test]
     fn what_a_full_pipe_does_not_take_is_counted() {
-        let (mut reader, mut writer) = pipe().expect("it can be had");
+        let (mut reader, mut writer) = UnixStream::pair().expect("it can be had");
         let flags = rustix::fs::fcntl_getfl(&writer).expect("it is open");
         rustix::fs::fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("it is ours");
         let mut output = Output::new(writer.try_clone().expect("it can be had"));

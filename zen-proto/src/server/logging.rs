@@ -238,10 +238,8 @@ fn write(entries: &Receiver<Entry>, mut output: Output, path: Option<PathBuf>) {
             // While it owes a count it looks each second whether the log works again.
             if output.lost > 0 { Err(error) } else { entries.recv().map_err(RecvTimeoutError::from) }
         });
-        if REOPEN.swap(false, Ordering::Relaxed)
-            && let Some(path) = &path
-        {
-            reopen_file(&mut output, path);
+        if REOPEN.swap(false, Ordering::Relaxed) {
+            path.iter().for_each(|path| reopen_file(&mut output, path));
         }
         match entry {
             Ok(Entry::Line(lost, line)) => {
