@@ -1,27 +1,49 @@
-//! `cargo xtask challenge -- COMMAND {port}`: your own server, in any language, judged, probed and measured beside ours.
+//! `cargo xtask challenge -- COMMAND {port}`: your own server, in any language, judged in six stages and measured.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+mod challenger;
+mod probes;
+pub(crate) mod trials;
+
+use std::io::Write;
+use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
-use crate::harness::client::{Came, connect};
-use crate::harness::group::{Group, run_within};
-use crate::harness::{Client, PATIENCE, process, wait_for};
+use crate::harness::group::run_within;
 use crate::workspace;
+use challenger::{Challenger, blocked};
+use probes::{Probe, STAGES, Stage};
 
 /// Judges, probes and measures a server of yours
 #[derive(clap::Args)]
 pub(crate) struct Flags {
-    /// How long each load lasts, in seconds
+    /// Only stage N: 1 one client, 2 framing, 3 many clients, 4 hostile clients, 5 limits and draining, 6 load
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=6))]
+    stage: Option<u8>,
+    /// How to print the result: text, json, junit or gradescope
+    #[arg(long, value_parser = ["text", "json", "junit", "gradescope"], default_value = "text")]
+    format: String,
+    /// How long each load of the comparison lasts, in seconds; 0: nothing is compared
     #[arg(long, value_name = "N", default_value_t = 2)]
     seconds: u64,
     /// How your server is started; {port} is replaced by the port it is to listen on
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// Prints what each thread of a process group is blocked in: `zen-client check` runs it when a case fails
+#[derive(clap::Args)]
+pub(crate) struct BlockedFlags {
+    group: i32,
+}
+
+pub(crate) fn print_blocked(flags: &BlockedFlags) -> Result<ExitCode> {
+    blocked(flags.group).iter().for_each(|line| println!("{line}"));
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
@@ -30,137 +52,140 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         "the command must say {{port}} where the port belongs, as in `-- python3 zen.py {{port}}`"
     );
     workspace::build()?;
-    let mut card = Card::default();
-    judge(flags, &mut card)?;
-    println!();
-    for probe in PROBES {
-        let (passed, saw) = match (probe.run)(&Challenger::start(flags)?, flags) {
-            Ok(saw) => (true, saw),
-            Err(error) => (false, format!("{error:#}")),
-        };
-        card.note(passed);
-        println!("{} {}: {saw}\n       {}", if passed { "ok    " } else { "FAILED" }, probe.name, probe.lesson);
+    let is_text = flags.format == "text";
+    let mut report = Report { server: flags.command.join(" "), ..Report::default() };
+    for (number, stage) in (1..).zip(&STAGES).filter(|(number, _)| flags.stage.is_none_or(|only| only == *number)) {
+        let cases = run_stage(stage, &flags.command)?;
+        let part = Report { server: format!("stage {number}"), ..Report::default() }.with(cases.clone());
+        if is_text {
+            println!("stage {number}, {}:\n{}", stage.name, part.rendered("text")?.trim_end());
+            println!("{} of {} points\n", part.points(), stage.points);
+        }
+        report = report.with(cases);
     }
-    println!();
-    measure(flags)?;
-    println!("{} passed, {} failed", card.passed, card.failed);
-    Ok(if card.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if !is_text {
+        println!("{}", report.rendered(&flags.format)?.trim_end());
+    } else if flags.stage.is_none() {
+        if flags.seconds > 0 {
+            compare(flags)?;
+        }
+        println!("{} passed, {} failed, {} of 100 points", report.passed, report.failed, report.points());
+    }
+    Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What has been seen so far.
-#[derive(Default)]
-struct Card {
-    passed: u64,
-    failed: u64,
+/// What `zen-client render` takes.
+#[derive(Default, serde::Serialize)]
+struct Report {
+    server: String,
+    cases: Vec<Value>,
+    passed: usize,
+    failed: usize,
 }
 
-impl Card {
-    fn note(&mut self, passed: bool) {
-        *(if passed { &mut self.passed } else { &mut self.failed }) += 1;
+impl Report {
+    fn with(mut self, cases: Vec<Value>) -> Self {
+        let passed = cases.iter().filter(|case| case["passed"] == true).count();
+        (self.passed, self.failed) = (self.passed + passed, self.failed + cases.len() - passed);
+        self.cases.extend(cases);
+        self
+    }
+
+    /// Points of the passed cases, to a hundredth.
+    fn points(&self) -> f64 {
+        let passed = self.cases.iter().filter(|case| case["passed"] == true);
+        let points: f64 = passed.filter_map(|case| case["points"].as_f64()).sum();
+        (points * 100.0).round() / 100.0
+    }
+
+    fn rendered(&self, format: &str) -> Result<String> {
+        let mut render = Command::new(workspace::binary("zen-client")?);
+        render.args(["render", "--format", format]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut render = render.spawn().context("zen-client render")?;
+        let mut stdin = render.stdin.take().context("stdin is piped")?;
+        // It reads all of it before it writes.
+        stdin.write_all(&serde_json::to_vec(self)?)?;
+        drop(stdin);
+        let output = render.wait_with_output()?;
+        ensure!(output.status.success(), "zen-client render ended with {}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
     }
 }
 
-/// The protocol, by `zen-client check`.
-fn judge(flags: &Flags, card: &mut Card) -> Result<()> {
-    let challenger = Challenger::start(flags)?;
+/// Runs the cases and the probes of a stage, each probe on a fresh server.
+fn run_stage(stage: &Stage, command: &[String]) -> Result<Vec<Value>> {
+    let mut cases = if stage.cases.is_empty() { Vec::new() } else { judge(stage.cases, command)? };
+    cases.extend(stage.probes.iter().map(|probe| run_probe(probe, command)));
+    let points = f64::from(stage.points) / cases.len() as f64;
+    cases.iter_mut().for_each(|case| case["points"] = json!(points));
+    Ok(cases)
+}
+
+/// Judges a server by cases of `zen-client check`.
+fn judge(cases: &[&str], command: &[String]) -> Result<Vec<Value>> {
+    let challenger = match Challenger::start(command) {
+        Ok(challenger) => challenger,
+        Err(error) => return Ok(cases.iter().map(|case| failed(case, "", &error, Duration::ZERO)).collect()),
+    };
+    let this = std::env::current_exe()?;
+    let observe = format!("'{}' blocked {}", this.display(), challenger.id());
     let mut check = Command::new(workspace::binary("zen-client")?);
-    check.args(["check", "127.0.0.1", "-p", &challenger.address.port().to_string()]);
-    let output = run_within(LONGEST, &mut check)?;
-    for line in String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.ends_with(" failed")) {
-        card.note(line.starts_with("ok "));
-        println!("{line}");
+    check.args(["check", "-p", &challenger.address.port().to_string(), "--json", "--on-failure", &observe]);
+    cases.iter().for_each(|case| _ = check.args(["--case", case]));
+    let output = run_within(LONGEST_CHECK, &mut check)?;
+    if output.stdout.is_empty() {
+        let error = anyhow::anyhow!("{}", String::from_utf8_lossy(&output.stderr).trim_end().to_owned());
+        return Ok(cases.iter().map(|case| failed(case, "", &error, Duration::ZERO)).collect());
     }
-    Ok(())
+    let mut report: Value = serde_json::from_slice(&output.stdout).context("zen-client check --json")?;
+    let Value::Array(cases) = report["cases"].take() else { anyhow::bail!("zen-client check --json has no cases") };
+    Ok(cases)
 }
 
-/// What the protocol does not say and a service needs.
-struct Probe {
-    name: &'static str,
-    run: fn(&Challenger, &Flags) -> Result<String>,
-    lesson: &'static str,
-}
-
-const PROBES: [Probe; 5] = [
-    Probe { name: "a silent client keeps nobody out", run: hog, lesson: "cargo xtask lab hog" },
-    Probe { name: "64 clients at once", run: crowd, lesson: "cargo xtask lab backlog workers" },
-    Probe {
-        name: "a client that never reads costs little",
-        run: never_reading,
-        lesson: "read zen-proto/src/conversation.rs",
-    },
-    Probe { name: "SIGTERM ends it", run: terminate, lesson: "read zen-proto/src/server/stop.rs" },
-    Probe { name: "it can be started again at once", run: restart, lesson: "cargo xtask lab reuse" },
-];
-
-fn hog(challenger: &Challenger, _: &Flags) -> Result<String> {
-    let _silent = challenger.client()?;
-    let mut honest = challenger.client()?;
-    honest.set_patience(ANSWER_WITHIN)?;
-    honest.ask_all().context("beside a silent client nobody else is answered")?;
-    Ok("it serves others meanwhile".into())
-}
-
-fn crowd(challenger: &Challenger, _: &Flags) -> Result<String> {
+fn run_probe(probe: &Probe, command: &[String]) -> Value {
     let start = Instant::now();
-    let mut clients = (0..64).map(|_| challenger.client()).collect::<Result<Vec<_>>>()?;
-    for client in &mut clients {
-        client.set_patience(ANSWER_WITHIN)?;
-        client.ask_all()?;
-    }
-    Ok(format!("all are answered, after {:.0?}", start.elapsed()))
-}
-
-fn never_reading(challenger: &Challenger, _: &Flags) -> Result<String> {
-    let before = challenger.memory();
-    let mut client = Client::connect_with_buffer(challenger.address, 4096)?;
-    let (mut pushed, start) = (0, Instant::now());
-    while pushed < MOST_PUSHED && start.elapsed() < ANSWER_WITHIN {
-        match client.push(&[b'?'; 4096]) {
-            Ok(n) => pushed += n,
-            Err(_) => break, // it was cut off, which is fair
+    let challenger = match Challenger::start(command) {
+        Ok(challenger) => challenger,
+        Err(error) => return failed(probe.name, probe.about, &error, start.elapsed()),
+    };
+    match (probe.run)(&challenger, command) {
+        Ok(_) => json!({
+            "name": probe.name, "rule": null, "passed": true, "expected": null, "saw": null,
+            "milliseconds": start.elapsed().as_millis() as u64,
+        }),
+        Err(error) => {
+            let mut case = failed(probe.name, probe.about, &error, start.elapsed());
+            case["observed"] = json!(challenger.observed());
+            case
         }
     }
-    let more = challenger.memory().saturating_sub(before);
-    ensure!(more < MOST_MEMORY, "it takes {} KiB and holds {} KiB for one client", pushed / 1024, more / 1024);
-    Ok(format!("it takes {} KiB of its questions and holds {} KiB for it", pushed / 1024, more / 1024))
 }
 
-fn terminate(challenger: &Challenger, _: &Flags) -> Result<String> {
-    let start = Instant::now();
-    let pid = Pid::from_raw(challenger.group.id()).context("it has no process")?;
-    kill_process(pid, Signal::TERM)?;
-    let is_gone = || process::members(challenger.group.id()).is_empty().then_some(());
-    wait_for(ANSWER_WITHIN, is_gone).context("it is still there")?;
-    Ok(format!("it is gone after {:.0?}", start.elapsed()))
+fn failed(name: &str, about: &str, error: &anyhow::Error, time: Duration) -> Value {
+    json!({
+        "name": name, "rule": null, "about": about, "passed": false, "expected": null, "saw": format!("{error:#}"),
+        "milliseconds": time.as_millis() as u64,
+    })
 }
 
-fn restart(challenger: &Challenger, flags: &Flags) -> Result<String> {
-    // The server ends this connection, so its side of it lingers in TIME_WAIT.
-    let mut client = challenger.client()?;
-    client.send(&[b'x'; 257])?;
-    while matches!(client.read_some()?, Came::Bytes(_)) {}
-    drop(client);
-    let _kept_open = challenger.client()?;
-    terminate(challenger, flags)?;
-    Challenger::start_on(flags, challenger.address).context("it cannot listen on its port again")?;
-    Ok("it can".into())
-}
-
-/// A load beside ours, in turns.
-fn measure(flags: &Flags) -> Result<()> {
+/// Compares a load on your server with ours, in turns.
+fn compare(flags: &Flags) -> Result<()> {
     println!("answers in a second, of 16 clients that ask without a pause ({ROUNDS} rounds in turns, least … most):");
-    let mut yours = Vec::new();
-    let mut ours: Vec<_> = OURS.iter().map(|(package, _)| (*package, Vec::new())).collect();
+    let mut rates: Vec<(&str, Vec<f64>)> = [("yours", Vec::new())].into();
+    rates.extend(OURS.iter().map(|(package, _)| (*package, Vec::new())));
     for _ in 0..ROUNDS {
-        yours.push(load(flags, Challenger::start(flags)?.address)?);
-        for ((package, rates), (_, arguments)) in ours.iter_mut().zip(OURS) {
-            let mut command = vec![workspace::binary(package)?.to_string_lossy().into_owned()];
-            command.extend(arguments.iter().map(ToString::to_string));
-            let server = Challenger::start(&Flags { seconds: flags.seconds, command })?;
-            rates.push(load(flags, server.address)?);
+        for (n, (_, rates)) in rates.iter_mut().enumerate() {
+            let command = match n.checked_sub(1).map(|n| OURS[n]) {
+                None => flags.command.clone(),
+                Some((package, arguments)) => {
+                    let program = workspace::binary(package)?.to_string_lossy().into_owned();
+                    [program].into_iter().chain(arguments.iter().map(ToString::to_string)).collect()
+                }
+            };
+            rates.push(answers_per_second(Challenger::start(&command)?.address, flags.seconds)?);
         }
     }
-    for (name, rates) in [("yours", &yours)].into_iter().chain(ours.iter().map(|(name, rates)| (*name, rates))) {
+    for (name, rates) in rates {
         let least = rates.iter().copied().fold(f64::INFINITY, f64::min);
         let most = rates.iter().copied().fold(0.0, f64::max);
         println!("{name:<14} {least:>9.0} … {most:.0}");
@@ -169,57 +194,22 @@ fn measure(flags: &Flags) -> Result<()> {
     Ok(())
 }
 
-/// Answers in a second.
-fn load(flags: &Flags, server: SocketAddr) -> Result<f64> {
+fn answers_per_second(server: SocketAddr, seconds: u64) -> Result<f64> {
     #[derive(Deserialize)]
-    struct Report {
+    struct Load {
         answers_per_second: f64,
     }
     let mut load = Command::new(workspace::binary("zen-client")?);
     load.args(["load", "127.0.0.1", "-p", &server.port().to_string(), "--json", "-c", "16", "--warmup", "200ms"]);
-    load.args(["--timeout", "2s", "--duration", &format!("{}s", flags.seconds)]);
-    let output = run_within(LONGEST, &mut load)?;
-    // A load with failures has a result too; the judge has named them by now.
-    let report: Report = serde_json::from_slice(&output.stdout)
+    load.args(["--timeout", "2s", "--duration", &format!("{seconds}s")]);
+    let output = run_within(LONGEST_CHECK, &mut load)?;
+    // A load with failures has a result too; stage 6 has named them by now.
+    let load: Load = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("no load: {}", String::from_utf8_lossy(&output.stderr).trim_end()))?;
-    Ok(report.answers_per_second)
+    Ok(load.answers_per_second)
 }
 
-/// The learner's server, or one of ours in its place.
-struct Challenger {
-    group: Group,
-    address: SocketAddr,
-}
-
-impl Challenger {
-    fn start(flags: &Flags) -> Result<Self> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        Self::start_on(flags, address)
-    }
-
-    fn start_on(flags: &Flags, address: SocketAddr) -> Result<Self> {
-        let port = address.port().to_string();
-        let words: Vec<_> = flags.command.iter().map(|word| word.replace("{port}", &port)).collect();
-        let (program, arguments) = words.split_first().context("no command")?;
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut group = Group::start(&mut command)?;
-        let is_up = || connect(address, PATIENCE).ok().map(|_| true);
-        let up = wait_for(PATIENCE, || is_up().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
-        ensure!(up == Some(true), "nobody listens on {address} after `{}`", words.join(" "));
-        Ok(Self { group, address })
-    }
-
-    fn client(&self) -> Result<Client> {
-        Client::connect(self.address)
-    }
-
-    fn memory(&self) -> u64 {
-        process::usage(self.group.id()).memory
-    }
-}
-
-/// Ours beside it: the simplest, the one most like it, and the one for many clients.
+/// Ours for comparison: the simplest, the one most like it, and the one for many clients.
 const OURS: [(&str, &[&str]); 3] = [
     ("zen-single", &["-q", "-p", "{port}"]),
     ("zen-threaded", &["-q", "--mode", "per-connection", "-p", "{port}"]),
@@ -227,7 +217,5 @@ const OURS: [(&str, &[&str]); 3] = [
 ];
 
 const ROUNDS: usize = 3;
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-const LONGEST: Duration = Duration::from_secs(60);
-const MOST_PUSHED: usize = 64 << 20;
-const MOST_MEMORY: u64 = 4 << 20;
+/// More than 14 cases of 5 s each.
+const LONGEST_CHECK: Duration = Duration::from_secs(120);

@@ -59,6 +59,8 @@ enum Task {
     Package(package::Flags),
     Trace(trace::Flags),
     Challenge(challenge::Flags),
+    #[command(hide = true)]
+    Blocked(challenge::BlockedFlags),
     Bench(bench::Flags),
     Deploy(deploy::Flags),
 }
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Task::Package(flags) => package::run(&flags),
         Task::Trace(flags) => trace::run(&flags),
         Task::Challenge(flags) => challenge::run(&flags),
+        Task::Blocked(flags) => challenge::print_blocked(&flags),
         Task::Bench(flags) => bench::run(&flags),
         Task::Deploy(flags) => deploy::run(&flags),
     });

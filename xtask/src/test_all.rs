@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::trial::{Tally, Trial};
-use crate::{bench, deploy, lab, manual, matrix, package, readme, tidy, trace, trial, workspace};
+use crate::{bench, challenge, deploy, lab, manual, matrix, package, readme, tidy, trace, trial, workspace};
 
 /// Tests everything, or what has one of the filters in its name
 #[derive(clap::Args)]
@@ -93,6 +93,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "readme", work: Work::Trials(readme::trials) },
     Stage { name: "manual", work: Work::Trials(manual::trials) },
     Stage { name: "package", work: Work::Trials(package::trials) },
+    Stage { name: "challenge", work: Work::Trials(challenge::trials::trials) },
     Stage { name: "bench", work: Work::Trials(bench::trials) },
     Stage { name: "trace", work: Work::Trials(trace::trials) },
     Stage { name: "lab", work: Work::Trials(lab::trials) },

@@ -1,0 +1,224 @@
+//! The stages, what each is worth, and the probes: what the protocol does not say and a service needs.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::challenger::Challenger;
+use crate::harness::client::Came;
+use crate::harness::group::run_within;
+use crate::harness::{Client, process, wait_for};
+use crate::workspace;
+
+/// A part of the challenge. Its cases of `check` and its probes are worth the same each.
+pub(super) struct Stage {
+    pub(super) name: &'static str,
+    pub(super) points: u32,
+    pub(super) cases: &'static [&'static str],
+    pub(super) probes: &'static [Probe],
+}
+
+/// A function that plays clients; what it saw, or its error.
+pub(super) struct Probe {
+    pub(super) name: &'static str,
+    pub(super) run: fn(&Challenger, &[String]) -> Result<String>,
+    /// What it checks and where to read on.
+    pub(super) about: &'static str,
+}
+
+/// All stages, in the order in which a server is best written; a hundred points.
+pub(super) const STAGES: [Stage; 6] = [
+    Stage {
+        name: "one client",
+        points: 10,
+        cases: &["known-questions", "unknown-then-known", "near-misses", "any-bytes", "hundred-in-turn"],
+        probes: &[],
+    },
+    Stage {
+        name: "framing",
+        points: 25,
+        cases: &[
+            "one-byte-at-a-time",
+            "cut-everywhere",
+            "two-in-one-segment",
+            "thousand-in-one-send",
+            "bare-question-marks",
+            "whole-then-part",
+            "white-space-before",
+            "white-space-does-not-count",
+            "other-blanks-count",
+            "white-space-alone",
+            "half-close-after-questions",
+            "half-close-at-once",
+            "half-close-cut-short",
+            "half-close-behind-whole",
+        ],
+        probes: &[],
+    },
+    Stage {
+        name: "many clients",
+        points: 15,
+        cases: &["clients-at-once"],
+        probes: &[
+            Probe {
+                name: "silent-client",
+                run: silent_client,
+                about: "a silent client does not keep others from being served; see `cargo xtask lab hog`",
+            },
+            Probe {
+                name: "64-clients-at-once",
+                run: crowd,
+                about: "64 clients are connected at once, and all are answered; see `cargo xtask lab backlog workers`",
+            },
+        ],
+    },
+    Stage {
+        name: "hostile clients",
+        points: 15,
+        cases: &["after-a-reset", "too-long-keeps-coming"],
+        probes: &[Probe {
+            name: "never-reading",
+            run: never_reading,
+            about: "a client that never reads costs little memory; read zen-proto/src/conversation.rs",
+        }],
+    },
+    Stage {
+        name: "limits and draining",
+        points: 20,
+        cases: &["question-of-256", "question-of-257", "257-without-mark", "too-long-after-known", "256-cut-short"],
+        probes: &[
+            Probe {
+                name: "terminates",
+                run: terminates,
+                about: "SIGTERM ends the server; read zen-proto/src/server/stop.rs",
+            },
+            Probe {
+                name: "drains",
+                run: drains,
+                about: "a question that came before SIGTERM is answered; read zen-proto/src/server/stop.rs",
+            },
+            Probe {
+                name: "restarts",
+                run: restarts,
+                about: "the server can be started again at once on its port; see `cargo xtask lab reuse`",
+            },
+        ],
+    },
+    Stage {
+        name: "load",
+        points: 15,
+        cases: &[],
+        probes: &[
+            Probe {
+                name: "sixteen-busy-clients",
+                run: closed_loop,
+                about: "16 clients that ask without a pause are answered, byte for byte",
+            },
+            Probe {
+                name: "steady-rate",
+                run: steady_rate,
+                about: "of 200 questions a second, 99 in 100 are answered within 100 ms",
+            },
+        ],
+    },
+];
+
+fn silent_client(challenger: &Challenger, _: &[String]) -> Result<String> {
+    let _silent = challenger.client()?;
+    let mut honest = challenger.client()?;
+    honest.set_patience(ANSWER_WITHIN)?;
+    challenger.observing(honest.ask_all()).context("while a silent client is connected, no other is answered")?;
+    Ok("others are served meanwhile".into())
+}
+
+fn crowd(challenger: &Challenger, _: &[String]) -> Result<String> {
+    let start = Instant::now();
+    let mut clients = (0..64).map(|_| challenger.client()).collect::<Result<Vec<_>>>()?;
+    for client in &mut clients {
+        client.set_patience(ANSWER_WITHIN)?;
+        challenger.observing(client.ask_all())?;
+    }
+    Ok(format!("all are answered, after {:.0?}", start.elapsed()))
+}
+
+fn never_reading(challenger: &Challenger, _: &[String]) -> Result<String> {
+    let before = challenger.memory();
+    let mut client = Client::connect_with_buffer(challenger.address, 4096)?;
+    let (mut pushed, start) = (0, Instant::now());
+    while pushed < MOST_PUSHED && start.elapsed() < ANSWER_WITHIN {
+        match client.push(&[b'?'; 4096]) {
+            Ok(n) => pushed += n,
+            Err(_) => break, // it was disconnected, which is fair
+        }
+    }
+    let more = challenger.memory().saturating_sub(before);
+    let saw = format!("the server takes {} KiB and holds {} KiB for one client", pushed / 1024, more / 1024);
+    ensure!(more < MOST_MEMORY, "{saw}");
+    Ok(saw)
+}
+
+fn terminates(challenger: &Challenger, _: &[String]) -> Result<String> {
+    let start = Instant::now();
+    signal(challenger, Signal::TERM)?;
+    let is_gone = || process::members(challenger.id()).is_empty().then_some(());
+    challenger.observing(wait_for(ANSWER_WITHIN, is_gone).context("the server is still there"))?;
+    Ok(format!("it is gone after {:.0?}", start.elapsed()))
+}
+
+/// The question comes while the server is stopped, so that it finds both when it goes on.
+fn drains(challenger: &Challenger, _: &[String]) -> Result<String> {
+    let mut client = challenger.client()?;
+    client.set_patience(ANSWER_WITHIN)?;
+    client.ask_all()?;
+    for pid in process::members(challenger.id()) {
+        kill_process(Pid::from_raw(pid).context("it has no process")?, Signal::STOP)?;
+    }
+    client.send(b"Simple is better than?")?;
+    signal(challenger, Signal::TERM)?;
+    for pid in process::members(challenger.id()) {
+        kill_process(Pid::from_raw(pid).context("it has no process")?, Signal::CONT)?;
+    }
+    challenger.observing(client.expect(b"complex.")).context("the question that came before SIGTERM")?;
+    challenger.observing(client.expect_end()).context("after the last answer")?;
+    Ok("the question that came before SIGTERM is answered".into())
+}
+
+fn restarts(challenger: &Challenger, command: &[String]) -> Result<String> {
+    // The server ends this connection, so its side of it lingers in TIME_WAIT.
+    let mut client = challenger.client()?;
+    client.send(&[b'x'; 257])?;
+    while matches!(client.read_some()?, Came::Bytes(_)) {}
+    drop(client);
+    let _kept_open = challenger.client()?;
+    terminates(challenger, command)?;
+    Challenger::start_on(command, challenger.address).context("it cannot listen on its port again")?;
+    Ok("it listens again".into())
+}
+
+fn closed_loop(challenger: &Challenger, _: &[String]) -> Result<String> {
+    load(challenger, &["-c", "16", "--fail-if", "errors>0%,unserved>0%"])
+}
+
+fn steady_rate(challenger: &Challenger, _: &[String]) -> Result<String> {
+    load(challenger, &["-c", "16", "-r", "200", "--fail-if", "p99>100ms,errors>0%,unserved>0%"])
+}
+
+fn load(challenger: &Challenger, arguments: &[&str]) -> Result<String> {
+    let mut load = Command::new(workspace::binary("zen-client")?);
+    load.args(["load", "-p", &challenger.address.port().to_string(), "-d", "2s", "--warmup", "200ms"]);
+    let output = run_within(LONGEST_LOAD, load.args(["--timeout", "2s"]).args(arguments))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}", stderr.trim_end().trim_start_matches("error: "));
+    Ok("every connection was served".into())
+}
+
+fn signal(challenger: &Challenger, signal: Signal) -> Result<()> {
+    Ok(kill_process(Pid::from_raw(challenger.id()).context("it has no process")?, signal)?)
+}
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const LONGEST_LOAD: Duration = Duration::from_secs(60);
+const MOST_PUSHED: usize = 64 << 20;
+const MOST_MEMORY: u64 = 4 << 20;
