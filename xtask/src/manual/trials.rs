@@ -80,7 +80,7 @@ fn everything_is_made(folder: &Path) -> Result<()> {
 fn what_is_hidden_stays_hidden(folder: &Path) -> Result<()> {
     for file in named(folder, |_| true)? {
         let text = fs::read_to_string(&file)?.replace('\\', "");
-        for hidden in ["--worker ", "--heir", "--panic-on", "--abort-on", "selftest-server"] {
+        for hidden in ["--worker ", "--inherited", "--panic-on", "--abort-on", "selftest-server"] {
             ensure!(!text.contains(hidden), "{} tells of {hidden}", file.display());
         }
     }

@@ -14,7 +14,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use super::addresses::with_canonical_ip;
 use super::connection::{Connection, reject};
 use super::constants::{BACK_OFF, TICK};
-use super::figures::{Figure, count};
+use super::counters::{Counter, count};
 use super::shared::Server;
 use super::watchdog;
 
@@ -77,7 +77,7 @@ impl Server {
             if self.leaves_backlog() {
                 // A signal to the whole group may reach this worker before its parent says that all drain.
                 let left = TICK.saturating_sub(requested_at.elapsed()).min(BACK_OFF);
-                return if self.is_heir || left.is_zero() { self.no_more() } else { Accepted::Later(left) };
+                return if self.is_inherited || left.is_zero() { self.no_more() } else { Accepted::Later(left) };
             }
             // All that can have waited were accepted.
             if self.arrivals().while_draining > self.backlog {
@@ -97,7 +97,7 @@ impl Server {
         arrivals.latest = Instant::now();
         arrivals.failures = 0;
         drop(arrivals);
-        count(Figure::Clients);
+        count(Counter::Clients);
         // A client that left before it was accepted may have no address any more.
         let Some(address) = address else { return Accepted::Next };
         let address = with_canonical_ip(address);
@@ -133,7 +133,7 @@ impl Server {
                 Accepted::Later(BACK_OFF)
             }
             Class::Dead => {
-                count(Figure::AcceptFailures);
+                count(Counter::AcceptFailures);
                 self.stop.fail(anyhow!("the listener does not work any more ({errno}): start the server anew"));
                 self.no_more()
             }
@@ -142,7 +142,7 @@ impl Server {
 
     /// Counts a failure of accept(), and logs one a second. How many there have been since the last success.
     fn failed(&self, errno: Errno) -> u32 {
-        count(Figure::AcceptFailures);
+        count(Counter::AcceptFailures);
         let mut arrivals = self.arrivals();
         if arrivals.complained.is_none_or(|complained| complained.elapsed() >= Duration::from_secs(1)) {
             log::warn!("cannot accept a client now: {errno}");

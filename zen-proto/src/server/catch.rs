@@ -3,14 +3,14 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::figures::{Figure, count};
+use super::counters::{Counter, count};
 
 /// Runs an answer function. A panic in it is `None`, and the end of one conversation; any other drains the server.
 pub fn catch<T>(answer: impl FnOnce() -> T) -> Option<T> {
     let was_catching = IS_CATCHING.replace(true);
     let result = catch_unwind(AssertUnwindSafe(answer));
     IS_CATCHING.set(was_catching);
-    result.inspect_err(|_| count(Figure::Panics)).ok()
+    result.inspect_err(|_| count(Counter::Panics)).ok()
 }
 
 /// Returns whether a panic of this thread would be caught by [`catch`].

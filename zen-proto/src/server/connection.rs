@@ -8,7 +8,7 @@ use std::time::Instant;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::constants::READ_SIZE;
-use super::figures::{Figure, count, count_question};
+use super::counters::{Counter, count, count_question};
 use super::shared::Server;
 use super::watchdog;
 use crate::{Answer, Conversation, Ending, Excerpt, Frame, TOO_MANY, Want};
@@ -137,7 +137,7 @@ impl Connection {
         self.conversation.closed();
         let (address, ending) = (self.address, self.conversation.ending());
         let is_lost = result.is_err() && ending.is_none_or(Ending::is_usual);
-        count(if is_lost { Figure::Lost } else { ending.map_or(Figure::Finished, Figure::from) });
+        count(if is_lost { Counter::Lost } else { ending.map_or(Counter::Finished, Counter::from) });
         match (result, ending) {
             // Why the server ended it says more than that the client did not wait for the end.
             (_, Some(ending)) if !ending.is_usual() => log::info!("{address} {ending}"),
@@ -172,7 +172,7 @@ fn conversation(server: &Server) -> Conversation {
 impl Drop for Connection {
     fn drop(&mut self) {
         if !self.conversation.is_closed() {
-            count(Figure::Lost);
+            count(Counter::Lost);
             log::debug!("{} lost", self.address);
         }
         self.server.permits.release();
@@ -181,7 +181,7 @@ impl Drop for Connection {
 
 /// Rule 7: one write that cannot block, FIN, one read discarded. The caller drops the stream.
 pub(super) fn reject(stream: impl AsFd) {
-    count(Figure::TurnedAway);
+    count(Counter::TurnedAway);
     // What fails here fails for a client that is being rejected.
     let _ = rustix::net::send(&stream, TOO_MANY.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(&stream, Shutdown::Write);

@@ -7,8 +7,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::addresses::{lacks_interface, resolve};
 use super::constants::TICK;
+use super::inherited_fds;
 use super::options::{Inetd, Options};
-use super::take_over;
 
 /// How a server waits for its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,24 +28,24 @@ const HOST: &str = "127.0.0.1";
 /// The ancestor's port.
 const PORT: u16 = 1060;
 
-/// What the kernel keeps of unread answers for one client: it doubles this figure.
+/// What the kernel keeps of unread answers for one client: it doubles this counter.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// The listener, however this process comes by it.
 pub(super) fn open(options: &Options) -> Result<Socket> {
     if options.worker || options.inetd == Some(Inetd::Wait) {
-        take_over::stdin_as_listener()
-    } else if take_over::has_listen_fds() {
-        take_over::listen_fds()
+        inherited_fds::stdin_as_listener()
+    } else if inherited_fds::has_listen_fds() {
+        inherited_fds::listen_fds()
     } else {
         bind(options.host.as_deref().unwrap_or(HOST), options.port.unwrap_or(PORT), options.backlog)
     }
 }
 
 /// How many clients the kernel keeps waiting, for the log. What is said holds, even where it is not known.
-pub(super) fn backlog(options: &Options, is_heir: bool) -> String {
+pub(super) fn backlog(options: &Options, is_inherited: bool) -> String {
     match somaxconn() {
-        _ if is_heir || options.inetd.is_some() => "no backlog of its own".to_owned(),
+        _ if is_inherited || options.inetd.is_some() => "no backlog of its own".to_owned(),
         Some(most) => format!("backlog {}", options.backlog.min(most)),
         None => format!("backlog {} or less", options.backlog),
     }

@@ -15,9 +15,9 @@ use env_logger::{Builder, Target};
 use log::{Level, LevelFilter, Record};
 use signal_hook::consts::{SIGHUP, SIGXFSZ};
 
+use super::inherited_fds;
 use super::log_output::{self, Output};
-use super::take_over;
-use super::valve::Valve;
+use super::log_rate_limit::RateLimit;
 
 /// The way to the log's thread, once it runs.
 static LOG: OnceLock<SyncSender<Entry>> = OnceLock::new();
@@ -29,7 +29,7 @@ static HAS_FILE: AtomicBool = AtomicBool::new(false);
 static HAS_JOURNAL: AtomicBool = AtomicBool::new(false);
 
 /// What keeps it from being flooded.
-static VALVE: LazyLock<Mutex<Valve>> = LazyLock::new(Mutex::default);
+static RATE_LIMIT: LazyLock<Mutex<RateLimit>> = LazyLock::new(Mutex::default);
 
 /// How many lines were lost on the way to the log's thread, since the last that was not.
 static LOST: AtomicU64 = AtomicU64::new(0);
@@ -75,7 +75,7 @@ pub(super) fn start(config: Config) -> Result<()> {
             }
             Err(error) => return Err(error),
         },
-        None if take_over::stderr_is_clients() => {
+        None if inherited_fds::stderr_is_clients() => {
             Output::new(File::options().write(true).open("/dev/null").context("/dev/null")?)
         }
         None => Output::new(io::stderr()),
@@ -141,12 +141,12 @@ pub(super) fn flush() {
 
 /// The one line that says why the process ends. It goes to stderr, unless that is the client's, and to the
 /// log if that goes elsewhere.
-pub(super) fn complain(line: &str) {
+pub(super) fn print_error(line: &str) {
     if has_file() {
         log::error!("{line}");
     }
     flush();
-    if !take_over::stderr_is_clients() {
+    if !inherited_fds::stderr_is_clients() {
         // Should stderr be stuck, it must not keep the process.
         let line = format!("{}{line}\n", if stderr_is_journal() { "<3>" } else { "" });
         let (done, written) = sync_channel(0);
@@ -167,7 +167,7 @@ pub(super) fn complain(line: &str) {
 fn format(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     let mut left_out = 0;
     if record.level() <= Level::Info {
-        match valve().admit(record, Instant::now()) {
+        match rate_limit().admit(record, Instant::now()) {
             Some(count) => left_out = count,
             None => return Ok(()),
         }
@@ -190,8 +190,8 @@ fn head(level: Level) -> String {
     format!("{time} [{level} {}/{thread}]", std::process::id())
 }
 
-fn valve() -> MutexGuard<'static, Valve> {
-    VALVE.lock().unwrap_or_else(PoisonError::into_inner)
+fn rate_limit() -> MutexGuard<'static, RateLimit> {
+    RATE_LIMIT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// As syslog(3) counts them: less is worse.
@@ -270,7 +270,7 @@ fn reopen_file(output: &mut Output, path: &Path) {
 }
 
 fn settle(output: &mut Output, age: Duration) {
-    let owed: Vec<_> = valve().settle(age).collect();
+    let owed: Vec<_> = rate_limit().settle(age).collect();
     for (level, text) in owed {
         output.put(format!("{} {text}\n", head(level)).as_bytes(), tell);
     }
@@ -289,7 +289,7 @@ fn tell(lost: u64) -> String {
 /// The crate whose lines -v is about, with the program's own; other libraries only warn.
 const CHASSIS: &str = "zen_proto";
 
-/// As long as the valve counts.
+/// As long as the rate limit counts.
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Lines on their way to the log's thread, so that a stuck stderr costs at most some 100 KiB.

@@ -1,4 +1,4 @@
-//! --metrics: the figures, in Prometheus's text format, over as much HTTP as that takes.
+//! --metrics: the counters, in Prometheus's text format, over as much HTTP as that takes.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -13,12 +13,12 @@ use rustix::io::Errno;
 
 use super::addresses::lacks_interface;
 use super::constants::BACK_OFF;
-use super::figures::{Figures, SERIES};
-use super::usage::Usage;
+use super::counters::{Counters, SERIES};
+use super::proc_stats::ProcStats;
 
 /// What one look at the server, or at a parent and its workers, shows.
 pub(super) struct Snapshot {
-    pub(super) figures: Figures,
+    pub(super) counters: Counters,
     /// How many workers there are, and how many have died; `None` without --processes.
     pub(super) workers: Option<(u64, u64)>,
     /// Whose processor time, memory and descriptors to tell.
@@ -179,14 +179,14 @@ fn text(snapshot: &Snapshot) -> String {
     let (version, commit) = (env!("CARGO_PKG_VERSION"), crate::COMMIT.unwrap_or_default());
     let build = format!("{{version=\"{version}\",commit=\"{commit}\"}}");
     say("zen_build_info", &build, true, "Which version this is, and from which commit.", &1);
-    for (series, figure) in SERIES.iter().zip(snapshot.figures.0) {
-        say(series.name, series.labels, series.is_gauge, series.help, &figure);
+    for (series, counter) in SERIES.iter().zip(snapshot.counters.0) {
+        say(series.name, series.labels, series.is_gauge, series.help, &counter);
     }
     if let Some((alive, died)) = snapshot.workers {
         say("zen_workers", "", true, "Workers that are alive.", &alive);
         say("zen_workers_died_total", "", false, "Workers that died and were not told to.", &died);
     }
-    for (name, is_gauge, help, value) in Usage::of(&snapshot.processes).series() {
+    for (name, is_gauge, help, value) in ProcStats::of(&snapshot.processes).series() {
         say(name, "", is_gauge, help, &value);
     }
     text
@@ -267,7 +267,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let look = || Snapshot { figures: Figures::default(), workers: Some((2, 1)), processes: vec![] };
+        let look = || Snapshot { counters: Counters::default(), workers: Some((2, 1)), processes: vec![] };
         thread::spawn(move || run(&listener, &look));
         Ok(address)
     }

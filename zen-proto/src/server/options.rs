@@ -10,7 +10,7 @@ use clap::{Parser, ValueEnum};
 use log::LevelFilter;
 
 use super::addresses::{parse_host, parse_metrics_address};
-use super::{logging, stdout, take_over};
+use super::{inherited_fds, logging, stdout};
 
 /// The flags of every server. One with further flags flattens these into its own [`Arguments`].
 #[derive(Debug, Clone, Parser)]
@@ -86,7 +86,7 @@ pub struct Options {
 
     /// With --worker: the listener outlives the parent too
     #[arg(long, hide = true)]
-    pub(super) heir: bool,
+    pub(super) inherited: bool,
 
     /// Panic at this question: a fault for tests
     #[arg(long, value_name = "QUESTION", hide = true)]
@@ -124,7 +124,7 @@ impl Options {
 
     /// What clap's attributes cannot say of these flags.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
-        let inherits = take_over::has_listen_fds() && self.inetd.is_none() && !self.worker;
+        let inherits = inherited_fds::has_listen_fds() && self.inetd.is_none() && !self.worker;
         if inherits && (self.host.is_some() || self.port.is_some()) {
             Some("LISTEN_FDS hands over a listener: HOST and --port cannot be used with it")
         } else if self.processes.is_some() && self.inetd == Some(Inetd::Nowait) {
@@ -173,7 +173,7 @@ fn leave(error: &clap::Error) -> ! {
     }
     let text = error.render().to_string();
     let line: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    logging::complain(&format!("{}; try --help", line.join(" ")));
+    logging::print_error(&format!("{}; try --help", line.join(" ")));
     std::process::exit(2);
 }
 

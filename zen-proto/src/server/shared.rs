@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::counters::{Counter, Counters, counted};
 use super::excess::Excess;
-use super::figures::{Figure, Figures, counted};
 use super::permits::Permits;
 use super::simulated_work::Work;
 use super::stop::Stop;
@@ -28,11 +28,11 @@ pub struct Server {
     /// How many clients can have waited in the kernel.
     pub(super) backlog: usize,
     /// Whether the listener outlives this process, and with it those who wait.
-    pub(super) is_heir: bool,
+    pub(super) is_inherited: bool,
     /// Whether it is one of another process's --processes.
     pub(super) is_worker: bool,
-    /// Whether a parent adds its figures to those of others.
-    pub(super) tells_parent: bool,
+    /// Whether a parent adds its counters to those of others.
+    pub(super) reports_to_parent: bool,
 }
 
 /// Who came, for the drain.
@@ -57,10 +57,10 @@ impl Server {
     }
 
     /// The closing line of the log.
-    pub(super) fn say_goodbye(&self) {
-        let [clients, panics] = [Figure::Clients, Figure::Panics].map(counted);
-        if self.tells_parent {
-            worker::tell_figures(self.figures());
+    pub(super) fn log_totals(&self) {
+        let [clients, panics] = [Counter::Clients, Counter::Panics].map(counted);
+        if self.reports_to_parent {
+            worker::report_counters(self.counters());
         }
         log::info!("stopped after {clients} clients and {panics} panics");
     }
@@ -72,10 +72,10 @@ impl Server {
     /// Whether clients in the backlog are left to another process while this one drains: to the next server, or to the
     /// other workers when this one has failed or is told to stop alone.
     pub(super) fn leaves_backlog(&self) -> bool {
-        self.is_heir || self.is_worker && !worker::all_drain()
+        self.is_inherited || self.is_worker && !worker::all_drain()
     }
 
-    pub(super) fn figures(&self) -> Figures {
-        Figures::own(self.permits.taken(), self.permits.limit(), self.stop.is_requested())
+    pub(super) fn counters(&self) -> Counters {
+        Counters::own(self.permits.taken(), self.permits.limit(), self.stop.is_requested())
     }
 }

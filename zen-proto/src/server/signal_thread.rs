@@ -15,14 +15,14 @@ use super::shared::Server;
 use super::signals::{Signals, handled, is_first_of_two};
 use super::socket_io::reset;
 use super::stop::defect;
-use super::{logging, manager};
+use super::{logging, sd_notify};
 
 /// Starts the thread that takes the signals and keeps the time of `grace`. It ends the process when that is
 /// over, even if every other thread is busy thinking.
 pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_signal: bool) -> Result<()> {
     let (stop, permits) = (&server.stop, &server.permits);
     let mut signals = Signals::register(handled())?;
-    let _ = stop.bell.set(signals.bell()?);
+    let _ = stop.waker.set(signals.waker()?);
     let mut run = move || -> ! {
         let mut is_signalled = loop {
             match signals.wait(None) {
@@ -32,7 +32,7 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
             }
         };
         stop.set();
-        manager::is_stopping();
+        sd_notify::is_stopping();
         log::info!("draining: {} clients are connected", permits.taken());
         let end = Instant::now().checked_add(grace);
         while end.is_none_or(|end| Instant::now() < end) {
@@ -49,9 +49,9 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
             cut => log::warn!("--grace is over: {cut} clients are reset"),
         }
         reset_all();
-        server.say_goodbye();
+        server.log_totals();
         logging::flush();
-        stop.failure().inspect(|error| logging::complain(&format!("error: {error:#}")));
+        stop.failure().inspect(|error| logging::print_error(&format!("error: {error:#}")));
         exit(i32::from(stop.failure().is_some()));
     };
     thread::Builder::new()
@@ -59,7 +59,7 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
         .spawn(move || {
             // Without this thread nothing could stop the server.
             let _ = catch_unwind(AssertUnwindSafe(&mut run));
-            logging::complain(&format!("error: {}", defect()));
+            logging::print_error(&format!("error: {}", defect()));
             exit(1)
         })
         .context("cannot start a thread: raise the limit of them")?;

@@ -36,8 +36,8 @@ impl Signals {
     /// Call it before the threads are started that are to take them: they inherit the mask of this one.
     pub(super) fn register(signals: &[i32]) -> Result<Self> {
         let register = |&signal: &i32| {
-            let (stream, bell) = UnixStream::pair()?;
-            signal_hook::low_level::pipe::register(signal, bell)?;
+            let (stream, waker) = UnixStream::pair()?;
+            signal_hook::low_level::pipe::register(signal, waker)?;
             Ok((signal, stream))
         };
         let streams = signals.iter().map(register).collect::<Result<_>>()?;
@@ -47,15 +47,15 @@ impl Signals {
         Ok(Self(streams))
     }
 
-    /// Adds a bell to them: a byte written to it is signal 0.
-    pub(super) fn bell(&mut self) -> Result<UnixStream> {
-        let (stream, bell) = UnixStream::pair()?;
-        bell.set_nonblocking(true)?;
+    /// Adds a waker to them: a byte written to it is signal 0.
+    pub(super) fn waker(&mut self) -> Result<UnixStream> {
+        let (stream, waker) = UnixStream::pair()?;
+        waker.set_nonblocking(true)?;
         self.0.push((0, stream));
-        Ok(bell)
+        Ok(waker)
     }
 
-    /// The next signal, 0 for the bell; `None` when none comes within `time`, which is forever if `None`.
+    /// The next signal, 0 for the waker; `None` when none comes within `time`, which is forever if `None`.
     pub(super) fn wait(&mut self, time: Option<Duration>) -> Option<i32> {
         let mut descriptors: Vec<_> = self.streams().map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
         let time = time.and_then(|time| Timespec::try_from(time).ok());
@@ -72,7 +72,7 @@ impl Signals {
     }
 }
 
-/// Whether a further signal ends the server at once. After the bell and after SIGHUP, which a service manager may send
+/// Whether a further signal ends the server at once. After the waker and after SIGHUP, which a service manager may send
 /// together with SIGTERM, it does not.
 pub(super) fn is_first_of_two(signal: i32) -> bool {
     [SIGTERM, SIGINT].contains(&signal)
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn no_signal_hides_another() {
         let mut signals = Signals::register(&[SIGUSR1, SIGUSR2]).expect("they can be had");
-        let mut bell = signals.bell().expect("it can be had");
-        bell.write_all(b"!").expect("there is room");
+        let mut waker = signals.waker().expect("it can be had");
+        waker.write_all(b"!").expect("there is room");
         for signal in [SIGUSR1, SIGUSR2, SIGUSR1] {
             raise(signal).expect("it is one");
         }

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use socket2::{SockRef, Socket};
 
 use super::constants::TICK;
+use super::counters::{Counter, count};
 use super::descriptors::{self, Wanted};
-use super::figures::{Figure, count};
 use super::listener::{self, Waiting};
 use super::metrics::{self, Snapshot};
 use super::options::{Arguments, Inetd, Options, parse};
@@ -21,7 +21,7 @@ use super::shared::{Arrivals, Server};
 use super::simulated_work::Work;
 use super::stdout::announce;
 use super::stop::{Stop, defect};
-use super::{catch, logging, manager, signal_thread, supervisor, take_over, watchdog, worker};
+use super::{catch, inherited_fds, logging, sd_notify, signal_thread, supervisor, watchdog, worker};
 use crate::Timeouts;
 
 static SERVER: OnceLock<Server> = OnceLock::new();
@@ -42,12 +42,12 @@ pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
     let failure = SERVER.get().and_then(|server| server.stop.failure());
     match result.as_ref().err().or(failure) {
         Some(error) => {
-            logging::complain(&format!("error: {error:#}"));
+            logging::print_error(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
         None => {
             if let Some(server) = SERVER.get() {
-                server.say_goodbye();
+                server.log_totals();
             }
             logging::flush();
             ExitCode::SUCCESS
@@ -62,7 +62,7 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
         return;
     }
     if !catch::is_catching() {
-        count(Figure::Panics);
+        count(Counter::Panics);
         SERVER.get().inspect(|server| server.stop.fail_in_panic(defect()));
     }
     log::error!("{}", panic.to_string().replace('\n', " "));
@@ -83,9 +83,9 @@ impl Server {
             worker::die_with_parent()?;
             worker::set_name();
         }
-        let is_heir = options.heir || options.inetd == Some(Inetd::Wait) || take_over::has_listen_fds();
+        let is_inherited = options.inherited || options.inetd == Some(Inetd::Wait) || inherited_fds::has_listen_fds();
         let (listener, only_client) = match options.inetd {
-            Some(Inetd::Nowait) => (None, take_over::stdin_as_client()?),
+            Some(Inetd::Nowait) => (None, inherited_fds::stdin_as_client()?),
             _ => (Some(listener::open(options)?), None),
         };
         if let Some(listener) = &listener {
@@ -106,7 +106,7 @@ impl Server {
             (Some(listener), Some(processes)) if !options.worker => supervisor::supervise(
                 options,
                 processes.into(),
-                is_heir,
+                is_inherited,
                 listener,
                 address.as_deref().unwrap_or_default(),
             ),
@@ -123,9 +123,9 @@ impl Server {
             arrivals: Mutex::new(Arrivals { while_draining: 0, latest: Instant::now(), complained: None, failures: 0 }),
             excess: Mutex::default(),
             backlog: options.backlog as usize,
-            is_heir,
+            is_inherited,
             is_worker: options.worker,
-            tells_parent: options.worker && options.metrics.is_some(),
+            reports_to_parent: options.worker && options.metrics.is_some(),
         });
         signal_thread::start(server, options.grace, !options.worker)?;
         server.report(options)?;
@@ -137,7 +137,7 @@ impl Server {
         }
         log::info!(
             "at most {permits} clients at once, {}, idle timeout {:?}, question timeout {:?}, grace {:?}",
-            listener::backlog(options, is_heir),
+            listener::backlog(options, is_inherited),
             options.idle_timeout,
             options.question_timeout,
             options.grace
@@ -149,18 +149,18 @@ impl Server {
                 printed.context("the parent has gone")?;
             }
         }
-        manager::is_ready();
+        sd_notify::is_ready();
         Ok(server)
     }
 
     /// Begins to tell whoever asked that this process is alive, and how it does.
     fn report(&'static self, options: &Options) -> Result<()> {
-        watchdog::start(if options.worker { worker::tell_alive } else { manager::is_alive });
+        watchdog::start(if options.worker { worker::tell_alive } else { sd_notify::is_alive });
         match options.metrics {
             None => Ok(()),
-            Some(_) if self.tells_parent => worker::begin_to_tell(|| self.figures()),
+            Some(_) if self.reports_to_parent => worker::begin_to_tell(|| self.counters()),
             Some(address) => metrics::serve(address, || Snapshot {
-                figures: self.figures(),
+                counters: self.counters(),
                 workers: None,
                 processes: vec![std::process::id()],
             }),

@@ -14,7 +14,7 @@ pub struct Stop {
     requested: AtomicBool,
     requested_at: OnceLock<Instant>,
     /// Wakes the thread that takes the signals.
-    pub(super) bell: OnceLock<UnixStream>,
+    pub(super) waker: OnceLock<UnixStream>,
     wakers: Mutex<Vec<Box<dyn Fn() + Send>>>,
     failure: OnceLock<anyhow::Error>,
 }
@@ -64,8 +64,8 @@ impl Stop {
     }
 
     fn ring(&self) {
-        if let Some(mut bell) = self.bell.get() {
-            let _ = bell.write_all(b"!"); // it fails only when it rings already, louder than anyone can hear
+        if let Some(mut waker) = self.waker.get() {
+            let _ = waker.write_all(b"!"); // it fails only when it rings already, louder than anyone can hear
         }
     }
 

@@ -14,28 +14,34 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP};
 use socket2::Socket;
 
-use super::figures::Figures;
+use super::counters::Counters;
 use super::metrics::{self, Snapshot};
 use super::options::Options;
 use super::signals::{Signals, handled, is_first_of_two};
 use super::stdout::announce;
 use super::worker::Worker;
-use super::{logging, manager, watchdog};
+use super::{logging, sd_notify, watchdog};
 
 /// Runs `processes` workers on `listener` until a signal says to stop. Ends this process.
 ///
 /// Call it on the main thread: workers die with the thread that started them.
-pub(super) fn supervise(options: &Options, processes: usize, is_heir: bool, listener: Socket, ready_line: &str) -> ! {
+pub(super) fn supervise(
+    options: &Options,
+    processes: usize,
+    is_inherited: bool,
+    listener: Socket,
+    ready_line: &str,
+) -> ! {
     let ready_line = options.inetd.is_none().then_some(ready_line);
-    let status = Supervisor::start(processes, is_heir, listener, ready_line).and_then(|mut supervisor| {
+    let status = Supervisor::start(processes, is_inherited, listener, ready_line).and_then(|mut supervisor| {
         if let Some(address) = options.metrics {
-            let fleet = Arc::clone(&supervisor.fleet);
-            metrics::serve(address, move || look_at(&fleet).snapshot())?;
+            let stats = Arc::clone(&supervisor.stats);
+            metrics::serve(address, move || look_at(&stats).snapshot())?;
         }
         supervisor.run(options.grace)
     });
     let status = status.unwrap_or_else(|error| {
-        logging::complain(&format!("error: {error:#}"));
+        logging::print_error(&format!("error: {error:#}"));
         1
     });
     logging::flush();
@@ -44,7 +50,7 @@ pub(super) fn supervise(options: &Options, processes: usize, is_heir: bool, list
 
 struct Supervisor<'a> {
     /// Whether the listener outlives this process.
-    is_heir: bool,
+    is_inherited: bool,
     /// `None` when draining: then only the workers have it, until they have taken all who wait.
     listener: Option<Socket>,
     signals: Signals,
@@ -57,7 +63,7 @@ struct Supervisor<'a> {
     failures: u32,
     /// When the workers were heard last.
     listened: Instant,
-    fleet: Arc<Mutex<Fleet>>,
+    stats: Arc<Mutex<WorkerStats>>,
 }
 
 /// Where a worker is, or is to be.
@@ -69,21 +75,21 @@ enum Place {
 
 /// What the metrics tell of the workers.
 #[derive(Default)]
-struct Fleet {
+struct WorkerStats {
     /// What those had counted that are dead.
-    gone: Figures,
+    gone: Counters,
     died: u64,
-    alive: Vec<(u32, Figures)>,
+    alive: Vec<(u32, Counters)>,
 }
 
 impl<'a> Supervisor<'a> {
-    fn start(processes: usize, is_heir: bool, listener: Socket, ready_line: Option<&'a str>) -> Result<Self> {
+    fn start(processes: usize, is_inherited: bool, listener: Socket, ready_line: Option<&'a str>) -> Result<Self> {
         let signals = Signals::register(handled())?;
         let deaths = Signals::register(&[SIGCHLD])?;
-        watchdog::start(manager::is_alive);
+        watchdog::start(sd_notify::is_alive);
         let now = Instant::now();
         Ok(Self {
-            is_heir,
+            is_inherited,
             listener: Some(listener),
             signals,
             deaths,
@@ -92,7 +98,7 @@ impl<'a> Supervisor<'a> {
             is_ready: false,
             failures: 0,
             listened: now,
-            fleet: Arc::default(),
+            stats: Arc::default(),
         })
     }
 
@@ -105,7 +111,7 @@ impl<'a> Supervisor<'a> {
             }
             self.hear();
             self.end_the_stuck();
-            self.bury()?;
+            self.reap()?;
             if self.places.iter_mut().all(|place| place.worker().is_some_and(|worker| worker.is_idle())) {
                 log::info!("leaving: nobody has been here for as long as --idle-exit");
                 return self.drain(grace, false);
@@ -120,7 +126,7 @@ impl<'a> Supervisor<'a> {
         let Some(listener) = &self.listener else { return Ok(()) };
         for place in &mut self.places {
             if matches!(place, Place::Vacant(since) if *since <= Instant::now()) {
-                *place = match Worker::start(listener, self.is_heir) {
+                *place = match Worker::start(listener, self.is_inherited) {
                     Ok(worker) => Place::Working(Box::new(worker)),
                     Err(error) if !self.is_ready => return Err(error),
                     Err(error) => {
@@ -157,7 +163,7 @@ impl<'a> Supervisor<'a> {
             Err(error) => return Err(error).context("cannot wait for the workers"),
         }
         drop(descriptors);
-        self.deaths.wait(Some(Duration::ZERO)); // `bury` and `drain` look which
+        self.deaths.wait(Some(Duration::ZERO)); // `reap` and `drain` look which
         match self.signals.wait(Some(Duration::ZERO)) {
             Some(SIGHUP) if logging::has_file() => {
                 logging::reopen();
@@ -171,12 +177,12 @@ impl<'a> Supervisor<'a> {
     /// Hears what the workers say; when the last is ready, everyone is told.
     fn hear(&mut self) {
         self.places.iter_mut().filter_map(Place::worker).for_each(Worker::hear);
-        look_at(&self.fleet).alive = self.workers().map(|worker| (worker.pid(), worker.figures())).collect();
+        look_at(&self.stats).alive = self.workers().map(|worker| (worker.pid(), worker.counters())).collect();
         let is_ready = |place: &mut Place| place.worker().is_some_and(|worker| worker.is_ready());
         if !self.is_ready && self.listener.is_some() && self.places.iter_mut().all(is_ready) {
             self.is_ready = true;
             self.ready_line.map(announce); // a closed stdout is no reason not to serve
-            manager::is_ready();
+            sd_notify::is_ready();
         }
     }
 
@@ -188,17 +194,17 @@ impl<'a> Supervisor<'a> {
         self.listened = Instant::now();
         for worker in self.places.iter_mut().filter_map(Place::worker) {
             if was_away {
-                worker.pardon();
+                worker.reset_heartbeat();
             } else if worker.silence() > interval {
                 log::error!("worker {} has been silent for {interval:?}: it is stuck, and ended", worker.pid());
                 worker.signal(Signal::KILL);
-                worker.pardon();
+                worker.reset_heartbeat();
             }
         }
     }
 
     /// Takes note of the workers that died, and when to replace each.
-    fn bury(&mut self) -> Result<()> {
+    fn reap(&mut self) -> Result<()> {
         for place in &mut self.places {
             let Place::Working(worker) = place else { continue };
             let Some(status) = worker.ended()? else { continue };
@@ -210,10 +216,10 @@ impl<'a> Supervisor<'a> {
             let pause = if is_young { FIRST_PAUSE * 2u32.pow(self.failures.min(6) - 1) } else { Duration::ZERO };
             log::error!("worker {} died by {}; the next starts in {pause:?}", worker.pid(), cause(status));
             worker.hear(); // its last words
-            let mut fleet = look_at(&self.fleet);
-            fleet.let_go(worker);
-            fleet.died += 1;
-            drop(fleet);
+            let mut stats = look_at(&self.stats);
+            stats.let_go(worker);
+            stats.died += 1;
+            drop(stats);
             *place = Place::Vacant(Instant::now() + pause);
         }
         Ok(())
@@ -221,7 +227,7 @@ impl<'a> Supervisor<'a> {
 
     /// Passes the stop on and waits for the workers, for as long as their grace and a little more.
     fn drain(&mut self, grace: Duration, mut is_signalled: bool) -> Result<i32> {
-        manager::is_stopping();
+        sd_notify::is_stopping();
         log::info!("draining: {} workers", self.workers().count());
         self.workers().for_each(Worker::drain);
         self.listener = None;
@@ -254,7 +260,7 @@ impl<'a> Supervisor<'a> {
             let Place::Working(worker) = place else { continue };
             if !matches!(worker.ended(), Ok(None)) {
                 worker.hear(); // its last words
-                look_at(&self.fleet).let_go(worker);
+                look_at(&self.stats).let_go(worker);
                 *place = Place::Vacant(Instant::now());
             }
         }
@@ -277,24 +283,24 @@ impl Place {
     }
 }
 
-impl Fleet {
+impl WorkerStats {
     /// Its counts stay, or a counter would go down.
     fn let_go(&mut self, worker: &Worker) {
         self.alive.retain(|(pid, _)| *pid != worker.pid());
-        self.gone += worker.figures().after_its_end();
+        self.gone += worker.counters().after_its_end();
     }
 
     fn snapshot(&self) -> Snapshot {
-        let mut figures = self.gone;
-        self.alive.iter().for_each(|(_, own)| figures += *own);
+        let mut counters = self.gone;
+        self.alive.iter().for_each(|(_, own)| counters += *own);
         let pids = self.alive.iter().map(|(pid, _)| *pid);
         let processes = std::iter::once(std::process::id()).chain(pids).collect();
-        Snapshot { figures, workers: Some((self.alive.len() as u64, self.died)), processes }
+        Snapshot { counters, workers: Some((self.alive.len() as u64, self.died)), processes }
     }
 }
 
-fn look_at(fleet: &Mutex<Fleet>) -> MutexGuard<'_, Fleet> {
-    fleet.lock().unwrap_or_else(PoisonError::into_inner)
+fn look_at(stats: &Mutex<WorkerStats>) -> MutexGuard<'_, WorkerStats> {
+    stats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn cause(status: ExitStatus) -> String {

@@ -23,7 +23,7 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Signal;
 use socket2::Socket;
 
-use super::figures::Figures;
+use super::counters::Counters;
 use super::{signals, watchdog};
 
 /// Ties this worker to its parent: the kernel kills it when that dies.
@@ -68,11 +68,11 @@ pub(super) fn tell_alive() {
     tell(ALIVE);
 }
 
-/// Begins to tell the figures from time to time.
-pub(super) fn begin_to_tell(figures: impl Fn() -> Figures + Send + 'static) -> Result<()> {
+/// Begins to tell the counters from time to time.
+pub(super) fn begin_to_tell(counters: impl Fn() -> Counters + Send + 'static) -> Result<()> {
     let run = move || {
         loop {
-            tell_figures(figures());
+            report_counters(counters());
             thread::sleep(REPORT);
         }
     };
@@ -83,8 +83,8 @@ pub(super) fn begin_to_tell(figures: impl Fn() -> Figures + Send + 'static) -> R
     Ok(())
 }
 
-pub(super) fn tell_figures(figures: Figures) {
-    tell(&figures.to_line());
+pub(super) fn report_counters(counters: Counters) {
+    tell(&counters.to_line());
 }
 
 /// One line, in one write: it goes whole, or, if the parent has stopped reading, not at all.
@@ -106,16 +106,16 @@ pub(super) struct Worker {
     /// Whether it missed a SIGHUP, since it was not ready for one.
     owes_reopening: bool,
     is_idle: bool,
-    figures: Figures,
+    counters: Counters,
 }
 
 impl Worker {
-    pub(super) fn start(listener: &Socket, is_heir: bool) -> Result<Self> {
+    pub(super) fn start(listener: &Socket, is_inherited: bool) -> Result<Self> {
         let mut arguments = std::env::args_os();
         let name = arguments.next().unwrap_or_default();
         // The program that runs now, even if another has taken its place on the disk.
         let mut command = Command::new("/proc/self/exe");
-        command.arg0(name).arg("--worker").args(is_heir.then_some("--heir")).args(arguments);
+        command.arg0(name).arg("--worker").args(is_inherited.then_some("--inherited")).args(arguments);
         // What was meant for the parent alone. How often to be alive is meant for both.
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID"] {
             command.env_remove(name);
@@ -144,7 +144,7 @@ impl Worker {
             is_ready: false,
             owes_reopening: false,
             is_idle: false,
-            figures: Figures::default(),
+            counters: Counters::default(),
         }
     }
 
@@ -177,7 +177,7 @@ impl Worker {
                 }
             }
             // Anything else is not from the server: a library of the reader's own may print.
-            _ => _ = line.parse().map(|figures| self.figures = figures),
+            _ => _ = line.parse().map(|counters| self.counters = counters),
         }
     }
 
@@ -225,7 +225,7 @@ impl Worker {
     }
 
     /// Its silence begins now: the parent has not listened.
-    pub(super) fn pardon(&mut self) {
+    pub(super) fn reset_heartbeat(&mut self) {
         self.heard = Instant::now();
     }
 
@@ -240,8 +240,8 @@ impl Worker {
     }
 
     /// What it has counted, as of its last report.
-    pub(super) fn figures(&self) -> Figures {
-        self.figures
+    pub(super) fn counters(&self) -> Counters {
+        self.counters
     }
 }
 
@@ -259,7 +259,7 @@ const IDLE: &str = "idle";
 const BUSY: &str = "busy";
 const ALIVE: &str = "alive";
 
-/// From one report of the figures to the next.
+/// From one report of the counters to the next.
 const REPORT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Ending;
 
-/// One of the figures that [`SERIES`] describes, in the same order.
+/// One of the counters that [`SERIES`] describes, in the same order.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Figure {
+pub(super) enum Counter {
     Here,
     Limit,
     Draining,
@@ -39,7 +39,7 @@ pub(super) struct Series {
     pub(super) help: &'static str,
 }
 
-pub(super) const SERIES: [Series; Figure::Lost as usize + 1] = [
+pub(super) const SERIES: [Series; Counter::Lost as usize + 1] = [
     gauge("zen_clients", "Clients that are here now."),
     gauge("zen_clients_limit", "How many clients may be here at once."),
     gauge("zen_draining", "Processes that are stopping."),
@@ -79,13 +79,13 @@ const fn ending(labels: &'static str) -> Series {
 static OWN: [AtomicU64; SERIES.len()] = [const { AtomicU64::new(0) }; SERIES.len()];
 
 /// Counts one that is rare.
-pub(super) fn count(figure: Figure) {
-    OWN[figure as usize].fetch_add(1, Ordering::Relaxed);
+pub(super) fn count(counter: Counter) {
+    OWN[counter as usize].fetch_add(1, Ordering::Relaxed);
 }
 
 /// How many there have been in this process.
-pub(super) fn counted(figure: Figure) -> u64 {
-    OWN[figure as usize].load(Ordering::Relaxed)
+pub(super) fn counted(counter: Counter) -> u64 {
+    OWN[counter as usize].load(Ordering::Relaxed)
 }
 
 /// Counts a question: a load and a store in memory of this thread's own. A counter that all threads share would travel
@@ -133,50 +133,50 @@ fn tallies() -> MutexGuard<'static, Tallies> {
     TALLIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All figures of a process, or of several together.
+/// All counters of a process, or of several together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Figures(pub(super) [u64; SERIES.len()]);
+pub(super) struct Counters(pub(super) [u64; SERIES.len()]);
 
-impl Figures {
+impl Counters {
     /// Those of this process, now, with these gauges.
     pub(super) fn own(here: usize, limit: usize, is_draining: bool) -> Self {
-        let mut figures = Self(std::array::from_fn(|at| OWN[at].load(Ordering::Relaxed)));
-        figures.0[Figure::Questions as usize] =
+        let mut counters = Self(std::array::from_fn(|at| OWN[at].load(Ordering::Relaxed)));
+        counters.0[Counter::Questions as usize] =
             tallies().all.iter().map(|questions| questions.0.load(Ordering::Relaxed)).sum();
-        let gauges = [(Figure::Here, here), (Figure::Limit, limit), (Figure::Draining, is_draining.into())];
-        gauges.iter().for_each(|(gauge, value)| figures.0[*gauge as usize] = *value as u64);
-        figures
+        let gauges = [(Counter::Here, here), (Counter::Limit, limit), (Counter::Draining, is_draining.into())];
+        gauges.iter().for_each(|(gauge, value)| counters.0[*gauge as usize] = *value as u64);
+        counters
     }
 
     /// What stays of them when the process has gone: whoever was there is lost.
     pub(super) fn after_its_end(self) -> Self {
-        let mut figures = Self(std::array::from_fn(|at| if SERIES[at].is_gauge { 0 } else { self.0[at] }));
-        figures.0[Figure::Lost as usize] += self.0[Figure::Here as usize];
-        figures
+        let mut counters = Self(std::array::from_fn(|at| if SERIES[at].is_gauge { 0 } else { self.0[at] }));
+        counters.0[Counter::Lost as usize] += self.0[Counter::Here as usize];
+        counters
     }
 
     /// As a worker tells its parent.
     pub(super) fn to_line(self) -> String {
-        self.0.map(|figure| figure.to_string()).join(" ")
+        self.0.map(|counter| counter.to_string()).join(" ")
     }
 }
 
-impl FromStr for Figures {
+impl FromStr for Counters {
     type Err = ();
 
     fn from_str(line: &str) -> Result<Self, ()> {
-        let figures: Result<Vec<u64>, _> = line.split(' ').map(str::parse).collect();
-        Ok(Self(figures.map_err(|_| ())?.try_into().map_err(|_| ())?))
+        let counters: Result<Vec<u64>, _> = line.split(' ').map(str::parse).collect();
+        Ok(Self(counters.map_err(|_| ())?.try_into().map_err(|_| ())?))
     }
 }
 
-impl AddAssign for Figures {
+impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(sum, figure)| *sum += figure);
+        self.0.iter_mut().zip(other.0).for_each(|(sum, counter)| *sum += counter);
     }
 }
 
-impl From<&Ending> for Figure {
+impl From<&Ending> for Counter {
     fn from(ending: &Ending) -> Self {
         match ending {
             Ending::Finished => Self::Finished,
@@ -196,22 +196,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_figure_has_its_series() {
-        let name = |figure: Figure| (SERIES[figure as usize].name, SERIES[figure as usize].labels);
-        assert_eq!(name(Figure::Draining), ("zen_draining", ""));
-        assert_eq!(name(Figure::Questions), ("zen_questions_total", ""));
-        assert_eq!(name(Figure::from(&Ending::Drained)), ("zen_conversations_total", r#"{ending="drained"}"#));
-        assert_eq!(name(Figure::Lost), ("zen_conversations_total", r#"{ending="lost"}"#));
+    fn each_counter_has_its_series() {
+        let name = |counter: Counter| (SERIES[counter as usize].name, SERIES[counter as usize].labels);
+        assert_eq!(name(Counter::Draining), ("zen_draining", ""));
+        assert_eq!(name(Counter::Questions), ("zen_questions_total", ""));
+        assert_eq!(name(Counter::from(&Ending::Drained)), ("zen_conversations_total", r#"{ending="drained"}"#));
+        assert_eq!(name(Counter::Lost), ("zen_conversations_total", r#"{ending="lost"}"#));
     }
 
     #[test]
     fn a_worker_is_understood_and_leaves_its_counts() {
-        let figures = Figures(std::array::from_fn(|at| at as u64 + 1));
+        let counters = Counters(std::array::from_fn(|at| at as u64 + 1));
         let line = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17";
-        assert_eq!(figures.to_line(), line);
-        assert_eq!(line.parse(), Ok(figures));
-        assert_eq!(figures.after_its_end().to_line(), "0 0 0 4 5 6 7 8 9 10 11 12 13 14 15 16 18");
-        assert!(["", "1 2", "a", &format!("{line} 17")].iter().all(|line| line.parse::<Figures>().is_err()));
+        assert_eq!(counters.to_line(), line);
+        assert_eq!(line.parse(), Ok(counters));
+        assert_eq!(counters.after_its_end().to_line(), "0 0 0 4 5 6 7 8 9 10 11 12 13 14 15 16 18");
+        assert!(["", "1 2", "a", &format!("{line} 17")].iter().all(|line| line.parse::<Counters>().is_err()));
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         for _ in 0..3 {
             std::thread::scope(|scope| (0..4).for_each(|_| _ = scope.spawn(ask)));
         }
-        assert_eq!(Figures::own(0, 0, false).0[Figure::Questions as usize], 12_000);
+        assert_eq!(Counters::own(0, 0, false).0[Counter::Questions as usize], 12_000);
         assert!(tallies().all.len() <= 4);
     }
 }

@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// The use of some processes together. A process that has just ended counts as nothing. What can be read of no process is
 /// `None`: there may be no /proc.
 #[derive(Default)]
-pub(super) struct Usage {
+pub(super) struct ProcStats {
     seconds: Option<f64>,
     bytes: Option<f64>,
     descriptors: Option<f64>,
@@ -20,7 +20,7 @@ pub(super) struct Usage {
     began: Option<f64>,
 }
 
-impl Usage {
+impl ProcStats {
     pub(super) fn of(processes: &[u32]) -> Self {
         let mut usage = Self::default();
         let limit = getrlimit(Resource::Nofile).current;
@@ -88,16 +88,16 @@ mod tests {
 
     #[test]
     fn this_process_uses_something() {
-        let usage = Usage::of(&[std::process::id()]);
+        let usage = ProcStats::of(&[std::process::id()]);
         assert!(usage.bytes > Some(100_000.0) && usage.descriptors >= Some(3.0) && usage.began > Some(1e9));
         // A hundredfold, as other tests open and close descriptors of this process meanwhile.
-        let sum = Usage::of(&[[std::process::id(); 100].as_slice(), &[u32::MAX]].concat());
+        let sum = ProcStats::of(&[[std::process::id(); 100].as_slice(), &[u32::MAX]].concat());
         assert!(sum.descriptors >= Some(300.0) && sum.bytes > usage.bytes.map(|bytes| 50.0 * bytes));
         assert_eq!(usage.series().count(), 5);
     }
 
     #[test]
     fn what_cannot_be_read_is_left_out() {
-        assert_eq!(Usage::of(&[u32::MAX]).series().count(), 0);
+        assert_eq!(ProcStats::of(&[u32::MAX]).series().count(), 0);
     }
 }

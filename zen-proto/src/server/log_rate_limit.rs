@@ -1,4 +1,4 @@
-//! The valve of the log: some lines of each kind in a second, and the rest is counted.
+//! The rate limit of the log: some lines of each kind in a second, and the rest is counted.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -10,7 +10,7 @@ use log::{Level, Record};
 type Place = (Option<&'static str>, Option<u32>);
 
 #[derive(Default)]
-pub(super) struct Valve {
+pub(super) struct RateLimit {
     kinds: HashMap<Place, Kind>,
 }
 
@@ -22,7 +22,7 @@ struct Kind {
     latest: (Level, String),
 }
 
-impl Valve {
+impl RateLimit {
     /// Whether to write a line; if so, how many like it were left out before.
     pub(super) fn admit(&mut self, line: &Record<'_>, now: Instant) -> Option<u64> {
         let fresh = || Kind { second: now, lines: 0, left_out: 0, latest: (line.level(), String::new()) };
@@ -60,12 +60,12 @@ mod tests {
 
     #[test]
     fn some_lines_of_a_kind_in_a_second_and_the_rest_is_counted() {
-        let mut valve = Valve::default();
+        let mut limit = RateLimit::default();
         let begin = Instant::now();
         let mut admit = |line, now| {
             let text = format_args!("the text");
             let record = Record::builder().file_static(Some("a")).line(Some(line)).args(text).build();
-            valve.admit(&record, now)
+            limit.admit(&record, now)
         };
         assert!((0..10).all(|_| admit(1, begin) == Some(0)));
         assert!((0..5).all(|_| admit(1, begin).is_none()));
@@ -74,9 +74,9 @@ mod tests {
         assert_eq!(admit(1, later), Some(5));
         assert!((0..9).all(|_| admit(1, later) == Some(0)));
         assert!((0..7).all(|_| admit(1, later).is_none()));
-        assert_eq!(valve.settle(Duration::from_secs(60)).count(), 0);
-        let owed: Vec<_> = valve.settle(Duration::ZERO).collect();
+        assert_eq!(limit.settle(Duration::from_secs(60)).count(), 0);
+        let owed: Vec<_> = limit.settle(Duration::ZERO).collect();
         assert_eq!(owed, [(Level::Info, "7 more lines were left out that are like: the text".to_owned())]);
-        assert_eq!(valve.settle(Duration::ZERO).count(), 0);
+        assert_eq!(limit.settle(Duration::ZERO).count(), 0);
     }
 }
