@@ -1,5 +1,6 @@
 //! While a run lasts: a bar for whoever watches, and an ear for whoever has seen enough.
 
+use std::fs;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +26,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Draws on stderr if that is a terminal, and takes SIGINT and SIGTERM. The second one ends the process at once.
+    /// Draws on stderr if that is a terminal, and takes SIGINT and SIGTERM unless they are ignored. The second one ends the
+    /// process at once.
     pub(super) fn start() -> Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGINT, SIGTERM].into_iter().filter(|signal| !is_ignored(*signal)) {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))
                 .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
                 .context("cannot take signals")?;
@@ -90,4 +92,12 @@ impl Progress {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns whether this process was started with `signal` ignored, as a shell without job control starts what it puts
+/// into the background. The mask is that of proc_pid_status(5).
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default(); // without /proc it is not known
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| (mask >> (signal - 1)) & 1 == 1)
 }

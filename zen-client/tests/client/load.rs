@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -337,6 +337,23 @@ fn an_interrupted_run_has_a_result() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(report["interrupted"], true);
     assert!(number(&report["seconds"]) < 40.0 && report["answers"].as_u64().unwrap() > 0, "{report}");
+}
+
+/// A shell without job control ignores SIGINT for what it puts into the background, and nohup(1) SIGHUP.
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    for (signal, name) in [(Signal::INT, "INT"), (Signal::TERM, "TERM")] {
+        let arguments = format!("load --json -d 1s --warmup 0 -c 2 -p {}", server(4, Fault::None).port());
+        let ignoring = format!("trap '' {name}; exec \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &ignoring, "sh", env!("CARGO_BIN_EXE_zen-client")]).args(arguments.split_whitespace());
+        let running = Running::of(&mut command);
+        thread::sleep(Duration::from_millis(500));
+        running.signal(signal);
+        let output = running.output();
+        assert!(output.status.success(), "SIG{name}: {output:?}");
+        assert_eq!(report(&output)["interrupted"], false, "SIG{name}");
+    }
 }
 
 /// A server that answers each client five times, and then never again.

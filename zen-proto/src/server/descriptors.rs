@@ -13,25 +13,38 @@ pub(super) enum Wanted {
     ByDefault(usize),
 }
 
+/// How many descriptors it needs for other things than clients, each by the flag that decides it.
+pub(super) struct Others {
+    pub(super) loops: usize,
+    pub(super) processes: usize,
+    pub(super) metrics: usize,
+}
+
 /// Raises the limit to what the clients and `others` need; returns how many clients there can be.
 ///
 /// # Errors
 ///
 /// The limit cannot be raised enough.
-pub(super) fn provide(wanted: Wanted, others: usize, is_worker: bool) -> Result<usize> {
-    let (clients, least, otherwise) = match wanted {
+pub(super) fn provide(wanted: Wanted, others: &Others, is_worker: bool) -> Result<usize> {
+    let (clients, least, flag) = match wanted {
         Wanted::AtOnce(1) => (1, 1, ""),
         Wanted::AtOnce(workers) => (workers, workers, ", or lower --workers"),
         Wanted::Connections(clients) => (clients, clients, ", or lower --max-connections"),
         Wanted::ByDefault(clients) => (clients, 1, ""),
     };
-    let others = others.saturating_add(OWN);
+    // The flag that takes most is the one to lower.
+    let flag = match *others {
+        Others { loops, processes, .. } if processes > loops.max(least) => ", or lower --processes",
+        Others { loops, .. } if loops > least.max(OWN) => ", or lower --loops",
+        _ => flag,
+    };
+    let others = others.loops.saturating_add(others.processes + others.metrics + OWN);
     let need = |clients: usize| clients.saturating_add(others);
     let limit = raise(need(clients));
     let possible = clients.min(limit.saturating_sub(others));
     ensure!(
         possible >= least,
-        "serving {least} at once takes {} descriptors, but the limit is {limit}: raise it (ulimit -n {0}){otherwise}",
+        "serving {least} at once takes {} descriptors, but the limit is {limit}: raise it (ulimit -n {0}){flag}",
         need(least)
     );
     // Of a worker's limit the parent has said it.

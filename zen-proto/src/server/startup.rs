@@ -12,7 +12,7 @@ use socket2::{SockRef, Socket};
 
 use super::constants::TICK;
 use super::counters::{Counter, count};
-use super::descriptors::{self, Wanted};
+use super::descriptors::{self, Others, Wanted};
 use super::listener::{self, Waiting};
 use super::metrics::{self, Snapshot};
 use super::options::{Arguments, Inetd, Options, parse};
@@ -100,7 +100,7 @@ impl Server {
             (None, Some(most)) => Wanted::Connections(most.get()),
             (None, None) => Wanted::ByDefault(MAX_CONNECTIONS),
         };
-        let permits = descriptors::provide(wanted, others(options, waiting), options.worker)?;
+        let permits = descriptors::provide(wanted, &others(options, waiting), options.worker)?;
         let address = listener.as_ref().map(ready_line).transpose()?;
         let listener = match (listener, options.processes) {
             (Some(listener), Some(processes)) if !options.worker => supervisor::supervise(
@@ -190,14 +190,17 @@ impl Server {
     }
 }
 
-/// Descriptors that only some servers need: pollers, the connections of the metrics, and a pipe to each worker.
-fn others(options: &Options, waiting: Waiting) -> usize {
+/// Descriptors that only some servers need: pollers, a channel to each worker, and the connections of the metrics.
+fn others(options: &Options, waiting: Waiting) -> Others {
     let pollers = match waiting {
         Waiting::InCalls => 0,
-        Waiting::ForReadiness { pollers } => OF_A_POLLER.saturating_mul(pollers),
+        Waiting::ForReadiness { pollers } => pollers,
     };
-    let metrics = options.metrics.map_or(0, |_| metrics::MOST_CONNECTIONS);
-    pollers.saturating_add(metrics + usize::from(options.processes.unwrap_or(0)))
+    Others {
+        loops: OF_A_POLLER.saturating_mul(pollers),
+        processes: options.processes.unwrap_or(0).into(),
+        metrics: options.metrics.map_or(0, |_| metrics::MOST_CONNECTIONS),
+    }
 }
 
 fn ready_line(listener: &Socket) -> Result<String> {

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Case, bare};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::group::Group;
-use crate::harness::{PATIENCE, is_conformant};
+use crate::harness::{PATIENCE, Server, is_conformant, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     bare("no_talk_to_the_client", no_talk_to_the_client),
     bare("idle_exit", idle_exit),
     bare("nobody_is_lost_in_a_restart", nobody_is_lost_in_a_restart),
+    bare("queued_clients_wait_for_the_next_server", queued_clients_wait_for_the_next_server),
     bare("nowait_drains", nowait_drains),
 ];
 
@@ -122,6 +123,30 @@ fn idle_exit(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     ends_after_sigterm(&mut server)
 }
 
+/// A server that drains leaves the clients in the backlog to the next one, also those that have not asked yet.
+fn queued_clients_wait_for_the_next_server(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let mut old = Server::start_on(&listener, entry, &[])?;
+    Client::connect(address)?.ask_all()?;
+    old.signal(Signal::TERM)?;
+    let all_drain = || (old.log().matches("draining: ").count() >= entry.processes).then_some(());
+    wait_for(PATIENCE, all_drain).with_context(|| format!("not all processes drain: {}", old.log()))?;
+    let mut queued = (0..QUEUED).map(|_| Client::connect(address)).collect::<Result<Vec<_>>>()?;
+    // Threads that sleep in accept() take the first ones, and serve them.
+    queued.iter_mut().take(SLEEPERS).try_for_each(|client| client.send(APHORISMS[0].0))?;
+    let status = old.ended_within(PATIENCE).context("it does not end")?;
+    ensure!(status.success(), "it ended with {status}");
+    let mut new = Server::start_on(&listener, entry, &[])?;
+    for (number, client) in queued.iter_mut().enumerate() {
+        let served = if number < SLEEPERS { client.expect(APHORISMS[0].1) } else { client.ask_all() };
+        served.with_context(|| format!("client {number} of {QUEUED} in the backlog"))?;
+        client.end_sending()?;
+        client.expect_end()?;
+    }
+    new.stop(PATIENCE)
+}
+
 /// The listener stays with us while one server drains and another begins: not one of many clients notices.
 fn nobody_is_lost_in_a_restart(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -203,3 +228,7 @@ fn ends_after_sigterm(server: &mut Group) -> Result<()> {
 fn signal(server: &Group, signal: Signal) -> Result<()> {
     kill_process(Pid::from_raw(server.id()).context("a process")?, signal).context("cannot signal it")
 }
+
+/// Clients in the backlog, and how many of them threads may take that are asleep in accept() when the signal comes.
+const QUEUED: usize = 8;
+const SLEEPERS: usize = 4;

@@ -18,6 +18,12 @@ use crate::workspace;
 pub(crate) const CASES: &[Case] = &[
     case("no_descriptor_left", no_descriptor_left).alone(),
     bare("too_few_descriptors_at_start", too_few_descriptors_at_start),
+    bare("too_few_descriptors_for_loops", too_few_descriptors_for)
+        .arguments(&["--loops", "100"])
+        .on(|entry| entry.name == "poll"),
+    bare("too_few_descriptors_for_processes", too_few_descriptors_for)
+        .arguments(&["--processes", "100"])
+        .on(|entry| !entry.is_exhibit && entry.is_first_of_package()),
     bare("too_few_descriptors_for_the_default", too_few_descriptors_for_the_default),
 ];
 
@@ -84,6 +90,18 @@ fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str
         let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
         gone.context("descriptors are left open")
     })
+}
+
+/// The error names the flag that takes most of them.
+fn too_few_descriptors_for(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
+    let mut command = Command::new(tool("prlimit")?);
+    command.arg("--nofile=64:64").arg(workspace::binary(entry.binary)?).args(["-p", "0"]).args(arguments);
+    let output = run_within(PATIENCE, &mut command)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let is_named = said.starts_with("error: ") && said.ends_with(&format!(", or lower {}\n", arguments[0]));
+    let seen = format!("{}, stdout {}, stderr {said}", output.status, shown(&output.stdout));
+    ensure!(output.status.code() == Some(1) && output.stdout.is_empty() && is_named, "{seen}");
+    Ok(())
 }
 
 /// Without --max-connections fewer clients are served, with one warning; and they all can be had.
