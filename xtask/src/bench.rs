@@ -1,21 +1,22 @@
 //! `cargo xtask bench`: every server under the same load, what it costs, and whether two of them differ at all.
 //!
 //! 1. `plan` says what is measured, in which order, and how long; `whole` carries it out.
-//! 2. `run` measures once: `subject` starts a server, `place` chooses the processors, `load` asks, `cost` looks at what the
+//! 2. `run` measures once: `target` starts a server, `place` chooses the processors, `load` asks, `cost` looks at what the
 //!    server used. `syscalls`, and memory in `cost`, have runs of their own.
 //! 3. `results` keeps everything, with the `machine`, as JSON.
 //! 4. `ranking` says who is cheapest, by the rule in `statistics`; `table`, `report`, `readme` and `diff` show it.
 //! 5. `capacity` calculates how many machines are needed.
 
-mod canned;
 pub(crate) mod capacity;
+pub(crate) mod choose;
 mod cost;
 mod diff;
-mod figures;
+mod fixture;
+mod format;
 mod load;
 mod machine;
-mod place;
 mod plan;
+mod processors;
 mod progress;
 mod ranking;
 mod readme;
@@ -23,11 +24,12 @@ mod report;
 mod results;
 mod run;
 mod statistics;
-mod subject;
 mod syscalls;
 mod table;
+mod target;
 mod trials;
 mod whole;
+mod workload;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -41,9 +43,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::servers::SERVERS;
 use crate::workspace::{self, Profile};
 use plan::Plan;
+use processors::Processors;
 use results::Results;
 pub(crate) use trials::trials;
 use whole::measure_all;
+use workload::Workload;
 
 /// Measures what an answer costs under every architecture
 #[derive(clap::Args)]
@@ -54,13 +58,16 @@ pub(crate) struct Flags {
     /// Less of everything, in less than a minute after building
     #[arg(long)]
     quick: bool,
+    /// What the clients do: saturated, mostly-idle, churn, slow-answers, heavy-answers, mixed; repeat it for more
+    #[arg(long, value_name = "NAME", default_value = workload::SATURATED)]
+    workload: Vec<String>,
     /// Only this server; repeat it for more [default: all]
     #[arg(long, value_name = "NAME")]
     server: Vec<String>,
-    /// One more server of the protocol, in any language; it must listen on 127.0.0.1:{port}
+    /// One more server of the protocol, in any language; it must listen on 127.0.0.1:{port}, and do {work}
     #[arg(long, value_name = "NAME='COMMAND {port}'")]
     peer: Vec<String>,
-    /// How many connections are busy [default: 1,16,256,1000,10000; with --quick 1,16,256]
+    /// How many clients are connected [default: as the workload says]
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = plan::level)]
     connections: Vec<usize>,
     /// How often everything is measured [default: as often as fits, 7 at most; with --quick 5]
@@ -115,24 +122,43 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
 }
 
 fn bench(flags: &Flags) -> Result<ExitCode> {
-    let mut plan = Plan::of(flags)?;
+    let processors = Processors::of_this_machine()?.server.len();
+    let named = |name: &String| Plan::of(flags, Workload::named(name, flags.quick, processors)?);
+    let plans = flags.workload.iter().map(named).collect::<Result<Vec<_>>>()?;
+    build()?;
+    let mut is_sound = true;
+    for plan in plans {
+        let results = measured(plan, &flags.name, flags.quick)?;
+        print!("{}", table::of(&results));
+        let folder = folder(&results.name)?;
+        println!("\n{}\n{}\n", folder.join("results.json").display(), report::write(&results, &folder)?.display());
+        if flags.readme {
+            readme::write(&results)?;
+        }
+        is_sound &= results.problems.is_empty();
+    }
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds the servers and the client for speed.
+fn build() -> Result<()> {
+    let packages: BTreeSet<&str> = SERVERS.iter().map(|entry| entry.package).chain(["zen-client"]).collect();
+    workspace::build_release(&packages.into_iter().collect::<Vec<_>>())
+}
+
+/// Carries out a plan and keeps the result: of the default workload under `name`, of another under `name/WORKLOAD`.
+fn measured(mut plan: Plan, name: &str, is_quick: bool) -> Result<Results> {
     let left_out = plan.fit(raise_descriptor_limit()?);
     ensure!(!plan.cells.is_empty(), "nothing is left to measure: {}", left_out.unwrap_or_default());
-    let packages: BTreeSet<&str> = SERVERS.iter().map(|entry| entry.package).chain(["zen-client"]).collect();
-    workspace::build_release(&packages.into_iter().collect::<Vec<_>>())?;
-    let folder = folder(&flags.name)?;
+    let is_default = plan.workload.name == workload::SATURATED;
+    let name = if is_default { name.to_owned() } else { format!("{name}/{}", plan.workload.name) };
+    let folder = folder(&name)?;
     let mut results = measure_all(&plan, Profile::Release, &folder)?;
     results.notes.extend(left_out);
-    results.name = flags.name.clone();
-    results.settings.quick = flags.quick;
-    let json = folder.join("results.json");
-    results.write(&json)?;
-    print!("{}", table::of(&results));
-    println!("\n{}\n{}", json.display(), report::write(&results, &folder)?.display());
-    if flags.readme {
-        readme::write(&results)?;
-    }
-    Ok(if results.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    results.name = name;
+    results.settings.quick = is_quick;
+    results.write(&folder.join("results.json"))?;
+    Ok(results)
 }
 
 /// Where the result of this name lies.

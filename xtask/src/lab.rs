@@ -75,6 +75,12 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Experiment>> {
     names.iter().map(called).collect()
 }
 
+/// Whether an experiment has this name.
+#[cfg(test)]
+pub(crate) fn is_experiment(name: &str) -> bool {
+    EXPERIMENTS.iter().any(|experiment| experiment.name == name)
+}
+
 /// Each experiment as a test of its outcome.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let broken = workspace::build()?;

@@ -7,6 +7,7 @@
 //! $ cargo xtask lab --list          # the ancestor's claims, as experiments
 //! $ cargo xtask trace single poll   # what each thread waited for, drawn
 //! $ cargo xtask bench --quick       # what an answer costs
+//! $ cargo xtask choose --clients 5000 --busy 2% --rate 2000 --slo 'p99<50ms'   # which architecture
 //! $ cargo xtask challenge -- COMMAND {port}   # your own server beside ours
 //! $ cargo xtask deploy test         # deployed with the real programs: systemd, inetd, HAProxy, Prometheus …
 //! $ cargo xtask manual              # manual pages and completions
@@ -62,6 +63,7 @@ enum Task {
     #[command(hide = true)]
     Blocked(challenge::BlockedFlags),
     Bench(bench::Flags),
+    Choose(bench::choose::Flags),
     Deploy(deploy::Flags),
 }
 
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Task::Challenge(flags) => challenge::run(&flags),
         Task::Blocked(flags) => challenge::print_blocked(&flags),
         Task::Bench(flags) => bench::run(&flags),
+        Task::Choose(flags) => bench::choose::run(&flags),
         Task::Deploy(flags) => deploy::run(&flags),
     });
     match done {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 
-use super::figures::{self, bytes, count, number, percent};
+use super::format::{self, bytes, count, number, percent};
 use super::found;
 use super::results::{CPU, Level, Results, Row};
 
@@ -91,7 +91,7 @@ fn told(flags: &Flags, results: &Results) -> Result<String> {
         plural(machine.processors),
         bytes(machine.memory),
     );
-    let mut table = figures::table(&["which", "for all", "a machine gives", "machines", "used of them"]);
+    let mut table = format::table(&["which", "for all", "a machine gives", "machines", "used of them"]);
     for it in &resources {
         let share = percent(it.share(machines));
         table.add_row([
@@ -265,7 +265,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::bench::canned;
+    use crate::bench::fixture;
     use crate::bench::results::Probe;
 
     #[derive(Parser)]
@@ -281,7 +281,7 @@ mod tests {
 
     /// A processor answers 100,000 questions a second, a client takes 904 bytes, all as round as can be.
     fn results() -> Results {
-        let mut results = canned::results();
+        let mut results = fixture::results();
         let sysctls =
             [("fs.nr_open", "1000064"), ("kernel.pid_max", "10000"), ("net.ipv4.ip_local_port_range", "10001 20000")];
         results.machine.sysctls.extend(sysctls.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -375,7 +375,7 @@ Where the numbers come from
 - memory: 904 B a client, servers[poll].idle.bytes_per_client, and 4.00 KiB in the kernel for its socket, an assumption, as bench does not see it; 50 % of 8.00 GiB, less 256 MiB for each process, idle.bytes_before
 - processors: 10.0 µs an answer, servers[poll].levels[10000].rounds[].cpu_us_per_answer, their median; 50 % of 4 processors, assumed to be kept busy by a process each (--processes 4)
 - descriptors: one a client, and 64 of a process for itself, an assumption; 1,000,064 a process, fs.nr_open; the limit here is 20,000, so that a service wants LimitNOFILE=1000064
-- measured: canned of 2000-01-01T00:00:00Z, commit 0123456789ab, 3 rounds of 200 ms, over loopback: a real network card costs more
+- measured: fixture of 2000-01-01T00:00:00Z, commit 0123456789ab, 3 rounds of 200 ms, over loopback: a real network card costs more
 - FAILED when it was measured, so measure again: poll, 1 connection: 3 reset
 - not in it: the network's bandwidth, thinking (bench asks what costs nothing to answer), connecting and leaving
 "#;

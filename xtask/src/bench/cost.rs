@@ -11,14 +11,14 @@ use anyhow::{Context, Result, ensure};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
-use super::place::Place;
+use super::processors::Processors;
 use super::results::Idle;
-use super::subject::{Running, Setting, Subject};
+use super::target::{Running, Setting, Target};
 use crate::harness::PATIENCE;
 use crate::harness::client::APHORISMS;
 
 /// The processes whose costs are counted.
-pub(crate) struct Watched {
+pub(crate) struct ProcessSampler {
     /// One clock for each process. The kernel counts its threads together, also those that have ended, to the nanosecond and at
     /// once; adding up /proc/PID/task/*/schedstat would take a while where there are 10,000 threads, and be late by a tick for those that run.
     clocks: Vec<ClockId>,
@@ -57,8 +57,8 @@ impl Switches {
     }
 }
 
-impl Watched {
-    pub(crate) fn new(processes: &[i32]) -> Result<Watched> {
+impl ProcessSampler {
+    pub(crate) fn new(processes: &[i32]) -> Result<ProcessSampler> {
         ensure!(!processes.is_empty(), "the server has ended");
         let clock = |&pid: &i32| ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).context("a process has no clock");
         let processes_in_proc: Vec<PathBuf> =
@@ -66,7 +66,7 @@ impl Watched {
         let tasks: Vec<PathBuf> = processes_in_proc.iter().flat_map(|process| entries(&process.join("task"))).collect();
         let threads = tasks.len();
         let every = threads.div_ceil(MOST_TASKS).max(1);
-        Ok(Watched {
+        Ok(ProcessSampler {
             clocks: processes.iter().map(clock).collect::<Result<_>>()?,
             processes: processes_in_proc,
             tasks: tasks.into_iter().step_by(every).collect(),
@@ -106,10 +106,10 @@ impl Watched {
 }
 
 /// What `clients` idle clients cost. Each has asked once, so that it was surely accepted, and is silent since.
-pub(crate) fn idle(subject: &Subject, setting: Setting, place: &Place, clients: usize) -> Result<Idle> {
-    place.for_server()?;
-    let server = subject.start(setting, &[])?;
-    place.for_load()?;
+pub(crate) fn idle(target: &Target, setting: Setting, processors: &Processors, clients: usize) -> Result<Idle> {
+    processors.for_server()?;
+    let server = target.start(setting, &[], &[])?;
+    processors.for_load()?;
     // What is made for the first client ever is no client's cost.
     drop(ask_once(&server)?);
     thread::sleep(SETTLING / 3);
@@ -169,14 +169,14 @@ mod tests {
     #[test]
     fn this_process_is_watched() {
         let own = i32::try_from(std::process::id()).expect("the kernel numbers processes with an i32");
-        let watched = Watched::new(&[own]).expect("it runs");
-        let (before, switches) = (watched.cpu().expect("it runs"), watched.switches());
+        let sampler = ProcessSampler::new(&[own]).expect("it runs");
+        let (before, switches) = (sampler.cpu().expect("it runs"), sampler.switches());
         let end = Instant::now() + Duration::from_millis(20);
         while Instant::now() < end {}
-        assert!(watched.cpu().expect("it runs").since(&before) > 0.0);
-        let (voluntary, involuntary) = watched.switches().since(&switches);
+        assert!(sampler.cpu().expect("it runs").since(&before) > 0.0);
+        let (voluntary, involuntary) = sampler.switches().since(&switches);
         assert!(voluntary.is_finite() && involuntary.is_finite());
-        assert!(watched.threads >= 1 && watched.descriptors() >= 3);
+        assert!(sampler.threads >= 1 && sampler.descriptors() >= 3);
     }
 
     #[test]

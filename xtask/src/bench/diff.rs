@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use comfy_table::Table;
 
-use super::figures::{self, bytes, comparison, connections, number};
+use super::format::{self, bytes, comparison, connections, number};
 use super::results::{CPU, Figure, P50, P99, Results, Row, SPEED};
 use super::statistics::Comparison;
 
@@ -14,9 +14,9 @@ pub(crate) fn of(before: &Results, after: &Results) -> String {
     let mut text = circumstances(before, after);
     let mut differences = 0;
     for level in before.levels() {
-        let rows = before.servers.iter().filter(|row| !row.is_twin);
+        let rows = before.servers.iter().filter(|row| !row.is_duplicate);
         let pairs = rows.filter_map(|row| Some((row, after.row(&row.name)?)));
-        let mut table = figures::table(&["server", "figure", "before", "after", "after against before"]);
+        let mut table = format::table(&["server", "figure", "before", "after", "after against before"]);
         for (one, other) in pairs {
             for (name, figure) in FIGURES {
                 let (own, new) = (one.series(level, figure), other.series(level, figure));
@@ -27,8 +27,8 @@ pub(crate) fn of(before: &Results, after: &Results) -> String {
                 table.add_row([
                     one.name.clone(),
                     name.to_owned(),
-                    figures::range(&was),
-                    figures::range(&is),
+                    format::range(&was),
+                    format::range(&is),
                     comparison(compared),
                 ]);
             }
@@ -81,9 +81,9 @@ fn circumstances(before: &Results, after: &Results) -> String {
 
 /// System calls and memory: figures without ranges, which hardly vary.
 fn counted(before: &Results, after: &Results) -> Table {
-    let mut table = figures::table(&["server", "figure", "before", "after", "after against before"]);
+    let mut table = format::table(&["server", "figure", "before", "after", "after against before"]);
     for (one, other) in
-        before.servers.iter().filter(|row| !row.is_twin).filter_map(|row| Some((row, after.row(&row.name)?)))
+        before.servers.iter().filter(|row| !row.is_duplicate).filter_map(|row| Some((row, after.row(&row.name)?)))
     {
         let calls = |row: &Row| row.system_calls.found().map(|found| found.per_answer);
         let idle = |row: &Row| row.idle.found().map(|found| found.bytes_per_client);
@@ -110,11 +110,11 @@ const COUNTED_ALIKE: f64 = 0.05;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::canned;
+    use crate::bench::fixture;
 
     #[test]
     fn a_result_does_not_differ_from_itself() {
-        let results = canned::results();
+        let results = fixture::results();
         let text = of(&results, &results);
         assert!(text.ends_with("\nno difference\n"), "{text}");
         assert!(!text.contains("another") && !text.contains('×') && !text.contains('+'), "{text}");
@@ -122,8 +122,8 @@ mod tests {
 
     #[test]
     fn what_became_dearer_is_named() {
-        let before = canned::results();
-        let mut after = canned::results();
+        let before = fixture::results();
+        let mut after = fixture::results();
         after.machine.sysctls.insert("net.core.somaxconn".to_owned(), "128".to_owned());
         let smol = after.servers.iter_mut().find(|row| row.name == "smol").expect("it is there");
         smol.levels[1].rounds.iter_mut().for_each(|round| round.cpu_us_per_answer *= 1.5);
@@ -137,9 +137,9 @@ mod tests {
 
     #[test]
     fn what_the_pair_differs_by_is_no_difference() {
-        let before = canned::results();
-        let mut after = canned::results();
-        for row in after.servers.iter_mut().filter(|row| row.is_twin || row.name == "smol") {
+        let before = fixture::results();
+        let mut after = fixture::results();
+        for row in after.servers.iter_mut().filter(|row| row.is_duplicate || row.name == "smol") {
             row.levels[1].rounds.iter_mut().for_each(|round| round.cpu_us_per_answer *= 1.5);
         }
         assert!(of(&before, &after).ends_with("\nno difference\n"));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use super::workload::Workload;
 use crate::harness::capture::Capture;
 use crate::harness::group::Group;
 use crate::harness::{PATIENCE, wait_for};
@@ -17,9 +18,11 @@ use crate::workspace::{self, Profile};
 
 /// What is asked of it.
 #[derive(Clone, Copy)]
-pub(crate) struct Wish<'a> {
+pub(crate) struct LoadConfig<'a> {
     pub(crate) profile: Profile,
-    pub(crate) connections: usize,
+    pub(crate) workload: &'a Workload,
+    /// All of them, also those that stay silent.
+    pub(crate) clients: usize,
     pub(crate) pipeline: usize,
     pub(crate) threads: usize,
     pub(crate) warmup: Duration,
@@ -46,9 +49,10 @@ pub(crate) struct Report {
     pub(crate) answers: u64,
     pub(crate) answers_per_second: f64,
     pub(crate) failures: BTreeMap<String, u64>,
+    pub(crate) missed: u64,
     pub(crate) unserved: u64,
     pub(crate) cpu_seconds: f64,
-    pub(crate) service_time_us: Times,
+    pub(crate) response_time_us: Times,
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) histogram: Histogram,
 }
@@ -72,28 +76,34 @@ pub(crate) struct Verdict {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Histogram {
-    pub(crate) service_time_us: Vec<(f64, u64)>,
+    pub(crate) response_time_us: Vec<(f64, u64)>,
 }
 
 impl Load {
-    pub(crate) fn start(server: SocketAddr, wish: Wish<'_>) -> Result<Load> {
-        let output = wish.folder.join("load.json");
-        let mut command = Command::new(workspace::built(wish.profile, "zen-client")?);
+    pub(crate) fn start(server: SocketAddr, config: LoadConfig<'_>) -> Result<Load> {
+        let output = config.folder.join("load.json");
+        let mut command = Command::new(workspace::built(config.profile, "zen-client")?);
+        let asking = config.workload.asking(config.clients);
         let numbers = [
             ("--port", u64::from(server.port())),
-            ("--connections", wish.connections as u64),
-            ("--pipeline", wish.pipeline as u64),
-            ("--threads", wish.threads as u64),
-            ("--seed", wish.seed),
+            ("--connections", asking as u64),
+            ("--idle", (config.clients - asking) as u64),
+            ("--threads", config.threads as u64),
+            ("--seed", config.seed),
         ];
         command.args(["load", &server.ip().to_string(), "--json", "--histogram"]);
         numbers.iter().for_each(|(flag, number)| _ = command.args([flag, number.to_string().as_str()]));
+        if config.pipeline > 1 {
+            command.args(["--pipeline", &config.pipeline.to_string()]);
+        }
+        config.workload.rate.iter().for_each(|rate| _ = command.args(["--rate", &rate.to_string()]));
+        command.args(&config.workload.flags);
         let milliseconds = |time: Duration| format!("{}ms", time.as_millis());
-        command.args(["--warmup", &milliseconds(wish.warmup), "--duration", &milliseconds(wish.measured)]);
+        command.args(["--warmup", &milliseconds(config.warmup), "--duration", &milliseconds(config.measured)]);
         command.stdin(Stdio::null()).stdout(File::create(&output)?).stderr(Stdio::piped());
         let mut group = Group::start(&mut command)?;
         let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
-        Ok(Load { group, stderr, output, longest: wish.warmup + wish.measured + PATIENCE })
+        Ok(Load { group, stderr, output, longest: config.warmup + config.measured + PATIENCE })
     }
 
     /// When everything was open and the first question was asked: its warm-up begins with its threads.
@@ -132,13 +142,14 @@ impl Drop for Load {
 }
 
 impl Report {
-    /// What was wrong with the run, if anything.
+    /// Why the run must not be trusted, if there is a reason: wrong bytes, or figures that contradict each other.
+    ///
+    /// Clients that were not served, or not in time, are a result.
     pub(crate) fn problem(&self) -> Option<String> {
-        let kinds = self.failures.iter().filter(|(_, n)| **n > 0).map(|(kind, n)| format!("{n} {kind}"));
-        let unserved = (self.unserved > 0).then(|| format!("{} connections never served", self.unserved));
+        let wrong = self.failures.get("wrong").filter(|&&n| n > 0).map(|n| format!("{n} wrong answers"));
         let law = self.verdicts.iter().find(|verdict| verdict.name == "littles_law" && verdict.ok == Some(false));
         let law = law.map(|verdict| verdict.text.clone());
-        let problems: Vec<String> = kinds.chain(unserved).chain(law).collect();
+        let problems: Vec<String> = wrong.into_iter().chain(law).collect();
         (!problems.is_empty()).then(|| problems.join(", "))
     }
 

@@ -6,16 +6,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::Flags;
-use super::subject::Subject;
+use super::target::Target;
+use super::workload::{MOST_WAITING, SATURATED, Workload};
 use crate::servers::SERVERS;
 
 /// All that a run does.
 pub(crate) struct Plan {
-    pub(crate) subjects: Vec<Subject>,
+    pub(crate) targets: Vec<Target>,
     /// Which of them was entered twice.
     pub(crate) control: Option<usize>,
-    /// Every pair of a subject and a number of connections.
+    /// Every pair of a target and a number of connections.
     pub(crate) cells: Vec<Cell>,
+    pub(crate) workload: Workload,
     pub(crate) rounds: usize,
     /// Whether all rounds are wanted, however long they take.
     pub(crate) is_exact: bool,
@@ -29,48 +31,34 @@ pub(crate) struct Plan {
     pub(crate) duration: Option<Duration>,
 }
 
-/// A subject under so many connections.
+/// A target under so many connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cell {
     pub(crate) connections: usize,
-    pub(crate) subject: usize,
+    pub(crate) target: usize,
 }
 
 impl Plan {
-    pub(crate) fn of(flags: &Flags) -> Result<Plan> {
-        let mut subjects = Vec::new();
-        for name in &flags.server {
-            let known = || SERVERS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
-            ensure!(
-                SERVERS.iter().any(|entry| entry.name == name),
-                "no server is called {name}: there are {}",
-                known()
-            );
-        }
-        let is_meant = |name: &str| flags.server.is_empty() || flags.server.iter().any(|meant| meant == name);
-        subjects.extend(SERVERS.iter().filter(|entry| is_meant(entry.name)).map(Subject::server));
-        for peer in &flags.peer {
-            subjects.push(Subject::peer(peer)?);
-        }
-        let names: BTreeSet<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
-        ensure!(names.len() == subjects.len(), "two servers have the same name");
-        let control = control(&subjects);
-        subjects.extend(control.map(|control| subjects[control].twin()));
-        let levels = match (&flags.connections[..], flags.quick) {
-            ([], true) => QUICK_LEVELS,
-            ([], false) => LEVELS,
-            (chosen, _) => chosen,
+    pub(crate) fn of(flags: &Flags, workload: Workload) -> Result<Plan> {
+        let (targets, control) = targets(&flags.server, &flags.peer, &workload)?;
+        let levels = if flags.connections.is_empty() { &workload.clients } else { &flags.connections };
+        let is_memory_measured = [SATURATED, "mostly-idle"].contains(&workload.name.as_str());
+        let idle = match (is_memory_measured, flags.quick) {
+            (false, _) => 0,
+            (true, true) => QUICK_IDLE,
+            (true, false) => IDLE,
         };
         let rounds = flags.rounds.unwrap_or(if flags.quick { QUICK_ROUNDS } else { ROUNDS });
         Ok(Plan {
-            cells: cells(&subjects, levels),
-            subjects,
+            cells: cells(&targets, levels, workload.is_closed()),
+            workload,
+            targets,
             control,
             rounds,
             is_exact: flags.rounds.is_some() || flags.duration.is_some(),
             pipeline: flags.pipeline,
             seed: flags.seed.unwrap_or_else(|| fastrand::u32(..).into()),
-            idle: if flags.quick { QUICK_IDLE } else { IDLE },
+            idle,
             budget: if flags.quick { QUICK_BUDGET } else { BUDGET },
             duration: flags.duration,
         })
@@ -125,23 +113,55 @@ impl Plan {
     }
 }
 
+/// The targets of these names, or of all, with their peers and the duplicate; and which of them was entered twice.
+pub(crate) fn targets(
+    servers: &[String],
+    peers: &[String],
+    workload: &Workload,
+) -> Result<(Vec<Target>, Option<usize>)> {
+    let mut targets: Vec<Target> = Vec::new();
+    for name in servers {
+        let known = || SERVERS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
+        ensure!(SERVERS.iter().any(|entry| entry.name == name), "no server is called {name}: there are {}", known());
+    }
+    let is_meant = |name: &str| servers.is_empty() || servers.iter().any(|meant| meant == name);
+    targets.extend(SERVERS.iter().filter(|entry| is_meant(entry.name)).map(Target::server));
+    if workload.sleeps() {
+        let smol = targets.iter().find(|target| target.name == "smol").cloned();
+        targets.extend(smol.iter().flat_map(|smol| WAYS.map(|(name, flags)| smol.with(name, flags))));
+    }
+    for peer in peers {
+        targets.push(Target::peer(peer)?);
+    }
+    let names: BTreeSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+    ensure!(names.len() == targets.len(), "two servers have the same name");
+    let control = control(&targets);
+    targets.extend(control.map(|control| targets[control].duplicate()));
+    Ok((targets, control))
+}
+
 /// How much of a measurement's time is warm-up.
 pub(crate) const WARMUP: f64 = 0.25;
 
 /// Who is entered twice: the readiness loop if it takes part, else the first that takes any number of clients.
-fn control(subjects: &[Subject]) -> Option<usize> {
-    let is_first_choice = |subject: &Subject| subject.name == "poll";
-    let takes_many = |subject: &Subject| subject.at_once.is_none();
-    let position = |is: &dyn Fn(&Subject) -> bool| subjects.iter().position(is);
-    position(&is_first_choice).or_else(|| position(&takes_many)).or(if subjects.is_empty() { None } else { Some(0) })
+pub(crate) fn control(targets: &[Target]) -> Option<usize> {
+    let is_first_choice = |target: &Target| target.name == "poll";
+    let takes_many = |target: &Target| target.at_once.is_none();
+    let position = |is: &dyn Fn(&Target) -> bool| targets.iter().position(is);
+    position(&is_first_choice).or_else(|| position(&takes_many)).or(if targets.is_empty() { None } else { Some(0) })
 }
 
-/// A server that serves n at once gets at most n connections: the next would only wait.
-fn cells(subjects: &[Subject], levels: &[usize]) -> Vec<Cell> {
+/// In a closed loop a server that serves n at once gets at most n connections, since the next would only wait.
+pub(crate) fn cells(targets: &[Target], levels: &[usize], is_closed: bool) -> Vec<Cell> {
     let mut cells = BTreeSet::new();
-    for (number, subject) in subjects.iter().enumerate() {
-        let most = subject.at_once.unwrap_or(usize::MAX);
-        cells.extend(levels.iter().map(|&level| Cell { connections: level.min(most), subject: number }));
+    for (number, target) in targets.iter().enumerate() {
+        let most = match target.at_once {
+            Some(at_once) if is_closed => at_once,
+            Some(_) => MOST_WAITING,
+            None if target.name == "per-process" => MOST_PROCESSES,
+            None => usize::MAX,
+        };
+        cells.extend(levels.iter().map(|&level| Cell { connections: level.min(most), target: number }));
     }
     cells.into_iter().collect()
 }
@@ -155,8 +175,10 @@ pub(crate) fn level(text: &str) -> Result<usize> {
 
 /// Descriptors beside those of clients.
 pub(crate) const SPARE: usize = 100;
-const LEVELS: &[usize] = &[1, 16, 256, 1000, 10_000];
-const QUICK_LEVELS: &[usize] = &[1, 16, 256];
+/// The other ways in which zen-async works out a slow answer.
+const WAYS: [(&str, &[&str]); 2] = [("await", &["--await"]), ("offload", &["--offload"])];
+/// A process for each client is measured with fewer clients, as each takes a millisecond to start.
+const MOST_PROCESSES: usize = 1000;
 const ROUNDS: usize = 7;
 const QUICK_ROUNDS: usize = 5;
 const IDLE: usize = 10_000;
@@ -178,12 +200,14 @@ mod tests {
     use super::*;
 
     fn plan() -> Plan {
-        let subjects: Vec<Subject> = SERVERS.iter().map(Subject::server).collect();
-        let cells = cells(&subjects, &[1, 16, 256]);
+        let targets: Vec<Target> = SERVERS.iter().map(Target::server).collect();
+        let workload = Workload::named("saturated", true, 1).expect("it is in the list");
+        let cells = cells(&targets, &workload.clients, true);
         Plan {
-            subjects,
+            targets,
             control: None,
             cells,
+            workload,
             rounds: 3,
             is_exact: false,
             pipeline: 1,
@@ -198,9 +222,9 @@ mod tests {
     fn no_server_gets_more_connections_than_it_serves() {
         let plan = plan();
         for cell in &plan.cells {
-            assert!(plan.subjects[cell.subject].at_once.is_none_or(|most| cell.connections <= most));
+            assert!(plan.targets[cell.target].at_once.is_none_or(|most| cell.connections <= most));
         }
-        let single = plan.cells.iter().filter(|cell| plan.subjects[cell.subject].name == "single");
+        let single = plan.cells.iter().filter(|cell| plan.targets[cell.target].name == "single");
         assert_eq!(single.map(|cell| cell.connections).collect::<Vec<_>>(), [1]);
         assert_eq!(plan.levels(), [1, 4, 16, 256]);
     }

@@ -1,13 +1,13 @@
 //! Who is cheapest with a number of connections, and whether that can be told: for the table, the report and the README.
 
-use super::figures::{self, connections, number};
+use super::format::{self, connections, number};
 use super::results::{CPU, Figure, Results, Row, SPEED};
 use super::statistics::{Comparison, Noise, places};
 
 /// Says in words who is cheapest, and whether that can be told.
 pub(crate) fn finding(results: &Results) -> String {
     let level = headline(results);
-    let ranked: Vec<_> = ranked(results, level).into_iter().filter(|(row, _)| !row.is_twin).collect();
+    let ranked: Vec<_> = ranked(results, level).into_iter().filter(|(row, _)| !row.is_duplicate).collect();
     let first: Vec<&Row> =
         ranked.iter().filter(|(_, place)| matches!(place, Some((1, _)))).map(|(row, _)| *row).collect();
     let Some(cheapest) = first.first() else { return String::new() };
@@ -46,10 +46,10 @@ pub(crate) fn ranked(results: &Results, level: usize) -> Vec<(&Row, Option<(usiz
     let mut rows: Vec<&Row> = results.servers.iter().filter(|row| row.level(level).is_some()).collect();
     let cost = |row: &Row| row.series(level, CPU).range().map_or(f64::INFINITY, |range| range.median);
     rows.sort_by(|one, other| cost(one).total_cmp(&cost(other)));
-    let series: Vec<_> = rows.iter().filter(|row| !row.is_twin).map(|row| row.series(level, CPU)).collect();
+    let series: Vec<_> = rows.iter().filter(|row| !row.is_duplicate).map(|row| row.series(level, CPU)).collect();
     let mut places = places(&series, results.noise(level, CPU)).into_iter();
     // A server's second name has no place of its own.
-    rows.into_iter().map(|row| (row, if row.is_twin { None } else { places.next().flatten() })).collect()
+    rows.into_iter().map(|row| (row, if row.is_duplicate { None } else { places.next().flatten() })).collect()
 }
 
 /// Compares a server with the one that was entered twice.
@@ -63,16 +63,16 @@ pub(crate) fn against_control(results: &Results, row: &Row, level: usize, figure
 
 /// Says in words by how much one server differs from itself. `None` without a server that was entered twice.
 pub(crate) fn control(results: &Results, level: usize) -> Option<String> {
-    let (one, twin) = results.pair()?;
-    let (own, other) = (one.series(level, CPU), twin.series(level, CPU));
+    let (one, duplicate) = results.pair()?;
+    let (own, other) = (one.series(level, CPU), duplicate.series(level, CPU));
     let noise = Noise::of(&own, &other)?;
     let verdict = match other.against(&own, Noise::UNKNOWN)? {
         Comparison::NoDifference => "no difference".to_owned(),
         Comparison::Times(ratio) => {
-            format!("{}: less than that this run cannot tell", figures::percent(ratio - 1.0))
+            format!("{}: less than that this run cannot tell", format::percent(ratio - 1.0))
         }
     };
-    let farthest = figures::percent(noise.share());
+    let farthest = format::percent(noise.share());
     Some(format!(
         "A/A control, {} against itself with {}: {verdict} (in one round {farthest})",
         one.name,
@@ -86,13 +86,13 @@ const LIKED: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::canned;
+    use crate::bench::fixture;
 
     #[test]
     fn a_twin_has_no_place() {
-        let results = canned::results();
+        let results = fixture::results();
         for (row, place) in ranked(&results, 16) {
-            assert_eq!(place.is_none(), row.is_twin, "{}", row.name);
+            assert_eq!(place.is_none(), row.is_duplicate, "{}", row.name);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::figures::{self, bytes, comparison, connections, number};
+use super::format::{self, bytes, comparison, connections, number};
 use super::ranking::{against_control, control, headline, ranked};
 use super::report;
 use super::results::{CPU, P99, Results, Row, SPEED};
@@ -46,14 +46,14 @@ fn section(results: &Results, finding: &str) -> String {
     text.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n");
     let ranked = ranked(results, level);
     let fewer = results.servers.iter().filter(|row| row.level(level).is_none()).map(|row| (row, None));
-    for (row, place) in ranked.into_iter().chain(fewer).filter(|(row, _)| !row.is_twin) {
+    for (row, place) in ranked.into_iter().chain(fewer).filter(|(row, _)| !row.is_duplicate) {
         let Some(at) = row.level(level).or(row.levels.last()).map(|level| level.connections) else { continue };
         let name = if at == level { row.name.clone() } else { format!("{}, {}", row.name, connections(at)) };
         let median = |figure| row.series(at, figure).range().map_or("–".to_owned(), |range| number(range.median));
         let cells = [
-            figures::place(place),
+            format::place(place),
             name,
-            row.series(at, CPU).range().map_or("–".to_owned(), |range| figures::range(&range)),
+            row.series(at, CPU).range().map_or("–".to_owned(), |range| format::range(&range)),
             if at == level { compared(results, row, at) } else { "–".to_owned() },
             median(SPEED),
             median(P99),

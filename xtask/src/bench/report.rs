@@ -15,7 +15,7 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
 
-use super::figures::{self, bytes, comparison, connections, number};
+use super::format::{self, bytes, comparison, connections, number};
 use super::ranking::{against_control, control, finding, headline, ranked};
 use super::results::{CPU, Figure, Level, P50, P99, P999, Probe, Results, Row, SPEED, SWITCHES};
 use families::Families;
@@ -158,7 +158,7 @@ fn pictures_of(results: &Results) -> Vec<Picture> {
 
 /// The text alternative of a small picture.
 fn in_words(results: &Results, families: &Families, family: usize, figure: Figure, unit: &str) -> String {
-    let rows = results.servers.iter().filter(|row| families.of(row) == family && !row.is_twin);
+    let rows = results.servers.iter().filter(|row| families.of(row) == family && !row.is_duplicate);
     let of_row = |row: &Row| {
         let at = |level: &Level| {
             let median =
@@ -204,11 +204,11 @@ fn latency_figures(results: &Results, level: usize) -> Vec<Vec<String>> {
 }
 
 fn memory_figures(results: &Results) -> Vec<Vec<String>> {
-    let rows = results.servers.iter().filter(|row| !row.is_twin).map(|row| match &row.idle {
+    let rows = results.servers.iter().filter(|row| !row.is_duplicate).map(|row| match &row.idle {
         Probe::Found(idle) => vec![
             row.name.clone(),
             bytes(idle.bytes_per_client),
-            figures::count(idle.clients as f64),
+            format::count(idle.clients as f64),
             bytes(idle.bytes_before as f64),
             bytes(idle.bytes_with as f64),
         ],
@@ -228,9 +228,9 @@ fn level_of(results: &Results, level: usize) -> LevelTable {
     let row = |(row, place): (&Row, Option<(usize, usize)>)| {
         let limit = if row.level(level).is_some_and(Level::was_limited) { "≥ " } else { "" };
         vec![
-            figures::place(place),
+            format::place(place),
             row.name.clone(),
-            row.series(level, CPU).range().map_or("–".to_owned(), |range| figures::range(&range)),
+            row.series(level, CPU).range().map_or("–".to_owned(), |range| format::range(&range)),
             against_control(results, row, level, CPU).map_or("–".to_owned(), comparison),
             format!("{limit}{}", median(row, level, SPEED)),
             median(row, level, P50),
@@ -249,11 +249,11 @@ const STYLE: &str = include_str!("report/style.css");
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::canned;
+    use crate::bench::fixture;
 
     #[test]
     fn a_page_needs_nothing_but_itself() {
-        let page = page(&canned::results()).expect("it is a result");
+        let page = page(&fixture::results()).expect("it is a result");
         assert!(
             !page.contains("http:")
                 && !page.contains("https:")
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_run_of_next_to_nothing_has_a_page() {
-        let mut results = canned::results();
+        let mut results = fixture::results();
         results.servers.truncate(1);
         results.settings.control = None;
         assert!(page(&results).is_ok_and(|page| page.contains("single")));
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_picture_can_stand_alone() {
-        let (picture, text) = picture(&canned::results());
+        let (picture, text) = picture(&fixture::results());
         assert!(picture.starts_with("<svg ") && picture.contains("xmlns=") && picture.trim_end().ends_with("</svg>"));
         assert!(text.starts_with("With 16 connections, "), "{text}");
     }

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
 use super::statistics::{Noise, Series};
+use super::workload::Workload;
 
 /// Changes when a field changes its meaning or goes away; new fields may come without.
-pub(crate) const SCHEMA: &str = "zen bench 1";
+pub(crate) const SCHEMA: &str = "zen bench 2";
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,7 @@ pub(crate) struct Results {
 /// How the run was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
+    pub(crate) workload: Workload,
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
     /// How long each measurement lasted, and what went before it.
@@ -55,8 +57,8 @@ pub(crate) struct Row {
     pub(crate) name: String,
     /// Its package, or `peer`.
     pub(crate) family: String,
-    /// Whether it is another's twin.
-    pub(crate) is_twin: bool,
+    /// Whether it is another's duplicate.
+    pub(crate) is_duplicate: bool,
     pub(crate) command: String,
     /// How many it serves at once; null: any number.
     pub(crate) at_once: Option<usize>,
@@ -122,6 +124,14 @@ pub(crate) struct Measurement {
     pub(crate) involuntary_switches_per_answer: f64,
     pub(crate) threads: usize,
     pub(crate) descriptors: usize,
+    /// Questions that were not answered, and not by wrong bytes alone.
+    pub(crate) failed: u64,
+    /// Questions that were due and could not be sent.
+    pub(crate) missed: u64,
+    /// Clients that asked and were never answered.
+    pub(crate) unserved: u64,
+    /// Whether every question was sent and answered.
+    pub(crate) is_held: bool,
     pub(crate) load_busy: f64,
     pub(crate) load_was_bottleneck: bool,
 }
@@ -129,21 +139,27 @@ pub(crate) struct Measurement {
 /// A figure of a measurement.
 pub(crate) type Figure = fn(&Measurement) -> Option<f64>;
 
-pub(crate) const CPU: Figure = |it| Some(it.cpu_us_per_answer);
+pub(crate) const CPU: Figure = |it| (it.answers > 0).then_some(it.cpu_us_per_answer);
 pub(crate) const SPEED: Figure = |it| Some(it.answers_per_second);
 pub(crate) const P50: Figure = |it| it.p50_us;
 pub(crate) const P99: Figure = |it| it.p99_us;
 pub(crate) const P999: Figure = |it| it.p999_us;
 pub(crate) const SWITCHES: Figure = |it| Some(it.voluntary_switches_per_answer + it.involuntary_switches_per_answer);
 
+/// What is read before the rest, which depends on it.
+#[derive(Deserialize)]
+struct Schema {
+    schema: String,
+}
+
 impl Results {
     pub(crate) fn read(path: &Path) -> Result<Results> {
         let path = if path.is_dir() { &path.join("results.json") } else { path };
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let results: Results =
-            serde_json::from_str(&text).with_context(|| format!("{} is no result", path.display()))?;
-        ensure!(results.schema == SCHEMA, "{} speaks {:?}, and not {SCHEMA:?}", path.display(), results.schema);
-        Ok(results)
+        let is_no_result = || format!("{} is not a result of bench", path.display());
+        let Schema { schema } = serde_json::from_str(&text).with_context(is_no_result)?;
+        ensure!(schema == SCHEMA, "{} has the schema {schema:?}, not {SCHEMA:?}: measure again", path.display());
+        serde_json::from_str(&text).with_context(is_no_result)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
@@ -164,10 +180,10 @@ impl Results {
         self.servers.iter().find(|row| row.name == name)
     }
 
-    /// The one that was entered twice, and its twin.
+    /// The one that was entered twice, and its duplicate.
     pub(crate) fn pair(&self) -> Option<(&Row, &Row)> {
-        let (name, twin) = self.settings.control.as_ref()?;
-        Some((self.row(name)?, self.row(twin)?))
+        let (name, duplicate) = self.settings.control.as_ref()?;
+        Some((self.row(name)?, self.row(duplicate)?))
     }
 
     /// By how much the A/A pair differs in this figure: with so many connections, or where it was measured.
@@ -182,7 +198,7 @@ impl Results {
     /// What the servers said of their settings: once for all that said the same. Only how many they serve may differ.
     pub(crate) fn equal_settings(&self) -> Vec<String> {
         let mut said: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
-        for row in self.servers.iter().filter(|row| !row.is_twin) {
+        for row in self.servers.iter().filter(|row| !row.is_duplicate) {
             let reported = row.reported.as_deref().and_then(|line| line.split_once(" clients at once, "));
             if let Some((most, settings)) = reported {
                 said.entry(settings).or_default().entry(most).or_default().push(&row.name);
@@ -209,6 +225,16 @@ impl Row {
 }
 
 impl Level {
+    /// Whether every question was sent and answered, in each round.
+    pub(crate) fn is_held(&self) -> bool {
+        self.rounds.iter().all(|it| it.is_held)
+    }
+
+    /// How many clients were never served, in the worst round.
+    pub(crate) fn unserved(&self) -> u64 {
+        self.rounds.iter().map(|it| it.unserved).max().unwrap_or(0)
+    }
+
     /// Whether the load was the bottleneck in most rounds.
     pub(crate) fn was_limited(&self) -> bool {
         self.rounds.iter().filter(|it| it.load_was_bottleneck).count() * 2 > self.rounds.len()
@@ -227,15 +253,15 @@ impl<T> Probe<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::canned;
+    use crate::bench::fixture;
 
     #[test]
     fn what_is_written_is_what_is_read() {
-        let results = canned::results();
+        let results = fixture::results();
         let text = serde_json::to_string_pretty(&results).expect("it is plain data");
         assert_eq!(serde_json::from_str::<Results>(&text).expect("it is a result"), results);
         // Readers rely on these names.
-        for field in ["\"schema\": \"zen bench 1\"", "\"cpu_us_per_answer\"", "\"found\"", "\"missing\"", "\"latency\""]
+        for field in ["\"schema\": \"zen bench 2\"", "\"cpu_us_per_answer\"", "\"found\"", "\"missing\"", "\"latency\""]
         {
             assert!(text.contains(field), "{field}");
         }
@@ -243,11 +269,11 @@ mod tests {
 
     #[test]
     fn the_pair_says_how_much_is_noise() {
-        let mut results = canned::results();
+        let mut results = fixture::results();
         assert_eq!(results.noise(16, CPU), Noise::UNKNOWN);
-        let (_, twin) = results.settings.control.clone().expect("there is a pair");
-        let twin = results.servers.iter_mut().find(|row| row.name == twin).expect("it is there");
-        twin.levels[2].rounds[0].cpu_us_per_answer *= 1.25;
+        let (_, duplicate) = results.settings.control.clone().expect("there is a pair");
+        let duplicate = results.servers.iter_mut().find(|row| row.name == duplicate).expect("it is there");
+        duplicate.levels[2].rounds[0].cpu_us_per_answer *= 1.25;
         assert!((results.noise(256, CPU).share() - 0.25).abs() < 1e-9);
         assert_eq!(results.noise(16, CPU).share(), 0.0);
         // Where the pair was not measured the worst of the others counts.

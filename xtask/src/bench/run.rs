@@ -4,19 +4,21 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use super::cost::Watched;
-use super::load::{Load, Report, Wish};
-use super::place::Place;
+use super::cost::ProcessSampler;
+use super::load::{Load, LoadConfig, Report};
 use super::plan::WARMUP;
+use super::processors::Processors;
 use super::results::Measurement;
-use super::subject::{Setting, Subject};
+use super::target::{Setting, Target};
+use super::workload::Workload;
 
 /// What all measurements of a run have in common.
 pub(crate) struct Conditions<'a> {
     pub(crate) setting: Setting,
-    pub(crate) place: &'a Place,
+    pub(crate) processors: &'a Processors,
+    pub(crate) workload: &'a Workload,
     pub(crate) pipeline: usize,
     pub(crate) measured: Duration,
     pub(crate) folder: &'a Path,
@@ -31,35 +33,35 @@ pub(crate) struct Outcome {
     pub(crate) problem: Option<String>,
 }
 
-/// Measures a subject under so many connections.
+/// Measures a target under so many connections.
 pub(crate) fn measure(
     conditions: &Conditions<'_>,
-    subject: &Subject,
+    target: &Target,
     connections: usize,
     round: usize,
     seed: u64,
 ) -> Result<Outcome> {
-    conditions.place.for_server()?;
-    let server = subject.start(conditions.setting, &[])?;
-    conditions.place.for_load()?;
-    let wish = conditions.wish(connections, seed);
-    let mut load = Load::start(server.address(), wish)?;
-    let start = load.begins()? + wish.warmup;
+    conditions.processors.for_server()?;
+    let server = target.start(conditions.setting, &conditions.workload.work, &[])?;
+    conditions.processors.for_load()?;
+    let config = conditions.config(connections, seed);
+    let mut load = Load::start(server.address(), config)?;
+    let start = load.begins()? + config.warmup;
     // Late in the warm-up, when everybody is accepted and has the thread that serves him.
-    sleep_until(start - wish.warmup / 3);
-    let watched = Watched::new(&server.processes())?;
-    let descriptors = watched.descriptors();
+    sleep_until(start - config.warmup / 3);
+    let sampler = ProcessSampler::new(&server.processes())?;
+    let descriptors = sampler.descriptors();
     sleep_until(start);
-    let (cpu_before, switches_before) = (watched.cpu()?, watched.switches());
+    let (cpu_before, switches_before) = (sampler.cpu()?, sampler.switches());
     // A little earlier: when the load has ended, so have the threads that served it.
-    sleep_until(start + wish.measured.mul_f64(0.9));
-    let switches = watched.switches().since(&switches_before);
-    sleep_until(start + wish.measured);
-    let busy = watched.cpu()?.since(&cpu_before);
-    let report = load.finish().with_context(|| format!("{} with {connections} connections", subject.name))?;
-    ensure!(report.answers > 0, "no answer at all");
+    sleep_until(start + config.measured.mul_f64(0.9));
+    let switches = sampler.switches().since(&switches_before);
+    sleep_until(start + config.measured);
+    let busy = sampler.cpu()?.since(&cpu_before);
+    let report = load.finish().with_context(|| format!("{} with {connections} connections", target.name))?;
     let problem = report.problem();
-    let per_answer = |rate: f64| rate / report.answers_per_second;
+    let per_answer = |rate: f64| if report.answers > 0 { rate / report.answers_per_second } else { 0.0 };
+    let failed = report.failures.values().sum();
     let measurement = Measurement {
         round,
         seconds: report.seconds,
@@ -67,29 +69,34 @@ pub(crate) fn measure(
         answers_per_second: report.answers_per_second,
         cpu_us_per_answer: per_answer(busy * 1e6),
         busy,
-        p50_us: report.service_time_us.p50,
-        p90_us: report.service_time_us.p90,
-        p99_us: report.service_time_us.p99,
-        p999_us: report.service_time_us.p999,
-        max_us: report.service_time_us.max,
+        p50_us: report.response_time_us.p50,
+        p90_us: report.response_time_us.p90,
+        p99_us: report.response_time_us.p99,
+        p999_us: report.response_time_us.p999,
+        max_us: report.response_time_us.max,
         voluntary_switches_per_answer: per_answer(switches.0),
         involuntary_switches_per_answer: per_answer(switches.1),
-        threads: watched.threads,
+        threads: sampler.threads,
         descriptors,
+        failed,
+        missed: report.missed,
+        unserved: report.unserved,
+        is_held: failed + report.missed + report.unserved == 0,
         load_busy: report.cpu_seconds / report.seconds,
         load_was_bottleneck: report.was_bottleneck(),
     };
     let Report { histogram, .. } = report;
-    Ok(Outcome { measurement, histogram: histogram.service_time_us, problem })
+    Ok(Outcome { measurement, histogram: histogram.response_time_us, problem })
 }
 
 impl Conditions<'_> {
-    fn wish(&self, connections: usize, seed: u64) -> Wish<'_> {
-        Wish {
+    fn config(&self, connections: usize, seed: u64) -> LoadConfig<'_> {
+        LoadConfig {
             profile: self.setting.profile,
-            connections,
+            workload: self.workload,
+            clients: connections,
             pipeline: self.pipeline,
-            threads: self.place.load.len().clamp(1, connections),
+            threads: self.processors.load.len().clamp(1, self.workload.asking(connections)),
             warmup: warmup(self.measured, connections),
             measured: self.measured,
             seed,

@@ -8,16 +8,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::load::{Load, Wish};
+use super::load::{Load, LoadConfig};
 use super::results::SystemCalls;
 use super::run::Conditions;
-use super::subject::Subject;
+use super::target::Target;
 use crate::harness::{Missing, PATIENCE, process, strace};
 
-/// Counts them for a subject.
-pub(crate) fn per_answer(conditions: &Conditions<'_>, subject: &Subject) -> Result<SystemCalls> {
+/// Counts them for a target.
+pub(crate) fn per_answer(conditions: &Conditions<'_>, target: &Target) -> Result<SystemCalls> {
     for _ in 0..ATTEMPTS {
-        let counted = once(conditions, subject)?;
+        let counted = once(conditions, target)?;
         // Less than nothing: in the short run the server has slept and woken more often than in the long one.
         if counted.calls.values().all(|&share| share > -FAR_OFF) {
             return Ok(counted);
@@ -26,10 +26,10 @@ pub(crate) fn per_answer(conditions: &Conditions<'_>, subject: &Subject) -> Resu
     Err(Missing("a machine with time for strace".to_owned()).into())
 }
 
-fn once(conditions: &Conditions<'_>, subject: &Subject) -> Result<SystemCalls> {
-    let connections = CONNECTIONS.min(subject.at_once.unwrap_or(CONNECTIONS));
-    let (few, fewer_calls) = traced(conditions, subject, connections, SHORT)?;
-    let (many, calls) = traced(conditions, subject, connections, LONG)?;
+fn once(conditions: &Conditions<'_>, target: &Target) -> Result<SystemCalls> {
+    let connections = CONNECTIONS.min(target.at_once.unwrap_or(CONNECTIONS));
+    let (few, fewer_calls) = traced(conditions, target, connections, SHORT)?;
+    let (many, calls) = traced(conditions, target, connections, LONG)?;
     ensure!(many > few, "too few answers under strace");
     let answers = (many - few) as f64;
     let more = |name: &str, n: u64| (n as f64 - *fewer_calls.get(name).unwrap_or(&0) as f64) / answers;
@@ -42,20 +42,21 @@ fn once(conditions: &Conditions<'_>, subject: &Subject) -> Result<SystemCalls> {
 /// The answers and the calls of one run, by name.
 fn traced(
     conditions: &Conditions<'_>,
-    subject: &Subject,
+    target: &Target,
     connections: usize,
     time: Duration,
 ) -> Result<(u64, BTreeMap<String, u64>)> {
     // Nothing here looks at the clock.
-    conditions.place.anywhere()?;
+    conditions.processors.anywhere()?;
     let strace = strace()?;
     let table = conditions.folder.join("strace.txt");
     let arguments = ["-f", "-c", "-U", "name,calls", "-o", &table.to_string_lossy()].map(str::to_owned);
     let wrapper: Vec<String> = [strace.to_string_lossy().into_owned()].into_iter().chain(arguments).collect();
-    let mut server = subject.start(conditions.setting, &wrapper)?;
-    let wish = Wish {
+    let mut server = target.start(conditions.setting, &[], &wrapper)?;
+    let config = LoadConfig {
         profile: conditions.setting.profile,
-        connections,
+        workload: conditions.workload,
+        clients: connections,
         pipeline: conditions.pipeline,
         threads: 1,
         warmup: Duration::ZERO,
@@ -63,7 +64,7 @@ fn traced(
         seed: 1,
         folder: conditions.folder,
     };
-    let report = Load::start(server.address(), wish)?.finish()?;
+    let report = Load::start(server.address(), config)?.finish()?;
     ensure!(report.failures.values().all(|&n| n == 0), "under strace: {}", report.problem().unwrap_or_default());
     // strace tells what it has counted when those that it traces have ended.
     for pid in server.processes() {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use comfy_table::Table;
 
-use super::figures::{self, bytes, comparison, connections, count, number};
+use super::format::{self, bytes, comparison, connections, count, number};
 use super::ranking::{against_control, control, ranked};
 use super::results::{CPU, Figure, Level, Measurement, P50, P99, P999, Probe, Results, SPEED, SWITCHES};
 
@@ -25,7 +25,8 @@ fn head(results: &Results) -> String {
     let apart = if settings.server_processors == settings.load_processors { "sharing" } else { "apart, each on" };
     let processors = settings.server_processors.len();
     format!(
-        "{}\ncommit {}, {}; {} rounds of {:.0} ms{}; server and load {apart} {processors} processor{}\n",
+        "{}\n{}\ncommit {}, {}; {} rounds of {:.0} ms{}; server and load {apart} {processors} processor{}\n",
+        settings.workload.shown(),
         machine.shown(),
         machine.commit_shown(),
         machine.toolchain,
@@ -51,16 +52,18 @@ fn of_level(results: &Results, level: usize) -> Table {
         "switches",
         "threads",
         "files",
+        "not served",
+        "rate held",
     ];
-    let mut table = figures::table(&headings);
+    let mut table = format::table(&headings);
     for (row, place) in ranked(results, level) {
         let median = |figure: Figure| row.series(level, figure).range().map(|range| range.median);
         let figure = |figure: Figure| median(figure).map_or("–".to_owned(), number);
         let Some(of_level) = row.level(level) else { continue };
         table.add_row([
-            figures::place(place),
+            format::place(place),
             row.name.clone(),
-            row.series(level, CPU).range().map_or("–".to_owned(), |range| figures::range(&range)),
+            row.series(level, CPU).range().map_or("–".to_owned(), |range| format::range(&range)),
             against_control(results, row, level, CPU).map_or("–".to_owned(), comparison),
             format!(
                 "{}{}",
@@ -73,6 +76,8 @@ fn of_level(results: &Results, level: usize) -> Table {
             figure(SWITCHES),
             most(of_level, |it| it.threads),
             most(of_level, |it| it.descriptors),
+            count(of_level.unserved() as f64),
+            if of_level.is_held() { "yes" } else { "no" }.to_owned(),
         ]);
     }
     table
@@ -84,8 +89,8 @@ fn most(level: &Level, held: fn(&Measurement) -> usize) -> String {
 }
 
 fn of_servers(results: &Results) -> Table {
-    let mut table = figures::table(&["server", "system calls/answer", "which", "idle client", "clients at once"]);
-    for row in results.servers.iter().filter(|row| !row.is_twin) {
+    let mut table = format::table(&["server", "system calls/answer", "which", "idle client", "clients at once"]);
+    for row in results.servers.iter().filter(|row| !row.is_duplicate) {
         let system_calls = match &row.system_calls {
             Probe::Found(found) => (number(found.per_answer), which(&found.calls)),
             Probe::Missing(why) => ("–".to_owned(), why.clone()),
@@ -116,11 +121,33 @@ pub(crate) fn foot(results: &Results) -> String {
     for line in control.chain(results.equal_settings()) {
         let _ = writeln!(text, "{line}");
     }
+    text.push_str(&unserved(results));
     for note in &results.notes {
         let _ = writeln!(text, "note: {note}");
     }
     for problem in &results.problems {
         let _ = writeln!(text, "FAILED {problem}");
+    }
+    text
+}
+
+/// Says which clients were never served, as a figure and not as a failure.
+fn unserved(results: &Results) -> String {
+    let mut text = String::new();
+    for level in results.levels() {
+        let asking = results.settings.workload.asking(level);
+        let left =
+            results.servers.iter().filter_map(|row| Some((row, row.level(level)?.unserved()))).filter(|(_, n)| *n > 0);
+        let left: Vec<String> = left.map(|(row, n)| format!("{} {}", row.name, count(n as f64))).collect();
+        if !left.is_empty() {
+            let _ = writeln!(
+                text,
+                "never served in the worst round, of {} clients that asked ({} connected): {}",
+                count(asking as f64),
+                count(level as f64),
+                left.join(", ")
+            );
+        }
     }
     text
 }
@@ -131,11 +158,11 @@ const MOST_CALLS: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::canned;
+    use crate::bench::fixture;
 
     #[test]
     fn a_table_says_what_cannot_be_told() {
-        let mut results = canned::results();
+        let mut results = fixture::results();
         results.problems.push("poll, 16 connections: 3 reset".to_owned());
         let text = of(&results);
         assert!(text.contains("poll again") && text.contains("no difference"), "{text}");

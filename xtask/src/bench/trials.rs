@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::plan::{Cell, Plan};
 use super::results::{CPU, Results};
-use super::subject::Subject;
-use super::{canned, diff, measure_all, report, table};
+use super::target::Target;
+use super::workload::Workload;
+use super::{diff, fixture, measure_all, report, table};
 use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
 use crate::harness::{Missing, PATIENCE, tool};
@@ -30,15 +31,16 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 /// Two servers and a second name, measured for a moment, written and read again.
 fn a_whole_run() -> Result<()> {
     let folder = Folder::new()?;
-    let server = |name: &str| SERVERS.iter().find(|entry| entry.name == name).map(Subject::server);
+    let server = |name: &str| SERVERS.iter().find(|entry| entry.name == name).map(Target::server);
     let (single, poll) = (server("single").context("single")?, server("poll").context("poll")?);
-    let subjects = vec![single, poll.clone(), poll.twin()];
+    let targets = vec![single, poll.clone(), poll.duplicate()];
     let cells = [(1, 0), (1, 1), (1, 2), (4, 1), (4, 2)];
-    let cells = cells.into_iter().map(|(connections, subject)| Cell { connections, subject });
+    let cells = cells.into_iter().map(|(connections, target)| Cell { connections, target });
     let plan = Plan {
-        subjects,
+        targets,
         control: Some(1),
         cells: cells.collect(),
+        workload: Workload::named("saturated", true, 1)?,
         rounds: 2,
         is_exact: true,
         pipeline: 1,
@@ -75,7 +77,7 @@ fn a_whole_run() -> Result<()> {
 /// outside its picture or on another.
 fn report_in_a_browser(width: u32) -> Result<()> {
     let folder = Folder::new()?;
-    let page = report::page(&canned::results())?;
+    let page = report::page(&fixture::results())?;
     ensure!(!page.contains("http:") && !page.contains("https:"), "the page names another place");
     let path = folder.path().join("report.html");
     fs::write(&path, page.replace("</body>", &format!("<pre id=\"said\"></pre><script>{WITNESS}</script></body>")))?;

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Result;
 
 use super::machine::Machine;
-use super::place::Place;
 use super::plan::{self, Plan};
+use super::processors::Processors;
 use super::progress::Progress;
 use super::results::{Level, Probe, Results, Row, SCHEMA, Settings};
 use super::run::{self, Conditions, measure};
-use super::subject::Setting;
+use super::target::Setting;
+use super::workload::SATURATED;
 use super::{cost, statistics, syscalls};
 use crate::harness::Missing;
 use crate::workspace::Profile;
@@ -20,35 +21,43 @@ use crate::workspace::Profile;
 /// Carries out a plan.
 pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Result<Results> {
     let start = Instant::now();
-    let place = Place::of_this_machine()?;
+    let processors = Processors::of_this_machine()?;
     let machine = Machine::here(if profile == Profile::Release { "release" } else { "debug" })?;
     let setting = Setting { profile, max_connections: plan.most_clients() + plan::SPARE, backlog: BACKLOG };
-    let mut conditions =
-        Conditions { setting, place: &place, pipeline: plan.pipeline, measured: Duration::ZERO, folder };
-    let mut notes = conditions_to_know(&machine, &place);
+    let mut conditions = Conditions {
+        setting,
+        processors: &processors,
+        workload: &plan.workload,
+        pipeline: plan.pipeline,
+        measured: Duration::ZERO,
+        folder,
+    };
+    let mut notes = conditions_to_know(&machine, &processors);
     let mut problems = Vec::new();
-    let mut progress = Progress::start(plan.subjects.len() * 2 + plan.cells.len() * plan.rounds, plan.budget);
+    let mut progress = Progress::start(plan.targets.len() * 2 + plan.cells.len() * plan.rounds, plan.budget);
 
     let mut rows = Vec::new();
-    for subject in &plan.subjects {
-        let memory = match subject.at_once {
-            _ if subject.is_twin => Probe::Missing(TWIN.to_owned()),
+    for target in &plan.targets {
+        let memory = match target.at_once {
+            _ if target.is_duplicate => Probe::Missing(DUPLICATE.to_owned()),
+            _ if plan.idle == 0 => Probe::Missing(ELSEWHERE.to_owned()),
             Some(at_once) => Probe::Missing(format!("it serves {at_once} at once")),
-            None => probe(cost::idle(subject, setting, &place, plan.idle), &subject.name, &mut problems),
+            None => probe(cost::idle(target, setting, &processors, plan.idle), &target.name, &mut problems),
         };
-        progress.did(&format!("memory of {}", subject.name));
-        let system_calls = match subject.is_twin {
-            true => Probe::Missing(TWIN.to_owned()),
-            false => probe(syscalls::per_answer(&conditions, subject), &subject.name, &mut problems),
+        progress.did(&format!("memory of {}", target.name));
+        let system_calls = match target.is_duplicate {
+            true => Probe::Missing(DUPLICATE.to_owned()),
+            false if plan.workload.name != SATURATED => Probe::Missing(ELSEWHERE.to_owned()),
+            false => probe(syscalls::per_answer(&conditions, target), &target.name, &mut problems),
         };
-        progress.did(&format!("system calls of {}", subject.name));
+        progress.did(&format!("system calls of {}", target.name));
         rows.push(Row {
-            name: subject.name.clone(),
-            family: subject.family().to_owned(),
-            is_twin: subject.is_twin,
-            command: subject.shown(setting),
-            at_once: subject.at_once,
-            reported: subject.start(setting, &[]).ok().and_then(|running| running.reported()),
+            name: target.name.clone(),
+            family: target.family().to_owned(),
+            is_duplicate: target.is_duplicate,
+            command: target.shown(setting, &plan.workload.work),
+            at_once: target.at_once,
+            reported: target.start(setting, &plan.workload.work, &[]).ok().and_then(|running| running.reported()),
             system_calls,
             idle: memory,
             levels: Vec::new(),
@@ -69,16 +78,16 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
             break;
         }
         for cell in plan.order(round) {
-            let subject = &plan.subjects[cell.subject];
-            let case = format!("{}, {} connections", subject.name, cell.connections);
+            let target = &plan.targets[cell.target];
+            let case = format!("{}, {} connections", target.name, cell.connections);
             let mut failed = |what: String| failures.entry(case.clone()).or_default().push(what);
             // The same questions for all of a round.
             let seed = plan.seed.wrapping_add(round as u64) & u64::from(u32::MAX);
-            match measure(&conditions, subject, cell.connections, round, seed) {
+            match measure(&conditions, target, cell.connections, round, seed) {
                 Ok(outcome) => {
                     outcome.problem.map(&mut failed);
-                    rows[cell.subject].level_of(cell.connections).rounds.push(outcome.measurement);
-                    histograms.entry((cell.subject, cell.connections)).or_default().extend(outcome.histogram);
+                    rows[cell.target].level_of(cell.connections).rounds.push(outcome.measurement);
+                    histograms.entry((cell.target, cell.connections)).or_default().extend(outcome.histogram);
                 }
                 Err(error) => failed(format!("{error:#}")),
             }
@@ -89,16 +98,17 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
     }
     progress.end();
     problems.extend(failures.into_iter().map(|(case, rounds)| format!("{case}: {}", rounds.join("; "))));
-    for ((subject, connections), histogram) in histograms {
-        rows[subject].level_of(connections).latency = statistics::percentiles(&histogram);
+    for ((target, connections), histogram) in histograms {
+        rows[target].level_of(connections).latency = statistics::percentiles(&histogram);
     }
     rows.iter_mut().for_each(|row| row.levels.sort_by_key(|level| level.connections));
-    let control = plan.control.map(|control| (&plan.subjects[control], plan.subjects[control].twin()));
+    let control = plan.control.map(|control| (&plan.targets[control], plan.targets[control].duplicate()));
     Ok(Results {
         schema: SCHEMA.to_owned(),
         name: String::new(),
         taken: humantime::format_rfc3339_seconds(SystemTime::now() - start.elapsed()).to_string(),
         settings: Settings {
+            workload: plan.workload.clone(),
             quick: false,
             rounds,
             seconds: conditions.measured.as_secs_f64(),
@@ -106,10 +116,10 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
             seed: plan.seed,
             max_connections: setting.max_connections,
             backlog: setting.backlog,
-            control: control.map(|(one, twin)| (one.name.clone(), twin.name)),
-            server_processors: place.server.clone(),
-            load_processors: place.load.clone(),
-            load_threads: place.load.len(),
+            control: control.map(|(one, duplicate)| (one.name.clone(), duplicate.name)),
+            server_processors: processors.server.clone(),
+            load_processors: processors.load.clone(),
+            load_threads: processors.load.len(),
             took_seconds: start.elapsed().as_secs_f64(),
         },
         machine,
@@ -124,14 +134,15 @@ fn besides(conditions: &mut Conditions<'_>, plan: &Plan) -> Duration {
     conditions.measured = TRIAL;
     let begun = Instant::now();
     // If it fails, so will those that count.
-    let _ = plan.cells.first().map(|cell| measure(conditions, &plan.subjects[cell.subject], 1, 0, plan.seed));
+    let _ =
+        plan.cells.first().map(|cell| measure(conditions, &plan.targets[cell.target], cell.connections, 0, plan.seed));
     begun.elapsed().saturating_sub(TRIAL + run::warmup(TRIAL, 1))
 }
 
 /// What makes figures worth less than they look.
-fn conditions_to_know(machine: &Machine, place: &Place) -> Vec<String> {
+fn conditions_to_know(machine: &Machine, processors: &Processors) -> Vec<String> {
     let mut notes = Vec::new();
-    if !place.is_apart() {
+    if !processors.is_apart() {
         notes.push("server and load shared the only processor".to_owned());
     }
     if machine.load_average > BUSY {
@@ -163,8 +174,10 @@ impl Row {
     }
 }
 
+/// The workloads differ in what an answer waits for, not in its system calls.
+const ELSEWHERE: &str = "counted in the workload saturated";
 /// Of what is counted and not measured, a second name would say the same.
-const TWIN: &str = "counted under its first name";
+const DUPLICATE: &str = "counted under its first name";
 const TRIAL: Duration = Duration::from_millis(60);
 /// So long that nobody is refused while 10,000 connect at once; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: usize = 4096;

@@ -5,7 +5,7 @@ use super::panels::{Axes, Line, Point, panel};
 use super::rows::{self, Group, Layout, NARROW, WIDE};
 use super::scale::{Scale, nines, short};
 use super::svg::Svg;
-use crate::bench::figures::{bytes, comparison, connections, number, range};
+use crate::bench::format::{bytes, comparison, connections, number, range};
 use crate::bench::ranking::{against_control, headline, ranked};
 use crate::bench::results::{CPU, Results, Row};
 use crate::bench::statistics::Comparison;
@@ -34,7 +34,7 @@ pub(crate) fn cost(results: &Results, families: &Families, is_wide: bool) -> Svg
         })
     };
     let here = ranked(results, level).into_iter().filter_map(|(it, _)| row(it, level, true)).collect();
-    let fewer = results.servers.iter().filter(|it| it.level(level).is_none() && !it.is_twin);
+    let fewer = results.servers.iter().filter(|it| it.level(level).is_none() && !it.is_duplicate);
     let mut fewer: Vec<rows::Row> = fewer.filter_map(|it| row(it, it.levels.last()?.connections, false)).collect();
     fewer.sort_by(|one, other| one.median.total_cmp(&other.median));
     let mut groups = vec![Group { heading: String::new(), rows: here }];
@@ -120,7 +120,7 @@ pub(crate) fn latency(results: &Results, families: &Families) -> Vec<Svg> {
 /// What an idle client holds of the server's memory.
 pub(crate) fn memory(results: &Results, families: &Families, is_wide: bool) -> Option<Svg> {
     let mut rows: Vec<rows::Row> = Vec::new();
-    for row in results.servers.iter().filter(|row| !row.is_twin) {
+    for row in results.servers.iter().filter(|row| !row.is_duplicate) {
         let Some(idle) = row.idle.found() else { continue };
         let figure = idle.bytes_per_client;
         rows.push(rows::Row {
@@ -145,9 +145,9 @@ pub(crate) fn memory(results: &Results, families: &Families, is_wide: bool) -> O
     Some(rows::rows(&[Group { heading: String::new(), rows }], &layout, &ticks, &place, None))
 }
 
-/// One line for each server but the twin.
+/// One line for each server but the duplicate.
 fn lines(results: &Results, families: &Families, points: impl Fn(&Row) -> Vec<Point>) -> Vec<Line> {
-    let rows = results.servers.iter().filter(|row| !row.is_twin);
+    let rows = results.servers.iter().filter(|row| !row.is_duplicate);
     let line = |row: &Row| Line {
         name: row.name.clone(),
         family: families.of(row),

@@ -1,6 +1,6 @@
 //! From figures to places on an axis.
 
-use crate::bench::figures;
+use crate::bench::format;
 
 /// A logarithmic axis between two places of the picture.
 #[derive(Clone, Copy)]
@@ -59,7 +59,7 @@ impl Scale {
 
 /// What stands at a tick: `0.5`, `20`, `1,000`.
 pub(crate) fn tick(value: f64) -> String {
-    if value >= 1.0 { figures::count(value) } else { format!("{value}") }
+    if value >= 1.0 { format::count(value) } else { format!("{value}") }
 }
 
 /// Connections, where there is little room: `1k`.

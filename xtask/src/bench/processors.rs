@@ -8,21 +8,21 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The processors of the two sides.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Processors {
     pub(crate) server: Vec<usize>,
     pub(crate) load: Vec<usize>,
     all: Vec<usize>,
 }
 
-impl Place {
+impl Processors {
     /// Splits what this process may use into halves that share no core.
-    pub(crate) fn of_this_machine() -> Result<Place> {
+    pub(crate) fn of_this_machine() -> Result<Processors> {
         let allowed = sched_getaffinity(None).context("which processors may be used?")?;
         let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
         let mut cores: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         all.iter().for_each(|&cpu| cores.entry(core(cpu)).or_default().push(cpu));
         let (server, load) = halves(&cores.into_values().collect::<Vec<_>>());
-        Ok(Place { server, load, all })
+        Ok(Processors { server, load, all })
     }
 
     /// Whether the two sides have processors of their own.

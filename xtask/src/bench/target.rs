@@ -15,17 +15,18 @@ use crate::workspace::{self, Profile};
 
 /// One that takes part.
 #[derive(Clone)]
-pub(crate) struct Subject {
+pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) at_once: Option<usize>,
     /// The same server as another, under a second name: what the two differ by is noise.
-    pub(crate) is_twin: bool,
+    pub(crate) is_duplicate: bool,
     kind: Kind,
 }
 
 #[derive(Clone)]
 enum Kind {
-    Server(&'static Entry),
+    /// One of the list, with further arguments.
+    Server(&'static Entry, &'static [&'static str]),
     /// A command for the shell, with `{port}`.
     Peer(String),
 }
@@ -38,61 +39,86 @@ pub(crate) struct Setting {
     pub(crate) backlog: usize,
 }
 
-impl Subject {
-    pub(crate) fn server(entry: &'static Entry) -> Subject {
-        Subject { name: entry.name.to_owned(), at_once: entry.at_once, is_twin: false, kind: Kind::Server(entry) }
+impl Target {
+    pub(crate) fn server(entry: &'static Entry) -> Target {
+        Target {
+            name: entry.name.to_owned(),
+            at_once: entry.at_once,
+            is_duplicate: false,
+            kind: Kind::Server(entry, &[]),
+        }
+    }
+
+    /// The same architecture with another way to work out a slow answer: `smol-await` for `--await`.
+    pub(crate) fn with(&self, name: &str, more: &'static [&'static str]) -> Target {
+        let kind = match &self.kind {
+            Kind::Server(entry, _) => Kind::Server(entry, more),
+            Kind::Peer(command) => Kind::Peer(command.clone()),
+        };
+        Target { name: format!("{}-{name}", self.name), kind, ..self.clone() }
+    }
+
+    /// The row of the list of servers; none for a peer.
+    pub(crate) fn entry(&self) -> Option<&'static Entry> {
+        match self.kind {
+            Kind::Server(entry, _) => Some(entry),
+            Kind::Peer(_) => None,
+        }
     }
 
     /// `NAME=COMMAND {port}`.
-    pub(crate) fn peer(text: &str) -> Result<Subject> {
+    pub(crate) fn peer(text: &str) -> Result<Target> {
         let (name, command) =
             text.split_once('=').with_context(|| format!("--peer {text}: not NAME='COMMAND {{port}}'"))?;
         ensure!(command.contains("{port}"), "--peer {name}: the command must say {{port}} where the port belongs");
         ensure!(!name.trim().is_empty(), "--peer {text}: it has no name");
-        Ok(Subject {
+        Ok(Target {
             name: name.trim().to_owned(),
             at_once: None,
-            is_twin: false,
+            is_duplicate: false,
             kind: Kind::Peer(command.to_owned()),
         })
     }
 
     /// The same once more.
-    pub(crate) fn twin(&self) -> Subject {
-        Subject { name: format!("{} again", self.name), is_twin: true, ..self.clone() }
+    pub(crate) fn duplicate(&self) -> Target {
+        Target { name: format!("{} again", self.name), is_duplicate: true, ..self.clone() }
     }
 
     /// Its package, or `peer`: what it is drawn together with.
     pub(crate) fn family(&self) -> &'static str {
         match self.kind {
-            Kind::Server(entry) => entry.package,
+            Kind::Server(entry, _) => entry.package,
             Kind::Peer(_) => "peer",
         }
     }
 
     /// How it is started, as a person would write it.
-    pub(crate) fn shown(&self, setting: Setting) -> String {
+    pub(crate) fn shown(&self, setting: Setting, work: &[String]) -> String {
         match &self.kind {
-            Kind::Server(entry) => {
-                let arguments = [entry.arguments.join(" "), setting.arguments().join(" ")].join(" ");
-                format!("{} {}", entry.binary, arguments.trim_start())
+            Kind::Server(entry, more) => {
+                let arguments =
+                    [entry.arguments.join(" "), more.join(" "), setting.arguments().join(" "), work.join(" ")];
+                format!("{} {}", entry.binary, arguments.join(" ").split_whitespace().collect::<Vec<_>>().join(" "))
             }
-            Kind::Peer(command) => command.clone(),
+            Kind::Peer(command) => command.replace("{work}", &work.join(" ")),
         }
     }
 
-    /// Starts it afresh, under `wrapper` if that is not empty, and waits until it can be connected to.
-    pub(crate) fn start(&self, setting: Setting, wrapper: &[String]) -> Result<Running> {
+    /// Starts it with the work of a workload, under `wrapper` if that is not empty, and waits until it can be connected to.
+    pub(crate) fn start(&self, setting: Setting, work: &[String], wrapper: &[String]) -> Result<Running> {
         match &self.kind {
-            Kind::Server(entry) => {
+            Kind::Server(entry, more) => {
                 let binary = workspace::built(setting.profile, entry.binary)?;
                 let mut command = wrapped(wrapper, &binary.to_string_lossy());
-                command.args(entry.arguments).args(setting.arguments()).args(["-p", "0"]);
+                command.args(entry.arguments).args(*more).args(setting.arguments()).args(work).args(["-p", "0"]);
                 Ok(Running::Ours(Server::run(&mut command)?))
             }
             Kind::Peer(text) => {
                 let port = free_port()?;
-                let text = text.replace("{port}", &port.to_string());
+                let is_told = work.is_empty() || text.contains("{work}");
+                ensure!(is_told, "this workload needs {{work}} in its command: it becomes {:?}", work.join(" "));
+                let text = text.replace("{port}", &port.to_string()).replace("{work}", &work.join(" "));
                 // Without the shell in between, its processes are only its own.
                 let is_plain = !text.contains([';', '&', '|', '(', ')', '<', '>', '\n']);
                 let text = if is_plain { format!("exec {text}") } else { text };
@@ -176,11 +202,11 @@ mod tests {
 
     #[test]
     fn a_peer_has_a_name_and_a_place_for_the_port() {
-        let peer = Subject::peer("lean=/tmp/lean {port} 2").expect("it is one");
+        let peer = Target::peer("lean=/tmp/lean {port} 2").expect("it is one");
         assert_eq!((peer.name.as_str(), peer.family()), ("lean", "peer"));
         for wrong in ["lean", "lean=/tmp/lean", "=x {port}"] {
-            assert!(Subject::peer(wrong).is_err(), "{wrong}");
+            assert!(Target::peer(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(peer.twin().name, "lean again");
+        assert_eq!(peer.duplicate().name, "lean again");
     }
 }

@@ -4,24 +4,26 @@ use std::collections::BTreeMap;
 
 use super::machine::Machine;
 use super::results::{Idle, Level, Measurement, Probe, Results, Row, SCHEMA, Settings, SystemCalls};
-use super::subject::Subject;
+use super::target::Target;
+use super::workload::{SATURATED, Workload};
 use crate::servers::SERVERS;
 
-/// Every server of the list, the control's twin, and a peer whose name is a nuisance.
+/// Every server of the list, the control's duplicate, and a peer whose name is a nuisance.
 pub(crate) fn results() -> Results {
-    let mut servers: Vec<Row> =
-        SERVERS.iter().enumerate().map(|(at, entry)| row(&Subject::server(entry), at)).collect();
+    let mut servers: Vec<Row> = SERVERS.iter().enumerate().map(|(at, entry)| row(&Target::server(entry), at)).collect();
     let control = servers.iter().position(|row| row.name == "poll").unwrap_or(0);
-    let twin = Row { name: format!("{} again", servers[control].name), is_twin: true, ..servers[control].clone() };
+    let duplicate =
+        Row { name: format!("{} again", servers[control].name), is_duplicate: true, ..servers[control].clone() };
     let peer =
-        Row { name: "a <b> & \"c\"".to_owned(), family: "peer".to_owned(), ..row(&Subject::server(&SERVERS[4]), 13) };
-    let control = Some((servers[control].name.clone(), twin.name.clone()));
-    servers.extend([peer, twin]);
+        Row { name: "a <b> & \"c\"".to_owned(), family: "peer".to_owned(), ..row(&Target::server(&SERVERS[4]), 13) };
+    let control = Some((servers[control].name.clone(), duplicate.name.clone()));
+    servers.extend([peer, duplicate]);
     Results {
         schema: SCHEMA.to_owned(),
-        name: "canned".to_owned(),
+        name: "fixture".to_owned(),
         taken: "2000-01-01T00:00:00Z".to_owned(),
         settings: Settings {
+            workload: Workload::named(SATURATED, false, 1).expect("it is in the list"),
             quick: true,
             rounds: ROUNDS,
             seconds: 0.2,
@@ -56,8 +58,8 @@ pub(crate) fn results() -> Results {
     }
 }
 
-fn row(subject: &Subject, at: usize) -> Row {
-    let most = subject.at_once.unwrap_or(usize::MAX);
+fn row(target: &Target, at: usize) -> Row {
+    let most = target.at_once.unwrap_or(usize::MAX);
     let mut levels: Vec<usize> = [1, 16, 256, 1000, 10_000].map(|level| most.min(level)).into();
     levels.dedup();
     let share = 1.0 + at as f64 * 0.06;
@@ -68,11 +70,11 @@ fn row(subject: &Subject, at: usize) -> Row {
         bytes_per_client: (200 << at) as f64,
     };
     Row {
-        name: subject.name.clone(),
-        family: subject.family().to_owned(),
-        is_twin: false,
-        command: format!("{} -p 0", subject.name),
-        at_once: subject.at_once,
+        name: target.name.clone(),
+        family: target.family().to_owned(),
+        is_duplicate: false,
+        command: format!("{} -p 0", target.name),
+        at_once: target.at_once,
         reported: Some(format!("at most {most} clients at once, backlog 4096")),
         system_calls: Probe::Found(SystemCalls {
             connections: 16,
@@ -80,7 +82,7 @@ fn row(subject: &Subject, at: usize) -> Row {
             per_answer: 2.0 * share,
             calls: BTreeMap::from([("recvfrom".to_owned(), 1.0), ("sendto".to_owned(), 1.0)]),
         }),
-        idle: match subject.at_once {
+        idle: match target.at_once {
             Some(at_once) => Probe::Missing(format!("it serves {at_once} at once")),
             None => Probe::Found(idle),
         },
@@ -111,6 +113,10 @@ fn level(connections: usize, share: f64) -> Level {
             involuntary_switches_per_answer: 0.01,
             threads: 3,
             descriptors: 10 + connections,
+            failed: 0,
+            missed: 0,
+            unserved: 0,
+            is_held: true,
             load_busy: 0.5,
             load_was_bottleneck: connections == 256,
         }
