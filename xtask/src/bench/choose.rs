@@ -38,7 +38,7 @@ pub(crate) struct Flags {
     rate: u64,
     /// What an answer takes: sleep:20ms (it waits for something) or compute:2ms [default: nothing]
     #[arg(long, value_name = "WORK", value_parser = work)]
-    answer: Option<Vec<String>>,
+    answer: Option<String>,
     /// What is to be reached, such as 'p99<50ms' or 'p99<5ms,unserved<1%'
     #[arg(long, value_name = "OBJECTIVES", value_parser = objectives)]
     slo: std::sync::Arc<Vec<Objective>>,
@@ -95,7 +95,7 @@ impl Flags {
             clients: vec![self.clients],
             busy: self.busy,
             rate: Some(self.rate),
-            work: self.answer.clone().unwrap_or_default(),
+            work: self.answer.iter().flat_map(|work| work.split(' ').map(str::to_owned)).collect(),
             flags: ["--arrivals", "poisson"].map(str::to_owned).into(),
         }
     }
@@ -368,7 +368,7 @@ fn share(text: &str) -> Result<f64> {
 }
 
 /// `sleep:20ms` → `--delay 20ms`.
-fn work(text: &str) -> Result<Vec<String>> {
+fn work(text: &str) -> Result<String> {
     let (kind, duration) = text.split_once(':').context("not sleep:DURATION or compute:DURATION")?;
     let flag = match kind {
         "sleep" => "--delay",
@@ -376,7 +376,7 @@ fn work(text: &str) -> Result<Vec<String>> {
         _ => anyhow::bail!("'{kind}' is neither sleep nor compute"),
     };
     humantime::parse_duration(duration).with_context(|| format!("'{duration}' is not a duration, such as 20ms"))?;
-    Ok(vec![flag.to_owned(), duration.to_owned()])
+    Ok(format!("{flag} {duration}"))
 }
 
 const ROUNDS: usize = 3;
@@ -435,8 +435,8 @@ mod tests {
 
     #[test]
     fn work_and_shares_are_read() {
-        assert_eq!(work("sleep:20ms").expect("it is work"), ["--delay", "20ms"]);
-        assert_eq!(work("compute:2ms").expect("it is work"), ["--burn", "2ms"]);
+        assert_eq!(work("sleep:20ms").expect("it is work"), "--delay 20ms");
+        assert_eq!(work("compute:2ms").expect("it is work"), "--burn 2ms");
         assert!(["sleep", "sleep:x", "rest:1s"].into_iter().all(|text| work(text).is_err()));
         assert_eq!(share("2%").ok(), Some(0.02));
         assert!(share("0%").is_err() && share("101").is_err());
