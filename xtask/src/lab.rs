@@ -1,20 +1,27 @@
-//! `cargo xtask lab`: the ancestor's claims, and the bugs that are left in its servers, as experiments with the real ones.
+//! `cargo xtask lab`: the book's claims, public confusions and classic bugs, as experiments with real servers.
 //!
 //! ```console
 //! $ cargo xtask lab --list
 //! $ cargo xtask lab backlog frozen
+//! $ cargo xtask lab nagle --lang zh
 //! $ cargo xtask lab all
 //! ```
 //!
-//! A row of [`EXPERIMENTS`] says what is claimed and what a reader is to predict; its function does it, notes what it sees, and fails
-//! if that has not the shape described: more or fewer, before or after, a count, a ratio. So each row is a test, too.
+//! A row of [`EXPERIMENTS`] states a claim and asks the reader to predict. Its function measures, notes what it sees, and
+//! fails if that has not the shape described: a count, an order, a ratio. So each row is a test, too.
 
-mod apparatus;
-mod failing;
-mod framing;
+#[macro_use]
 mod notes;
+
+mod crowds;
+mod failing;
+mod fixture;
+mod framing;
+mod hosts;
+mod loads;
 mod queueing;
 mod readiness;
+mod sockets;
 mod taking_turns;
 mod waiting;
 
@@ -27,22 +34,26 @@ use anyhow::{Context, Result, bail};
 use crate::harness::Missing;
 use crate::trial::Trial;
 use crate::workspace;
-use notes::{Notes, paragraph, side_by_side};
+use notes::{Language, Notes, Text, paragraph, side_by_side};
 
 /// Puts claims about servers to the test
 #[derive(clap::Args)]
 pub(crate) struct Flags {
-    /// The experiments to do; `all` does every one
+    /// The experiments to run; `all` runs every one
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// List them instead
     #[arg(long)]
     list: bool,
+    /// The language of claims and measurements
+    #[arg(long, value_enum, default_value_t)]
+    lang: Language,
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
+    let language = flags.lang;
     if flags.list || flags.names.is_empty() {
-        EXPERIMENTS.iter().for_each(|experiment| println!("{:14} {}", experiment.name, experiment.claim));
+        EXPERIMENTS.iter().for_each(|experiment| println!("{:14} {}", experiment.name, experiment.claim.in_(language)));
         return Ok(ExitCode::SUCCESS);
     }
     let chosen = chosen(&flags.names)?;
@@ -50,15 +61,15 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     if !broken.is_empty() {
         bail!("these do not build: {}", broken.join(", "));
     }
-    let outcomes: Vec<_> = chosen.iter().map(|experiment| (experiment.name, experiment.present())).collect();
+    let outcomes: Vec<_> = chosen.iter().map(|experiment| (experiment.name, experiment.present(language))).collect();
     let with = |outcome| -> Vec<&str> {
         outcomes.iter().filter(|(_, other)| *other == outcome).map(|(name, _)| *name).collect()
     };
-    println!("{} came out as described", with(Outcome::AsDescribed).len());
+    println!("{} {}", with(Outcome::AsDescribed).len(), AS_DESCRIBED.in_(language));
     let (otherwise, not_tried) = (with(Outcome::Otherwise), with(Outcome::NotTried));
-    for (names, what) in [(&otherwise, "otherwise"), (&not_tried, "not tried")] {
+    for (names, what) in [(&otherwise, OTHERWISE), (&not_tried, NOT_TRIED)] {
         if !names.is_empty() {
-            println!("{} {what}: {}", names.len(), names.join(", "));
+            println!("{} {}: {}", names.len(), what.in_(language), names.join(", "));
         }
     }
     Ok(if otherwise.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -81,7 +92,7 @@ pub(crate) fn is_experiment(name: &str) -> bool {
     EXPERIMENTS.iter().any(|experiment| experiment.name == name)
 }
 
-/// Each experiment as a test of its outcome.
+/// Returns each experiment as a test of its outcome.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let broken = workspace::build()?;
     let trials = EXPERIMENTS.iter().map(|experiment| {
@@ -91,13 +102,14 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
                 bail!("these do not build: {}", broken.join(", "));
             }
             let mut notes = Notes::brief();
-            // A missing tool is told by its type: nothing may be wrapped around it.
+            // A missing tool is recognized by its type: nothing may be wrapped around it.
             (experiment.run)(&mut notes).map_err(|error| match error.is::<Missing>() {
                 true => error,
                 false => error.context(format!("seen: {}; but", notes.seen().join("; "))),
             })
         });
-        if experiment.is_alone { trial.alone() } else { trial }
+        let trial = if experiment.is_alone { trial.alone() } else { trial };
+        if experiment.is_slow { trial.slow() } else { trial }
     });
     Ok(trials.collect())
 }
@@ -105,34 +117,39 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 /// A claim, and how it is put to the test.
 pub(crate) struct Experiment {
     name: &'static str,
-    /// What is said.
-    claim: &'static str,
-    /// What the reader is to predict.
-    question: &'static str,
-    /// Does it and notes what is seen. An error, if that has not the shape described.
+    claim: Text,
+    /// What the reader is asked to predict.
+    question: Text,
+    /// Measures and notes what it sees. An error, if that has not the shape described.
     run: fn(&mut Notes) -> Result<()>,
-    /// Why it comes out as it does.
-    why: &'static str,
+    /// The reason for the outcome.
+    why: Text,
     /// Where to read on: files of the checkout.
     read: &'static [&'static str],
-    /// For what needs a quiet machine: nothing runs beside it in `test-all`.
+    /// Whether it needs a quiet machine: nothing runs beside it in `test-all`.
     is_alone: bool,
+    /// Whether it takes longer than 3 s: `test-all` then runs it in CI, or with a filter that selects it.
+    is_slow: bool,
 }
 
 impl Experiment {
-    /// Tells and does it for a reader.
-    fn present(&self) -> Outcome {
-        println!("──── {}\n\n{}\n", self.name, paragraph("It is said:", self.claim));
-        println!("{}", paragraph("Predict:", self.question));
+    /// Tells and runs it for a reader.
+    fn present(&self, language: Language) -> Outcome {
+        let print = |head: Text, text: &str| println!("{}", paragraph(head.in_(language), text));
+        let claim = self.claim.in_(language);
+        println!("──── {}\n", self.name);
+        print(Text("It is said:", "有人说："), claim);
+        println!();
+        print(Text("Predict:", "请预测："), self.question.in_(language));
         // Only a person at a terminal can think about it.
         if io::stdin().is_terminal() && io::stdout().is_terminal() {
-            println!("\nWhat do you expect? Press Enter to see.");
+            println!("\n{}", ENTER.in_(language));
             let _ = io::stdin().read_line(&mut String::new());
         }
-        let (mut notes, start) = (Notes::told(), Instant::now());
+        let (mut notes, start) = (Notes::told(language), Instant::now());
         let done = (self.run)(&mut notes);
         notes.clear_line();
-        println!("\n{}", side_by_side(self.claim, notes.seen()));
+        println!("\n{}", side_by_side(language, claim, notes.seen()));
         let outcome = match done {
             Ok(()) => Outcome::AsDescribed,
             Err(error) if error.is::<Missing>() => {
@@ -140,12 +157,13 @@ impl Experiment {
                 Outcome::NotTried
             }
             Err(error) => {
-                println!("{}\n", paragraph("NOT AS DESCRIBED:", &format!("{error:#}")));
+                print(Text("NOT AS DESCRIBED:", "与描述不符："), &format!("{error:#}"));
+                println!();
                 Outcome::Otherwise
             }
         };
-        println!("{}", paragraph("Why:", self.why));
-        println!("{}", paragraph("Read:", &self.read.join(", ")));
+        print(Text("Why:", "原因："), self.why.in_(language));
+        print(Text("Read:", "阅读："), &self.read.join(", "));
         println!("({:.1} s)\n", start.elapsed().as_secs_f32());
         outcome
     }
@@ -184,7 +202,32 @@ const EXPERIMENTS: &[Experiment] = &[
     failing::EMFILE,
     queueing::FROZEN,
     queueing::REUSE,
+    sockets::ONE_PORT,
+    crowds::PORTS,
+    crowds::TEN_THOUSAND,
+    crowds::STACKS,
+    sockets::WAKE_ACCEPT,
+    sockets::SENT,
+    sockets::CLOSE_WAIT,
+    sockets::TWO_OWNERS,
+    hosts::UNPLUGGED,
+    sockets::NAGLE,
+    readiness::EDGE,
+    readiness::ONE_POLLER,
+    queueing::REUSEPORT,
+    loads::ACCEPTOR,
+    loads::POOL_SIZE,
+    loads::OVERLOAD,
+    taking_turns::LOST_UPDATE,
+    loads::ASYNC_FASTER,
+    loads::OMISSION,
+    hosts::LOOPBACK,
 ];
+
+const AS_DESCRIBED: Text = Text("came out as described", "个结果与描述相符");
+const OTHERWISE: Text = Text("otherwise", "个结果不同");
+const NOT_TRIED: Text = Text("not tried", "个没有试");
+const ENTER: Text = Text("What do you expect? Press Enter to see.", "您预期会怎样？按回车键看结果。");
 
 #[cfg(test)]
 mod tests {
@@ -196,7 +239,10 @@ mod tests {
         for (index, experiment) in EXPERIMENTS.iter().enumerate() {
             let Experiment { name, claim, question, why, read, .. } = experiment;
             assert!(EXPERIMENTS[..index].iter().all(|other| other.name != *name), "{name} stands twice");
-            assert!(!claim.is_empty() && !why.is_empty() && question.ends_with('?'), "{name}");
+            for language in [Language::En, Language::Zh] {
+                assert!(!claim.in_(language).is_empty() && !why.in_(language).is_empty(), "{name}");
+                assert!(question.in_(language).ends_with(['?', '？']), "{name}");
+            }
             for file in *read {
                 assert!(root.join(file).is_file(), "{name}: there is no {file}");
             }

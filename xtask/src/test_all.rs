@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::harness::is_ci;
 use crate::trial::{Tally, Trial};
 use crate::{bench, challenge, deploy, lab, manual, matrix, package, readme, tidy, trace, trial, workspace};
 
@@ -41,7 +42,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
                 unit_tests()
             }
             Work::Trials(trials) => trials().map(|mut trials| {
-                trials.retain(|trial| flags.selects(&trial.name));
+                trials.retain(|trial| flags.selects(&trial.name) && (flags.runs_slow() || !trial.is_slow));
                 if flags.list {
                     trials.iter().for_each(|trial| println!("{}", trial.name));
                     return Tally::default();
@@ -114,6 +115,11 @@ impl Flags {
                 Some(named) => named.name == stage.name,
                 None => stage.name == MATRIX,
             })
+    }
+
+    /// Whether tests that take long run, too: in CI, or with any filter.
+    fn runs_slow(&self) -> bool {
+        is_ci() || !self.filter.is_empty()
     }
 
     fn selects(&self, name: &str) -> bool {

@@ -13,18 +13,25 @@ pub(crate) struct Trial {
     pub(crate) name: String,
     /// Whether it must have the machine to itself.
     pub(crate) is_alone: bool,
+    /// Whether it takes so much time that it runs only in CI, or with a filter that selects it.
+    pub(crate) is_slow: bool,
     pub(crate) run: Box<dyn FnOnce() -> Result<()> + Send>,
 }
 
 impl Trial {
     /// A test that may run beside others.
     pub(crate) fn new(name: impl Into<String>, run: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
-        Trial { name: name.into(), is_alone: false, run: Box::new(run) }
+        Trial { name: name.into(), is_alone: false, is_slow: false, run: Box::new(run) }
     }
 
     /// The same, but with nothing beside it.
     pub(crate) fn alone(self) -> Trial {
         Trial { is_alone: true, ..self }
+    }
+
+    /// Returns the test as one for CI, or for a filter that selects it.
+    pub(crate) fn slow(self) -> Trial {
+        Trial { is_slow: true, ..self }
     }
 }
 

@@ -6,36 +6,48 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::apparatus::{exhibit, judged, server};
-use super::notes::Notes;
+use super::fixture::{faulty_example, judged, server};
+use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::{Client, PATIENCE, Server, wait_for};
 
 pub(super) const ENDS_WITH: Experiment = Experiment {
     name: "ends-with",
-    claim: "Receiving until the data end with the suffix frames a question.",
-    question: "a server reads until the last byte is a `?`. What does it make of two questions in one send, of a question and a newline, and of \
-               8 MB without any `?`?",
+    claim: Text(
+        "Receiving until the data end with the suffix frames a question.",
+        "一直接收到数据以后缀结尾，就得到一个完整的问题。",
+    ),
+    question: Text(
+        "a server reads until the last byte is a `?`. What does it make of two questions in one send, of a \
+         question and a newline, and of 8 MB without any `?`?",
+        "服务器一直读到最后一个字节是 `?`。一次发来两个问题、问题后带换行、8 MB 里没有 `?`，它各会怎么处理？",
+    ),
     run: ends_with,
-    why: "TCP carries bytes, and what one recv() brings ends anywhere. The end of a question is its first `?`, wherever that stands in what has \
-          come; what follows it belongs to the next; and somebody must count.",
+    why: Text(
+        "TCP carries bytes, and what one recv() brings ends anywhere. The end of a question is its first `?`, \
+         wherever that is in what has come; the bytes after it belong to the next question; and the server must \
+         count.",
+        "TCP 传的是字节，一次 recv() 带来的数据可能断在任何地方。问题的结尾是它的第一个 `?`，无论落在哪里；其后的\
+         字节属于下一个问题；而且服务器必须计数。",
+    ),
     read: &["zen-single/examples/ends_with.rs", "zen-proto/src/framing.rs"],
     is_alone: false,
+    is_slow: false,
 };
 
 fn ends_with(notes: &mut Notes) -> Result<()> {
-    let faulty = exhibit("ends_with")?;
+    let faulty = faulty_example("ends_with")?;
     notes.doing("two questions in one send");
     let mut client = faulty.client()?;
     client.ask(b"Simple is better than?Beautiful is better than?", b"Error: unknown aphorism.")?;
     client.expect_silence(SHORT)?;
-    notes.saw("two questions in one send: one answer, and that an error");
+    saw!(notes, "two questions in one send: one answer, an error", "一次发来两个问题：只有一个回答，而且是错误");
     drop(client);
     notes.doing("a newline");
     let mut client = faulty.client()?;
     client.send(b"Simple is better than?\n")?;
     client.expect_silence(SHORT)?;
-    notes.saw("a newline behind the question: no answer at all");
+    saw!(notes, "a newline after the question: no answer at all", "问题后带换行：根本没有回答");
     drop(client);
     notes.doing("8 MB without an end");
     let before = faulty.usage().memory;
@@ -46,7 +58,7 @@ fn ends_with(notes: &mut Notes) -> Result<()> {
         (memory > 6 << 20).then_some(memory)
     });
     let grown = grown.context("its memory was to grow")?;
-    notes.saw(format!("8 MB without a `?`: {} MB more memory", grown >> 20));
+    saw!(notes, "8 MB without a `?`: {mb} MB more memory", "8 MB 里没有 `?`：内存增加 {mb} MB", mb = grown >> 20);
     drop(client);
     notes.doing("the cure");
     let cured = server("single", &[])?;
@@ -54,10 +66,14 @@ fn ends_with(notes: &mut Notes) -> Result<()> {
     client.ask(b"Simple is better than?Beautiful is better than?", b"complex.ugly.")?;
     client.ask(b"Simple is better than?\n", b"complex.")?;
     client.ask(&[b'x'; 257], b"Error: question too long.")?;
-    notes.saw("zen-single: two answers; the newline is nothing; the 257th byte is too long");
+    saw!(
+        notes,
+        "zen-single: two answers; the newline is skipped; the 257th byte is too long",
+        "zen-single：两个回答；换行被跳过；第 257 个字节算过长"
+    );
     drop(client);
     for (case, rule) in [("two-in-one-segment", 2), ("white-space-before", 3), ("257-without-mark", 5)] {
-        // The exhibit serves one at a time: a judge that has given up must have gone.
+        // The faulty example serves one client at a time: a judge that has given up must have left.
         notes.saw(judged(&faulty, &cured, case, rule)?);
     }
     Ok(())
@@ -65,45 +81,67 @@ fn ends_with(notes: &mut Notes) -> Result<()> {
 
 pub(super) const NO_FULL_STOP: Experiment = Experiment {
     name: "no-full-stop",
-    claim: "An error answer is an answer, with or without its full stop.",
-    question: "a client asks what nobody knows, and reads until the full stop. The server sends the error without one. Who ends it?",
+    claim: Text("An error answer is an answer, with or without its full stop.", "错误回答也是回答，有没有句号都一样。"),
+    question: Text(
+        "a client asks an unknown question, and reads until the full stop. The server sends the error without \
+         one. Which side ends it?",
+        "客户端问了一个未知的问题，一直读到句号为止。服务器发来的错误没有句号。哪一方会结束？",
+    ),
     run: no_full_stop,
-    why: "nobody: the client waits for the rest of the answer, the server for the next question. Each is right from where it stands. What an end is \
-          must hold for every answer, errors first of all.",
+    why: Text(
+        "neither: the client waits for the rest of the answer, the server for the next question. Each is right by \
+         what it knows. The mark of an end must hold for every answer, errors first of all.",
+        "谁也不会：客户端等回答的剩余部分，服务器等下一个问题。就各自所知，都没有错。结尾标记必须对每个回答都成立\
+         ，首先就是错误。",
+    ),
     read: &["zen-single/examples/no_full_stop.rs", "zen-proto/src/aphorisms.rs"],
     is_alone: false,
+    is_slow: false,
 };
 
 fn no_full_stop(notes: &mut Notes) -> Result<()> {
-    let faulty = exhibit("no_full_stop")?;
+    let faulty = faulty_example("no_full_stop")?;
     let mut client = faulty.client()?;
     client.ask(APHORISMS[0].0, APHORISMS[0].1)?;
     client.ask(b"Complicated is better than?", b"Error: unknown aphorism")?;
     notes.doing("both wait");
     client.expect_silence(SHORT * 2)?;
     faulty.falls_asleep(PATIENCE)?;
-    notes.saw("the error comes without its end: the client waits for more");
-    notes.saw("the server sleeps in recv(): it waits for the client");
+    saw!(notes, "the error comes without its end: the client waits for more", "错误没有结尾：客户端还在等");
+    saw!(notes, "the server sleeps in recv(): it waits for the client", "服务器睡在 recv() 里：它在等客户端");
     drop(client);
     let cured = server("single", &["--question-timeout", "300ms", "--idle-timeout", "300ms"])?;
     let mut client = cured.client()?;
     client.ask(b"Complicated is better than?", b"Error: unknown aphorism.")?;
-    client.expect_end().context("nor does it wait for ever")?;
-    notes.saw("zen-single: the error has its full stop; and who says nothing more is let go after a while");
+    client.expect_end().context("it was not to wait for ever")?;
+    saw!(
+        notes,
+        "zen-single: the error has its full stop, and a client that says nothing more is disconnected after a while",
+        "zen-single：错误带句号；此后一言不发的客户端过一会儿就被断开"
+    );
     notes.saw(judged(&faulty, &server("single", &[])?, "unknown-then-known", 4)?);
     Ok(())
 }
 
 pub(super) const LOST_ANSWER: Experiment = Experiment {
     name: "lost-answer",
-    claim: "What has been sent before close() is delivered.",
-    question: "a client asks 4,000 questions, then one that is too long, and goes on sending. The server sends 96,025 bytes of answers and closes. How many \
-               arrive?",
+    claim: Text("What has been sent before close() is delivered.", "close() 之前发送的数据都会送达。"),
+    question: Text(
+        "a client asks 4,000 questions, then one that is too long, and keeps sending. The server sends 96,025 \
+         bytes of answers and closes. How many arrive?",
+        "客户端问了 4,000 个问题，再来一个过长的，还继续发。服务器发出 96,025 字节的回答然后关闭。有多少到达？",
+    ),
     run: lost_answer,
-    why: "send() hands bytes to the kernel. If something of the client is still unread at close(), the kernel resets the connection, and forgets \
-          what it had yet to deliver. So: end the sending side, read the rest and throw it away, then close.",
+    why: Text(
+        "send() hands bytes to the kernel. If bytes of the client are still unread at close(), the kernel resets \
+         the connection, and forgets what it had yet to deliver. So: end the sending side, read and discard the \
+         rest, then close.",
+        "send() 只是把字节交给内核。如果 close() 时还有客户端的字节没读，内核就复位连接，并丢掉还没送出的数据。所\
+         以：先结束发送方向，把剩下的读完丢弃，再关闭。",
+    ),
     read: &["zen-single/examples/hasty_close.rs", "zen-single/src/serve.rs", "zen-proto/src/conversation.rs"],
     is_alone: false,
+    is_slow: false,
 };
 
 fn lost_answer(notes: &mut Notes) -> Result<()> {
@@ -124,26 +162,37 @@ fn lost_answer(notes: &mut Notes) -> Result<()> {
             }
         }
     };
-    let faulty = exhibit("hasty_close")?;
+    let faulty = faulty_example("hasty_close")?;
     notes.doing("hasty close");
     let (arrived, end) = received(&faulty)?;
-    notes.saw(format!("hasty_close: {arrived} of {OWED} bytes arrive, then {}", named(&end)));
+    saw!(
+        notes,
+        "hasty_close: {arrived} of {OWED} bytes arrive, then {end}",
+        "hasty_close：{OWED} 字节中到达 {arrived}，然后是 {end}",
+        end = named(&end, notes),
+    );
     let cured = server("single", &[])?;
     notes.doing("lingering close");
     let (all, end_of_cured) = received(&cured)?;
-    notes.saw(format!("zen-single: {all} of {OWED} bytes arrive, then {}", named(&end_of_cured)));
+    saw!(
+        notes,
+        "zen-single: {all} of {OWED} bytes arrive, then {end}",
+        "zen-single：{OWED} 字节中到达 {all}，然后是 {end}",
+        end = named(&end_of_cured, notes),
+    );
     ensure!(arrived < OWED / 2 && end == Came::Reset, "most was to be lost");
     ensure!(all == OWED && end_of_cured == Came::End, "nothing was to be lost");
     notes.saw(judged(&faulty, &cured, "too-long-keeps-coming", 8)?);
     Ok(())
 }
 
-fn named(end: &Came) -> &'static str {
-    match end {
-        Came::End => "end of file",
-        Came::Reset => "a reset",
-        Came::Bytes(_) | Came::Nothing => "nothing",
-    }
+fn named(end: &Came, notes: &Notes) -> &'static str {
+    let text = match end {
+        Came::End => Text("end of file", "文件结尾"),
+        Came::Reset => Text("a reset", "复位"),
+        Came::Bytes(_) | Came::Nothing => Text("nothing", "再无动静"),
+    };
+    text.in_(notes.language())
 }
 
 /// Long enough to say that nothing comes.

@@ -1,32 +1,68 @@
-//! What an experiment tells while it goes on, what it has seen, and how that is printed.
+//! What an experiment notes while it runs, in two languages, and how that is printed.
 
 use std::io::{self, IsTerminal, Write};
+
+use textwrap::core::display_width;
+use textwrap::wrap;
+
+/// Notes a measurement, as a format string in English and the same in Chinese: `saw!(notes, "{n} kept", "保留了 {n} 个")`.
+macro_rules! saw {
+    ($notes:expr, $english:literal, $chinese:literal $(, $name:ident = $value:expr)* $(,)?) => {{
+        $(let $name = $value;)*
+        let text = match $notes.language() {
+            $crate::lab::notes::Language::En => format!($english),
+            $crate::lab::notes::Language::Zh => format!($chinese),
+        };
+        $notes.saw(text);
+    }};
+}
+
+/// The language of claims and measurements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Language {
+    #[default]
+    En,
+    Zh,
+}
+
+/// A text in English and in Chinese.
+#[derive(Clone, Copy)]
+pub(crate) struct Text(pub(crate) &'static str, pub(crate) &'static str);
+
+impl Text {
+    pub(crate) fn in_(self, language: Language) -> &'static str {
+        match language {
+            Language::En => self.0,
+            Language::Zh => self.1,
+        }
+    }
+}
 
 /// The notes of one experiment.
 pub(crate) struct Notes {
     seen: Vec<String>,
-    /// Whether somebody watches the line of progress.
+    language: Language,
+    /// Whether a terminal shows the line of progress.
     is_live: bool,
-    /// Whether a smaller crowd will do.
     is_brief: bool,
 }
 
 impl Notes {
-    /// For a test: nothing is told, and numbers are small.
+    /// Returns notes for a test: no progress is shown, and numbers are small.
     pub(crate) fn brief() -> Self {
-        Self { seen: Vec::new(), is_live: false, is_brief: true }
+        Self { seen: Vec::new(), language: Language::En, is_live: false, is_brief: true }
     }
 
-    /// For a reader.
-    pub(crate) fn told() -> Self {
-        Self { seen: Vec::new(), is_live: io::stdout().is_terminal(), is_brief: false }
+    /// Returns notes for a reader.
+    pub(crate) fn told(language: Language) -> Self {
+        Self { seen: Vec::new(), language, is_live: io::stdout().is_terminal(), is_brief: false }
     }
 
-    /// Says what is going on, in the place of what went on before.
+    /// Shows what is going on, in place of the line before.
     pub(crate) fn doing(&self, what: &str) {
         if self.is_live {
             print!("\r\x1b[2K… {what}");
-            let _ = io::stdout().flush(); // a line less to look at
+            let _ = io::stdout().flush(); // the line is only a comfort
         }
     }
 
@@ -37,65 +73,55 @@ impl Notes {
         }
     }
 
-    /// Notes what has been measured.
-    pub(crate) fn saw(&mut self, what: impl Into<String>) {
-        self.seen.push(what.into());
+    /// Notes what has been measured; [`saw!`] chooses the language.
+    pub(crate) fn saw(&mut self, what: String) {
+        self.seen.push(what);
     }
 
-    /// All that was noted.
+    /// Returns all that was noted.
     pub(crate) fn seen(&self) -> &[String] {
         &self.seen
     }
 
-    /// Whether a smaller crowd will do.
+    pub(crate) fn language(&self) -> Language {
+        self.language
+    }
+
+    /// Whether smaller numbers are enough.
     pub(crate) fn is_brief(&self) -> bool {
         self.is_brief
     }
 }
 
-/// Claim and measurements in two columns.
-pub(crate) fn side_by_side(claim: &str, seen: &[String]) -> String {
-    let claim = wrapped(claim, CLAIM);
+/// Returns claim and measurements in two columns.
+pub(crate) fn side_by_side(language: Language, claim: &str, seen: &[String]) -> String {
+    let claim = wrap(claim, CLAIM);
     let mut lines = Vec::new();
     for line in seen {
         let mut sign = "·";
-        for piece in wrapped(line, SEEN) {
+        for piece in wrap(line, SEEN) {
             lines.push(format!("{sign} {piece}"));
             sign = " ";
         }
     }
-    let mut text = format!("{:CLAIM$} │ measured\n{:─<CLAIM$}─┼─{:─<SEEN$}──\n", "claimed", "", "");
+    let row = |left: &str, right: &str| {
+        let padding = " ".repeat(CLAIM.saturating_sub(display_width(left)));
+        format!("{left}{padding} │ {right}").trim_end().to_owned() + "\n"
+    };
+    let mut text = row(Text("claimed", "说法").in_(language), Text("measured", "实测").in_(language));
+    text += &format!("{:─<CLAIM$}─┼─{:─<SEEN$}──\n", "", "");
     for n in 0..claim.len().max(lines.len()) {
-        let (left, right) = (claim.get(n).map_or("", String::as_str), lines.get(n).map_or("", String::as_str));
-        text += format!("{left:CLAIM$} │ {right}").trim_end();
-        text.push('\n');
+        text += &row(claim.get(n).map_or("", |left| left), lines.get(n).map_or("", String::as_str));
     }
     text
 }
 
-/// A paragraph that begins with `head`.
+/// Returns a paragraph that begins with `head`.
 pub(crate) fn paragraph(head: &str, text: &str) -> String {
-    wrapped(&format!("{head} {text}"), CLAIM + SEEN + 5).join("\n")
+    wrap(&format!("{head} {text}"), CLAIM + SEEN + 5).join("\n")
 }
 
-/// The text in lines of at most `width` characters, where its words allow that.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is one line at least");
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= width {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
-}
-
-/// How wide the columns are.
+/// Columns of a terminal that each side takes.
 const CLAIM: usize = 34;
 const SEEN: usize = 66;
 
@@ -104,18 +130,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_wrapped_between_words() {
-        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrapped("unbreakable", 3), ["unbreakable"]);
-        assert_eq!(wrapped("", 3), [""]);
-    }
-
-    #[test]
     fn columns_stand_side_by_side() {
-        let text = side_by_side("it is so", &["it was not".to_owned(), "and never will be".to_owned()]);
+        let text = side_by_side(Language::En, "it is so", &["it was not".to_owned(), "and never will be".to_owned()]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4);
         assert!(lines[2].starts_with("it is so  ") && lines[2].ends_with("│ · it was not"), "{text}");
         assert!(lines[3].ends_with("│ · and never will be"), "{text}");
+    }
+
+    #[test]
+    fn chinese_takes_two_columns_a_character_and_breaks_anywhere() {
+        let text = side_by_side(Language::Zh, &"线".repeat(20), &["实测".to_owned()]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[2], format!("{} │ · 实测", "线".repeat(17)));
+        assert_eq!(lines[3], format!("{}{} │", "线".repeat(3), " ".repeat(28)));
     }
 }

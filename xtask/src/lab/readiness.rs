@@ -1,6 +1,8 @@
 //! What it means that a descriptor is ready, and what it costs to find out.
 
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -9,44 +11,64 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use polling::{Events, Poller};
+use rustix::event::epoll;
 
 use super::Experiment;
-use super::apparatus::{asked, at_once, exhibit, guest, ratio, server};
-use super::notes::Notes;
+use super::fixture::{Descriptors, asked, at_once, faulty_example, ms, ratio, served_client, server};
+use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
-use crate::harness::{Client, Missing, Server};
+use crate::harness::{Client, Server};
 use crate::workspace;
 
 pub(super) const BLOCKING_FD: Experiment = Experiment {
     name: "blocking-fd",
-    claim: "Multiplexing is asynchronous blocking: it blocks in poll, and nowhere else.",
-    question: "two event loops share one listener that blocks. 8 clients go on asking, and a newcomer says nothing. Does anyone notice it?",
+    claim: Text(
+        "Multiplexing is asynchronous blocking: it blocks in poll, and nowhere else.",
+        "多路复用就是“异步阻塞”：只在 poll 里阻塞，别处不会。",
+    ),
+    question: Text(
+        "two event loops share one listener that blocks. 8 clients keep asking, and a new one connects and says \
+         nothing. Does any of them notice?",
+        "两个事件循环共用一个阻塞的监听套接字。8 个客户端不停提问，又来一个一言不发的。有谁会察觉吗？",
+    ),
     run: blocking_fd,
-    why: "both loops are told of the newcomer, one gets it, and the other sleeps in accept() with all its clients, until the next one comes. \
-          What was ready a moment ago may not be now; only a descriptor that cannot block makes that harmless.",
+    why: Text(
+        "both loops are told of the new client. One gets it; the other sleeps in accept(), with all its clients, \
+         until the next one comes. A descriptor that was ready a moment ago may not be ready now; only one that \
+         cannot block makes that harmless.",
+        "两个循环都得知来了新客户端。一个接到它，另一个连同自己的所有客户端睡在 accept() 里，直到再来一个。刚才就\
+         绪的，现在未必还就绪；只有非阻塞的描述符才能让这无害。",
+    ),
     read: &["zen-poll/examples/blocking_listener.rs", "zen-poll/src/acceptor.rs"],
     is_alone: true,
+    is_slow: true,
 };
 
 fn blocking_fd(notes: &mut Notes) -> Result<()> {
-    notes.doing("the exhibit");
-    let (newcomers, stuck) = stuck_clients(&exhibit("blocking_listener")?, notes)?;
-    notes.saw(format!(
-        "blocking listener: newcomer {newcomers} leaves {stuck} of {ASKING} clients without an answer for {PATIENT:?}"
-    ));
-    let (cured_newcomers, unanswered) = stuck_clients(&server("poll-loops", &["--delay", "5ms"])?, notes)?;
-    notes.saw(format!("zen-poll --loops 2: {cured_newcomers} newcomers, {unanswered} clients without an answer"));
+    notes.doing("blocking_listener");
+    let (arrivals, stuck) = stuck_clients(&faulty_example("blocking_listener")?, notes)?;
+    saw!(
+        notes,
+        "blocking listener: new client {arrivals} leaves {stuck} of {ASKING} clients without an answer for {PATIENT:?}",
+        "阻塞的监听套接字：第 {arrivals} 个新客户端使 {ASKING} 个中的 {stuck} 个在 {PATIENT:?} 内得不到回答"
+    );
+    let (cured_arrivals, unanswered) = stuck_clients(&server("poll-loops", &["--delay", "5ms"])?, notes)?;
+    saw!(
+        notes,
+        "zen-poll --loops 2: {cured_arrivals} new clients, {unanswered} clients without an answer",
+        "zen-poll --loops 2：{cured_arrivals} 个新客户端，{unanswered} 个得不到回答"
+    );
     ensure!(stuck > 0, "one loop was to get stuck");
-    ensure!(unanswered == 0, "the cure was to leave nobody alone");
+    ensure!(unanswered == 0, "the cured server was to answer all");
     Ok(())
 }
 
-/// Newcomers come until clients who go on asking are left without an answer: how many came, and how many are left alone.
+/// Connects new clients until some of those that keep asking get no answer: how many connected, and how many get none.
 fn stuck_clients(server: &Server, notes: &Notes) -> Result<(usize, usize)> {
-    const NEWCOMERS: usize = 5;
+    const ARRIVALS: usize = 5;
     let (stuck, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let mut newcomers = Vec::new();
+    let mut arrivals = Vec::new();
     thread::scope(|scope| {
         let ask = || -> Result<()> {
             let mut client = server.client()?;
@@ -63,23 +85,23 @@ fn stuck_clients(server: &Server, notes: &Notes) -> Result<(usize, usize)> {
         let mut asking = Vec::new();
         for _ in 0..ASKING {
             asking.push(scope.spawn(ask));
-            // While the loop that has clients thinks, the other is the one to take the next.
+            // While the loop that has clients works, the other one accepts the next.
             thread::sleep(Duration::from_millis(10));
         }
-        while newcomers.len() < NEWCOMERS && stuck.load(Ordering::Relaxed) == 0 {
-            notes.doing(&format!("newcomer {}", newcomers.len() + 1));
-            newcomers.push(server.client()?);
+        while arrivals.len() < ARRIVALS && stuck.load(Ordering::Relaxed) == 0 {
+            notes.doing(&format!("new client {}", arrivals.len() + 1));
+            arrivals.push(server.client()?);
             thread::sleep(PATIENT * 3 / 2);
         }
         is_over.store(true, Ordering::Relaxed);
         for client in asking {
             client.join().ok().context("a client panicked")??;
         }
-        Ok((newcomers.len(), stuck.load(Ordering::Relaxed)))
+        Ok((arrivals.len(), stuck.load(Ordering::Relaxed)))
     })
 }
 
-/// How many go on asking.
+/// How many clients keep asking.
 const ASKING: usize = 8;
 
 /// Ten times what all of them take, if one loop has them all.
@@ -87,20 +109,30 @@ const PATIENT: Duration = Duration::from_millis(400);
 
 pub(super) const POLL_EPOLL: Experiment = Experiment {
     name: "poll-epoll",
-    claim: "select, poll and epoll are the same in essence.",
-    question: "one client asks, beside 10 idle ones, 1,000 and 10,000. How does the cost of an answer grow with poll(), and how with epoll?",
+    claim: Text("select, poll and epoll are the same in essence.", "select、poll、epoll 本质上是一回事。"),
+    question: Text(
+        "one client asks, beside 10 idle ones, 1,000 and 10,000. How does the cost of an answer grow with poll(), \
+         and how with epoll?",
+        "一个客户端在提问，旁边有 10、1,000、10,000 个空闲的。用 poll() 时一个回答的代价怎样增长？用 epoll 呢？",
+    ),
     run: poll_epoll,
-    why: "poll() is handed the whole list in each call, and the kernel walks along all of it, to find the one that is ready. epoll has the list \
-          already, and is told by those that become ready. With ten clients they are indeed the same.",
+    why: Text(
+        "each call hands poll() the whole list, and the kernel walks along all of it to find the one that is \
+         ready. epoll has the list already, and is told by those that become ready. With ten clients they are \
+         indeed the same.",
+        "每次调用都要把整个列表交给 poll()，内核从头走到尾才找出就绪的那个。epoll 早已有了列表，由变为就绪的那些主\
+         动报到。只有十个客户端时，两者确实一样。",
+    ),
     read: &["zen-poll/src/event_loop.rs", "zen-poll/src/registration.rs"],
     is_alone: true,
+    is_slow: true,
 };
 
 fn poll_epoll(notes: &mut Notes) -> Result<()> {
     let crowds: &[usize] = if notes.is_brief() { &[10, 2_000] } else { &[10, 1_000, 10_000] };
     let most = crowds[crowds.len() - 1];
     let _raised = Descriptors::raise(most as u64 + 100)?;
-    notes.doing("building zen-poll with poll() in the place of epoll");
+    notes.doing("building zen-poll with poll() instead of epoll");
     let with_poll = poll_backend()?;
     let places = (most + 10).to_string();
     let arguments = ["-p", "0", "--max-connections", &places, "--idle-timeout", "0"];
@@ -116,21 +148,23 @@ fn poll_epoll(notes: &mut Notes) -> Result<()> {
         }
         let listed: Vec<String> = costs.iter().zip(crowds).map(|(cost, n)| format!("{} with {n}", us(*cost))).collect();
         let grown = ratio(costs[costs.len() - 1], costs[0]);
-        notes.saw(format!(
-            "{name}: an answer costs the server {} idle clients, {grown:.1} times as much",
-            listed.join(", ")
-        ));
+        saw!(
+            notes,
+            "{name}: an answer costs the server {listed} idle clients, {grown:.1} times as much",
+            "{name}：一个回答的代价（with 后为空闲客户端数）{listed}，增长为 {grown:.1} 倍",
+            listed = listed.join(", "),
+        );
         growth.push(grown);
     }
     ensure!(growth[0] > 3.0 && growth[0] > 2.0 * growth[1], "poll's cost was to grow, and epoll's not");
     Ok(())
 }
 
-/// The processor time that an answer costs the server, system calls included: of many short rounds the cheapest, which is the one that
-/// nothing disturbed.
+/// Returns the processor time that an answer costs the server, system calls included. Of many short rounds it takes the
+/// cheapest, which nothing disturbed.
 fn cost_of_an_answer(server: &Server) -> Result<Duration> {
     const QUESTIONS: u32 = 20;
-    let mut client = guest(server)?;
+    let mut client = served_client(server)?;
     let (start, mut costs) = (Instant::now(), Vec::new());
     while costs.len() < 3 || start.elapsed() < Duration::from_millis(400) {
         let before = server.usage().cpu;
@@ -140,7 +174,7 @@ fn cost_of_an_answer(server: &Server) -> Result<Duration> {
     costs.into_iter().min().context("there were rounds")
 }
 
-/// Connects until there are so many.
+/// Connects until there are `crowd` clients.
 fn idle_until(idle: &mut Vec<Client>, crowd: usize, server: SocketAddr) -> Result<()> {
     while idle.len() < crowd {
         idle.push(Client::connect(server).with_context(|| format!("idle client {}", idle.len() + 1))?);
@@ -164,27 +198,6 @@ fn poll_backend() -> Result<PathBuf> {
     Ok(BUILT.get_or_init(|| built).clone())
 }
 
-/// This process's limit of descriptors, raised for as long as this lives: servers that are started later inherit it.
-struct Descriptors(Rlimit);
-
-impl Descriptors {
-    fn raise(needed: u64) -> Result<Descriptors> {
-        let limit = getrlimit(Resource::Nofile);
-        let most = limit.maximum.unwrap_or(u64::MAX);
-        ensure!(most >= needed, Missing(format!("a limit of {needed} descriptors (ulimit -Hn says {most})")));
-        let current = limit.current.map(|current| current.max(needed));
-        setrlimit(Resource::Nofile, Rlimit { current, ..limit })?;
-        Ok(Descriptors(limit))
-    }
-}
-
-impl Drop for Descriptors {
-    fn drop(&mut self) {
-        // What is open stays open; a lower limit is never refused.
-        let _ = setrlimit(Resource::Nofile, self.0);
-    }
-}
-
 fn us(time: Duration) -> String {
     let micros = time.as_secs_f64() * 1e6;
     if micros < 100.0 { format!("{micros:.1} µs") } else { format!("{micros:.0} µs") }
@@ -192,13 +205,25 @@ fn us(time: Duration) -> String {
 
 pub(super) const STALE_KEY: Experiment = Experiment {
     name: "stale-key",
-    claim: "After close(), the next poll reports the descriptor, and the clearing up is done then.",
-    question: "3 clients connect, ask and leave, 150 times each. How many are not answered, if clients are known by their descriptors?",
+    claim: Text(
+        "After close(), the next poll reports the descriptor, and the clearing up is done then.",
+        "close() 之后，下一次 poll 会报告该描述符，到时再清理。",
+    ),
+    question: Text(
+        "3 clients connect, ask and leave, 150 times each. How many are not answered, if clients are known by \
+         their descriptors?",
+        "3 个客户端各连接、提问、离开 150 次。如果用描述符来标识客户端，有多少得不到回答？",
+    ),
     run: stale_key,
-    why: "the kernel gives the lowest free number to the next who comes. What was still to be done to the one who had it is done to him. Keys with \
-          a generation are never somebody else's.",
+    why: Text(
+        "the kernel gives the lowest free number to the next connection. What was still to be done to the old one \
+         is then done to the new one. A key with a generation never belongs to another client.",
+        "内核把最小的空闲编号给下一个连接。本该对旧连接做的事，就做到了新连接头上。带代号（generation）的键绝不会\
+         属于别的客户端。",
+    ),
     read: &["zen-poll/examples/stale_key.rs", "zen-poll/src/event_loop.rs", "zen-poll/examples/raw.rs"],
     is_alone: false,
+    is_slow: false,
 };
 
 fn stale_key(notes: &mut Notes) -> Result<()> {
@@ -207,13 +232,219 @@ fn stale_key(notes: &mut Notes) -> Result<()> {
         notes.doing(name);
         let visit = || -> bool { server.client().and_then(|mut client| asked(&mut client)).is_ok() };
         let lost = at_once(3, |_| Ok((0..VISITS).filter(|_| !visit()).count()))?.into_iter().sum();
-        notes.saw(format!("{name}: {lost} of {} visitors leave without an answer", 3 * VISITS));
+        saw!(
+            notes,
+            "{name}: {lost} of {visits} clients leave without an answer",
+            "{name}：{visits} 个客户端中有 {lost} 个没得到回答就离开",
+            visits = 3 * VISITS,
+        );
         Ok(lost)
     };
-    let stale = lost("stale_key", exhibit("stale_key")?)?;
+    let stale = lost("stale_key", faulty_example("stale_key")?)?;
     let raw = lost("raw", server("raw", &[])?)?;
     let cured = lost("zen-poll", server("poll", &[])?)?;
-    ensure!(stale > VISITS / 20, "the exhibit was to throw some of them out");
-    ensure!(raw + cured == 0, "nobody else was to be");
+    ensure!(stale > VISITS / 20, "the faulty example was to reset some of them");
+    ensure!(raw + cured == 0, "the others were to answer all");
     Ok(())
 }
+
+pub(super) const EDGE: Experiment = Experiment {
+    name: "edge",
+    claim: Text("Edge-triggered is simply faster.", "边缘触发就是更快。"),
+    question: Text(
+        "10 bytes come, and a loop reads 4 of them. Does the next wait report the rest, in level mode and \
+         edge-triggered? If each descriptor is read until it is empty, how long does one client wait beside \
+         another that never stops sending?",
+        "来了 10 个字节，循环只读 4 个。下一次等待会报告剩下的吗？水平触发和边缘触发各如何？如果每个描述符都读到空为止，\
+         旁边有个发送不停的客户端时，另一个要等多久？",
+    ),
+    run: edge,
+    why: Text(
+        "an edge is reported when bytes arrive, and never again for bytes that are left: a loop that does not read \
+         to the end hangs. One that does makes a read more to see that nothing is left, so that an edge saves \
+         nothing for short questions; and a client that always has more keeps it for ever. Level mode with one \
+         read for each event is fair, and costs the same calls. What edges save is changes of interest.",
+        "边缘只在字节到达时报告一次，剩下的字节绝不再报：不读到底的循环就会挂住。读到底的循环要多读一次才知道空了，所以对短问题并不省；\
+         而总有更多数据的客户端会一直霸占它。水平触发、每个事件读一次，既公平，系统调用也一样多。边缘触发省下的是修改关注事件的调用。",
+    ),
+    read: &["zen-poll/src/event_loop.rs", "zen-poll/src/registration.rs"],
+    is_alone: true,
+    is_slow: false,
+};
+
+fn edge(notes: &mut Notes) -> Result<()> {
+    let mut reported = [0; 2];
+    for (reported, mode) in reported.iter_mut().zip([epoll::EventFlags::empty(), epoll::EventFlags::ET]) {
+        let (reader, writer) = UnixStream::pair()?;
+        let waits = watched(&[&reader], mode)?;
+        rustix::io::write(&writer, b"0123456789")?;
+        ensure!(ready(&waits)?.len() == 1, "the first was to be reported");
+        rustix::io::read(&reader, &mut [0; 4])?;
+        *reported = ready(&waits)?.len();
+    }
+    let [level, edge] = reported;
+    saw!(
+        notes,
+        "6 of 10 bytes are left; the next wait reports: level {level}, edge {edge}",
+        "10 个字节剩下 6 个；下一次等待报告的描述符数：水平 {level}，边缘 {edge}"
+    );
+    ensure!(level == 1 && edge == 0, "only an edge was to be lost");
+
+    let (fair, turns) = wait_beside_a_flood(epoll::EventFlags::empty())?;
+    let (drained, reads) = wait_beside_a_flood(epoll::EventFlags::ET)?;
+    saw!(
+        notes,
+        "beside a client that never stops for {FLOOD:?}: level, one read each: {fair} ({turns} reads before); \
+         edge, drained: {drained} ({reads} reads before)",
+        "旁边的客户端 {FLOOD:?} 内发送不停：水平触发、各读一次：等 {fair}（之前 {turns} 次读）；边缘触发、读到空：等 {drained}（之前 {reads} 次读）",
+        fair = ms(fair),
+        drained = ms(drained),
+    );
+    ensure!(drained > FLOOD / 2 && reads > turns * 5, "a loop that drains was to keep the other waiting");
+    Ok(())
+}
+
+/// Returns how long a client waits to be read while another floods the loop, and how many reads of the other
+/// come first.
+fn wait_beside_a_flood(mode: epoll::EventFlags) -> Result<(Duration, usize)> {
+    let (busy, flood) = UnixStream::pair()?;
+    let (quiet, asking) = UnixStream::pair()?;
+    busy.set_nonblocking(true)?;
+    let waits = watched(&[&busy, &quiet], mode)?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // In large pieces, while the loop reads small ones: there is always more.
+            while !is_over.load(Ordering::Relaxed) && rustix::io::write(&flood, &[0; 65536]).is_ok() {}
+        });
+        thread::sleep(Duration::from_millis(20));
+        // The busy one is reported first, then the quiet one asks.
+        let (start, mut reads, mut events) = (Instant::now(), 0, ready(&waits)?);
+        rustix::io::write(&asking, b"?")?;
+        let waited = loop {
+            if events.contains(&1) {
+                break start.elapsed();
+            }
+            while rustix::io::read(&busy, &mut [0; 64]).is_ok() {
+                reads += 1;
+                is_over.store(start.elapsed() > FLOOD, Ordering::Relaxed);
+                if !mode.contains(epoll::EventFlags::ET) {
+                    break;
+                }
+            }
+            events = ready(&waits)?;
+        };
+        is_over.store(true, Ordering::Relaxed);
+        // The writer may sleep in a full buffer.
+        flood.shutdown(Shutdown::Both)?;
+        Ok((waited, reads))
+    })
+}
+
+/// Returns an epoll that watches these, each known by its place.
+fn watched(all: &[&UnixStream], mode: epoll::EventFlags) -> Result<OwnedFd> {
+    let waits = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for (place, stream) in all.iter().enumerate() {
+        epoll::add(&waits, stream, epoll::EventData::new_u64(place as u64), epoll::EventFlags::IN | mode)?;
+    }
+    Ok(waits)
+}
+
+/// Returns the places of those that are ready within 100 ms.
+fn ready(waits: &OwnedFd) -> Result<Vec<u64>> {
+    let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    let mut events = Vec::with_capacity(2);
+    epoll::wait(waits, rustix::buffer::spare_capacity(&mut events), Some(&limit))?;
+    Ok(events.into_iter().map(|event| event.data.u64()).collect())
+}
+
+const FLOOD: Duration = Duration::from_millis(300);
+
+pub(super) const ONE_POLLER: Experiment = Experiment {
+    name: "one-poller",
+    claim: Text(
+        "Several threads may wait on one poller, and share the events.",
+        "多个线程可以在同一个 poller 上等待，分摊事件。",
+    ),
+    question: Text(
+        "4 threads wait on one epoll, and one descriptor becomes ready. How many wake in level mode, \
+         edge-triggered, and oneshot? What does a second thread see that waits on a `polling::Poller`?",
+        "4 个线程在同一个 epoll 上等待，一个描述符就绪。水平触发、边缘触发、oneshot 各唤醒几个？第二个线程在 `polling::Poller` 上等待会看到什么？",
+    ),
+    run: one_poller,
+    why: Text(
+        "in level mode the descriptor stays in the ready list until it is read, so every waiter finds it. An edge \
+         is reported once, and oneshot disables the descriptor after one report, so that one thread owns it. \
+         `Poller` keeps its events behind one lock: a second wait returns at once with nothing, and a loop around \
+         it spins. So each loop here has a poller of its own.",
+        "水平触发时，描述符在被读走之前一直留在就绪列表里，所以每个等待者都会发现它。边缘只报告一次；oneshot 报告一次后就停用该描述符，\
+         于是由一个线程独占。`Poller` 用一把锁保护事件：第二个 wait 立即返回空手，外面的循环便空转。所以这里每个事件循环都有自己的 poller。",
+    ),
+    read: &["zen-poll/src/event_loop.rs", "zen-poll/src/acceptor.rs"],
+    is_alone: true,
+    is_slow: false,
+};
+
+fn one_poller(notes: &mut Notes) -> Result<()> {
+    let level = woken(epoll::EventFlags::empty())?;
+    let edge = woken(epoll::EventFlags::ET)?;
+    let oneshot = woken(epoll::EventFlags::ONESHOT)?;
+    saw!(
+        notes,
+        "of {WAITING} threads in epoll_wait, one event wakes {level} in level mode, {edge} edge-triggered, \
+         {oneshot} oneshot",
+        "{WAITING} 个线程在 epoll_wait 中，一个事件唤醒的线程数：水平触发 {level}，边缘触发 {edge}，oneshot {oneshot}"
+    );
+    ensure!(level > 1 && oneshot == 1, "level was to wake several, oneshot one");
+
+    let poller = Poller::new()?;
+    let is_waiting = AtomicBool::new(false);
+    let returned = thread::scope(|scope| -> Result<usize> {
+        let first = scope.spawn(|| {
+            is_waiting.store(true, Ordering::Relaxed);
+            poller.wait(&mut Events::new(), Some(Duration::from_millis(500)))
+        });
+        while !is_waiting.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(50));
+        let (start, mut returned) = (Instant::now(), 0);
+        while start.elapsed() < Duration::from_millis(100) {
+            let found = poller.wait(&mut Events::new(), Some(Duration::from_millis(100)))?;
+            ensure!(found == 0, "the second found something");
+            returned += 1;
+        }
+        first.join().ok().context("the first panicked")??;
+        Ok(returned)
+    })?;
+    saw!(
+        notes,
+        "a second thread in Poller::wait(100 ms): it returns {returned} times in 100 ms, with nothing",
+        "第二个线程调用 Poller::wait（100 毫秒）：100 毫秒内返回 {returned} 次，一无所获"
+    );
+    ensure!(returned > 100, "it was to spin");
+    Ok(())
+}
+
+/// Returns how many threads that wait on one epoll are woken by one event.
+fn woken(mode: epoll::EventFlags) -> Result<usize> {
+    let (reader, writer) = std::io::pipe()?;
+    let waits = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&waits, &reader, epoll::EventData::new_u64(0), epoll::EventFlags::IN | mode)?;
+    at_once(WAITING + 1, |n| {
+        if n == WAITING {
+            thread::sleep(Duration::from_millis(100));
+            rustix::io::write(&writer, b"!")?;
+            return Ok(0);
+        }
+        let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+        let mut events = Vec::with_capacity(1);
+        let found = epoll::wait(&waits, rustix::buffer::spare_capacity(&mut events), Some(&limit))?;
+        // Reading the byte would end the level; each thread works on the event for a moment first.
+        thread::sleep(Duration::from_millis(50));
+        Ok(found)
+    })
+    .map(|found| found.into_iter().sum())
+}
+
+const WAITING: usize = 4;

@@ -1,4 +1,4 @@
-//! Many clients and few threads: who waits for whom.
+//! Many clients and few threads: which client waits for which.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -7,22 +7,33 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::apparatus::{all_ms, answer_times, asked, at_once, exhibit, guest, ms, ratio, server, turns};
-use super::notes::Notes;
+use super::fixture::{all_ms, answer_times, asked, at_once, faulty_example, ms, ratio, served_client, server, turns};
+use super::notes::{Notes, Text};
 use crate::harness::client::APHORISMS;
-use crate::harness::{Client, Server};
+use crate::harness::metrics::scrape;
+use crate::harness::{Client, PATIENCE, Server};
 
 pub(super) const STALL: Experiment = Experiment {
     name: "stall",
-    claim: "An event loop serves many clients at once in one thread.",
-    question: "an answer takes 200 ms of sleep. When do 4 clients that ask at once have theirs from one loop, from two, and from tasks that await \
-               their answers, or have them worked out elsewhere?",
+    claim: Text("An event loop serves many clients at once in one thread.", "事件循环在一个线程里同时服务许多客户端。"),
+    question: Text(
+        "an answer takes 200 ms of sleep. When do 4 clients that ask at once have theirs from one loop, from two, \
+         and from tasks that await their answers, or have them worked out elsewhere?",
+        "一个回答要睡 200 毫秒。4 个客户端同时提问：一个循环、两个循环、会 await 的任务、把活交给线程池的任务，各\
+         在什么时候给出回答？",
+    ),
     run: stall,
-    why: "the loop waits for all at once, but it thinks for one at a time: while it does, everybody waits. More loops are more that think; \
-          --offload takes the thinking to a pool of threads, and the loop goes on. --await needs no other thread: the task is suspended until its timer \
-          ends, which is possible only where the wait itself can be awaited.",
+    why: Text(
+        "the loop waits for all clients at once, but it works for one at a time, and meanwhile all others wait. \
+         More loops work side by side. --offload takes the work to a pool of threads. --await needs no other \
+         thread: the task is suspended until its timer ends, which is possible only where the wait itself can be \
+         awaited.",
+        "循环同时等待所有客户端，却一次只为一个干活，其间其他的都在等。多几个循环就多几个同时干活。--offload 把活\
+         交给线程池。--await 不需要别的线程：任务挂起到定时器结束，但前提是这种等待本身可以 await。",
+    ),
     read: &["zen-async/examples/blocking_call.rs", "zen-async/src/on_smol.rs", "zen-poll/src/event_loop.rs"],
     is_alone: true,
+    is_slow: true,
 };
 
 fn stall(notes: &mut Notes) -> Result<()> {
@@ -33,7 +44,7 @@ fn stall(notes: &mut Notes) -> Result<()> {
     let rows: [(&str, Server, &[usize]); 5] = [
         ("one loop", server("poll", &slow)?, &[1, 1, 1, 1]),
         ("two loops", server("poll-loops", &slow)?, &[2, 2]),
-        ("tasks that block (blocking_call)", exhibit("blocking_call")?, &[1, 1, 1, 1]),
+        ("tasks that block (blocking_call)", faulty_example("blocking_call")?, &[1, 1, 1, 1]),
         ("tasks with --offload", server("smol", &offloaded)?, &[4]),
         ("tasks with --await", server("smol", &awaited)?, &[4]),
     ];
@@ -41,7 +52,7 @@ fn stall(notes: &mut Notes) -> Result<()> {
     for (name, server, expected) in rows {
         notes.doing(name);
         let times = answer_times(server.address(), 4)?;
-        notes.saw(format!("{name}: {}", all_ms(&times)));
+        saw!(notes, "{name}: {times}", "{name}：{times}", times = all_ms(&times));
         let turns = turns(&times, delay);
         if turns != expected {
             wrong.push(format!("{name}: turns of {turns:?}, not {expected:?}"));
@@ -53,20 +64,34 @@ fn stall(notes: &mut Notes) -> Result<()> {
 
 pub(super) const BEST_OF_BOTH: Experiment = Experiment {
     name: "best-of-both",
-    claim: "Threads or processes that run event loops give the best of both worlds.",
-    question: "how many answers a second do 2 loops give, for 1 loop's 100? First if an answer costs nothing, then if it takes 10 ms of spinning, or of sleep?",
+    claim: Text(
+        "Threads or processes that run event loops give the best of both worlds.",
+        "用线程或进程来跑事件循环，可兼得两者之长。",
+    ),
+    question: Text(
+        "how many answers a second do 2 loops give, for 1 loop's 100? First if an answer costs nothing, then if \
+         it takes 10 ms of computing, or of sleep?",
+        "1 个循环每秒 100 个回答时，2 个循环给多少？先是回答不花时间，再是每个要计算 10 毫秒，或睡 10 毫秒。",
+    ),
     run: best_of_both,
-    why: "a second loop helps when the first is full, and when it gets its share of the clients. Asleep, two loops do twice as much (where \
-          the ranges overlap all the same, the machine had other things to do); spinning, only if there is a second processor \
-          to be had; and for light work the clients and the kernel need the processors themselves, so there is little to share out. Processes race for their clients: their share is a matter of luck (see `spread`).",
+    why: Text(
+        "a second loop helps when the first is full, and when it gets its share of the clients. Asleep, two loops \
+         do twice as much, unless the machine is busy otherwise. Computing, they do so only if a second processor \
+         is free. For light work the clients and the kernel need the processors themselves. Processes race for \
+         their clients: their share is luck (see `spread`).",
+        "第一个循环已满、而第二个又分得到客户端时，它才有用。睡眠型的工作，两个循环能做两倍，除非机器正忙别的。计\
+         算型的，要有空闲的第二个处理器才行。工作很轻时，客户端和内核自己就要用处理器。多个进程要争抢客户端：份额\
+         全凭运气（见 `spread`）。",
+    ),
     read: &["zen-poll/src/acceptor.rs", "zen-poll/src/event_loop.rs"],
     is_alone: true,
+    is_slow: true,
 };
 
 fn best_of_both(notes: &mut Notes) -> Result<()> {
     rates_of(notes, "light work", &[])?;
     // Whether there are two processors to be had just now is not for a test to say.
-    rates_of(notes, "10 ms of spinning", &["--burn", "10ms"])?;
+    rates_of(notes, "10 ms of computing", &["--burn", "10ms"])?;
     let sleeping = rates_of(notes, "10 ms of sleep", &["--delay", "10ms"])?;
     ensure!(sleeping > 1.4, "two loops were to sleep for twice as many");
     Ok(())
@@ -91,14 +116,14 @@ fn rates_of(notes: &mut Notes, work: &str, arguments: &[&str]) -> Result<f64> {
     let (worst, best) = (|rates: &[f64]| rates[0], |rates: &[f64]| rates[ROUNDS - 1]);
     let range = |rates: &[f64]| format!("{:.0} to {:.0} answers a second", worst(rates), best(rates));
     let one = &rates[0];
-    notes.saw(format!("{work}, one loop: {}", range(one)));
+    saw!(notes, "{work}, one loop: {range}", "{work}，一个循环：{range}", range = range(one));
     for (name, these) in NAMES.iter().zip(&rates).skip(1) {
         let gain = best(these) / best(one);
-        // Ranges that overlap, or a few percent, are no difference that anybody could find again.
+        // Ranges that overlap, or a few percent, are no difference that could be reproduced.
         let overlaps = worst(these) <= best(one) && worst(one) <= best(these);
         let is_none = overlaps || (0.9..1.1).contains(&gain);
         let verdict = if is_none { "no difference".to_owned() } else { format!("{gain:.1} times as many") };
-        notes.saw(format!("{work}, {name}: {}: {verdict}", range(these)));
+        saw!(notes, "{work}, {name}: {range}: {verdict}", "{work}，{name}：{range}：{verdict}", range = range(these));
     }
     Ok(best(&rates[1]) / best(one))
 }
@@ -106,7 +131,7 @@ fn rates_of(notes: &mut Notes, work: &str, arguments: &[&str]) -> Result<f64> {
 /// Answers a second to 4 clients that ask as fast as they can.
 fn rate(server: &Server) -> Result<f64> {
     const LOOK: Duration = Duration::from_millis(250);
-    let mut guests = (0..4).map(|_| guest(server)).collect::<Result<Vec<_>>>()?;
+    let mut clients = (0..4).map(|_| served_client(server)).collect::<Result<Vec<_>>>()?;
     let (count, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let asking = |client: &mut Client| -> Result<()> {
@@ -117,7 +142,7 @@ fn rate(server: &Server) -> Result<f64> {
             Ok(())
         };
         let start = Instant::now();
-        let threads: Vec<_> = guests.iter_mut().map(|client| scope.spawn(move || asking(client))).collect();
+        let threads: Vec<_> = clients.iter_mut().map(|client| scope.spawn(move || asking(client))).collect();
         thread::sleep(LOOK);
         let rate = count.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
         is_over.store(true, Ordering::Relaxed);
@@ -130,24 +155,34 @@ fn rate(server: &Server) -> Result<f64> {
 
 pub(super) const STARVE: Experiment = Experiment {
     name: "starve",
-    claim: "Coroutines share the thread fairly by themselves.",
-    question: "two clients send 5,000 questions each without waiting, at 100 µs an answer. A third asks one. How long does it wait, if coroutines yield \
-               only when they must, and how long in zen-async?",
+    claim: Text("Coroutines share the thread fairly by themselves.", "协程会自动公平地分享线程。"),
+    question: Text(
+        "two clients send 5,000 questions each without waiting, at 100 µs an answer. A third asks one. How long \
+         does it wait, if coroutines yield only when they must, and how long in zen-async?",
+        "两个客户端不等回答，各发 5,000 个问题，每个回答 100 微秒。第三个只问一个。协程只在不得已时才让出，它要等\
+         多久？在 zen-async 里又要多久？",
+    ),
     run: starve,
-    why: "an .await gives the thread away only if it has to wait. A client that is always ready never has to, so its coroutine goes on until its questions \
-          are out. zen-async goes by the reactor after each chunk, which is a turn of bounded length.",
+    why: Text(
+        "an .await gives the thread away only if it has to wait. A client that is always ready never makes it \
+         wait, so its coroutine runs until its questions are answered. zen-async yields to the reactor after each \
+         chunk, which is a turn of bounded length.",
+        "只有真需要等待时，.await 才会让出线程。客户端总是就绪，它的协程就一直跑到问题答完。zen-async 每处理一块数\
+         据就让给反应器一次，每轮长度有限。",
+    ),
     read: &["zen-async/examples/never_yields.rs", "zen-async/src/on_smol.rs"],
     is_alone: true,
+    is_slow: true,
 };
 
 fn starve(notes: &mut Notes) -> Result<()> {
     const QUESTIONS: usize = 5_000;
     let mut wait = |name: &str, server: Server| -> Result<Duration> {
         notes.doing(name);
-        let mut third = guest(&server)?;
+        let mut third = served_client(&server)?;
         let waits = at_once(3, |n| {
             if n > 0 {
-                let mut busy = guest(&server)?;
+                let mut busy = served_client(&server)?;
                 busy.send(&APHORISMS[2].0.repeat(QUESTIONS))?;
                 busy.expect(&APHORISMS[2].1.repeat(QUESTIONS))?;
                 return Ok(Duration::ZERO);
@@ -155,14 +190,71 @@ fn starve(notes: &mut Notes) -> Result<()> {
             thread::sleep(Duration::from_millis(150));
             asked(&mut server.client()?)
         })?;
-        // Those who were there before are well again.
+        // The earlier client is served again.
         third.ask_all()?;
-        notes.saw(format!("{name}: the third waits {}", ms(waits[0])));
+        saw!(notes, "{name}: the third waits {wait}", "{name}：第三个等了 {wait}", wait = ms(waits[0]));
         Ok(waits[0])
     };
-    let starving = wait("never_yields", exhibit("never_yields")?)?;
+    let starving = wait("never_yields", faulty_example("never_yields")?)?;
     let fair = wait("zen-async", server("smol", &["--burn", "100us"])?)?;
-    notes.saw(format!("that is {:.0} times as long", ratio(starving, fair)));
-    ensure!(starving > fair * 3, "the exhibit was to starve it");
+    saw!(notes, "that is {times:.0} times as long", "前者是后者的 {times:.0} 倍", times = ratio(starving, fair));
+    ensure!(starving > fair * 3, "never_yields was to starve it");
+    Ok(())
+}
+
+pub(super) const LOST_UPDATE: Experiment = Experiment {
+    name: "lost-update",
+    claim: Text("There is one thread, so there are no races.", "只有一个线程，所以没有竞争条件。"),
+    question: Text(
+        "8 clients ask 25 questions each. All tasks run in one thread, and a tally is read before an `.await` and \
+         written after it. What does it count?",
+        "8 个客户端各问 25 个问题。所有任务都在一个线程里运行，计数在 `.await` 之前读出，在其后写回。它会数到几？",
+    ),
+    run: lost_update,
+    why: Text(
+        "an `.await` lets other tasks run. All 8 read the same number, wait, and write that number plus one: 7 \
+         updates of 8 are lost. Between two awaits a task is alone; what must not be torn apart stands there, or \
+         under a lock that is held across the await.",
+        "`.await` 让别的任务运行。8 个任务读到同一个数，等待，然后都写回这个数加一：8 次更新丢了 7 次。任务只在两个 await 之间独占线程；\
+         不可分割的操作应放在那里，或者用一把跨越 await 持有的锁保护。",
+    ),
+    read: &["zen-async/examples/lost_update.rs"],
+    is_alone: false,
+    is_slow: false,
+};
+
+fn lost_update(notes: &mut Notes) -> Result<()> {
+    const CLIENTS: usize = 8;
+    const QUESTIONS: usize = 25;
+    let all_ask = |server: &Server| {
+        at_once(CLIENTS, |_| {
+            let mut client = server.client()?;
+            (0..QUESTIONS).try_for_each(|_| asked(&mut client).map(drop))
+        })
+    };
+    let faulty = faulty_example("lost_update")?;
+    all_ask(&faulty)?;
+    let tallies = |log: &str| -> Option<Vec<usize>> {
+        let all: Vec<usize> = log.lines().filter_map(|line| line.strip_prefix("tally: ")?.parse().ok()).collect();
+        (all.len() == CLIENTS).then_some(all)
+    };
+    let tally = faulty.wait_for_log(PATIENCE, tallies).and_then(|all| all.into_iter().max()).context("the tallies")?;
+    let asked = CLIENTS * QUESTIONS;
+    saw!(
+        notes,
+        "lost_update: {asked} questions were answered, the tally says {tally}",
+        "lost_update：回答了 {asked} 个问题，计数却是 {tally}"
+    );
+    ensure!(tally < asked / 2, "most updates were to be lost");
+
+    let cured = server("smol", &["--metrics", "0", "--delay", "2ms", "--await"])?;
+    all_ask(&cured)?;
+    let count = scrape(&cured)?.get("zen_questions_total").copied().context("zen_questions_total")?;
+    saw!(
+        notes,
+        "zen-async, which counts with no await in between: zen_questions_total is {count}",
+        "zen-async 计数时中间没有 await：zen_questions_total 为 {count}"
+    );
+    ensure!(count == asked as f64, "no update was to be lost");
     Ok(())
 }

@@ -1,0 +1,419 @@
+//! What a load shows and what it hides: overload, pools, closed and open loops.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use super::Experiment;
+use super::fixture::{Descriptors, asked, idle_clients, ms, served_client, server};
+use super::notes::{Notes, Text};
+use crate::harness::group::run_within;
+use crate::harness::{PATIENCE, Server};
+use crate::workspace;
+
+/// What is read of the result of `zen-client load --json`.
+#[derive(Deserialize)]
+pub(super) struct Load {
+    pub(super) answers: u64,
+    pub(super) answers_per_second: f64,
+    pub(super) failures: BTreeMap<String, u64>,
+    response_time_us: Times,
+}
+
+#[derive(Deserialize)]
+struct Times {
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+impl Load {
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    pub(super) fn p99(&self) -> Duration {
+        micros(self.response_time_us.p99)
+    }
+
+    fn p50(&self) -> Duration {
+        micros(self.response_time_us.p50)
+    }
+}
+
+fn micros(time: Option<f64>) -> Duration {
+    Duration::from_secs_f64(time.unwrap_or_default() / 1e6)
+}
+
+/// Runs `zen-client load` against a server, to its end.
+pub(super) fn load(server: &Server, arguments: &[&str]) -> Result<Load> {
+    let (host, port) = (server.address().ip().to_string(), server.address().port().to_string());
+    let mut client = Command::new(workspace::binary("zen-client")?);
+    client.args(["load", &host, "-p", &port, "--json"]).args(arguments);
+    // Its status says whether there were failures, which is for the experiment to judge.
+    let output = run_within(2 * PATIENCE, &mut client)?;
+    serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+pub(super) const POOL_SIZE: Experiment = Experiment {
+    name: "pool-size",
+    claim: Text(
+        "The right size of a pool is N·(1 + W/C): processors, and waiting against computing.",
+        "线程池的正确大小是 N·(1 + W/C)：N 个处理器，W/C 是等待与计算之比。",
+    ),
+    question: Text(
+        "each job computes for 1 ms, and waits for 0, 1 or 9 ms. From which number of workers on does a pool do no \
+         more jobs a second? And what happens to a job's own time beyond that?",
+        "每个任务计算 1 毫秒，再等待 0、1 或 9 毫秒。从多少个 worker 起，池子每秒完成的任务不再增加？超过之后，单个任务的耗时会怎样？",
+    ),
+    run: pool_size,
+    why: Text(
+        "the formula says where the processors are full, if they are all yours, and jobs are alike. More workers \
+         beyond it gain nothing, and each job takes longer, because more of them share the processors; they lose \
+         little, too. Too few lose in proportion. So measure W/C, round up, and bound the queue.",
+        "公式给出的是处理器刚好占满的点，前提是处理器全归你用、任务彼此相似。再多 worker 没有收益，每个任务反而更慢，因为更多任务分享处理器；\
+         但损失也不大。太少则按比例损失。所以：测出 W/C，向上取整，并给队列设上限。",
+    ),
+    read: &["zen-threaded/src/workers.rs", "zen-proto/src/server/answerer.rs"],
+    is_alone: true,
+    is_slow: true,
+};
+
+fn pool_size(notes: &mut Notes) -> Result<()> {
+    const SIZES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+    let processors = thread::available_parallelism()?.get();
+    let rounds = rounds_of(Duration::from_millis(1));
+    for waits in [0, 1, 9] {
+        let mut rates = Vec::new();
+        for workers in SIZES {
+            notes.doing(&format!("W/C {waits}, {workers} workers"));
+            rates.push(jobs(workers, rounds, Duration::from_millis(waits)));
+        }
+        let listed: Vec<String> =
+            SIZES.iter().zip(&rates).map(|(size, (rate, time))| format!("{size}: {rate:.0} ({})", ms(*time))).collect();
+        let formula = processors * (1 + usize::try_from(waits)?);
+        saw!(
+            notes,
+            "W/C {waits}, {processors} processors, the formula says {formula}. Workers: jobs a second (time of \
+             one): {listed}",
+            "W/C {waits}，{processors} 个处理器，公式给出 {formula}。worker 数：每秒任务数（单个耗时）：{listed}",
+            listed = listed.join(", "),
+        );
+        let (one, most) = (rates[0].0, rates[SIZES.len() - 1].0);
+        if waits == 9 {
+            ensure!(rates[4].0 > one * 3.0, "16 workers that mostly wait were to do several times as much as one");
+        }
+        ensure!(most > one / 5.0, "64 workers were not to collapse");
+        ensure!(waits > 0 || most < one * processors as f64 * 5.0, "64 workers were to gain nothing without waiting");
+        ensure!(waits > 0 || rates[6].1 > rates[0].1 * 5, "a job was to take longer among 64");
+    }
+    Ok(())
+}
+
+/// Returns jobs a second of so many workers, and the mean time of a job.
+fn jobs(workers: usize, rounds: u64, wait: Duration) -> (f64, Duration) {
+    const LOOK: Duration = Duration::from_millis(300);
+    let (is_over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    compute(rounds);
+                    thread::sleep(wait);
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        thread::sleep(LOOK);
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let (time, done) = (start.elapsed(), done.into_inner().max(1));
+    (
+        done as f64 / time.as_secs_f64(),
+        time * u32::try_from(workers).unwrap_or(u32::MAX) / u32::try_from(done).unwrap_or(1),
+    )
+}
+
+/// Computes without asking the clock, so that a worker that has to share a processor takes longer.
+fn compute(rounds: u64) {
+    black_box((0..rounds).fold(1_u64, |sum, n| black_box(sum.wrapping_mul(31).wrapping_add(n))));
+}
+
+/// Returns how many rounds of [`compute`] take this time, at the fastest of some tries.
+fn rounds_of(time: Duration) -> u64 {
+    const TRIED: u64 = 200_000;
+    let tries = (0..10).map(|_| {
+        let start = Instant::now();
+        compute(TRIED);
+        start.elapsed()
+    });
+    let best = tries.min().unwrap_or(time).as_secs_f64();
+    (TRIED as f64 * time.as_secs_f64() / best) as u64
+}
+
+pub(super) const ACCEPTOR: Experiment = Experiment {
+    name: "acceptor",
+    claim: Text(
+        "A thread just for accept() is what a threaded server needs; or: it is harmful.",
+        "多线程服务器需要一个专管 accept() 的线程；或者说：这种线程有害。",
+    ),
+    question: Text(
+        "16 clients come with one question each, again and again. 4 workers share accept(), or one thread accepts \
+         for 4 workers through a queue. What does a client cost each server, and how long does it wait?",
+        "16 个客户端不断重新连接，每次只问一个问题。4 个 worker 共用 accept()，或由一个线程 accept 并通过队列交给 4 个 worker。\
+         每个客户端各花多少？要等多久？",
+    ),
+    run: acceptor,
+    why: Text(
+        "with a shared accept() the kernel's backlog is the queue, and hands each client to a worker that sleeps. \
+         An acceptor adds a lock and one more switch of threads for each client, little beside the three-way \
+         handshake. What it buys is a queue of the program's own: it can be bounded, measured, and rejected from. \
+         Which of the two is cheaper here is measured, and a difference below that of two equal runs is none.",
+        "共用 accept() 时，内核的 backlog 就是队列，由内核把客户端交给睡眠中的 worker。专门的 acceptor 给每个客户端添一次加锁、\
+         一次线程切换，与三次握手相比不算多。它换来的是程序自己的队列：可以设上限、可以测量、可以拒绝。\
+         这里哪个更便宜以实测为准；小于同一服务器两次运行之差的差别，等于没有。",
+    ),
+    read: &["zen-threaded/src/pool.rs", "zen-threaded/src/workers.rs"],
+    is_alone: true,
+    is_slow: true,
+};
+
+fn acceptor(notes: &mut Notes) -> Result<()> {
+    const NAMES: [&str; 3] = ["workers", "pool", "workers"];
+    const ROUNDS: usize = 2;
+    let mut costs = [const { Vec::new() }; NAMES.len()];
+    for round in 1..=ROUNDS {
+        for (name, costs) in NAMES.iter().zip(&mut costs) {
+            notes.doing(&format!("{name}, round {round}"));
+            let server = server(name, &[])?;
+            served_client(&server)?;
+            let before = cpu_of(&server)?;
+            let seen = load(&server, &["-c", "16", "--churn", "-d", "1s", "--warmup", "0"])?;
+            let used = cpu_of(&server)?.saturating_sub(before);
+            ensure!(seen.failures() == 0 && seen.answers > 0, "{name}: {:?}", seen.failures);
+            costs.push((used.as_secs_f64() * 1e6 / seen.answers as f64, seen.answers_per_second, seen.p99()));
+        }
+    }
+    for (name, costs) in ["workers", "pool", "workers (A/A)"].iter().zip(&costs) {
+        let listed: Vec<String> =
+            costs.iter().map(|(cost, rate, p99)| format!("{cost:.1} µs, {rate:.0}/s, p99 {}", ms(*p99))).collect();
+        saw!(
+            notes,
+            "{name}: processor for a client, clients a second, and the wait: {listed}",
+            "{name}：每个客户端的处理器时间、每秒客户端数、等待：{listed}",
+            listed = listed.join("; "),
+        );
+    }
+    let best = |costs: &[(f64, f64, Duration)]| costs.iter().map(|(cost, ..)| *cost).fold(f64::INFINITY, f64::min);
+    let (shared, queued) = (best(&costs[0]), best(&costs[1]));
+    ensure!(queued < shared * 5.0 && shared < queued * 5.0, "neither was to cost several times the other");
+    Ok(())
+}
+
+pub(super) const OVERLOAD: Experiment = Experiment {
+    name: "overload",
+    claim: Text("A longer queue saves an overloaded server.", "队列更长，就能救过载的服务器。"),
+    question: Text(
+        "a server can give 400 answers a second, and clients give up after 1 s. They ask at 0.5, 1 and 3 times \
+         that rate. How many answers come in time from a queue of 4,000, and how many if the server rejects what \
+         it cannot serve at once? How long does each need to recover?",
+        "服务器每秒能给 400 个回答，客户端 1 秒后放弃。提问速率是它的 0.5、1 和 3 倍。队列长 4,000 时，及时的回答有多少？\
+         如果服务器当场拒绝接不下的，又有多少？过载结束后各要多久恢复？",
+    ),
+    run: overload,
+    why: Text(
+        "above capacity a queue grows without end, and soon everybody in it waits longer than he is willing to. \
+         The server goes on working, for clients that have left. A short queue with rejection keeps those it takes \
+         in time, tells the rest at once, and has nothing to work off afterwards.",
+        "超过容量，队列只会越来越长，很快其中每一个都要等到不耐烦之后。服务器仍在忙碌，服务的却是已经离开的客户端。\
+         短队列加拒绝，能让收下的都及时，让其余的立即知道，过载之后也没有积压要消化。",
+    ),
+    read: &["zen-proto/src/server/permits.rs", "zen-proto/src/server/listener.rs"],
+    is_alone: true,
+    is_slow: true,
+};
+
+fn overload(notes: &mut Notes) -> Result<()> {
+    const CAPACITY: usize = 400;
+    let offered: &[usize] = if notes.is_brief() { &[30] } else { &[5, 10, 30] };
+    let _raised = Descriptors::raise(5_000)?;
+    let servers: [(&str, &str, &[&str]); 2] = [
+        ("4,000", "workers", &["--workers", "4", "--backlog", "4000"]),
+        ("0", "per-connection", &["--max-connections", "4", "--backlog", "4000"]),
+    ];
+    let mut at_three = Vec::new();
+    for (queue, name, arguments) in servers {
+        for &tenths in offered {
+            let server = server(name, &[arguments, &["--delay", "10ms"]].concat())?;
+            let (rate, times) = ((CAPACITY * tenths / 10).to_string(), tenths as f64 / 10.0);
+            notes.doing(&format!("queue {queue}, {rate} a second"));
+            let clients = ["-c", "3000", "--churn", "-r", &rate, "--timeout", "1s", "-d", "2s", "--warmup", "1s"];
+            let seen = load(&server, &clients)?;
+            let start = Instant::now();
+            let recovered = recovers(&server)?;
+            saw!(
+                notes,
+                "queue {queue}, {times} × capacity: {good:.0} answers a second in time (p50 {p50}), {failures} \
+                 failures; recovered after {recovered}",
+                "队列 {queue}，{times} 倍容量：每秒 {good:.0} 个及时的回答（p50 {p50}），{failures} 个失败；{recovered} 后恢复",
+                good = seen.answers_per_second,
+                p50 = ms(seen.p50()),
+                failures = seen.failures(),
+                recovered = ms(recovered - start),
+            );
+            if tenths == 30 {
+                at_three.push((seen.answers_per_second, recovered - start));
+            }
+        }
+    }
+    let [(long, slow), (short, quick)] = at_three[..] else { unreachable!("two were overloaded") };
+    ensure!(short > long * 5.0 || slow > quick * 5, "the long queue was to serve less in time, or to recover later");
+    Ok(())
+}
+
+/// Returns when a client that comes after the load has its answer within 200 ms.
+fn recovers(server: &Server) -> Result<Instant> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let start = Instant::now();
+        let answered = server.client().and_then(|mut client| asked(&mut client));
+        if answered.is_ok() && start.elapsed() < Duration::from_millis(200) {
+            return Ok(Instant::now());
+        }
+        ensure!(Instant::now() < deadline, "it does not recover");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub(super) const ASYNC_FASTER: Experiment = Experiment {
+    name: "async-faster",
+    claim: Text("Async is faster than threads.", "异步比线程快。"),
+    question: Text(
+        "1, 16 or 256 clients ask as fast as they can, or 16 do beside 5,000 idle ones. What does an answer cost \
+         in processor time with threads, with an event loop, with tasks? And by how much do two runs of the same \
+         server differ?",
+        "1、16 或 256 个客户端尽快提问，或者 16 个在忙、另有 5,000 个空闲。线程、事件循环、异步任务，每个回答各花多少处理器时间？\
+         同一个服务器跑两次又相差多少？",
+    ),
+    run: async_faster,
+    why: Text(
+        "every architecture makes the same two system calls for an answer; loop and tasks add a wait, threads a \
+         switch. With one or 16 busy clients that is little: often less than two equal runs differ by, and such a \
+         difference is none. With many, one wait finds several ready clients and shares its cost among them, while \
+         threads must be switched. What async saves in any case is memory for idle clients.",
+        "每种架构为一个回答都做同样两次系统调用；循环和任务多一次等待，线程多一次切换。只有 1 个或 16 个忙碌客户端时，这差别很小：\
+         往往小于同一服务器两次运行之差，那就等于没有差别。客户端多时，一次等待能发现好几个就绪的，代价得以摊薄，线程则必须切换。\
+         异步无论如何能省下的，是空闲客户端的内存。",
+    ),
+    read: &["zen-threaded/src/per_connection.rs", "zen-async/src/on_smol.rs", "zen-poll/src/event_loop.rs"],
+    is_alone: true,
+    is_slow: true,
+};
+
+fn async_faster(notes: &mut Notes) -> Result<()> {
+    // The first one twice: what these two differ by is no difference.
+    const NAMES: [&str; 4] = ["per-connection", "poll", "smol", "per-connection"];
+    const ROUNDS: usize = 2;
+    let idle: usize = if notes.is_brief() { 500 } else { 5_000 };
+    let _raised = Descriptors::raise(idle as u64 + 500)?;
+    let most = (idle + 300).to_string();
+    for (busy, idle) in [(1, 0), (16, 0), (256, 0), (16, idle)] {
+        let mut costs = vec![Vec::new(); NAMES.len()];
+        for (name, costs) in NAMES.iter().zip(&mut costs) {
+            let server = server(name, &["--max-connections", &most])?;
+            let silent = idle_clients(&server, idle)?;
+            for round in 1..=ROUNDS {
+                notes.doing(&format!("{busy} busy, {idle} idle: {name}, round {round}"));
+                let before = cpu_of(&server)?;
+                let seen = load(&server, &["-c", &busy.to_string(), "-d", "300ms", "--warmup", "0"])?;
+                let used = cpu_of(&server)?.saturating_sub(before);
+                ensure!(seen.failures() == 0 && seen.answers > 0, "{name}: {:?}", seen.failures);
+                costs.push(used.as_secs_f64() * 1e6 / seen.answers as f64);
+            }
+            drop(silent);
+        }
+        let best = |costs: &[f64]| costs.iter().copied().fold(f64::INFINITY, f64::min);
+        let [threads, event_loop, tasks, again] = [0, 1, 2, 3].map(|n| best(&costs[n]));
+        saw!(
+            notes,
+            "{busy} busy, {idle} idle, µs of processor for an answer: threads {threads:.1}, and again {again:.1}; \
+             loop {event_loop:.1}; tasks {tasks:.1}",
+            "{busy} 个忙，{idle} 个空闲，每个回答的处理器时间（微秒）：线程 {threads:.1}，再测 {again:.1}；\
+             事件循环 {event_loop:.1}；任务 {tasks:.1}"
+        );
+        if idle == 0 && busy <= 16 {
+            ensure!(threads < tasks * 5.0 && tasks < threads * 5.0, "neither was to be several times the other");
+        }
+    }
+    Ok(())
+}
+
+/// Returns the processor time of a server's processes, threads that have ended included.
+pub(super) fn cpu_of(server: &Server) -> Result<Duration> {
+    let of = |pid: i32| -> Result<Duration> {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let clock = nix::time::ClockId::pid_cpu_clock_id(pid).context("its clock")?;
+        Ok(clock.now()?.into())
+    };
+    server.processes().into_iter().map(of).sum()
+}
+
+pub(super) const OMISSION: Experiment = Experiment {
+    name: "omission",
+    claim: Text("The load generator's p99 is what users feel.", "压测工具报告的 p99 就是用户的感受。"),
+    question: Text(
+        "a server is frozen for 1 s of 3. One load generator asks when it has its answer (closed loop), another \
+         500 times a second whatever happens (open loop). What p99 do they report?",
+        "3 秒之中服务器冻结 1 秒。一个压测工具拿到回答才问下一个（闭环），另一个无论如何每秒问 500 次（开环）。它们各报告多大的 p99？",
+    ),
+    run: omission,
+    why: Text(
+        "while the server is frozen, each connection of the closed loop waits with one question: 4 slow answers \
+         among thousands. Users do not hold back for a server. At a fixed rate 500 questions fall into that \
+         second, and all of them wait. The closed loop leaves out what it would have asked: coordinated omission.",
+        "服务器冻结时，闭环的每个连接只带着一个问题在等：几千个回答里只有 4 个慢的。用户可不会体谅服务器而停下来。\
+         固定速率下，有 500 个问题落在那一秒，全都要等。闭环漏掉了它本来会问的问题：这叫“协同遗漏”（coordinated omission）。",
+    ),
+    read: &["zen-client/src/load/schedule.rs", "zen-client/README.md"],
+    is_alone: true,
+    is_slow: true,
+};
+
+fn omission(notes: &mut Notes) -> Result<()> {
+    const FREEZE: Duration = Duration::from_secs(1);
+    let mut p99 = Vec::new();
+    for (name, chinese, rate) in [("closed loop", "闭环", None), ("open loop", "开环", Some("500"))] {
+        notes.doing(name);
+        let server = server("poll", &[])?;
+        let mut arguments = vec!["-c", "4", "-d", "3s", "--warmup", "500ms"];
+        arguments.extend(rate.iter().flat_map(|rate| ["-r", rate]));
+        let seen = thread::scope(|scope| {
+            let loading = scope.spawn(|| load(&server, &arguments));
+            thread::sleep(Duration::from_millis(1_500));
+            server.signal(Signal::STOP)?;
+            thread::sleep(FREEZE);
+            server.signal(Signal::CONT)?;
+            loading.join().ok().context("the load panicked")?
+        })?;
+        saw!(
+            notes,
+            "{name}: {answers} answers, p50 {p50}, p99 {p99}",
+            "{chinese}：{answers} 个回答，p50 {p50}，p99 {p99}",
+            name = name,
+            chinese = chinese,
+            answers = seen.answers,
+            p50 = ms(seen.p50()),
+            p99 = ms(seen.p99()),
+        );
+        p99.push(seen.p99());
+    }
+    ensure!(p99[1] > FREEZE / 2 && p99[1] > p99[0] * 5, "only the open loop was to show the freeze in its p99");
+    Ok(())
+}

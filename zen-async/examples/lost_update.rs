@@ -1,0 +1,93 @@
+//! Faulty example: a tally that tasks read before an `.await` and write after it.
+//!
+//! **The fault.** All tasks run in one thread, so it seems that nothing can come between reading the tally and writing it. But an `.await`
+//! gives the thread to other tasks. They read the same old number, and all but one of the updates are lost.
+//!
+//! **History.** "One thread, so no races" is said of JavaScript, of `asyncio`, and of every event loop. It holds between two awaits, and
+//! across none.
+//!
+//! **See it.** The log counts the questions; ask 8 at once, and the number falls behind.
+//!
+//! ```console
+//! $ cargo run -p zen-async --example lost_update
+//! $ cargo run -p zen-client -- load -c 8 -d 1s
+//! $ cargo xtask lab lost-update
+//! ```
+//!
+//! **The cure.** Read and write with no `.await` in between, as `tally.set(tally.get() + 1)` does after the await; or a lock for tasks, held
+//! across it. Threads need more: an atomic `fetch_add`.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::{Async, LocalExecutor, Timer};
+use zen_proto::{Answer, Conversation, Timeouts, Want, answer_to};
+
+/// `[HOST] [-p PORT]`, as every server has them.
+#[derive(Parser)]
+struct Arguments {
+    #[arg(default_value = "127.0.0.1")]
+    host: String,
+    #[arg(short, long, default_value_t = 1060)]
+    port: u16,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { host, port } = Arguments::parse();
+    let listener = Async::new(TcpListener::bind((host, port))?)?;
+    println!("listening on {}", listener.get_ref().local_addr()?);
+    let executor = LocalExecutor::new();
+    let tally = Rc::new(Cell::new(0));
+    smol::block_on(executor.run(async {
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let tally = Rc::clone(&tally);
+            executor
+                .spawn(async move {
+                    let result = converse(stream, &tally).await;
+                    eprintln!("tally: {}", tally.get());
+                    result
+                })
+                .detach();
+        }
+    }))
+}
+
+async fn converse(mut stream: Async<TcpStream>, tally: &Cell<u64>) -> io::Result<()> {
+    let mut conversation = Conversation::new(Timeouts::NEVER, Instant::now());
+    let mut chunk = [0; 4096];
+    loop {
+        match conversation.wants() {
+            Want::Read => match stream.read(&mut chunk).await? {
+                0 => conversation.received_eof(),
+                n => {
+                    let (mut input, now) = (&chunk[..n], Instant::now());
+                    while let Some(question) = conversation.next_question(&mut input, now) {
+                        let answer = look_up(question, tally).await;
+                        conversation.answer(Some(answer));
+                    }
+                }
+            },
+            Want::Write => {
+                let n = stream.write(conversation.outgoing()).await?;
+                conversation.sent(n, Instant::now());
+            }
+            Want::EndSending | Want::Close | Want::Reset => return Ok(()),
+        }
+    }
+}
+
+async fn look_up(question: &[u8], tally: &Cell<u64>) -> Answer {
+    let count = tally.get();
+    Timer::after(Duration::from_millis(2)).await; // a database, say
+    // BUG: other tasks have counted meanwhile. Fix: tally.set(tally.get() + 1).
+    tally.set(count + 1);
+    answer_to(question)
+}

@@ -1,0 +1,77 @@
+//! Faulty example: a server that keeps a copy of every connection and never drops it.
+//!
+//! **The fault.** Each connection is put into a list, so that all clients could be told something some day. Nothing takes it out when
+//! the client has left. The thread closes its own descriptor, but the copy keeps the socket open: it stays in CLOSE_WAIT for
+//! good, one for each client that ever came, until no descriptor is left.
+//!
+//! **History.** The most common cause of `CLOSE_WAIT` in production, in any language: a session table, a broadcast list, a pool that is only
+//! filled. The kernel has no timeout for this state, since only the program knows whether it has more to send.
+//!
+//! **See it.** `ss -tn state close-wait` lists them meanwhile.
+//!
+//! ```console
+//! $ cargo run -p zen-threaded --example forgets_to_close
+//! $ cargo run -p zen-client -- load --churn -d 1s
+//! $ cargo xtask lab close-wait
+//! ```
+//!
+//! **The cure.** One owner: `src/per_connection.rs` moves the stream into its thread, and the socket is closed when that returns. A list of
+//! clients takes its entry out at the same place.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use clap::Parser;
+use zen_proto::{Conversation, Timeouts, Want, answer_to};
+
+/// `[HOST] [-p PORT]`, as every server has them.
+#[derive(Parser)]
+struct Arguments {
+    #[arg(default_value = "127.0.0.1")]
+    host: String,
+    #[arg(short, long, default_value_t = 1060)]
+    port: u16,
+}
+
+static CLIENTS: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { host, port } = Arguments::parse();
+    let listener = TcpListener::bind((host, port))?;
+    println!("listening on {}", listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept()?;
+        // BUG: nothing ever takes the copy out. Fix: remove it when `converse` returns, or keep no copy.
+        CLIENTS.lock().unwrap_or_else(PoisonError::into_inner).push(stream.try_clone()?);
+        thread::spawn(move || converse(&stream));
+    }
+}
+
+fn converse(mut stream: &TcpStream) -> io::Result<()> {
+    let mut conversation = Conversation::new(Timeouts::NEVER, Instant::now());
+    let mut chunk = [0; 4096];
+    loop {
+        match conversation.wants() {
+            Want::Read => match stream.read(&mut chunk)? {
+                0 => conversation.received_eof(),
+                n => {
+                    let (mut input, now) = (&chunk[..n], Instant::now());
+                    while let Some(question) = conversation.next_question(&mut input, now) {
+                        let answer = answer_to(question);
+                        conversation.answer(Some(answer));
+                    }
+                }
+            },
+            Want::Write => {
+                let n = stream.write(conversation.outgoing())?;
+                conversation.sent(n, Instant::now());
+            }
+            Want::EndSending | Want::Close | Want::Reset => return Ok(()),
+        }
+    }
+}
