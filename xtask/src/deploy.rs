@@ -7,7 +7,8 @@
 //! $ cargo xtask deploy plan --clients 1000000 --rate 200000    # how many machines
 //! ```
 //!
-//! A row is a file beside this one: what a deployment needs, from the start of one server to several hosts behind a balancer.
+//! A row is a file beside this one: what a deployment needs, from the start of one server to several hosts behind a
+//! balancer.
 
 mod alive;
 mod apparatus;

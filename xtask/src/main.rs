@@ -96,8 +96,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lets writes to `stream` wait for room. A parent, such as Node, may have made it non-blocking; then lines would be lost,
-/// ours and those of cargo and the other programs that write to it too.
+/// Lets writes to `stream` wait for room. A parent, such as Node, may have made it non-blocking; then lines would be
+/// lost, ours and those of cargo and the other programs that write to it too.
 fn make_blocking(stream: impl AsFd) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(stream, false)?)
 }

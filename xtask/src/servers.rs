@@ -18,10 +18,12 @@ pub(crate) struct Entry {
     pub(crate) at_once: Option<usize>,
     /// How many more wait in a queue of the server's own. The next one is rejected, and none waits in the backlog.
     pub(crate) queue: Option<usize>,
-    /// How many answers are thought about at once under `--delay`, that is, who blocks whom. `None`: one for each client.
+    /// How many answers are thought about at once under `--delay`, that is, who blocks whom. `None`: one for each
+    /// client.
     pub(crate) thinkers: Option<usize>,
-    /// Whether that many think whenever there is enough to think about. Else who wakes first takes what there is: one of several
-    /// processes may take all clients of a burst, an executor may let one thread sleep while another's queue is not empty.
+    /// Whether that many think whenever there is enough to think about. Else who wakes first takes what there is: one
+    /// of several processes may take all clients of a burst, an executor may let one thread sleep while another's queue
+    /// is not empty.
     pub(crate) is_even: bool,
     /// Its processes: one, or a parent and its workers.
     pub(crate) processes: usize,

@@ -100,7 +100,8 @@ const HEADINGS: &str =
     "server          answers   visits   longest wait   descriptors (threads), early → late   memory, early → late";
 
 impl Report {
-    /// The most that was held in the second quarter of the time, and in the last. (In the first, buffers and pools grow.)
+    /// The most that was held in the second quarter of the time, and in the last. (In the first, buffers and pools
+    /// grow.)
     fn early_and_late(&self) -> (Usage, Usage) {
         let quarter = (self.usage.len() / 4).max(1);
         let most = |part: &[Usage]| Usage {

@@ -1,5 +1,5 @@
-//! `cargo xtask test-all`: format, clippy, unit tests, the invariants, the READMEs, the experiments, the deployment, and
-//! the matrix server × case.
+//! `cargo xtask test-all`: format, clippy, unit tests, the invariants, the READMEs, the experiments, the deployment,
+//! and the matrix server × case.
 //!
 //! A stage that fails does not hide those after it; the last line counts all their tests together.
 
@@ -17,7 +17,7 @@ use crate::{bench, challenge, deploy, lab, manual, matrix, package, readme, tidy
 /// Tests everything, or what has one of the filters in its name
 #[derive(clap::Args)]
 pub(crate) struct Flags {
-    /// Only tests that have one of these in their name; a stage is a name too
+    /// Only tests that have one of these in their name, which begins with the stage
     filter: Vec<String>,
     /// List the tests instead of running them
     #[arg(long)]
@@ -26,23 +26,28 @@ pub(crate) struct Flags {
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     let mut all = Tally::default();
+    let mut names: Vec<String> = Vec::new();
     for stage in STAGES.iter().filter(|stage| flags.concerns(stage)) {
         let start = Instant::now();
         let tally = match &stage.work {
             Work::Command(_) | Work::UnitTests if flags.list => {
+                names.push(stage.name.to_owned());
                 println!("{}", stage.name);
                 continue;
             }
             Work::Command(arguments) => {
+                names.push(stage.name.to_owned());
                 announce(stage);
                 Ok(Tally::one(succeeds(workspace::cargo().args(*arguments))))
             }
             Work::UnitTests => {
+                names.push(stage.name.to_owned());
                 announce(stage);
                 unit_tests()
             }
             Work::Trials(trials) => trials().map(|mut trials| {
                 trials.retain(|trial| flags.selects(&trial.name) && (flags.runs_slow() || !trial.is_slow));
+                names.extend(trials.iter().map(|trial| trial.name.clone()));
                 if flags.list {
                     trials.iter().for_each(|trial| println!("{}", trial.name));
                     return Tally::default();
@@ -63,12 +68,17 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         }
         all += tally;
     }
+    for filter in &flags.filter {
+        ensure!(
+            names.iter().any(|name| name.contains(filter.as_str())),
+            "no test has {filter:?} in its name: try --list"
+        );
+    }
     if flags.list {
         return Ok(ExitCode::SUCCESS);
     }
     println!("{} passed, {} failed", all.passed, all.failed);
-    // A filter that selects nothing has tested nothing.
-    Ok(if all.failed == 0 && all.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if all.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Stage {
@@ -99,22 +109,19 @@ const STAGES: &[Stage] = &[
     Stage { name: "trace", work: Work::Trials(trace::trials) },
     Stage { name: "lab", work: Work::Trials(lab::trials) },
     Stage { name: "deploy", work: Work::Trials(deploy::trials) },
-    Stage { name: MATRIX, work: Work::Trials(matrix::trials) },
+    Stage { name: "matrix", work: Work::Trials(matrix::trials) },
 ];
 
-/// The one stage whose tests do not begin with its name: `SERVER::GROUP::CASE` says enough.
-const MATRIX: &str = "matrix";
-
 impl Flags {
-    /// Whether any test of the stage can be meant: a filter that begins with a stage's name means that stage, any other
-    /// the matrix.
+    /// Whether a test of the stage may be selected. A filter that begins with a stage's name selects in that stage
+    /// only, so that the others need not be built.
     fn concerns(&self, stage: &Stage) -> bool {
-        let means = |filter: &str, stage: &Stage| filter.starts_with(stage.name);
-        self.filter.is_empty()
-            || self.filter.iter().any(|filter| match STAGES.iter().find(|stage| means(filter, stage)) {
-                Some(named) => named.name == stage.name,
-                None => stage.name == MATRIX,
-            })
+        let names = |filter: &str, stage: &Stage| filter.split("::").next() == Some(stage.name);
+        let may_select = |filter: &String| match STAGES.iter().find(|stage| names(filter, stage)) {
+            Some(named) => named.name == stage.name,
+            None => matches!(stage.work, Work::Trials(_)),
+        };
+        self.filter.is_empty() || self.filter.iter().any(may_select)
     }
 
     /// Whether tests that take long run, too: in CI, or with any filter.
@@ -123,8 +130,7 @@ impl Flags {
     }
 
     fn selects(&self, name: &str) -> bool {
-        let is_meant = |filter: &String| filter == MATRIX || name.contains(filter.as_str());
-        self.filter.is_empty() || self.filter.iter().any(is_meant)
+        self.filter.is_empty() || self.filter.iter().any(|filter| name.contains(filter.as_str()))
     }
 }
 
@@ -178,14 +184,25 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_means_its_stage_or_the_matrix() {
-        let concerned = |filter: &[&str]| -> Vec<&str> {
-            let flags = Flags { filter: filter.iter().map(ToString::to_string).collect(), list: false };
+    fn a_filter_searches_the_stage_that_it_names_or_all() {
+        let flags =
+            |filter: &str| Flags { filter: filter.split_whitespace().map(str::to_owned).collect(), list: false };
+        let concerned = |filter: &str| -> Vec<&str> {
+            let flags = flags(filter);
             STAGES.iter().filter(|stage| flags.concerns(stage)).map(|stage| stage.name).collect()
         };
-        assert_eq!(concerned(&[]).len(), STAGES.len());
-        assert_eq!(concerned(&["tidy"]), ["tidy"]);
-        assert_eq!(concerned(&["poll::"]), ["matrix"]);
-        assert_eq!(concerned(&["readme::README", "single::"]), ["readme", "matrix"]);
+        let searched: Vec<&str> =
+            STAGES.iter().filter(|stage| matches!(stage.work, Work::Trials(_))).map(|stage| stage.name).collect();
+        assert_eq!(concerned("").len(), STAGES.len());
+        assert_eq!(concerned("tidy"), ["tidy"]);
+        assert_eq!(concerned("matrix::poll:: fmt"), ["fmt", "matrix"]);
+        assert_eq!(concerned("poll::"), searched);
+        assert!(flags("poll::").selects("matrix::poll::capacity::processes"));
+    }
+
+    #[test]
+    fn a_filter_that_selects_nothing_fails() {
+        let flags = Flags { filter: vec!["fmt::no_such_test".to_owned()], list: true };
+        assert!(run(&flags).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! balancer: three servers behind a real HAProxy; one dies, one freezes, and nobody who tries again goes without an answer.
+//! balancer: three servers behind a real HAProxy; one dies, one freezes, and nobody who tries again goes without an
+//! answer.
 
 use std::thread;
 use std::time::Duration;
@@ -31,7 +32,8 @@ fn one_killed_one_frozen() -> Result<()> {
     visitors.have_answers(SOME)?;
     service.servers[1].signal(Signal::STOP)?;
     let frozen = service.balancer.waits_until("b", "DOWN", PATIENCE)?;
-    // Hundreds waited there. They are hung up on, and are answered elsewhere, long before they would leave by themselves.
+    // Hundreds waited there. They are hung up on, and are answered elsewhere, long before they would leave by
+    // themselves.
     visitors.have_left(PATIENCE / 2)?;
     visitors.have_answers(SOME)?;
     service.servers[1].signal(Signal::CONT)?;

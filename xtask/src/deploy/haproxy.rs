@@ -23,7 +23,8 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Runs HAProxy with `configuration`, under another program if there is a `wrapper`, and waits until all servers are up.
+    /// Runs HAProxy with `configuration`, under another program if there is a `wrapper`, and waits until all servers
+    /// are up.
     pub(super) fn start(wrapper: &[String], configuration: &str) -> Result<Balancer> {
         let folder = Folder::new()?;
         let socket = folder.path().join("zen.sock");

@@ -50,8 +50,8 @@ fn restarts_under_inetd() -> Result<()> {
     visitors.have_answers(SOME)?;
     let counts = visitors.finish()?;
     note(format!("{RESTARTS} restarts of poll under inetd: {counts}"));
-    // Its queue is 128 long. When more wait, the kernel still connects them but drops what they say, until they say it again;
-    // whoever seems to say nothing is hung up on by a server that drains.
+    // Its queue is 128 long. When more wait, the kernel still connects them but drops what they say, until they say it
+    // again; whoever seems to say nothing is hung up on by a server that drains.
     ensure!(counts.lost == 0, "{counts}");
     activation::servers_exit(&inetd)
 }

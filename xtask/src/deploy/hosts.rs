@@ -1,5 +1,5 @@
-//! hosts: client, balancer and three servers are hosts of their own on one switch, with the addresses of `haproxy.cfg`; a link goes
-//! down.
+//! hosts: client, balancer and three servers are hosts of their own on one switch, with the addresses of `haproxy.cfg`;
+//! a link goes down.
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -102,7 +102,8 @@ fn logrotate(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// Answers and probes leave no line. Of clients who end badly some have one, and the rest is counted: nobody is forgotten.
+/// Answers and probes leave no line. Of clients who end badly some have one, and the rest is counted: nobody is
+/// forgotten.
 fn lines_under_load(entry: &'static Entry) -> Result<()> {
     ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &[], |ctx| {
         // Each process that serves says that it begins.

@@ -141,8 +141,8 @@ fn a_worker_dies(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// A scrape is answered in time though a hundred connections are silent and another hundred send byte by byte. These cost
-/// few descriptors, little memory, and no thread.
+/// A scrape is answered in time though a hundred connections are silent and another hundred send byte by byte. These
+/// cost few descriptors, little memory, and no thread.
 fn idle_connections(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0"], |ctx| {
         let address = metrics_of(&ctx.server)?;

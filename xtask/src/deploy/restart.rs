@@ -54,7 +54,8 @@ fn a_worker_of_this_is_replaced(entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// A question that kills, asked again and again: the pauses double, and in the end it is an error, which systemd takes over.
+/// A question that kills, asked again and again: the pauses double, and in the end it is an error, which systemd takes
+/// over.
 fn a_crash_loop_backs_off() -> Result<()> {
     let entry = packages().find(|entry| entry.name == "poll").context("poll")?;
     let mut server = Server::start(entry, &["--processes", "4", "--abort-on", "Who aborts?"])?;
@@ -87,7 +88,8 @@ fn a_crash_loop_backs_off() -> Result<()> {
     Ok(())
 }
 
-/// What `Restart=on-failure` goes by: a stop is a success, also when clients were cut off; everything else is a failure.
+/// What `Restart=on-failure` goes by: a stop is a success, also when clients were cut off; everything else is a
+/// failure.
 fn a_failure_is_told_from_a_stop() -> Result<()> {
     ensure!(part("zen@.service")?.lines().any(|line| line == "Restart=on-failure"), "the unit does not say so");
     for entry in packages() {

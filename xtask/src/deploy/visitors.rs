@@ -1,5 +1,5 @@
-//! Visitors: people who come at a fixed rate whether or not the service keeps up, ask one question each on a connection of their
-//! own, and try again where they find no answer.
+//! Visitors: people who come at a fixed rate whether or not the service keeps up, ask one question each on a connection
+//! of their own, and try again where they find no answer.
 
 mod crowd;
 

@@ -20,7 +20,8 @@ pub(crate) fn systemd(options: &[&str], address: SocketAddr, server: &Command) -
     judged(&mut command, address)
 }
 
-/// Starts inetd with one line of configuration, and judges the server. `kind` is `stream tcp wait`, or another of three words.
+/// Starts inetd with one line of configuration, and judges the server. `kind` is `stream tcp wait`, or another of three
+/// words.
 pub(crate) fn inetd(entry: &Entry, address: SocketAddr, kind: &str, arguments: &str) -> Result<Group> {
     let user = String::from_utf8(run_within(PATIENCE, Command::new("id").arg("-un"))?.stdout)?;
     let server = entry.command()?;

@@ -117,8 +117,8 @@ pub(crate) fn strace() -> Result<PathBuf> {
     Ok(strace)
 }
 
-/// A git that works on this checkout and on no other, also where the files belong to another user: as we build what lies
-/// here, we trust it. An error of kind [`Missing`] without git, or without a `.git`.
+/// A git that works on this checkout and on no other, also where the files belong to another user: as we build what
+/// lies here, we trust it. An error of kind [`Missing`] without git, or without a `.git`.
 pub(crate) fn git() -> Result<Command> {
     let (root, git) = (workspace::root()?, tool("git")?);
     let folder = root.join(".git");

@@ -1,5 +1,5 @@
-//! Hosts of our own, private network namespaces: two with a cable between them, in which the kernel counts resets for this
-//! server alone, and which can be cut; or several on a switch, each of which can be unplugged.
+//! Hosts of our own, private network namespaces: two with a cable between them, in which the kernel counts resets for
+//! this server alone, and which can be cut; or several on a switch, each of which can be unplugged.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;

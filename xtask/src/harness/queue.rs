@@ -1,4 +1,5 @@
-//! What the kernel holds for a client, asked as `ss` does: /proc/net/tcp takes long to read where many connections have been.
+//! What the kernel holds for a client, asked as `ss` does: /proc/net/tcp takes long to read where many connections have
+//! been.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -9,8 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Missing;
 
-/// Bytes that the server has written and the client has not acknowledged; 0 if there is no such connection. Both addresses are
-/// IPv4. What the server has closed is still found as long as the kernel delivers it.
+/// Bytes that the server has written and the client has not acknowledged; 0 if there is no such connection. Both
+/// addresses are IPv4. What the server has closed is still found as long as the kernel delivers it.
 pub(crate) fn unsent(server: SocketAddr, client: SocketAddr) -> Result<u32> {
     let (SocketAddr::V4(server), SocketAddr::V4(client)) = (server, client) else {
         bail!("IPv4 addresses are expected")

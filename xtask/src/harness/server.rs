@@ -30,7 +30,8 @@ impl Server {
         Server::run(entry.command()?.args(["-p", "0"]).args(arguments))
     }
 
-    /// Starts the same under another program, as in `strace -f zen-single -p 0` or `prlimit --nofile=64 zen-single -p 0`.
+    /// Starts the same under another program, as in `strace -f zen-single -p 0` or `prlimit --nofile=64 zen-single -p
+    /// 0`.
     pub(crate) fn start_under(wrapper: &[&str], entry: &Entry, arguments: &[&str]) -> Result<Server> {
         let Some((&program, before)) = wrapper.split_first() else { return Server::start(entry, arguments) };
         let inner = entry.command()?;
@@ -65,8 +66,8 @@ impl Server {
                 .env_remove("LISTEN_PID")
                 .env_remove("LISTEN_FDS")
                 .env_remove("NOTIFY_SOCKET")
-                // The pool of `--offload` never gives a thread back (blocking 1.7): with as many as the verdict's clients
-                // wake up before a case, it has all it will ever have.
+                // The pool of `--offload` never gives a thread back (blocking 1.7): with as many as the verdict's
+                // clients wake up before a case, it has all it will ever have.
                 .env("BLOCKING_MAX_THREADS", "4")
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
@@ -181,8 +182,8 @@ impl Server {
     }
 }
 
-/// The command of a server whose stdin is to become descriptor 3, with these variables. A shell does what the child of a
-/// service manager does before it becomes the server.
+/// The command of a server whose stdin is to become descriptor 3, with these variables. A shell does what the child of
+/// a service manager does before it becomes the server.
 pub(crate) fn activated(entry: &Entry, variables: &str, arguments: &[&str]) -> Result<Command> {
     let inner = entry.command()?;
     let mut command = Command::new("sh");

@@ -25,8 +25,8 @@ pub(crate) struct Tracer {
 struct Trace(PathBuf);
 
 impl Tracer {
-    /// Lets `call` fail in each thread of these processes, present and future, as `fault` says: `error=EMFILE:when=1..4`.
-    /// Each thread counts for itself.
+    /// Lets `call` fail in each thread of these processes, present and future, as `fault` says:
+    /// `error=EMFILE:when=1..4`. Each thread counts for itself.
     pub(crate) fn attach(processes: &[i32], call: &str, fault: &str) -> Result<Tracer> {
         Tracer::start(processes, call, fault, &[])
     }
@@ -70,7 +70,8 @@ impl Tracer {
         Ok(injected)
     }
 
-    /// Lets go of the server, and tells what [`injected`](Tracer::injected) does. An error if nothing was: then nothing has been tested.
+    /// Lets go of the server, and tells what [`injected`](Tracer::injected) does. An error if nothing was: then nothing
+    /// has been tested.
     pub(crate) fn let_go(mut self) -> Result<BTreeMap<String, Vec<f64>>> {
         let pid = Pid::from_raw(self.group.id()).context("strace has a number")?;
         // It may have ended with the server.

@@ -1,5 +1,5 @@
-//! A case against a server that is started for it, and what must hold after it: honest clients are served, nothing is left
-//! behind, and the server ends well.
+//! A case against a server that is started for it, and what must hold after it: honest clients are served, nothing is
+//! left behind, and the server ends well.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -24,8 +24,8 @@ impl Ctx {
         self.server.client()
     }
 
-    /// An honest client that asks all along while the case goes on. Where clients wait for a place it takes one only for the time
-    /// of a question.
+    /// An honest client that asks all along while the case goes on. Where clients wait for a place it takes one only
+    /// for the time of a question.
     pub(crate) fn honest(&self) -> Result<Honest> {
         Honest::start(self.server.address(), self.entry.makes_wait())
     }
@@ -181,6 +181,6 @@ const LOOK: Duration = Duration::from_millis(300);
 
 const LOOKS: usize = 3;
 
-/// As many as any case lets think at once: the pool of `--offload` keeps the threads it has (blocking 1.7), so it must have
-/// them before the case.
+/// As many as any case lets think at once: the pool of `--offload` keeps the threads it has (blocking 1.7), so it must
+/// have them before the case.
 const HANDFUL: usize = 4;

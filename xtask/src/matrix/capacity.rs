@@ -48,8 +48,8 @@ fn idle_clients_take_no_place(ctx: &mut Ctx) -> Result<()> {
     idle.iter_mut().try_for_each(Client::ask_all).context("a client that was idle")
 }
 
-/// All places are taken, all clients leave, and one that connects right after that is served: before it is rejected, the
-/// server notices who has gone.
+/// All places are taken, all clients leave, and one that connects right after that is served: before it is rejected,
+/// the server notices who has gone.
 fn a_freed_place_is_seen(ctx: &mut Ctx) -> Result<()> {
     let processes = ctx.server.workers().len();
     for round in 1..=ROUNDS {

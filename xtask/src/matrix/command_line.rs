@@ -264,8 +264,8 @@ fn one_socket_for_all_streams(entry: &'static Entry, _: &'static [&'static str])
     Ok(())
 }
 
-/// The ready line has the default address and the real port, and comes when clients can be served; its form has been checked
-/// when it was read, and that nothing follows it is part of the verdict.
+/// The ready line has the default address and the real port, and comes when clients can be served; its form has been
+/// checked when it was read, and that nothing follows it is part of the verdict.
 fn ready_line(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
     ensure!(address.ip() == Ipv4Addr::LOCALHOST, "it listens on {address}");

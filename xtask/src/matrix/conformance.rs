@@ -57,8 +57,8 @@ fn check(address: std::net::SocketAddr, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The other ways to an answer, by the name of their test. One case asks 65,536 questions, so the delay is short, but long
-/// enough for the task to be suspended.
+/// The other ways to an answer, by the name of their test. One case asks 65,536 questions, so the delay is short, but
+/// long enough for the task to be suspended.
 const OTHER_WAYS: [(&str, &[&str]); 2] =
     [("all_awaited", &["--delay", "5us", "--await"]), ("all_offloaded", &["--offload"])];
 

@@ -77,7 +77,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     }
     // What lies there of a server that does not build is an old one: it is not worth a test.
     for entry in SERVERS.iter().filter(|entry| broken.contains(&entry.package)) {
-        let of_entry = format!("{}::", entry.name);
+        let of_entry = format!("matrix::{}::", entry.name);
         for trial in trials.iter_mut().filter(|trial| trial.name.starts_with(&of_entry)) {
             trial.run = Box::new(|| bail!("{} does not build", entry.package));
         }
@@ -148,7 +148,7 @@ impl Case {
 
     fn trial(&self, entry: &'static Entry, group: &str) -> Trial {
         let &Case { run, arguments, wrapper, is_alone, .. } = self;
-        let trial = Trial::new(format!("{}::{group}::{}", entry.name, self.name), move || match run {
+        let trial = Trial::new(format!("matrix::{}::{group}::{}", entry.name, self.name), move || match run {
             Run::Served(run) => served(entry, wrapper, arguments, is_alone, run),
             Run::Ended(run) => ended(entry, wrapper, arguments, run),
             Run::Bare(run) => run(entry, arguments),

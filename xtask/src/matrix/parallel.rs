@@ -36,8 +36,8 @@ fn each_on_its_own(ctx: &mut Ctx) -> Result<()> {
     judge(&arrivals(ctx, CLIENTS, true)?, CLIENTS, true)
 }
 
-/// When each client got its answer, the first first. All connect, then all ask `at_once`; or else each connects and asks a little
-/// later than the one before, while that one is thought about: so it finds whoever is idle.
+/// When each client got its answer, the first first. All connect, then all ask `at_once`; or else each connects and
+/// asks a little later than the one before, while that one is thought about: so it finds whoever is idle.
 fn arrivals(ctx: &Ctx, clients: usize, at_once: bool) -> Result<Vec<Duration>> {
     let address = ctx.server.address();
     let together = Barrier::new(clients);
@@ -63,8 +63,8 @@ fn arrivals(ctx: &Ctx, clients: usize, at_once: bool) -> Result<Vec<Duration>> {
     Ok(arrivals)
 }
 
-/// Answers come in turns, a delay apart; in each turn as many as there are thinkers, or, where that is not `is_even`, in some turn,
-/// and in none of them more.
+/// Answers come in turns, a delay apart; in each turn as many as there are thinkers, or, where that is not `is_even`,
+/// in some turn, and in none of them more.
 fn judge(arrivals: &[Duration], thinkers: usize, is_even: bool) -> Result<()> {
     let turns: Vec<usize> = arrivals.chunk_by(|a, b| *b - *a < DELAY / 2).map(<[_]>::len).collect();
     let is_full = |turn: &usize| *turn == thinkers;

@@ -30,14 +30,15 @@ fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
     for n in 1..=CLIENTS {
         let mut client = ctx.client()?;
         client.ask_all().with_context(|| format!("client {n}"))?;
-        // Where clients wait for a place they leave at once; elsewhere they stay, since loops are chosen by how many they have.
+        // Where clients wait for a place they leave at once; elsewhere they stay, since loops are chosen by how many
+        // they have.
         if ctx.entry.makes_wait() {
             drop(client);
         } else {
             staying.push(client);
         }
-        // The kernel wakes whoever waits longest, but a worker that is still awake may be there first: let all of them go
-        // to sleep again.
+        // The kernel wakes whoever waits longest, but a worker that is still awake may be there first: let all of them
+        // go to sleep again.
         ctx.server.falls_asleep(PATIENCE)?;
     }
     drop(staying);
@@ -55,8 +56,8 @@ fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
     Ok(())
 }
 
-/// How many clients have gone from whom: the lines `TIME [LEVEL WHO] CLIENT closed: …`, where WHO is PID/THREAD. Who saw them
-/// come does not say who served them: one loop accepts for all.
+/// How many clients have gone from whom: the lines `TIME [LEVEL WHO] CLIENT closed: …`, where WHO is PID/THREAD. Who
+/// saw them come does not say who served them: one loop accepts for all.
 fn shares(log: &str) -> BTreeMap<String, usize> {
     let mut shares = BTreeMap::new();
     for line in log.lines() {

@@ -46,8 +46,8 @@ fn awaited_without_delay(entry: &'static Entry, arguments: &'static [&'static st
     Ok(())
 }
 
-/// System calls per answer, by name. Two traces differ only in the number of questions: their difference is the answers' own,
-/// without the cost of starting, accepting and ending.
+/// System calls per answer, by name. Two traces differ only in the number of questions: their difference is the
+/// answers' own, without the cost of starting, accepting and ending.
 fn shares(entry: &'static Entry, arguments: &[&str]) -> Result<BTreeMap<String, f64>> {
     let short = traced(entry, arguments, SHORT)?;
     let long = traced(entry, arguments, LONG)?;

@@ -1,5 +1,5 @@
-//! The modules of each crate form layers: no two of them import each other, not even by way of a third. The same holds for
-//! the folders at the root of a crate.
+//! The modules of each crate form layers: no two of them import each other, not even by way of a third. The same holds
+//! for the folders at the root of a crate.
 //!
 //! An import is a path in the code that begins with `crate`, `super` or `self`; unit tests may import what they like.
 

@@ -198,8 +198,8 @@ impl Visitor {
 /// How often a visitor tries again.
 const RETRIES: u32 = 8;
 
-/// Before the second try; doubled for each further one. All take 5 s: more than a server needs to start, or a balancer to find that
-/// one has gone.
+/// Before the second try; doubled for each further one. All take 5 s: more than a server needs to start, or a balancer
+/// to find that one has gone.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Of a thousand a second so many are here after eight seconds in which nobody was answered.

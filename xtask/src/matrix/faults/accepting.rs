@@ -1,5 +1,5 @@
-//! accept() fails: with what is used up for now, with what happened to one client, or for ever. And what a new client needs
-//! beyond it: a place in the poller, a thread.
+//! accept() fails: with what is used up for now, with what happened to one client, or for ever. And what a new client
+//! needs beyond it: a place in the poller, a thread.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -32,7 +32,8 @@ pub(crate) const CASES: &[Case] = &[
     ending("accept_ebadf_for_ever", |ctx| accept_fails_for_ever(ctx, "EBADF")).on(has_one_process),
     ending("accept_enotsock_for_ever", |ctx| accept_fails_for_ever(ctx, "ENOTSOCK")).on(has_one_process),
     case("accept_fails_for_ever_in_workers", accept_fails_for_ever_in_workers).on(|entry| entry.processes > 1),
-    // It is an epoll instance that has no room; the wrapper refuses those descriptors which the first clients do not get.
+    // It is an epoll instance that has no room; the wrapper refuses those descriptors which the first clients do not
+    // get.
     case("no_room_in_epoll", no_room_in_epoll)
         .under(&["python3", "-c", REFUSE_EPOLL])
         .on(|entry| !entry.is_exhibit && matches!(entry.package, "zen-poll" | "zen-async")),
@@ -71,8 +72,8 @@ fn accept_failed_for_one_client(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// After 64 such errors in a row it is not the clients any more: between two tries of a thread there is the back-off, until one
-/// succeeds. It is logged once a second, and each is counted.
+/// After 64 such errors in a row it is not the clients any more: between two tries of a thread there is the back-off,
+/// until one succeeds. It is logged once a second, and each is counted.
 fn accept_fails_for_each_client(ctx: &mut Ctx) -> Result<()> {
     let workers = ctx.server.workers();
     let tracer = Tracer::attach(&workers, "accept4", "error=EPERM")?;
@@ -152,7 +153,8 @@ fn accept_fails_while_draining(ctx: &mut Ctx) -> Result<()> {
 fn accept_fails_for_ever(ctx: &mut Ctx, error: &str) -> Result<()> {
     let mut bystander = bystander(ctx)?;
     let tracer = Tracer::attach(&ctx.server.workers(), "accept4", &format!("error={error}"))?;
-    // One that sleeps until somebody comes does not notice before that. This client may be served first: it must leave then.
+    // One that sleeps until somebody comes does not notice before that. This client may be served first: it must leave
+    // then.
     drop(asking(ctx));
     let status = ctx.server.ended_within(PATIENCE).context("it goes on without its listener")?;
     ensure!(status.code() == Some(1), "it ended with {status}");
@@ -178,8 +180,8 @@ fn accept_fails_for_ever_in_workers(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Clients are answered one after another, until calls have failed meanwhile. (A thread that has been in the call all along serves
-/// one client first.)
+/// Clients are answered one after another, until calls have failed meanwhile. (A thread that has been in the call all
+/// along serves one client first.)
 fn asks_until_a_call_fails(ctx: &Ctx, tracer: &Tracer) -> Result<()> {
     let until = wait_for(PATIENCE, || {
         let answered = asking(ctx).and_then(|mut client| answered(&mut client));

@@ -76,8 +76,8 @@ fn send_has_no_room(ctx: &mut Ctx) -> Result<()> {
     others_are_served(ctx, &mut bystander)
 }
 
-/// What was owed before it goes out; the question that panicked has no answer; the log has one line, and the closing line
-/// counts it.
+/// What was owed before it goes out; the question that panicked has no answer; the log has one line, and the closing
+/// line counts it.
 fn a_panic(ctx: &mut Ctx) -> Result<()> {
     let mut bystander = bystander(ctx)?;
     for _ in 0..PANICS {

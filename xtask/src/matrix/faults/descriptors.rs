@@ -27,14 +27,15 @@ pub(crate) const CASES: &[Case] = &[
     bare("too_few_descriptors_for_the_default", too_few_descriptors_for_the_default),
 ];
 
-/// Those who are here are served on; those who come wait, at no cost; and when there are descriptors again they are served.
+/// Those who are here are served on; those who come wait, at no cost; and when there are descriptors again they are
+/// served.
 fn no_descriptor_left(ctx: &mut Ctx) -> Result<()> {
     let mut bystander = bystander(ctx)?;
     let lines = || ctx.server.log().lines().filter(|line| line.contains("cannot accept")).count();
     let limits =
         ctx.server.workers().into_iter().map(|pid| limit_descriptors(pid, Some(0))).collect::<Result<Vec<_>>>()?;
-    // A thread that sleeps in accept() has a descriptor for the next client already, and notices at its next tick; one that waits
-    // for readiness when somebody comes.
+    // A thread that sleeps in accept() has a descriptor for the next client already, and notices at its next tick; one
+    // that waits for readiness when somebody comes.
     let sleeps_in_accept = matches!(ctx.entry.package, "zen-single" | "zen-threaded");
     let come = || (0..3).map(|_| asking(ctx)).collect::<Result<Vec<_>>>();
     let mut waiting = if sleeps_in_accept { Vec::new() } else { come()? };
@@ -62,7 +63,8 @@ fn no_descriptor_left(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The start is refused with both numbers; with as many as it named it starts, having raised the limit, and they are enough.
+/// The start is refused with both numbers; with as many as it named it starts, having raised the limit, and they are
+/// enough.
 fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let mut command = Command::new(tool("prlimit")?);
     command.arg("--nofile=20:20").arg(workspace::binary(entry.binary)?).args(entry.arguments).args([

@@ -1,7 +1,7 @@
 //! Faults on the server's side: what the kernel may refuse it, what may happen to its processes, and the network's end.
 //!
-//! Calls are made to fail by strace, which is attached when the server already serves: what it injects hits the case and not
-//! the start, and the verdict comes when strace has let go.
+//! Calls are made to fail by strace, which is attached when the server already serves: what it injects hits the case
+//! and not the start, and the verdict comes when strace has let go.
 
 pub(crate) mod accepting;
 pub(crate) mod answering;

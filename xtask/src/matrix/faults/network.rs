@@ -1,4 +1,5 @@
-//! In a network of its own: how many connections the server's kernel resets, and what becomes of clients who are cut off.
+//! In a network of its own: how many connections the server's kernel resets, and what becomes of clients who are cut
+//! off.
 
 use std::process::Command;
 
@@ -29,8 +30,8 @@ pub(crate) const CASES: &[Case] = &[
     ]),
 ];
 
-/// The kernel has reset exactly as many connections as the case asks for, when the server has ended. (The clients' resets are
-/// counted by the other kernel.)
+/// The kernel has reset exactly as many connections as the case asks for, when the server has ended. (The clients'
+/// resets are counted by the other kernel.)
 fn resets(entry: &'static Entry, arguments: &[&str], run: fn(&mut Ctx) -> Result<u64>) -> Result<()> {
     let network = Network::make()?;
     let wrapper = network.wrapper();
@@ -75,7 +76,8 @@ fn the_network_goes_away(entry: &'static Entry, arguments: &'static [&'static st
     network.as_client(|| {
         let wrapper = wrapper.each_ref().map(String::as_str);
         served(entry, &wrapper, &[arguments, &[HOST]].concat(), false, |ctx| {
-            // Where one is served at a time the others wait in the backlog, and get their turn when they are cut off already.
+            // Where one is served at a time the others wait in the backlog, and get their turn when they are cut off
+            // already.
             let mut idle = ctx.client()?;
             let mut slow = ctx.client()?;
             let mut never_reader = Client::connect_with_buffer(ctx.server.address(), 4096)?;

@@ -79,8 +79,8 @@ fn take_out_rejected(clients: &mut Vec<Client>) -> Result<usize> {
     Ok(before - clients.len())
 }
 
-/// Where clients wait for a place nobody is turned away: they wait without a word, and have their turn in the order in which they came.
-/// Only where they wait in a queue of the server's own, those beyond it are rejected.
+/// Where clients wait for a place nobody is turned away: they wait without a word, and have their turn in the order in
+/// which they came. Only where they wait in a queue of the server's own, those beyond it are rejected.
 fn too_many_clients_wait(ctx: &mut Ctx) -> Result<()> {
     let at_once = ctx.entry.at_once.context("it serves a number of clients")?;
     let mut inside = (0..at_once).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
@@ -109,8 +109,8 @@ fn too_many_clients_wait(ctx: &mut Ctx) -> Result<()> {
     waiting.into_iter().try_for_each(|mut client| client.ask_all())
 }
 
-/// Two clients who always have questions under way and always read leave an honest one its share. Where there is one place, the
-/// first of them keeps it: it asks, and that is what a client may do.
+/// Two clients who always have questions under way and always read leave an honest one its share. Where there is one
+/// place, the first of them keeps it: it asks, and that is what a client may do.
 fn two_at_full_speed(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
     let (is_over, answers) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
@@ -146,8 +146,8 @@ fn two_at_full_speed(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// One answer in a hundred may take longer. A server that starves clients does so at each look; a machine that is busy with something else
-/// does not.
+/// One answer in a hundred may take longer. A server that starves clients does so at each look; a machine that is busy
+/// with something else does not.
 fn leave_an_honest_one_its_share(ctx: &Ctx) -> Result<()> {
     let mut seen = Vec::new();
     for _ in 0..LOOKS {

@@ -20,7 +20,8 @@ pub(crate) const CASES: &[Case] = &[
     everywhere(case("urgent_data", urgent_data)),
 ];
 
-/// The answer, then the error, then end of file and no reset, also with much behind it that nobody reads (rules 5 and 8).
+/// The answer, then the error, then end of file and no reset, also with much behind it that nobody reads (rules 5 and
+/// 8).
 fn too_long_behind_a_good_question(ctx: &mut Ctx) -> Result<()> {
     beside_honest(ctx, 1, LINGER, || {
         for too_much in [257, 4096, 60_000] {

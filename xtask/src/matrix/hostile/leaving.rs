@@ -114,8 +114,8 @@ fn lines_about_clients(ctx: &Ctx) -> Result<usize> {
     Ok(ctx.server.log().lines().filter(|line| line.contains("] 127.0.0.1:")).count())
 }
 
-/// So many clients come and go in a row, as `leave` says, while an honest one asks. Now and then it is seen that the server keeps pace, or
-/// its queue would fill up and the kernel make everyone wait for a second.
+/// So many clients come and go in a row, as `leave` says, while an honest one asks. Now and then it is seen that the
+/// server keeps pace, or its queue would fill up and the kernel make everyone wait for a second.
 fn come_and_go(ctx: &Ctx, count: usize, leave: impl Fn(Client) -> Result<()>) -> Result<()> {
     let pace = ctx.entry.queue.map_or(PACE, |queue| PACE.min(queue));
     beside_honest(ctx, 0, Duration::ZERO, || {
@@ -129,7 +129,8 @@ fn come_and_go(ctx: &Ctx, count: usize, leave: impl Fn(Client) -> Result<()>) ->
     })
 }
 
-/// So many clients may wait for the server: less than its backlog. A queue of its own may be shorter. A thread for each would leave its stack in glibc's cache.
+/// So many clients may wait for the server: less than its backlog. A queue of its own may be shorter. A thread for each
+/// would leave its stack in glibc's cache.
 const PACE: usize = 100;
 
 /// How long the reader waits before it looks after its writer.

@@ -1,7 +1,8 @@
 //! Hostile clients: whatever one of them does, honest ones are served meanwhile and nothing is left behind.
 //!
-//! Where an architecture serves any number of clients, the honest one stays and asks all along. Where clients wait for a place, it
-//! comes for each question, and what is promised is that it waits for those ahead of it, each for a time-out at most.
+//! Where an architecture serves any number of clients, the honest one stays and asks all along. Where clients wait for
+//! a place, it comes for each question, and what is promised is that it waits for those ahead of it, each for a
+//! time-out at most.
 
 pub(crate) mod crowd;
 pub(crate) mod garbage;
@@ -19,8 +20,8 @@ use crate::harness::Client;
 use crate::harness::client::Came;
 use crate::servers::Entry;
 
-/// Runs `attack` beside an honest client. None of its questions may fail; where clients wait for a place it may have to wait for so
-/// many `turns` of hostile ones, each for a `time`.
+/// Runs `attack` beside an honest client. None of its questions may fail; where clients wait for a place it may have to
+/// wait for so many `turns` of hostile ones, each for a `time`.
 fn beside_honest(ctx: &Ctx, turns: u32, time: Duration, attack: impl FnOnce() -> Result<()>) -> Result<()> {
     let honest = ctx.honest()?;
     attack()?;
@@ -43,8 +44,8 @@ fn turn(entry: &Entry, place: usize) -> u32 {
     u32::try_from(turn).unwrap_or(u32::MAX)
 }
 
-/// Expects that clients who have come one after another since `start` are let go, each when it has been served for `time`, without
-/// a word and without a reset.
+/// Expects that clients who have come one after another since `start` are let go, each when it has been served for
+/// `time`, without a word and without a reset.
 fn are_let_go(entry: &Entry, clients: &mut [Client], start: Instant, time: Duration) -> Result<()> {
     for (place, client) in clients.iter_mut().enumerate() {
         client.expect_end().with_context(|| format!("hostile client {place}"))?;
@@ -53,15 +54,16 @@ fn are_let_go(entry: &Entry, clients: &mut [Client], start: Instant, time: Durat
     Ok(())
 }
 
-/// A deadline is kept: nobody is cut before it, and after it within some ticks for each of the `turns` it takes to get there.
+/// A deadline is kept: nobody is cut before it, and after it within some ticks for each of the `turns` it takes to get
+/// there.
 fn is_cut_in_time(after: Duration, time: Duration, turns: u32) -> Result<()> {
     ensure!(after >= time, "cut after {after:?}, before its {time:?} were over");
     ensure!(after <= time + LATE * turns, "cut only after {after:?}, though its time was {time:?}");
     Ok(())
 }
 
-/// Runs an attack whose client must be quick itself; `attack` says whether it was. If the machine held it up, nothing is proved, and it is
-/// tried again.
+/// Runs an attack whose client must be quick itself; `attack` says whether it was. If the machine held it up, nothing
+/// is proved, and it is tried again.
 fn in_time(mut attack: impl FnMut(&mut Clock) -> Result<()>) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let mut clock = Clock::default();

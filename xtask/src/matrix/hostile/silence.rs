@@ -104,8 +104,8 @@ fn send_slowly(client: &mut Client, question: &[u8], time: Duration, clock: &mut
     sent
 }
 
-/// Clients fill all places and send a byte of `bytes` every tenth of `time`, over and over; `time` after the first each is cut. What is
-/// under way when the server closes may turn the end of file into a reset.
+/// Clients fill all places and send a byte of `bytes` every tenth of `time`, over and over; `time` after the first each
+/// is cut. What is under way when the server closes may turn the end of file into a reset.
 fn drip(ctx: &Ctx, bytes: &[u8], time: Duration) -> Result<()> {
     let start = Instant::now();
     let mut dripping = clients(ctx, handful(ctx.entry))?;

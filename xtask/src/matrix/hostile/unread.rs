@@ -20,7 +20,8 @@ pub(crate) const CASES: &[Case] = &[
     everywhere(case("slow_reading_to_the_end", slow_reading_to_the_end).arguments(SLOW_ARGUMENTS)),
 ];
 
-/// Its answers pile up to a bound, nobody burns a processor over it, and it is reset when the question time-out is over.
+/// Its answers pile up to a bound, nobody burns a processor over it, and it is reset when the question time-out is
+/// over.
 fn never_reading(ctx: &mut Ctx) -> Result<()> {
     beside_honest(ctx, 1, SLOW, || {
         in_time(|clock| {
@@ -43,8 +44,8 @@ fn never_reading(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// One that asks just so much that the server has read all and cannot write all. The close must be a reset here, or the kernel would go on
-/// trying for minutes to deliver the rest.
+/// One that asks just so much that the server has read all and cannot write all. The close must be a reset here, or the
+/// kernel would go on trying for minutes to deliver the rest.
 fn never_reading_nor_asking_on(ctx: &mut Ctx) -> Result<()> {
     beside_honest(ctx, 1, SLOW, || {
         let mut client = Stubborn::connect(ctx, b"?")?;
@@ -159,7 +160,8 @@ impl Stubborn {
         Ok(Stubborn { client, addresses, asking, seen_at: now, held: 0, most: 0, grew_after: now, grew_before: now })
     }
 
-    /// Looks at what the server holds for it, and asks on with at most so many writes. False: it was reset, when that was due.
+    /// Looks at what the server holds for it, and asks on with at most so many writes. False: it was reset, when that
+    /// was due.
     fn is_there(&mut self, writes: usize) -> Result<bool> {
         self.look()?;
         for _ in 0..writes {
@@ -228,7 +230,8 @@ const SLOW_ARGUMENTS: &[&str] = &["--question-timeout", "400ms"];
 
 const CROWD: usize = 100;
 
-/// What a server reads at once: with a question in each byte it owes as much as the kernel takes, and with twice that more.
+/// What a server reads at once: with a question in each byte it owes as much as the kernel takes, and with twice that
+/// more.
 const CHUNK: usize = 4096;
 
 /// More than the kernel holds.

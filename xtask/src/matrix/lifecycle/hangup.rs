@@ -14,8 +14,8 @@ pub(crate) const CASES: &[Case] = &[
     case("nohup", nohup).under(NOHUP),
 ];
 
-/// A client that has asked is answered. SIGHUP is no second signal, which would end the server at once: a service manager
-/// may send it together with SIGTERM (SendSIGHUP= of systemd.kill(5)).
+/// A client that has asked is answered. SIGHUP is no second signal, which would end the server at once: a service
+/// manager may send it together with SIGTERM (SendSIGHUP= of systemd.kill(5)).
 fn drains_after(ctx: &mut Ctx, signals: &[Signal]) -> Result<()> {
     let (question, answer) = APHORISMS[0];
     let mut client = ctx.client()?;
