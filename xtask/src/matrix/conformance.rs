@@ -24,7 +24,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
             }));
         }
     }
-    for entry in SERVERS.iter().filter(|entry| entry.package == "zen-async") {
+    for entry in SERVERS.iter().filter(|entry| entry.package == "zen-async" && !entry.is_exhibit) {
         for (name, arguments) in OTHER_WAYS {
             trials.push(Trial::new(format!("{}::conformance::{name}", entry.name), move || {
                 served(entry, SMALL_POOL, arguments, false, |ctx| check(ctx.server.address(), &["--timeout", "30s"]))

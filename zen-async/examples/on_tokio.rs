@@ -1,0 +1,176 @@
+//! Tasks on tokio, the runtime that most would choose, written as its users write it.
+//!
+//! One runtime does what `own_executor` does by hand: `--threads 1` polls all tasks on this thread (`current_thread`),
+//! `--threads N` on N threads, which take tasks from each other (`multi_thread`).
+//!
+//! Its habits differ from those of `src/on_smol.rs`, and cost what they cost: each task owns its buffer, also while its client
+//! is idle, each read has a timer and listens for the stop, and tokio keeps what it knows of a socket's readiness.
+//!
+//! ```console
+//! $ cargo run -p zen-async --example on_tokio
+//! $ cargo run -p zen-async --example on_tokio -- --threads 2
+//! $ cargo run -p zen-client -- check
+//! ```
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, ErrorKind};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
+use tokio::time::{sleep, timeout_at};
+use zen_proto::Want;
+use zen_proto::server::{self, Accepted, Connection, Options, READ_SIZE, Server, TICK, Waiting, reset};
+
+/// Serves the aphorisms from tasks on tokio.
+#[derive(Debug, Parser)]
+#[command(version = zen_proto::VERSION)]
+struct Arguments {
+    /// Number of threads that run tasks
+    #[arg(long, value_name = "N", default_value = "1")]
+    threads: NonZeroUsize,
+
+    #[command(flatten)]
+    common: Options,
+}
+
+impl server::Arguments for Arguments {
+    fn common(&self) -> &Options {
+        &self.common
+    }
+}
+
+fn main() -> ExitCode {
+    server::main(|arguments: Arguments| {
+        let server = Server::listen(&arguments.common, Waiting::ForReadiness { pollers: 1 }, None)?;
+        let mut builder = match arguments.threads.get() {
+            1 => runtime::Builder::new_current_thread(),
+            _ => runtime::Builder::new_multi_thread(),
+        };
+        let runtime = builder.worker_threads(arguments.threads.get()).enable_all().build()?;
+        Ok(runtime.block_on(accept_all(server))?)
+    })
+}
+
+/// Accepts clients and spawns a task for each, until no more come and the last one has gone.
+async fn accept_all(server: &'static Server) -> io::Result<()> {
+    let (stop, is_stopping) = watch::channel(false);
+    server.stop.on_request(move || _ = stop.send(true));
+    #[expect(deprecated, reason = "the new form is unsafe; an Arc<OwnedFd> stays open for as long as it is registered")]
+    let register = |listener| AsyncFd::with_interest(listener, Interest::READABLE);
+    let listener = server.listener().map(register).transpose()?;
+    let mut tasks = JoinSet::new();
+    loop {
+        match (server.try_accept(), &listener) {
+            (Accepted::Client(stream, connection), _) => {
+                tasks.spawn(serve(server, stream, connection, is_stopping.clone()));
+            }
+            (Accepted::Next, _) => {}
+            (Accepted::WouldBlock, Some(listener)) => {
+                while tasks.try_join_next().is_some() {} // or the set keeps the tasks that are finished
+                tokio::select! {
+                    // Forgotten before accept() is tried again: it may find that nobody waits any more.
+                    ready = listener.readable() => ready?.clear_ready(),
+                    () = sleep(TICK) => {} // draining looks once a tick whether anybody still comes
+                }
+            }
+            (Accepted::Later(pause), _) => sleep(pause).await,
+            (Accepted::WouldBlock | Accepted::Closed, _) => break,
+        }
+        consume_budget().await; // many that come at once must not keep the thread from the others
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn serve(
+    server: &'static Server,
+    stream: std::net::TcpStream,
+    mut connection: Connection,
+    is_stopping: watch::Receiver<bool>,
+) {
+    let result = match TcpStream::from_std(stream) {
+        Ok(stream) => converse(server, stream, &mut connection, is_stopping).await,
+        Err(error) => Err(error),
+    };
+    connection.close(result);
+}
+
+/// Does what the conversation wants, until it wants to close.
+async fn converse(
+    server: &'static Server,
+    mut stream: TcpStream,
+    connection: &mut Connection,
+    mut is_stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut buffer = [0; READ_SIZE]; // part of the task: an idle client keeps it
+    let mut has_room = true;
+    loop {
+        let now = Instant::now();
+        match connection.next(now) {
+            Want::Read => {
+                // The task is suspended here while the client is silent.
+                let result = tokio::select! {
+                    biased;
+                    result = in_time(connection.deadline(), stream.read(&mut buffer)) => result,
+                    Ok(()) = is_stopping.changed() => continue, // `next` drains
+                };
+                let now = Instant::now();
+                match result {
+                    Ok(0) => connection.received_eof(),
+                    Ok(n) => {
+                        let mut input = &buffer[..n];
+                        while let Some(question) = connection.next_question(&mut input, now) {
+                            let answer = server.answer(question); // a slow answer keeps the thread from other tasks
+                            connection.answer(answer);
+                        }
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => connection.read_blocked(now),
+                    Err(error) => return Err(error),
+                }
+            }
+            Want::Write => {
+                let result = if has_room {
+                    stream.try_write(connection.outgoing())
+                } else {
+                    // The task is suspended here while the client does not read.
+                    in_time(connection.deadline(), stream.write(connection.outgoing())).await
+                };
+                has_room = result.is_ok();
+                match result {
+                    Ok(n) => connection.sent(n, Instant::now()),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => connection.write_blocked(Instant::now()),
+                    Err(error) => return Err(error),
+                }
+            }
+            Want::EndSending => {
+                stream.shutdown().await?;
+                connection.ended_sending(now);
+            }
+            Want::Close => return Ok(()),
+            Want::Reset => {
+                reset(&stream);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Waits for a read or write until `deadline`; after that it would block.
+async fn in_time(deadline: Option<Instant>, call: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
+    match deadline {
+        // It tries the call before it looks at the clock.
+        Some(deadline) => timeout_at(deadline.into(), call).await.unwrap_or(Err(ErrorKind::WouldBlock.into())),
+        None => call.await,
+    }
+}

@@ -1,0 +1,114 @@
+//! The reactor: it keeps the wakers of tasks that wait, and wakes a task when its socket is ready or its time has come.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use polling::{Event, Events, PollMode, Poller};
+use slab::Slab;
+
+/// Waits for sockets and for the clock, on behalf of all tasks.
+pub(crate) struct Reactor {
+    pub(crate) poller: Poller,
+    /// For each socket the task that waits for it, if one does. Its slot is the socket's key in the poller.
+    sockets: Mutex<Slab<Option<Waiting>>>,
+    timers: Mutex<Vec<(Instant, Waker)>>,
+}
+
+/// A task that waits, and until when.
+type Waiting = (Waker, Option<Instant>);
+
+impl Reactor {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { poller: Poller::new()?, sockets: Mutex::default(), timers: Mutex::default() })
+    }
+
+    /// Wakes every task whose socket is ready or whose timer has run out. The thread sleeps here until there is one.
+    pub(crate) fn wait(&self, events: &mut Events, may_sleep: bool) -> io::Result<()> {
+        let next_timer = lock(&self.timers).iter().map(|(at, _)| at.saturating_duration_since(Instant::now())).min();
+        events.clear();
+        self.poller.wait(events, if may_sleep { next_timer } else { Some(Duration::ZERO) })?;
+        for event in events.iter() {
+            // Its slot may be another's by now, whose task is then woken too early. It finds nothing and waits again.
+            let waiting = lock(&self.sockets).get_mut(event.key).and_then(Option::take);
+            waiting.into_iter().for_each(|(task, _)| task.wake());
+        }
+        let now = Instant::now();
+        lock(&self.timers).extract_if(.., |(at, _)| *at <= now).for_each(|(_, task)| task.wake());
+        Ok(())
+    }
+
+    /// Wakes the tasks that wait for a socket although their deadline has passed at `now`; with `None`, all of them.
+    pub(crate) fn wake_expired(&self, now: Option<Instant>) {
+        let is_expired = |deadline: Option<Instant>| now.is_none_or(|now| deadline.is_some_and(|at| at <= now));
+        for (_, waiting) in lock(&self.sockets).iter_mut() {
+            waiting.take_if(|(_, deadline)| is_expired(*deadline)).into_iter().for_each(|(task, _)| task.wake());
+        }
+    }
+
+    /// Suspends the task for `duration`, or until it is woken for another reason.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        suspend(|waker| lock(&self.timers).push((Instant::now() + duration, waker))).await;
+    }
+}
+
+/// A socket that is registered with the reactor for as long as it lives.
+pub(crate) struct Socket<S: AsFd> {
+    reactor: &'static Reactor,
+    key: usize,
+    is_for_writing: bool,
+    pub(crate) source: S,
+}
+
+impl<S: AsFd> Socket<S> {
+    /// Registers `source` in level mode: what is still ready is reported again.
+    #[allow(unsafe_code)]
+    pub(crate) fn new(reactor: &'static Reactor, source: S) -> io::Result<Self> {
+        let key = lock(&reactor.sockets).insert(None);
+        let socket = Self { reactor, key, is_for_writing: false, source };
+        let descriptor = socket.source.as_fd().as_raw_fd();
+        // SAFETY: a source must be deleted from its poller before it is closed. The socket owns it until `drop`, which
+        // deletes it, and nothing in this example moves it out.
+        unsafe { reactor.poller.add_with_mode(descriptor, Event::readable(key), PollMode::Level)? };
+        Ok(socket)
+    }
+
+    /// Suspends the task until the socket may be read (or written), or `deadline` has passed.
+    pub(crate) async fn ready(&mut self, is_for_writing: bool, deadline: Option<Instant>) -> io::Result<()> {
+        if is_for_writing != self.is_for_writing {
+            let event = Event::new(self.key, !is_for_writing, is_for_writing);
+            self.reactor.poller.modify_with_mode(&self.source, event, PollMode::Level)?;
+            self.is_for_writing = is_for_writing;
+        }
+        suspend(|waker| lock(&self.reactor.sockets)[self.key] = Some((waker, deadline))).await;
+        Ok(())
+    }
+}
+
+impl<S: AsFd> Drop for Socket<S> {
+    fn drop(&mut self) {
+        let _ = self.reactor.poller.delete(&self.source); // it fails only if it was never added
+        lock(&self.reactor.sockets).remove(self.key);
+    }
+}
+
+/// Leaves the task's waker with somebody, and suspends the task until that waker is called.
+async fn suspend(leave: impl FnOnce(Waker)) {
+    let mut leave = Some(leave);
+    let poll = |context: &mut Context<'_>| match leave.take() {
+        Some(leave) => {
+            leave(context.waker().clone());
+            Poll::Pending
+        }
+        None => Poll::Ready(()), // polled again: it was woken
+    };
+    poll_fn(poll).await;
+}
+
+/// Locks what wakers on other threads may want too.
+pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
