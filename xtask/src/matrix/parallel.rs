@@ -15,11 +15,11 @@ pub(crate) const CASES: &[Case] = &[
     // Awaited or offloaded, an answer delays its own client alone.
     case("awaited_answers", each_on_its_own)
         .arguments(&["--delay", "200ms", "--await"])
-        .on(|entry| entry.package == "zen-async")
+        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit)
         .alone(),
     case("offloaded_answers", each_on_its_own)
         .arguments(&["--delay", "200ms", "--offload"])
-        .on(|entry| entry.package == "zen-async")
+        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit)
         .alone(),
 ];
 

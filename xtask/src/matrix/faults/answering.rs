@@ -19,16 +19,16 @@ pub(crate) const CASES: &[Case] = &[
     ending("a_panic", a_panic).arguments(&["--panic-on", FATAL]),
     ending("a_panic_awaited", a_panic)
         .arguments(&["--panic-on", FATAL, "--delay", "1ms", "--await"])
-        .on(|entry| entry.package == "zen-async"),
+        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit),
     ending("a_panic_offloaded", a_panic)
         .arguments(&["--panic-on", FATAL, "--offload"])
-        .on(|entry| entry.package == "zen-async"),
+        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit),
     ending("a_panic_outside", a_panic_outside)
         .arguments(&["--panic-outside", FATAL])
         .on(|entry| !entry.is_exhibit && entry.processes == 1),
     ending("a_panic_outside_offloaded", a_panic_outside)
         .arguments(&["--panic-outside", FATAL, "--offload"])
-        .on(|entry| entry.package == "zen-async"),
+        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit),
     bare("a_loop_panics", a_loop_panics).on(|entry| entry.name == "poll-loops"),
     ending("an_abort", an_abort)
         .arguments(&["--abort-on", FATAL])

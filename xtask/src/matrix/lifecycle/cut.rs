@@ -20,7 +20,7 @@ pub(crate) const CASES: &[Case] = &[
         .arguments(&["--delay", "60s", "--grace", "300ms", "-v"]),
     ending("grace_over_while_awaiting", grace_over_while_thinking)
         .arguments(&["--delay", "60s", "--await", "--grace", "300ms", "-v"])
-        .on(|entry| entry.package == "zen-async"),
+        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit),
     ending("grace_over_while_burning", grace_over_while_thinking)
         .arguments(&["--burn", "60s", "--grace", "300ms", "-v"])
         .alone(),
