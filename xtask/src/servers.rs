@@ -63,6 +63,7 @@ pub(crate) const SERVERS: &[Entry] = &[
     Entry { thinkers: Some(2), is_even: false, ..server("smol-threads", "zen-async", &["--threads", "2"]) },
     server("async-std", "zen-async", &["--runtime", "async-std"]),
     Entry { binary: "examples/raw", is_exhibit: true, ..server("raw", "zen-poll", &[]) },
+    Entry { binary: "examples/edge", is_exhibit: true, ..server("edge", "zen-poll", &[]) },
     Entry { binary: "examples/own_executor", is_exhibit: true, ..server("own-executor", "zen-async", &[]) },
     Entry { binary: "examples/on_tokio", is_exhibit: true, ..server("on-tokio", "zen-async", &[]) },
 ];

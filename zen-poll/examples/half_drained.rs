@@ -1,0 +1,87 @@
+//! Faulty example: an edge-triggered loop that reads once for each event.
+//!
+//! **The fault.** In edge mode the kernel reports that bytes came, not that bytes are there. What one read leaves behind is
+//! reported by nobody: the rest of the question stays in the kernel, the client waits for its answer, and the server for the client.
+//!
+//! **History.** Every loop that went from poll() to `EPOLLET` by changing one flag. epoll(7) has a section on it. With a
+//! large buffer the fault hides until a client sends more than fits; here the buffer is small.
+//!
+//! **See it.** The question has 22 bytes or more, the buffer 16. `edge`, which reads until the call would block, answers:
+//!
+//! ```console
+//! $ cargo run -p zen-poll --example half_drained
+//! $ cargo run -p zen-client -- -n 1 --timeout 1s
+//! ```
+//!
+//! **The cure.** Read until `WouldBlock`, and bound that: `Client::take_turn` in `edge.rs`. Or use level mode, as
+//! `src/event_loop.rs` does.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
+
+use clap::Parser;
+use polling::{Event, Events, PollMode, Poller};
+use zen_proto::{Conversation, Timeouts, Want, answer_to};
+
+#[path = "../src/registration.rs"]
+#[expect(dead_code, reason = "a client's interest is changed once, to edge mode, which this type does not have")]
+mod registration;
+use registration::Registration;
+
+/// `[HOST] [-p PORT]`, as every server has them.
+#[derive(Parser)]
+struct Arguments {
+    #[arg(default_value = "127.0.0.1")]
+    host: String,
+    #[arg(short, long, default_value_t = 1060)]
+    port: u16,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { host, port } = Arguments::parse();
+    let listener = TcpListener::bind((host, port))?;
+    println!("listening on {}", listener.local_addr()?);
+    let poller: &'static Poller = Box::leak(Box::new(Poller::new()?));
+    let listener = Registration::new(poller, listener, Event::readable(0))?;
+    let (mut clients, mut events, mut last_key) = (HashMap::new(), Events::new(), 0);
+    loop {
+        events.clear();
+        poller.wait(&mut events, None)?;
+        for event in events.iter() {
+            if event.key == 0 {
+                let (stream, _) = listener.source().accept()?;
+                last_key += 1;
+                let stream = Registration::new(poller, stream, Event::none(last_key))?;
+                poller.modify_with_mode(stream.source(), Event::readable(last_key), PollMode::Edge)?;
+                clients.insert(last_key, (stream, Conversation::new(Timeouts::NEVER, Instant::now())));
+            } else if let Some((stream, conversation)) = clients.get_mut(&event.key)
+                && !turn(stream.source(), conversation).unwrap_or(false)
+            {
+                clients.remove(&event.key);
+            }
+        }
+    }
+}
+
+/// Reads once and answers. False: the client is gone, or is closed in haste (another fault: zen-single's `hasty_close`).
+fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
+    let mut buffer = [0; 16];
+    // BUG: one read for each event. What does not fit into the buffer stays in the kernel, which reports it no more.
+    match stream.read(&mut buffer)? {
+        0 => conversation.received_eof(),
+        n => {
+            let (mut input, now) = (&buffer[..n], Instant::now());
+            while let Some(question) = conversation.next_question(&mut input, now) {
+                let answer = answer_to(question);
+                conversation.answer(Some(answer));
+            }
+        }
+    }
+    while conversation.wants() == Want::Write {
+        let n = stream.write(conversation.outgoing())?; // it may block, which is another fault
+        conversation.sent(n, Instant::now());
+    }
+    Ok(conversation.wants() == Want::Read)
+}
