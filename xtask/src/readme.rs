@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::harness::capture::Capture;
 use crate::harness::group::{Group, run_within};
 use crate::harness::network;
-use crate::harness::{PATIENCE, may_be_missing, tool, wait_for};
+use crate::harness::{Missing, PATIENCE, lacks_io_uring, may_be_missing, tool, wait_for};
 use crate::trial::Trial;
 use crate::workspace;
 
@@ -148,6 +148,7 @@ impl Step {
         match stdout.wait_for(LIMIT, is_ready) {
             Some(()) if !self.output.is_empty() => Ok(Some(group)),
             Some(()) => bail!("a server says `listening on …`: write it there"),
+            None if lacks_io_uring(&stderr.text()) => bail!(Missing("io_uring".to_owned())),
             None => bail!("expected\n{}\n---- but it says\n{}{}", self.output.join("\n"), stdout.text(), stderr.text()),
         }
     }

@@ -64,6 +64,7 @@ pub(crate) const SERVERS: &[Entry] = &[
     server("async-std", "zen-async", &["--runtime", "async-std"]),
     Entry { binary: "examples/raw", is_exhibit: true, ..server("raw", "zen-poll", &[]) },
     Entry { binary: "examples/edge", is_exhibit: true, ..server("edge", "zen-poll", &[]) },
+    Entry { binary: COMPLETION, is_exhibit: true, ..server("completion", "zen-poll", &[]) },
     Entry { binary: "examples/own_executor", is_exhibit: true, ..server("own-executor", "zen-async", &[]) },
     Entry { binary: "examples/on_tokio", is_exhibit: true, ..server("on-tokio", "zen-async", &[]) },
 ];
@@ -93,6 +94,11 @@ impl Entry {
         Ok(command)
     }
 
+    /// Whether it gives its calls to the kernel as requests, which strace does not see.
+    pub(crate) fn makes_requests(&self) -> bool {
+        self.binary == COMPLETION
+    }
+
     /// Whether clients beyond those it serves wait in the backlog.
     pub(crate) fn makes_wait(&self) -> bool {
         self.at_once.is_some()
@@ -103,3 +109,6 @@ impl Entry {
         SERVERS.iter().find(|other| other.package == self.package).is_some_and(|first| first.name == self.name)
     }
 }
+
+/// The example that needs io_uring.
+const COMPLETION: &str = "examples/completion";

@@ -59,6 +59,11 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
+/// Whether a server has ended with these words because it cannot have io_uring, which containers and sysctls refuse.
+pub(crate) fn lacks_io_uring(stderr: &str) -> bool {
+    stderr.contains("error: the kernel refuses io_uring")
+}
+
 /// Where `tool` is installed; an error of kind [`Missing`] if it is not.
 pub(crate) fn tool(tool: &str) -> Result<PathBuf> {
     // Debian keeps some of them where an ordinary user's PATH does not look.

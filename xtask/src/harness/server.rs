@@ -12,7 +12,7 @@ use super::capture::Capture;
 use super::client::Client;
 use super::group::Group;
 use super::process::{self, Usage};
-use super::{PATIENCE, shown, strace, tool, wait_for};
+use super::{Missing, PATIENCE, lacks_io_uring, shown, strace, tool, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -78,6 +78,8 @@ impl Server {
             stdout.wait_for(PATIENCE, |said| said.iter().position(|&b| b == b'\n').map(|end| said[..end].to_vec()));
         let pid = group.id();
         let explained = || format!("{command:?}; its stderr:\n{}", stderr.text());
+        // Containers and sysctls refuse it.
+        ensure!(line.is_some() || !lacks_io_uring(&stderr.text()), Missing("io_uring".to_owned()));
         let line = line.with_context(|| format!("no ready line from {}", explained()))?;
         let address = ready_address(&line).with_context(explained)?;
         Ok(Server { group, pid, address, stdout, stderr })

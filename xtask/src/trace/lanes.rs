@@ -16,7 +16,7 @@ pub(crate) enum Activity {
     Accept,
     /// Asleep in recv() until this one client speaks.
     Recv,
-    /// Asleep in epoll_wait() or poll() until anything is ready.
+    /// Asleep in epoll_wait(), poll() or io_uring_enter() until anything is ready, or done.
     Poll,
     /// Asleep until another thread or process wakes it.
     Thread,
@@ -188,6 +188,7 @@ fn activity(call: &Call, about: Option<usize>, blocks: bool, client: Option<usiz
         "sendto" | "sendmsg" | "write" | "writev" if about.is_some() => Activity::Send,
         "epoll_wait" | "epoll_pwait" | "epoll_pwait2" if is_look => Activity::Work,
         "epoll_wait" | "epoll_pwait" | "epoll_pwait2" | "poll" | "ppoll" | "select" | "pselect6" => Activity::Poll,
+        "io_uring_enter" => Activity::Poll,
         "futex" if says("FUTEX_WAIT") => Activity::Thread,
         "wait4" | "waitid" => Activity::Thread,
         // A server with --delay thinks by sleeping.

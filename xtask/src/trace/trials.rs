@@ -58,7 +58,8 @@ fn judge(recording: &Recording) -> Result<()> {
             .count()
     };
     for client in 1..=CLIENTS {
-        ensure!(sends(client) >= QUESTIONS, "{} answers to client {client} were seen by strace", sends(client));
+        let is_seen = recording.entry.makes_requests() || sends(client) >= QUESTIONS;
+        ensure!(is_seen, "{} answers to client {client} were seen by strace", sends(client));
     }
     sums_up(recording)?;
     let picture = svg::document(recording);

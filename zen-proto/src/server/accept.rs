@@ -58,6 +58,12 @@ impl Server {
         self.look(SocketFlags::NONBLOCK)
     }
 
+    /// Takes a client that was accepted by other means, such as a request to the kernel.
+    pub fn admit(&'static self, stream: TcpStream) -> Accepted {
+        let address = stream.peer_addr().ok();
+        self.welcome(stream, address)
+    }
+
     fn look(&'static self, flags: SocketFlags) -> Accepted {
         let only_client = self.only_client.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(stream) = only_client {

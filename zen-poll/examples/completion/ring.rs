@@ -1,0 +1,191 @@
+//! The ring: what is shared with the kernel, and all the `unsafe` that this takes.
+//!
+//! Whatever memory the kernel may still read or write belongs to the [`Ring`], which is never dropped.
+
+use std::alloc::{Layout, alloc_zeroed};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use slab::Slab;
+
+/// A ring of requests and completions, and the buffers that the kernel receives into.
+pub(crate) struct Ring {
+    ring: IoUring,
+    /// What is being sent, until it is sent.
+    sending: Slab<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
+    buffers: *mut u8,
+    /// The ring of free buffers, which the kernel takes from: `BUFFERS` entries and the tail up to which they are valid.
+    free: *mut BufRingEntry,
+    tail: u16,
+}
+
+/// What the kernel has done.
+pub(crate) enum Done {
+    /// A client was accepted; or it failed. `false`: the request has ended.
+    Accepted(io::Result<OwnedFd>, bool),
+    /// Bytes of this client were received into a buffer; `None`: the end of file.
+    Received(usize, io::Result<Option<Buffer>>),
+    /// As many bytes were sent to this client.
+    Sent(usize, io::Result<usize>),
+    /// A request was cancelled.
+    Cancelled,
+}
+
+/// A buffer with received bytes. It is the kernel's again after [`Ring::give_back`].
+pub(crate) struct Buffer {
+    number: u16,
+    length: usize,
+}
+
+#[allow(unsafe_code)]
+impl Ring {
+    /// Sets up the ring, for this thread alone. What is to be done after a request is done when the thread waits.
+    pub(crate) fn new() -> io::Result<&'static mut Self> {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(4 * REQUESTS);
+        let ring = builder.build(REQUESTS)?;
+        let pages = Layout::array::<BufRingEntry>(BUFFERS.into()).and_then(|layout| layout.align_to(PAGE));
+        // SAFETY: the layout is not empty. Null is refused by the registration below.
+        let free: *mut BufRingEntry = unsafe { alloc_zeroed(pages.map_err(io::Error::other)?) }.cast();
+        let buffers = Vec::leak(vec![0; usize::from(BUFFERS) * BUFFER]).as_mut_ptr();
+        // SAFETY: the entries are aligned to a page, zeroed, and never freed; nor is what they point to.
+        unsafe { ring.submitter().register_buf_ring_with_flags(free as u64, BUFFERS, GROUP, 0)? };
+        let (sending, spare) = (Slab::new(), Vec::new());
+        let ring = Box::leak(Box::new(Self { ring, sending, spare, buffers, free, tail: 0 }));
+        (0..BUFFERS).for_each(|number| ring.give_back(Buffer { number, length: 0 }));
+        Ok(ring)
+    }
+
+    /// Asks for every client of `listener`, until it is cancelled.
+    pub(crate) fn accept(&mut self, listener: impl AsFd) -> io::Result<()> {
+        self.push(&opcode::AcceptMulti::new(number_of(listener)).flags(CLOEXEC).build().user_data(ACCEPT))
+    }
+
+    /// Ends [`accept`](Self::accept).
+    pub(crate) fn cancel_accept(&mut self) -> io::Result<()> {
+        self.push(&opcode::AsyncCancel::new(ACCEPT).build().user_data(CANCEL))
+    }
+
+    /// Asks for the next bytes of a client. The kernel chooses a buffer once there are some, so an idle client has none.
+    pub(crate) fn receive(&mut self, client: usize, stream: impl AsFd) -> io::Result<()> {
+        let receive = opcode::Recv::new(number_of(stream), std::ptr::null_mut(), BUFFER as u32).buf_group(GROUP);
+        self.push(&receive.build().flags(squeue::Flags::BUFFER_SELECT).user_data((client as u64) << 32 | RECEIVE))
+    }
+
+    /// Sends a copy of `bytes`: the client's own may move before the kernel has read them.
+    pub(crate) fn send(&mut self, client: usize, stream: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+        let mut copy = self.spare.pop().unwrap_or_default();
+        copy.extend_from_slice(&bytes[..bytes.len().min(MOST_SENT)]);
+        let (start, length) = (copy.as_ptr(), copy.len());
+        let slot = self.sending.insert(copy);
+        let send = opcode::Send::new(number_of(stream), start, length as u32).flags(MSG_NOSIGNAL);
+        self.push(&send.build().user_data((client as u64) << 32 | slot as u64))
+    }
+
+    /// Hands the requests to the kernel, and sleeps until one is done, or for `timeout`. This is the only system call.
+    pub(crate) fn enter(&mut self, timeout: Duration) -> io::Result<()> {
+        let timeout = Timespec::from(timeout);
+        match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout)) {
+            Err(error) if !TRANSIENT.contains(&error.raw_os_error().unwrap_or_default()) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the next thing that the kernel has done.
+    pub(crate) fn next_done(&mut self) -> Option<Done> {
+        let entry = self.ring.completion().next()?;
+        let (client, request) = ((entry.user_data() >> 32) as usize, entry.user_data() & u64::from(u32::MAX));
+        let result = match entry.result() {
+            error @ ..0 => Err(io::Error::from_raw_os_error(-error)),
+            value => Ok(value),
+        };
+        Some(match request {
+            // SAFETY: the kernel has made this descriptor for us, and tells of it once.
+            ACCEPT => Done::Accepted(result.map(|it| unsafe { OwnedFd::from_raw_fd(it) }), cqueue::more(entry.flags())),
+            CANCEL => Done::Cancelled,
+            RECEIVE => {
+                let buffer = cqueue::buffer_select(entry.flags());
+                Done::Received(client, result.map(|n| buffer.map(|number| Buffer { number, length: n as usize })))
+            }
+            slot => {
+                let mut sent = self.sending.remove(slot as usize);
+                sent.clear();
+                self.spare.push(sent);
+                Done::Sent(client, result.map(|n| n as usize))
+            }
+        })
+    }
+
+    /// The bytes in a buffer.
+    pub(crate) fn bytes(&self, buffer: &Buffer) -> &[u8] {
+        // SAFETY: the number is one of the kernel's, which are smaller than BUFFERS.
+        let start = unsafe { self.buffers.add(usize::from(buffer.number) * BUFFER) };
+        // SAFETY: the kernel has written so many bytes, and writes no more until the buffer is given back.
+        unsafe { std::slice::from_raw_parts(start, buffer.length) }
+    }
+
+    /// Lets the kernel receive into the buffer again.
+    pub(crate) fn give_back(&mut self, buffer: Buffer) {
+        // SAFETY: as in `bytes`.
+        let start = unsafe { self.buffers.add(usize::from(buffer.number) * BUFFER) };
+        // SAFETY: the remainder is smaller than BUFFERS.
+        let entry = unsafe { self.free.add(usize::from(self.tail % BUFFERS)) };
+        // SAFETY: the kernel does not read entries beyond the tail, and all buffers together fit.
+        let entry = unsafe { &mut *entry };
+        entry.set_addr(start as u64);
+        entry.set_len(BUFFER as u32);
+        entry.set_bid(buffer.number);
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: it is the first entry, where the tail stands.
+        let tail = unsafe { BufRingEntry::tail(self.free) }.cast::<AtomicU16>();
+        // SAFETY: it is aligned and lives for ever; the kernel reads it at any time.
+        unsafe { &*tail }.store(self.tail, Ordering::Release);
+    }
+
+    fn push(&mut self, request: &squeue::Entry) -> io::Result<()> {
+        if self.ring.submission().is_full() {
+            self.ring.submit()?;
+        }
+        // SAFETY: what a request points to is in `sending` until it is done; one to receive points to nothing.
+        unsafe { self.ring.submission().push(request) }.map_err(io::Error::other)
+    }
+}
+
+fn number_of(descriptor: impl AsFd) -> Fd {
+    Fd(descriptor.as_fd().as_raw_fd())
+}
+
+/// Requests that are handed over in one system call; more of them take another.
+const REQUESTS: u32 = 1024;
+
+/// Free buffers. When all are taken a client's request ends with `ENOBUFS`, and is made again.
+const BUFFERS: u16 = 256;
+
+/// Bytes of a buffer.
+const BUFFER: usize = 4096;
+
+/// The most bytes that are copied to be sent at once.
+const MOST_SENT: usize = 4096;
+
+/// The alignment that the kernel wants for the ring of free buffers.
+const PAGE: usize = 4096;
+
+/// The number of the only group of buffers.
+const GROUP: u16 = 0;
+
+/// What a request is, in the lower half of its `user_data`; the upper half is the client. Others are slots of `sending`.
+const RECEIVE: u64 = u32::MAX as u64;
+const ACCEPT: u64 = u32::MAX as u64 - 1;
+const CANCEL: u64 = u32::MAX as u64 - 2;
+
+/// `SOCK_CLOEXEC` and `MSG_NOSIGNAL`.
+const CLOEXEC: i32 = 0o2_000_000;
+const MSG_NOSIGNAL: i32 = 0x4000;
+
+/// `ETIME`, `EINTR`, `EBUSY`: nothing was done in time, a signal came, completions are to be taken first.
+const TRANSIENT: [i32; 3] = [62, 4, 16];
