@@ -406,8 +406,6 @@ fn omission(notes: &mut Notes) -> Result<()> {
             notes,
             "{name}: {answers} answers, p50 {p50}, p99 {p99}",
             "{chinese}：{answers} 个回答，p50 {p50}，p99 {p99}",
-            name = name,
-            chinese = chinese,
             answers = seen.answers,
             p50 = ms(seen.p50()),
             p99 = ms(seen.p99()),

@@ -315,7 +315,11 @@ fn wait_beside_a_flood(mode: epoll::EventFlags) -> Result<(Duration, usize)> {
     thread::scope(|scope| {
         scope.spawn(|| {
             // In large pieces, while the loop reads small ones: there is always more.
-            while !is_over.load(Ordering::Relaxed) && rustix::io::write(&flood, &[0; 65536]).is_ok() {}
+            while !is_over.load(Ordering::Relaxed) {
+                if rustix::io::write(&flood, &[0; 65536]).is_err() {
+                    break;
+                }
+            }
         });
         thread::sleep(Duration::from_millis(20));
         // The busy one is reported first, then the quiet one asks.

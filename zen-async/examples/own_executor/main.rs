@@ -64,7 +64,7 @@ async fn accept_all(server: &'static Server, executor: &'static Executor) {
             Accepted::Later(pause) => executor.reactor.sleep(pause).await,
             Accepted::Closed => return,
         }
-        if looks.is_multiple_of(ACCEPTS_PER_TURN) {
+        if looks % ACCEPTS_PER_TURN == 0 {
             executor.reactor.sleep(std::time::Duration::ZERO).await; // the existing clients are served in between
         }
     }

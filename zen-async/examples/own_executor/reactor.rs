@@ -37,7 +37,13 @@ impl Reactor {
             waiting.into_iter().for_each(|(task, _)| task.wake());
         }
         let now = Instant::now();
-        lock(&self.timers).extract_if(.., |(at, _)| *at <= now).for_each(|(_, task)| task.wake());
+        lock(&self.timers).retain(|(at, task)| {
+            let is_due = *at <= now;
+            if is_due {
+                task.wake_by_ref();
+            }
+            !is_due
+        });
         Ok(())
     }
 

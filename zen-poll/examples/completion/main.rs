@@ -124,7 +124,10 @@ impl Loop {
         match self.server.admit(stream.into()) {
             Accepted::Client(stream, connection) => self.add(stream, connection),
             // Over the limit: it is rejected in a moment.
-            _ => Ok(self.next_sweep = self.next_sweep.min(Instant::now() + BACK_OFF / 20)),
+            _ => {
+                self.next_sweep = self.next_sweep.min(Instant::now() + BACK_OFF / 20);
+                Ok(())
+            }
         }
     }
 
