@@ -27,7 +27,7 @@ struct Shared {
     answering: Answering,
 }
 
-/// Serves on `threads` threads besides this one, which only accepts, until no more clients are accepted.
+/// Serves on `threads` threads besides this one, which only accepts, until no more clients are accepted and the last is closed.
 pub(crate) fn serve(server: &'static Server, threads: usize, answering: Answering) -> anyhow::Result<()> {
     let sweeper: &'static Sweeper = Box::leak(Box::default());
     server.stop.on_request(|| sweeper.wake_all());

@@ -25,7 +25,7 @@ struct Shared {
     answering: Answering,
 }
 
-/// Serves on `threads` threads, of which this is the first, until no more clients are accepted.
+/// Serves on `threads` threads, of which this is the first, until no more clients are accepted and the last is closed.
 pub(crate) fn serve(server: &'static Server, threads: usize, answering: Answering) -> anyhow::Result<()> {
     let sweeper: &'static Sweeper = Box::leak(Box::default());
     server.stop.on_request(|| sweeper.wake_all());

@@ -29,7 +29,7 @@ pub(crate) trait Protocol: Send + Sized {
     fn connection(&mut self) -> &mut Connection;
 }
 
-/// Serves from `loops` threads, of which this is the first, until no more clients are accepted.
+/// Serves from `loops` threads, of which this is the first, until no more clients are accepted and the last is closed.
 pub(crate) fn serve<P: Protocol>(server: &'static Server, loops: usize) -> Result<()> {
     let mut handles = Vec::new();
     let mut others = Vec::new();

@@ -7,7 +7,7 @@ use zen_proto::server::Server;
 
 use crate::converse::converse;
 
-/// Serves until no more clients are accepted.
+/// Serves until no more clients are accepted and the last is closed.
 ///
 /// 1. The main thread sleeps in accept(), which rejects clients over `--max-connections`: the bound without which
 ///    silent clients alone could exhaust the machine.
