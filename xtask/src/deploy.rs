@@ -11,9 +11,9 @@
 //! balancer.
 
 mod alive;
-mod apparatus;
 mod balancer;
 mod dns;
+mod fixture;
 mod haproxy;
 mod hitless;
 mod holder;

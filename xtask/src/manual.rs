@@ -30,7 +30,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use clap::CommandFactory;
 
-use crate::harness::PATIENCE;
+use crate::harness::WAIT_LIMIT;
 use crate::harness::group::run_within;
 use crate::workspace;
 use sections::{OF_CLIENT, OF_SERVERS, Section};
@@ -59,7 +59,7 @@ fn write(folder: &Path) -> Result<()> {
         append(&folder.join(format!("{name}.1")), OF_SERVERS)?;
     }
     // xtask links no client: it is asked.
-    let output = run_within(PATIENCE, Command::new(workspace::binary("examples/manual")?).arg(folder))?;
+    let output = run_within(WAIT_LIMIT, Command::new(workspace::binary("examples/manual")?).arg(folder))?;
     ensure!(output.status.success(), "zen-client: {}", String::from_utf8_lossy(&output.stderr));
     CLIENT_PAGES.iter().try_for_each(|page| append(&folder.join(page), OF_CLIENT))
 }

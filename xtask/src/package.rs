@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use crate::harness::capture::Capture;
 use crate::harness::folder::Folder;
 use crate::harness::group::{Group, run_within};
-use crate::harness::{PATIENCE, git, tool};
+use crate::harness::{WAIT_LIMIT, git, tool};
 use crate::workspace::{self, Package};
 pub(crate) use trials::trials;
 
@@ -69,7 +69,7 @@ fn published() -> Result<impl Iterator<Item = &'static Package>> {
 
 /// Whether `--version` says this, and nothing else.
 fn names_itself(program: &Path, name: &str, version: &str) -> Result<()> {
-    let output = run_within(PATIENCE, Command::new(program).arg("--version"))?;
+    let output = run_within(WAIT_LIMIT, Command::new(program).arg("--version"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(said == format!("{name} {version}\n"), "{} says {said:?}, and not {version}", program.display());
     Ok(())
@@ -81,7 +81,7 @@ fn serves(program: &Path) -> Result<()> {
         Group::start(Command::new(program).args(["-q", "-p", "0"]).stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let stdout = Capture::of(server.child().stdout.take().context("it is piped")?)?;
     let ready = |said: &[u8]| Some(std::str::from_utf8(said).ok()?.strip_suffix('\n')?.rsplit(':').next()?.to_owned());
-    let port = stdout.wait_for(PATIENCE, ready).context("it does not say where it listens")?;
+    let port = stdout.wait_for(WAIT_LIMIT, ready).context("it does not say where it listens")?;
     let mut check = workspace::cargo();
     check.args(["run", "--quiet", "-p", "zen-client", "--", "check", "--quick", "-p", &port]);
     succeed(&mut check)
@@ -99,7 +99,7 @@ fn version_here() -> Result<String> {
     if !workspace::root()?.join(".git").exists() {
         return Ok(version.to_owned());
     }
-    let output = run_within(PATIENCE, git()?.args(["rev-parse", "HEAD"]))?;
+    let output = run_within(WAIT_LIMIT, git()?.args(["rev-parse", "HEAD"]))?;
     let commit = String::from_utf8_lossy(&output.stdout);
     let commit = commit.get(..7).filter(|_| output.status.success());
     Ok(commit.map_or(version.to_owned(), |commit| format!("{version} ({commit})")))

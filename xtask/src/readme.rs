@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::harness::capture::Capture;
 use crate::harness::group::{Group, run_within};
 use crate::harness::network;
-use crate::harness::{Missing, PATIENCE, lacks_io_uring, may_be_missing, tool, wait_for};
+use crate::harness::{Missing, WAIT_LIMIT, lacks_io_uring, may_be_missing, tool, wait_for};
 use crate::trial::Trial;
 use crate::workspace;
 
@@ -108,7 +108,7 @@ impl Block {
         let words = self.steps.iter().flat_map(|step| step.command.split_whitespace());
         words.filter(|word| may_be_missing(word)).try_for_each(|word| tool(word).map(drop))?;
         // Somebody else's server may be on its way out.
-        let free = wait_for(PATIENCE, || TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).ok());
+        let free = wait_for(WAIT_LIMIT, || TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).ok());
         drop(free.with_context(|| format!("port {DEFAULT_PORT}, which READMEs use, is taken"))?);
         let mut servers = Vec::new();
         for step in &self.steps {

@@ -20,7 +20,7 @@ pub(crate) struct Entry {
     pub(crate) queue: Option<usize>,
     /// How many answers are thought about at once under `--delay`, that is, who blocks whom. `None`: one for each
     /// client.
-    pub(crate) thinkers: Option<usize>,
+    pub(crate) answers_at_once: Option<usize>,
     /// Whether that many think whenever there is enough to think about. Else who wakes first takes what there is: one
     /// of several processes may take all clients of a burst, an executor may let one thread sleep while another's queue
     /// is not empty.
@@ -30,43 +30,43 @@ pub(crate) struct Entry {
     /// Into how many parts (workers, processes, loops) clients are spread evenly, where the architecture says so.
     pub(crate) parts: Option<usize>,
     /// An exhibit passes `check`; it promises nothing of what surrounds a server (options, limits, draining).
-    pub(crate) is_exhibit: bool,
+    pub(crate) is_example: bool,
 }
 
 pub(crate) const SERVERS: &[Entry] = &[
     Entry { at_once: Some(1), ..server("single", "zen-single", &[]) },
-    Entry { at_once: Some(4), thinkers: Some(4), parts: Some(4), ..server("workers", "zen-threaded", &[]) },
-    Entry { thinkers: None, ..server("per-connection", "zen-threaded", &["--mode", "per-connection"]) },
+    Entry { at_once: Some(4), answers_at_once: Some(4), parts: Some(4), ..server("workers", "zen-threaded", &[]) },
+    Entry { answers_at_once: None, ..server("per-connection", "zen-threaded", &["--mode", "per-connection"]) },
     Entry {
         at_once: Some(4),
         queue: Some(16),
-        thinkers: Some(4),
+        answers_at_once: Some(4),
         ..server("pool", "zen-threaded", &["--mode", "pool", "--workers", "4", "--queue", "16"])
     },
     Entry {
         at_once: Some(4),
-        thinkers: Some(4),
+        answers_at_once: Some(4),
         processes: 5,
         parts: Some(4),
         ..server("processes", "zen-threaded", &["--processes", "4", "--workers", "1"])
     },
     server("poll", "zen-poll", &[]),
     server("poll-chat", "zen-poll", &["--style", "chat"]),
-    Entry { thinkers: Some(2), parts: Some(2), ..server("poll-loops", "zen-poll", &["--loops", "2"]) },
+    Entry { answers_at_once: Some(2), parts: Some(2), ..server("poll-loops", "zen-poll", &["--loops", "2"]) },
     Entry {
-        thinkers: Some(2),
+        answers_at_once: Some(2),
         is_even: false,
         processes: 3,
         ..server("poll-processes", "zen-poll", &["--processes", "2"])
     },
     server("smol", "zen-async", &[]),
-    Entry { thinkers: Some(2), is_even: false, ..server("smol-threads", "zen-async", &["--threads", "2"]) },
+    Entry { answers_at_once: Some(2), is_even: false, ..server("smol-threads", "zen-async", &["--threads", "2"]) },
     server("async-std", "zen-async", &["--runtime", "async-std"]),
-    Entry { binary: "examples/raw", is_exhibit: true, ..server("raw", "zen-poll", &[]) },
-    Entry { binary: "examples/edge", is_exhibit: true, ..server("edge", "zen-poll", &[]) },
-    Entry { binary: COMPLETION, is_exhibit: true, ..server("completion", "zen-poll", &[]) },
-    Entry { binary: "examples/own_executor", is_exhibit: true, ..server("own-executor", "zen-async", &[]) },
-    Entry { binary: "examples/on_tokio", is_exhibit: true, ..server("on-tokio", "zen-async", &[]) },
+    Entry { binary: "examples/raw", is_example: true, ..server("raw", "zen-poll", &[]) },
+    Entry { binary: "examples/edge", is_example: true, ..server("edge", "zen-poll", &[]) },
+    Entry { binary: COMPLETION, is_example: true, ..server("completion", "zen-poll", &[]) },
+    Entry { binary: "examples/own_executor", is_example: true, ..server("own-executor", "zen-async", &[]) },
+    Entry { binary: "examples/on_tokio", is_example: true, ..server("on-tokio", "zen-async", &[]) },
 ];
 
 /// What most of them are: one process, any number of clients, one thread that thinks.
@@ -78,11 +78,11 @@ const fn server(name: &'static str, package: &'static str, arguments: &'static [
         arguments,
         at_once: None,
         queue: None,
-        thinkers: Some(1),
+        answers_at_once: Some(1),
         is_even: true,
         processes: 1,
         parts: None,
-        is_exhibit: false,
+        is_example: false,
     }
 }
 

@@ -12,7 +12,7 @@ use clap::Args;
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::honest::Honest;
 use crate::harness::process::Usage;
-use crate::harness::{Client, PATIENCE, Server, wait_for};
+use crate::harness::{Client, Server, WAIT_LIMIT, wait_for};
 use crate::servers::{Entry, SERVERS};
 use crate::workspace;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     workspace::build()?;
     let is_over = AtomicBool::new(false);
     let reports: Vec<_> = thread::scope(|scope| {
-        let entries = SERVERS.iter().filter(|entry| !entry.is_exhibit);
+        let entries = SERVERS.iter().filter(|entry| !entry.is_example);
         let soaks: Vec<_> =
             entries.map(|entry| (entry, scope.spawn(|| soak(entry, flags.minutes, &is_over)))).collect();
         let reports = soaks.into_iter().map(|(entry, soak)| {
@@ -66,7 +66,7 @@ struct Report {
 
 fn soak(entry: &'static Entry, time: Duration, is_over: &AtomicBool) -> Result<Report> {
     let mut server = Server::start(entry, &["--question-timeout", "500ms", "--idle-timeout", "1s", "--grace", "2s"])?;
-    server.may_live(time + 2 * PATIENCE);
+    server.extend_time_limit(time + 2 * WAIT_LIMIT);
     let honest = Honest::start(server.address(), entry.makes_wait())?;
     let end = Instant::now() + time;
     let goes_on = || Instant::now() < end && !is_over.load(Ordering::Relaxed);
@@ -91,7 +91,7 @@ fn soak(entry: &'static Entry, time: Duration, is_over: &AtomicBool) -> Result<R
     .with_context(|| format!("its log ends with {:?}", server.log().lines().last().unwrap_or_default()))?;
     let answers = honest.answers();
     let report = honest.finish()?;
-    server.stop(PATIENCE)?;
+    server.stop(WAIT_LIMIT)?;
     let longest_wait = report.waits.last().copied().unwrap_or_default();
     Ok(Report { answers, visits: visits.into_inner(), longest_wait, usage })
 }
@@ -188,7 +188,7 @@ const BEHAVIOURS: [(&str, Behaviour); 10] = [
     ("never reading", |server| {
         let mut client = Client::connect_with_buffer(server.address(), 4096)?;
         // Until the reset comes, there is less and less room; it is a failed send.
-        let reset = wait_for(PATIENCE, || client.push(&[b'?'; 4096]).is_err().then_some(()));
+        let reset = wait_for(WAIT_LIMIT, || client.push(&[b'?'; 4096]).is_err().then_some(()));
         reset.context("it was not reset")
     }),
 ];

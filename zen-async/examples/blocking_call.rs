@@ -1,4 +1,4 @@
-//! Exhibit: a coroutine that looks its answers up with a call that blocks.
+//! Faulty example: a coroutine that looks its answers up with a call that blocks.
 //!
 //! **The fault.** The sage needs 200 ms for an answer, and sleeps in a call that knows nothing of coroutines: a file, a database, a
 //! lock, here `thread::sleep`. What sleeps is the thread, and with it every coroutine that it runs. Four who ask at the
@@ -15,7 +15,7 @@
 //! $ cargo xtask lab stall
 //! ```
 //!
-//! **The cure.** `answer` in `src/on_smol.rs` has two: await a timer (`--await`) where the wait can be awaited, or have
+//! **The fix.** `answer` in `src/on_smol.rs` has two: await a timer (`--await`) where the wait can be awaited, or have
 //! the answer worked out in the blocking pool (`--offload`). Run `zen-async --delay 200ms` with each, and with neither.
 
 #![forbid(unsafe_code)]

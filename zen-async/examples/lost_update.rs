@@ -14,7 +14,7 @@
 //! $ cargo xtask lab lost-update
 //! ```
 //!
-//! **The cure.** Read and write with no `.await` in between, as `tally.set(tally.get() + 1)` does after the await; or a lock for tasks, held
+//! **The fix.** Read and write with no `.await` in between, as `tally.set(tally.get() + 1)` does after the await; or a lock for tasks, held
 //! across it. Threads need more: an atomic `fetch_add`.
 
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Exhibit: coroutines that give the thread away only when they must wait.
+//! Faulty example: coroutines that give the thread away only when they must wait.
 //!
 //! **The fault.** `stream.read().await` suspends a coroutine if there is nothing to read. A client that sends its next questions before
 //! it has its answers is always ready: its coroutine reads, thinks, writes, and reads again, and never comes to an `.await`
@@ -17,7 +17,7 @@
 //! $ cargo xtask lab starve
 //! ```
 //!
-//! **The cure.** Yield after each bounded turn, whether or not there is more: `read` in `src/on_smol.rs` yields, or waits at
+//! **The fix.** Yield after each bounded turn, whether or not there is more: `read` in `src/on_smol.rs` yields, or waits at
 //! the reactor, before every read.
 
 #![forbid(unsafe_code)]

@@ -14,7 +14,7 @@ use async_std::io::{Read, WriteExt};
 use async_std::net::TcpStream;
 use async_std::task;
 use smol::Async; // the type inside async-std's sockets; async-std has none that waits for a listener to be readable
-use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, beat_together, reset};
+use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, heartbeat_together, reset};
 use zen_proto::{Answer, Want, server};
 
 use crate::options::Answering;
@@ -228,7 +228,7 @@ async fn now_or_not<T>(event: impl Future<Output = T>) -> Option<T> {
 /// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. It is the heartbeat too.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
-        beat_together(Instant::now());
+        heartbeat_together(Instant::now());
         task::sleep(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
     }

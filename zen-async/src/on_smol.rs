@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use smol::channel::bounded;
 use smol::{Async, Executor, Timer};
-use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, beat_together, reset};
+use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, heartbeat_together, reset};
 use zen_proto::{Answer, Want, server};
 
 use crate::options::Answering;
@@ -231,7 +231,7 @@ fn try_write(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<Option<usize>> {
 /// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. It is the heartbeat too.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
-        beat_together(Instant::now());
+        heartbeat_together(Instant::now());
         Timer::after(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
     }

@@ -1,4 +1,4 @@
-//! Exhibit: a readiness loop that shrugs when `accept` fails.
+//! Faulty example: a readiness loop that shrugs when `accept` fails.
 //!
 //! **The fault.** With no descriptor left `accept` fails, and the client stays where it is: in the backlog. The listener is as ready
 //! as before, so the next wait returns at once, and `accept` fails again: a processor is burnt for as long as the
@@ -16,7 +16,7 @@
 //! $ cargo xtask lab emfile
 //! ```
 //!
-//! **The cure.** Leave the listener alone for 100 ms: `back_off` in `src/acceptor.rs`.
+//! **The fix.** Leave the listener alone for 100 ms: `back_off` in `src/acceptor.rs`.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};

@@ -1,4 +1,4 @@
-//! Exhibit: two readiness loops share one listener, and the listener is a blocking one.
+//! Faulty example: two readiness loops share one listener, and the listener is a blocking one.
 //!
 //! **The fault.** A client rings, and both loops hear it. Each sees to those inside first; then one of them takes the client,
 //! and the other calls `accept` a moment later, finds nobody, and sleeps there: it serves none of *its* clients until somebody
@@ -14,7 +14,7 @@
 //! $ cargo xtask lab blocking-fd
 //! ```
 //!
-//! **The cure.** A listener that never blocks (`Waiting::ForReadiness` in `src/main.rs`), and `accept` until it says that there is
+//! **The fix.** A listener that never blocks (`Waiting::ForReadiness` in `src/main.rs`), and `accept` until it says that there is
 //! nobody: `src/acceptor.rs`, where moreover only one loop has the listener.
 
 use std::collections::HashMap;

@@ -13,7 +13,7 @@
 //! $ cargo run -p zen-client -- -n 1 --timeout 1s
 //! ```
 //!
-//! **The cure.** Read until `WouldBlock`, and bound that: `Client::take_turn` in `edge.rs`. Or use level mode, as
+//! **The fix.** Read until `WouldBlock`, and bound that: `Client::take_turn` in `edge.rs`. Or use level mode, as
 //! `src/event_loop.rs` does.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Exhibit: a readiness loop that knows its clients by their descriptors, and clears up after one when it wakes next.
+//! Faulty example: a readiness loop that knows its clients by their descriptors, and clears up after one when it wakes next.
 //!
 //! **The fault.** The kernel gives a new client the lowest free number, which is that of the one who has just gone. The clearing
 //! up that is still due to the old owner then hits the new one: he is thrown out before he is answered.
@@ -15,7 +15,7 @@
 //! $ cargo xtask lab stale-key
 //! ```
 //!
-//! **The cure.** Keys with a generation: `Client::key` in `src/event_loop.rs`; and a client's end is its end there, at once.
+//! **The fix.** Keys with a generation: `Client::key` in `src/event_loop.rs`; and a client's end is its end there, at once.
 //! `examples/raw.rs` never uses a key twice.
 
 use std::collections::HashMap;

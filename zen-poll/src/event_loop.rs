@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use polling::{Event, Events, Poller};
 use slab::Slab;
 use zen_proto::Want;
-use zen_proto::server::{Connection, READ_SIZE, Server, TICK, beat, next_beat, reset, try_read, try_write};
+use zen_proto::server::{Connection, READ_SIZE, Server, TICK, heartbeat, next_heartbeat, reset, try_read, try_write};
 
 use crate::acceptor::{Acceptor, LISTENER, LoopHandle, NewClient};
 use crate::registration::Registration;
@@ -118,7 +118,7 @@ impl<P: Protocol> EventLoop<P> {
                 return;
             }
             let mut now = Instant::now();
-            beat(now);
+            heartbeat(now);
             for event in events.iter().filter(|event| event.key != LISTENER) {
                 self.handle_ready(event.key, &mut buffer, &mut now);
             }
@@ -135,12 +135,12 @@ impl<P: Protocol> EventLoop<P> {
     /// Returns how long to sleep at most; `None`: until something happens.
     fn poll_timeout(&self) -> Option<Duration> {
         let accept = self.acceptor.as_ref().and_then(Acceptor::retry_at);
-        let next = self.next_sweep.into_iter().chain(accept).chain(next_beat()).min();
+        let next = self.next_sweep.into_iter().chain(accept).chain(next_heartbeat()).min();
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
     fn handle_ready(&mut self, key: usize, buffer: &mut [u8], now: &mut Instant) {
-        beat(*now);
+        heartbeat(*now);
         let slot = key & SLOT;
         let Some(client) = self.clients.get_mut(slot).filter(|client| client.key(slot) == key) else { return };
         let result = match client.handle_ready(key, buffer, now) {

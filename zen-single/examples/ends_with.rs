@@ -1,4 +1,4 @@
-//! Exhibit: a question is whatever has been read when the last byte is a `?`. One thread, one client at a time.
+//! Faulty example: a question is whatever has been read when the last byte is a `?`. One thread, one client at a time.
 //!
 //! **The fault.** TCP carries bytes and no questions. Two questions that arrive together end in `?` as well, and are taken for
 //! one that nobody knows; a question with a newline behind it does not end in `?`, and the reader waits for ever; a client
@@ -15,7 +15,7 @@
 //! $ cargo xtask lab ends-with
 //! ```
 //!
-//! **The cure.** Look for the *first* `?`, keep what follows it, and count: `Framing` in `zen-proto/src/framing.rs`, which
+//! **The fix.** Look for the *first* `?`, keep what follows it, and count: `Framing` in `zen-proto/src/framing.rs`, which
 //! `zen-single/src/serve.rs` drives.
 
 #![forbid(unsafe_code)]

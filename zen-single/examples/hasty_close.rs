@@ -1,4 +1,4 @@
-//! Exhibit: a client is told that its question is too long, and the connection closed at once. One thread, one client at
+//! Faulty example: a client is told that its question is too long, and the connection closed at once. One thread, one client at
 //! a time.
 //!
 //! **The fault.** `send` has only handed the answers to the kernel. A `close` while bytes of the client are still unread makes
@@ -16,7 +16,7 @@
 //! $ cargo xtask lab lost-answer
 //! ```
 //!
-//! **The cure.** The lingering close: end the sending side, read what still comes and throw it away, then close.
+//! **The fix.** The lingering close: end the sending side, read what still comes and throw it away, then close.
 //! `Want::EndSending` in `src/serve.rs`, and what follows it in `zen-proto/src/conversation.rs`.
 
 #![forbid(unsafe_code)]

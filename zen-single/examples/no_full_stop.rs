@@ -1,4 +1,4 @@
-//! Exhibit: the answer to an unknown question has no full stop. One thread, one client at a time.
+//! Faulty example: the answer to an unknown question has no full stop. One thread, one client at a time.
 //!
 //! **The fault.** A client knows an answer by the `.` at its end. The error lacks it: the client waits for the rest of its
 //! answer, the server for the next question, each for the other, and no time-out of theirs is there to end it.
@@ -14,7 +14,7 @@
 //! $ cargo xtask lab no-full-stop
 //! ```
 //!
-//! **The cure.** `Answer::new` in `zen-proto/src/aphorisms.rs`: a constant text that does not end in its only full stop does
+//! **The fix.** `Answer::new` in `zen-proto/src/aphorisms.rs`: a constant text that does not end in its only full stop does
 //! not compile. And `src/serve.rs` gives up on a client after a while.
 
 #![forbid(unsafe_code)]

@@ -15,7 +15,7 @@
 //! $ cargo xtask lab close-wait
 //! ```
 //!
-//! **The cure.** One owner: `src/per_connection.rs` moves the stream into its thread, and the socket is closed when that returns. A list of
+//! **The fix.** One owner: `src/per_connection.rs` moves the stream into its thread, and the socket is closed when that returns. A list of
 //! clients takes its entry out at the same place.
 
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Exhibit: a thread for each connection, as many as come, for as long as they stay.
+//! Faulty example: a thread for each connection, as many as come, for as long as they stay.
 //!
 //! **The fault.** Every silent client holds a thread, its stack and a descriptor, and nothing says how many of them there may
 //! be, nor for how long. A few thousand connections from one machine, which cost it next to nothing, end the
@@ -15,7 +15,7 @@
 //! $ cargo xtask lab unbounded
 //! ```
 //!
-//! **The cure.** A bound *and* a time-out: `src/per_connection.rs`, whose `accept` turns clients over `--max-connections` away and
+//! **The fix.** A bound *and* a time-out: `src/per_connection.rs`, whose `accept` turns clients over `--max-connections` away and
 //! whose threads have small stacks; and `--idle-timeout`, which the conversation that `src/converse.rs` drives keeps.
 
 #![forbid(unsafe_code)]

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use zen_proto::server::{Connection, Server, TICK, beat};
+use zen_proto::server::{Connection, Server, TICK, heartbeat};
 
 use crate::converse::converse;
 
@@ -74,7 +74,7 @@ impl Queue {
                 return None;
             }
             // A worker without a client is not stuck, and says so every tick.
-            beat(Instant::now());
+            heartbeat(Instant::now());
             (state, _) = self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -57,7 +57,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     let workload = flags.workload();
     let (mut targets, _) = plan::targets(&flags.server, &flags.peer, &workload)?;
     let takes_part = |target: &Target| {
-        let is_example = target.entry().is_some_and(|entry| entry.is_exhibit);
+        let is_example = target.entry().is_some_and(|entry| entry.is_example);
         target.at_once.is_none_or(|most| most >= flags.clients) && (!is_example || !flags.server.is_empty())
     };
     targets.retain(|target| !target.is_duplicate && takes_part(target));
@@ -332,17 +332,20 @@ fn next_limit(flags: &Flags, results: &Results, row: &Row) -> Sentence {
     let entry = SERVERS.iter().find(|entry| entry.name == row.name);
     let processors = results.settings.server_processors.len().max(1) as f64;
     let work = workload.work_seconds().unwrap_or(0.0);
-    let thinkers = entry.and_then(|entry| entry.thinkers).map(|n| n as f64);
+    let answers_at_once = entry.and_then(|entry| entry.answers_at_once).map(|n| n as f64);
     let asking = workload.asking(flags.clients) as f64;
     let cost = row.series(flags.clients, CPU).range().map(|range| range.median / 1e6);
-    let at_once =
-        if workload.sleeps() { thinkers.unwrap_or(asking) } else { thinkers.unwrap_or(processors).min(processors) };
+    let at_once = if workload.sleeps() {
+        answers_at_once.unwrap_or(asking)
+    } else {
+        answers_at_once.unwrap_or(processors).min(processors)
+    };
     let by_work = (work > 0.0).then(|| at_once / work);
-    let busy = if entry.is_none() { processors } else { thinkers.unwrap_or(processors).min(processors) };
+    let busy = if entry.is_none() { processors } else { answers_at_once.unwrap_or(processors).min(processors) };
     let by_processor = cost.filter(|cost| *cost > 0.0).map(|cost| busy / cost);
     match (by_work, by_processor) {
         (Some(by_work), by_processor) if by_processor.is_none_or(|by_processor| by_work <= by_processor) => {
-            let lab = if thinkers == Some(1.0) { "stall" } else { "workers" };
+            let lab = if answers_at_once == Some(1.0) { "stall" } else { "workers" };
             let what = if workload.sleeps() { "asleep" } else { "worked out" };
             Sentence {
                 text: format!("{} answers are {what} at once: about {} a second", count(at_once), count(by_work)),

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::processors::Processors;
 use super::results::Idle;
 use super::target::{Running, Setting, Target};
-use crate::harness::PATIENCE;
+use crate::harness::WAIT_LIMIT;
 use crate::harness::client::APHORISMS;
 
 /// The processes whose costs are counted.
@@ -126,7 +126,7 @@ pub(crate) fn idle(target: &Target, setting: Setting, processors: &Processors, c
 
 fn ask_once(server: &Running) -> Result<TcpStream> {
     let mut client = TcpStream::connect(server.address()).context("an idle client cannot connect")?;
-    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(WAIT_LIMIT))?;
     let (question, answer) = APHORISMS[0];
     client.write_all(question).context("an idle client's question")?;
     let mut came = vec![0; answer.len()];

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::workload::Workload;
 use crate::harness::capture::Capture;
 use crate::harness::group::Group;
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{WAIT_LIMIT, wait_for};
 use crate::workspace::{self, Profile};
 
 /// What is asked of it.
@@ -103,14 +103,14 @@ impl Load {
         command.stdin(Stdio::null()).stdout(File::create(&output)?).stderr(Stdio::piped());
         let mut group = Group::start(&mut command)?;
         let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
-        Ok(Load { group, stderr, output, longest: config.warmup + config.measured + PATIENCE })
+        Ok(Load { group, stderr, output, longest: config.warmup + config.measured + WAIT_LIMIT })
     }
 
     /// When everything was open and the first question was asked: its warm-up begins with its threads.
     pub(crate) fn begins(&mut self) -> Result<Instant> {
         let tasks = PathBuf::from(format!("/proc/{}/task", self.group.id()));
         let asks = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("load-"));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_LIMIT;
         loop {
             let now = Instant::now();
             if fs::read_dir(&tasks).into_iter().flatten().flatten().any(|task| asks(&task.path())) {

@@ -12,7 +12,7 @@ use super::load::{Load, LoadConfig};
 use super::results::SystemCalls;
 use super::run::Conditions;
 use super::target::Target;
-use crate::harness::{Missing, PATIENCE, process, strace};
+use crate::harness::{Missing, WAIT_LIMIT, process, strace};
 
 /// Counts them for a target.
 pub(crate) fn per_answer(conditions: &Conditions<'_>, target: &Target) -> Result<SystemCalls> {
@@ -72,7 +72,7 @@ fn traced(
             let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
         }
     }
-    ensure!(server.ends_within(PATIENCE), "strace does not end");
+    ensure!(server.ends_within(WAIT_LIMIT), "strace does not end");
     let text = fs::read_to_string(&table).context("the table of strace")?;
     let _ = fs::remove_file(&table);
     let calls: BTreeMap<_, _> = text.lines().filter_map(row).collect();

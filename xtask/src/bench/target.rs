@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::harness::capture::Capture;
 use crate::harness::client::connect;
 use crate::harness::group::Group;
-use crate::harness::{PATIENCE, Server, process, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, process, wait_for};
 use crate::servers::Entry;
 use crate::workspace::{self, Profile};
 
@@ -155,8 +155,8 @@ impl Running {
     fn peer(command: &mut Command, address: SocketAddr) -> Result<Running> {
         let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
         let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
-        let is_ready = || connect(address, PATIENCE).ok().map(|_| true);
-        let ready = wait_for(PATIENCE, || is_ready().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
+        let is_ready = || connect(address, WAIT_LIMIT).ok().map(|_| true);
+        let ready = wait_for(WAIT_LIMIT, || is_ready().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
         ensure!(ready == Some(true), "nobody listens on {address}; it says {:?}", stderr.text());
         Ok(Running::Peer { group, address })
     }
@@ -187,7 +187,7 @@ impl Running {
     pub(crate) fn reported(&self) -> Option<String> {
         let Running::Ours(server) = self else { return None };
         let found = |log: &str| log.lines().find_map(|line| line.find("at most ").map(|at| line[at..].to_owned()));
-        server.wait_for_log(PATIENCE, found)
+        server.wait_for_log(WAIT_LIMIT, found)
     }
 }
 

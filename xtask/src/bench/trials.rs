@@ -14,7 +14,7 @@ use super::workload::Workload;
 use super::{diff, fixture, measure_all, report, table};
 use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
-use crate::harness::{Missing, PATIENCE, tool};
+use crate::harness::{Missing, WAIT_LIMIT, tool};
 use crate::servers::SERVERS;
 use crate::trial::Trial;
 use crate::workspace::{self, Profile};
@@ -82,7 +82,7 @@ fn report_in_a_browser(width: u32) -> Result<()> {
     let path = folder.path().join("report.html");
     fs::write(&path, page.replace("</body>", &format!("<pre id=\"said\"></pre><script>{WITNESS}</script></body>")))?;
     let output = run_within(
-        PATIENCE * 3,
+        WAIT_LIMIT * 3,
         browser()?.args([
             &format!("--user-data-dir={}", folder.path().join("profile").display()),
             &format!("--window-size={width},1000"),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::harness::client::connect;
 use crate::harness::group::{Group, run_within};
-use crate::harness::{Client, PATIENCE, process, wait_for};
+use crate::harness::{Client, WAIT_LIMIT, process, wait_for};
 
 /// A server that runs; its process group is killed and reaped on drop.
 pub(super) struct Challenger {
@@ -34,8 +34,8 @@ impl Challenger {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut group = Group::start(&mut command)?;
-        let is_up = || connect(address, PATIENCE).ok().map(|_| true);
-        let up = wait_for(PATIENCE, || is_up().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
+        let is_up = || connect(address, WAIT_LIMIT).ok().map(|_| true);
+        let up = wait_for(WAIT_LIMIT, || is_up().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
         ensure!(up == Some(true), "nothing listens on {address} after `{}`", words.join(" "));
         Ok(Self { group, address, observed: RefCell::default() })
     }
@@ -74,7 +74,7 @@ pub(super) fn blocked(group: i32) -> Vec<String> {
     let mut strace = Command::new("timeout");
     strace.args(["--signal=INT", WATCHED, "strace", "-qq", "-f", "-yy", "-o", "/dev/stdout"]);
     process::members(group).iter().for_each(|pid| _ = strace.args(["-p", &pid.to_string()]));
-    let output = match run_within(PATIENCE, &mut strace) {
+    let output = match run_within(WAIT_LIMIT, &mut strace) {
         Ok(output) => output,
         Err(error) => return vec![format!("{error:#}")],
     };

@@ -128,7 +128,7 @@ pub(super) const STAGES: [Stage; 6] = [
 fn silent_client(challenger: &Challenger, _: &[String]) -> Result<String> {
     let _silent = challenger.client()?;
     let mut honest = challenger.client()?;
-    honest.set_patience(ANSWER_WITHIN)?;
+    honest.set_timeout(ANSWER_WITHIN)?;
     challenger.observing(honest.ask_all()).context("while a silent client is connected, no other is answered")?;
     Ok("others are served meanwhile".into())
 }
@@ -137,7 +137,7 @@ fn crowd(challenger: &Challenger, _: &[String]) -> Result<String> {
     let start = Instant::now();
     let mut clients = (0..64).map(|_| challenger.client()).collect::<Result<Vec<_>>>()?;
     for client in &mut clients {
-        client.set_patience(ANSWER_WITHIN)?;
+        client.set_timeout(ANSWER_WITHIN)?;
         challenger.observing(client.ask_all())?;
     }
     Ok(format!("all are answered, after {:.0?}", start.elapsed()))
@@ -170,7 +170,7 @@ fn terminates(challenger: &Challenger, _: &[String]) -> Result<String> {
 /// The question comes while the server is stopped, so that it finds both when it goes on.
 fn drains(challenger: &Challenger, _: &[String]) -> Result<String> {
     let mut client = challenger.client()?;
-    client.set_patience(ANSWER_WITHIN)?;
+    client.set_timeout(ANSWER_WITHIN)?;
     client.ask_all()?;
     for pid in process::members(challenger.id()) {
         kill_process(Pid::from_raw(pid).context("it has no process")?, Signal::STOP)?;

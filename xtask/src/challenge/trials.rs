@@ -8,7 +8,7 @@ use super::Report;
 use super::probes::STAGES;
 use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
-use crate::harness::{PATIENCE, strace, tool};
+use crate::harness::{WAIT_LIMIT, strace, tool};
 use crate::trial::{Trial, note};
 use crate::workspace;
 
@@ -34,7 +34,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 }
 
 fn every_case_has_its_stage() -> Result<()> {
-    let list = run_within(PATIENCE, Command::new(workspace::binary("zen-client")?).args(["check", "--list"]))?;
+    let list = run_within(WAIT_LIMIT, Command::new(workspace::binary("zen-client")?).args(["check", "--list"]))?;
     let list = String::from_utf8(list.stdout)?;
     let mut listed: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let mut staged: Vec<_> = STAGES.iter().flat_map(|stage| stage.cases).copied().collect();
@@ -75,7 +75,7 @@ fn a_starter_passes_the_first_stage(tools: &[&str], build: &str, start: &[&str])
         text.replace("{source}", &source.to_string_lossy()).replace("{folder}", &folder.path().to_string_lossy())
     };
     if !build.is_empty() {
-        let output = run_within(4 * PATIENCE, Command::new("sh").args(["-c", &fill(build)]))?;
+        let output = run_within(4 * WAIT_LIMIT, Command::new("sh").args(["-c", &fill(build)]))?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     let command: Vec<_> = start.iter().map(|word| fill(word)).collect();

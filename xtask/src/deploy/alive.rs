@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::apparatus::{every, has_workers, is_one_process, kill, on_each};
+use super::fixture::{every, has_workers, is_one_process, kill, on_each};
 use crate::harness::client::APHORISMS;
 use crate::harness::folder::Folder;
-use crate::harness::{PATIENCE, Server, process, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, process, wait_for};
 use crate::servers::Entry;
 use crate::trial::Trial;
 
@@ -30,20 +30,21 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 fn beats(entry: &'static Entry) -> Result<()> {
     let manager = Manager::new()?;
     let mut server = manager.start(entry, &["--max-connections", "4"], &[WATCHDOG])?;
-    ensure!(manager.hears(PATIENCE)? == "READY=1", "it does not begin with READY=1");
+    ensure!(manager.receives(WAIT_LIMIT)? == "READY=1", "it does not begin with READY=1");
     let silent = (0..4).map(|_| server.client()).collect::<Result<Vec<_>>>()?;
     for _ in 0..BEATS {
-        let heard = manager.hears(PATIENCE).context("with silent clients")?;
-        ensure!(heard == "WATCHDOG=1", "{heard:?}, not a beat");
+        let received = manager.receives(WAIT_LIMIT).context("with silent clients")?;
+        ensure!(received == "WATCHDOG=1", "{received:?}, not a heartbeat");
     }
     server.signal(Signal::TERM)?;
     // Beats may be on their way still.
-    let told =
-        wait_for(PATIENCE, || manager.hears(PATIENCE).map(|told| (told != "WATCHDOG=1").then_some(told)).transpose());
+    let told = wait_for(WAIT_LIMIT, || {
+        manager.receives(WAIT_LIMIT).map(|told| (told != "WATCHDOG=1").then_some(told)).transpose()
+    });
     let told = told.context("it does not stop")??;
     ensure!(told == "STOPPING=1", "{told:?}, not that it stops");
     drop(silent);
-    let status = server.ended_within(PATIENCE).context("still there after SIGTERM")?;
+    let status = server.ended_within(WAIT_LIMIT).context("still there after SIGTERM")?;
     ensure!(status.success(), "it ended with {status}");
     let others: Vec<String> = manager.rest()?.into_iter().filter(|told| told != "WATCHDOG=1").collect();
     ensure!(others.is_empty(), "after STOPPING=1 it told {others:?}");
@@ -54,19 +55,19 @@ fn beats(entry: &'static Entry) -> Result<()> {
 fn stuck(entry: &'static Entry) -> Result<()> {
     let manager = Manager::new()?;
     let server = manager.start(entry, &["--delay", "4s"], &[WATCHDOG])?;
-    ensure!(manager.hears(PATIENCE)? == "READY=1", "it does not begin with READY=1");
-    manager.hears(PATIENCE).context("before it thinks")?;
+    ensure!(manager.receives(WAIT_LIMIT)? == "READY=1", "it does not begin with READY=1");
+    manager.receives(WAIT_LIMIT).context("before it thinks")?;
     // One thread that is stuck is enough; but a coroutine beats from whichever thread is free: there, all must think.
-    let asking = if entry.package == "zen-async" { 2 * entry.thinkers.unwrap_or(1) } else { 1 };
+    let asking = if entry.package == "zen-async" { 2 * entry.answers_at_once.unwrap_or(1) } else { 1 };
     let mut clients = (0..asking).map(|_| server.client()).collect::<Result<Vec<_>>>()?;
     clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
     let asked = Instant::now();
     // What it has said before it began to think is on its way.
-    wait_for(4 * INTERVAL, || manager.hears(INTERVAL + INTERVAL / 2).is_err().then_some(()))
+    wait_for(4 * INTERVAL, || manager.receives(INTERVAL + INTERVAL / 2).is_err().then_some(()))
         .with_context(|| format!("{:?} after the question it is still said to be alive", asked.elapsed()))?;
     clients.iter_mut().try_for_each(|client| client.expect(APHORISMS[0].1))?;
-    let heard = manager.hears(PATIENCE).context("after it has thought")?;
-    ensure!(heard == "WATCHDOG=1", "{heard:?}, not a beat");
+    let received = manager.receives(WAIT_LIMIT).context("after it has thought")?;
+    ensure!(received == "WATCHDOG=1", "{received:?}, not a heartbeat");
     Ok(())
 }
 
@@ -74,12 +75,12 @@ fn stuck(entry: &'static Entry) -> Result<()> {
 fn many_thoughts(entry: &'static Entry) -> Result<()> {
     let manager = Manager::new()?;
     let server = manager.start(entry, &["--delay", "200ms"], &[WATCHDOG])?;
-    ensure!(manager.hears(PATIENCE)? == "READY=1", "it does not begin with READY=1");
+    ensure!(manager.receives(WAIT_LIMIT)? == "READY=1", "it does not begin with READY=1");
     let mut client = server.client()?;
     client.send(&b"?".repeat(40))?;
     for _ in 0..BEATS {
-        let heard = manager.hears(3 * INTERVAL).context("while it thinks again and again")?;
-        ensure!(heard == "WATCHDOG=1", "{heard:?}, not a beat");
+        let received = manager.receives(3 * INTERVAL).context("while it thinks again and again")?;
+        ensure!(received == "WATCHDOG=1", "{received:?}, not a heartbeat");
     }
     Ok(())
 }
@@ -92,7 +93,7 @@ fn worker_thinks_for_ever(entry: &'static Entry) -> Result<()> {
     let mut client = server.client()?;
     client.send(APHORISMS[0].0)?;
     let is_replaced = |now: &[i32]| now.len() == before.len() && now != before;
-    wait_for(PATIENCE, || is_replaced(&server.workers()).then_some(())).context("the worker is not replaced")?;
+    wait_for(WAIT_LIMIT, || is_replaced(&server.workers()).then_some(())).context("the worker is not replaced")?;
     Ok(())
 }
 
@@ -103,38 +104,38 @@ fn unread(entry: &'static Entry) -> Result<()> {
     other.set_nonblocking(true)?;
     while other.send_to(b"full", manager.folder.path().join(SOCKET)).is_ok() {}
     let mut server = manager.start(entry, &[], &[WATCHDOG])?;
-    wait_for(INTERVAL, || None::<()>); // a beat, which nobody hears
+    wait_for(INTERVAL, || None::<()>); // a heartbeat, which nobody receives
     server.client()?.ask_all()?;
-    server.stop(PATIENCE)
+    server.stop(WAIT_LIMIT)
 }
 
 /// The parent goes on, and replaces a worker that is silent for the interval; whoever comes then is served.
 fn worker_is_stuck(entry: &'static Entry) -> Result<()> {
     let manager = Manager::new()?;
     let server = manager.start(entry, &[], &[WATCHDOG])?;
-    ensure!(manager.hears(PATIENCE)? == "READY=1", "it does not begin with READY=1");
+    ensure!(manager.receives(WAIT_LIMIT)? == "READY=1", "it does not begin with READY=1");
     let before = server.workers();
     kill(before[0], Signal::STOP)?;
-    wait_for(PATIENCE, || process::is_stopped(before[0]).then_some(())).context("it does not stop")?;
+    wait_for(WAIT_LIMIT, || process::is_stopped(before[0]).then_some(())).context("it does not stop")?;
     let is_replaced = |now: &[i32]| now.len() == before.len() && !now.contains(&before[0]);
-    wait_for(PATIENCE, || is_replaced(&server.workers()).then_some(())).context("the worker is not replaced")?;
+    wait_for(WAIT_LIMIT, || is_replaced(&server.workers()).then_some(())).context("the worker is not replaced")?;
     let others = server.workers().iter().filter(|pid| before.contains(pid)).count();
     ensure!(others == before.len() - 1, "others were replaced, too: {before:?}, {:?}", server.workers());
     manager.rest()?;
     for _ in 0..BEATS {
-        let heard = manager.hears(PATIENCE).context("with a new worker")?;
-        ensure!(heard == "WATCHDOG=1", "{heard:?}, not a beat");
+        let received = manager.receives(WAIT_LIMIT).context("with a new worker")?;
+        ensure!(received == "WATCHDOG=1", "{received:?}, not a heartbeat");
     }
     (0..2 * before.len()).try_for_each(|_| server.client()?.ask_all())
 }
 
-/// The beat that another process is asked for is none of its business; that it is ready, is.
+/// The heartbeat that another process is asked for is none of its business; that it is ready, is.
 fn beats_of_another(entry: &'static Entry) -> Result<()> {
     let manager = Manager::new()?;
     let _server = manager.start(entry, &[], &[WATCHDOG, "WATCHDOG_PID=1"])?;
-    ensure!(manager.hears(PATIENCE)? == "READY=1", "it does not begin with READY=1");
-    let heard = manager.hears(2 * INTERVAL);
-    ensure!(heard.is_err(), "it said {heard:?}");
+    ensure!(manager.receives(WAIT_LIMIT)? == "READY=1", "it does not begin with READY=1");
+    let received = manager.receives(2 * INTERVAL);
+    ensure!(received.is_err(), "it said {received:?}");
     Ok(())
 }
 
@@ -158,7 +159,7 @@ impl Manager {
     }
 
     /// The next thing that is said.
-    fn hears(&self, limit: Duration) -> Result<String> {
+    fn receives(&self, limit: Duration) -> Result<String> {
         self.socket.set_read_timeout(Some(limit))?;
         let mut told = [0; 1024];
         let n = self.socket.recv(&mut told).with_context(|| format!("nothing is said for {limit:?}"))?;

@@ -8,12 +8,12 @@ use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Signal, getuid};
 use serde::Deserialize;
 
-use super::apparatus::{part, succeeds};
+use super::fixture::{part, succeeds};
 use super::service::entry;
 use crate::harness::capture::Capture;
 use crate::harness::folder::Folder;
 use crate::harness::group::{Group, run_within};
-use crate::harness::{Missing, PATIENCE, Server, tool};
+use crate::harness::{Missing, Server, WAIT_LIMIT, tool};
 use crate::trial::{Trial, note};
 use crate::workspace;
 
@@ -46,7 +46,7 @@ fn nothing_is_lost() -> Result<()> {
     let host = Host::make()?;
     let [first, _last] = [host.start(0)?, host.start(2)?];
     let load = thread::scope(|scope| {
-        let load = scope.spawn(|| run_within(2 * PATIENCE, host.client()?.args(["load", NAME]).args(LOAD)));
+        let load = scope.spawn(|| run_within(2 * WAIT_LIMIT, host.client()?.args(["load", NAME]).args(LOAD)));
         thread::sleep(LATER);
         let killed = first.signal(Signal::KILL);
         let load = load.join().map_err(|_| anyhow!("the load panicked"))?;
@@ -125,7 +125,7 @@ impl Host {
 fn started(command: &mut Command, word: &str) -> Result<Group> {
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
-    let said = stderr.wait_for(PATIENCE, |said| String::from_utf8_lossy(said).contains(word).then_some(()));
+    let said = stderr.wait_for(WAIT_LIMIT, |said| String::from_utf8_lossy(said).contains(word).then_some(()));
     said.with_context(|| format!("{command:?} said {}", stderr.text()))?;
     Ok(group)
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::harness::capture::Capture;
 use crate::harness::folder::Folder;
 use crate::harness::group::Group;
-use crate::harness::{PATIENCE, tool, wait_for};
+use crate::harness::{WAIT_LIMIT, tool, wait_for};
 
 /// It runs as long as this lives.
 pub(super) struct Balancer {
@@ -46,7 +46,7 @@ impl Balancer {
         let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
         let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
         let balancer = Balancer { _group: group, stderr, socket, _folder: folder };
-        SERVERS.iter().try_for_each(|name| balancer.waits_until(name, "UP", PATIENCE).map(drop))?;
+        SERVERS.iter().try_for_each(|name| balancer.waits_until(name, "UP", WAIT_LIMIT).map(drop))?;
         Ok(balancer)
     }
 
@@ -80,7 +80,7 @@ impl Balancer {
     /// What it answers to a command.
     pub(super) fn command(&self, command: &str) -> Result<String> {
         let mut socket = UnixStream::connect(&self.socket).context("HAProxy's socket")?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(WAIT_LIMIT))?;
         writeln!(socket, "{command}")?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;

@@ -3,12 +3,12 @@
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::apparatus::{every, kill, on_each};
+use super::fixture::{every, kill, on_each};
 use super::holder::Holder;
 use super::start;
-use super::visitors::{Manner, SOME, Visitors};
+use super::visitors::{Behavior, SOME, Visitors};
 use crate::harness::activation;
-use crate::harness::{PATIENCE, free_address, process, wait_for};
+use crate::harness::{WAIT_LIMIT, free_address, process, wait_for};
 use crate::servers::{Entry, SERVERS};
 use crate::trial::{Trial, note};
 
@@ -21,7 +21,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 /// Stopped and started, as `systemctl restart` does it with a socket unit.
 fn restarts_of_a_held_listener(entry: &'static Entry) -> Result<()> {
     let mut holder = Holder::start(entry)?;
-    let visitors = Visitors::start(holder.address(), Manner::MANY)?;
+    let visitors = Visitors::start(holder.address(), Behavior::MANY)?;
     for _ in 0..RESTARTS {
         visitors.have_answers(SOME)?;
         holder.restart()?;
@@ -40,12 +40,12 @@ fn restarts_under_inetd() -> Result<()> {
     let entry = SERVERS.iter().find(|entry| entry.name == "poll").context("poll")?;
     let inetd = start::inetd(entry, "wait", address)?;
     let servers = || process::children(inetd.id());
-    let visitors = Visitors::start(address, Manner::MANY)?;
+    let visitors = Visitors::start(address, Behavior::MANY)?;
     for _ in 0..RESTARTS {
         visitors.have_answers(SOME)?;
         let server = *servers().first().context("inetd has started no server")?;
         kill(server, Signal::TERM)?;
-        wait_for(PATIENCE, || (!servers().contains(&server)).then_some(())).context("still there after SIGTERM")?;
+        wait_for(WAIT_LIMIT, || (!servers().contains(&server)).then_some(())).context("still there after SIGTERM")?;
     }
     visitors.have_answers(SOME)?;
     let counts = visitors.finish()?;

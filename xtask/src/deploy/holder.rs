@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use anyhow::Result;
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{PATIENCE, Server};
+use crate::harness::{Server, WAIT_LIMIT};
 use crate::servers::Entry;
 
 /// It keeps the listener open, and one server on it.
@@ -32,7 +32,7 @@ impl Holder {
 
     /// Stops the server, which must end well, and starts the next one: in between clients wait in the kernel.
     pub(super) fn restart(&mut self) -> Result<()> {
-        self.server.stop(PATIENCE)?;
+        self.server.stop(WAIT_LIMIT)?;
         self.server = Server::start_on(&self.listener, self.entry, ARGUMENTS)?;
         Ok(())
     }

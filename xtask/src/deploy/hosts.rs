@@ -6,12 +6,12 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use super::apparatus::part;
+use super::fixture::part;
 use super::haproxy::{Balancer, FOUND};
 use super::service::entry;
-use super::visitors::{Manner, SOME, Visitors};
+use super::visitors::{Behavior, SOME, Visitors};
 use crate::harness::network::Lan;
-use crate::harness::{PATIENCE, Server, tool};
+use crate::harness::{Server, WAIT_LIMIT, tool};
 use crate::trial::{Trial, note};
 
 pub(crate) fn trials() -> Result<Vec<Trial>> {
@@ -25,13 +25,13 @@ fn a_link_goes_down() -> Result<()> {
     let servers = (0..3).map(|number| start(&lan, number)).collect::<Result<Vec<_>>>()?;
     let balancer = Balancer::start(&lan.wrapper(BALANCER), &part("haproxy.cfg")?)?;
     let address: SocketAddr = format!("{}:1060", HOSTS[BALANCER]).parse()?;
-    let visitors = lan.on(CLIENT, || Visitors::start(address, Manner::MANY))?;
+    let visitors = lan.on(CLIENT, || Visitors::start(address, Behavior::MANY))?;
     visitors.have_answers(SOME)?;
     lan.unplug(FIRST_SERVER + 1)?;
     let found = balancer.waits_until("b", "DOWN", FOUND)?;
     visitors.have_answers(SOME)?;
     lan.plug(FIRST_SERVER + 1)?;
-    let back = balancer.waits_until("b", "UP", PATIENCE)?;
+    let back = balancer.waits_until("b", "UP", WAIT_LIMIT)?;
     visitors.have_answers(SOME)?;
     let counts = visitors.finish()?;
     note(format!("one host of three off the network (found in {found:.1?}, back in {back:.1?}): {counts}"));

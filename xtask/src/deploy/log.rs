@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::apparatus::{every, on_each, part, succeeds};
+use super::fixture::{every, on_each, part, succeeds};
 use crate::harness::client::APHORISMS;
 use crate::harness::folder::Folder;
 use crate::harness::log::{converse, stands_for};
 use crate::harness::verdict::{Ctx, ended};
-use crate::harness::{PATIENCE, tool, wait_for};
+use crate::harness::{WAIT_LIMIT, tool, wait_for};
 use crate::servers::Entry;
 use crate::trial::Trial;
 
@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 fn priorities(entry: &'static Entry) -> Result<()> {
     ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &["-vv", "--panic-on", FATAL], |ctx| {
         converse_and_panic(ctx)?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         let log = ctx.server.whole_log();
         for line in log.lines() {
             ensure!(priority(line).is_some() && !has_time(&line[3..]), "not for the journal: {line}");
@@ -48,7 +48,7 @@ fn priorities(entry: &'static Entry) -> Result<()> {
 fn no_journal(entry: &'static Entry) -> Result<()> {
     ended(entry, &["env", "JOURNAL_STREAM=1:2"], &["-vv"], |ctx| {
         converse_and_panic(ctx)?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         all_have_time(&ctx.server.whole_log())
     })
 }
@@ -59,7 +59,7 @@ fn log_file(entry: &'static Entry) -> Result<()> {
     let path = folder.write("log", "")?;
     ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &["-vv", "--log-file", &path.to_string_lossy()], |ctx| {
         converse_and_panic(ctx)?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         ensure!(ctx.server.whole_log().is_empty(), "stderr is not empty");
         all_have_time(&fs::read_to_string(&path)?)
     })
@@ -89,10 +89,10 @@ fn logrotate(entry: &'static Entry) -> Result<()> {
         client.ask_all()?;
         let state = folder.path().join("state");
         succeeds(Command::new(logrotate).arg("--force").arg("--state").args([&state, &conf]))?;
-        wait_for(PATIENCE, || path.exists().then_some(())).context("there is no new file")?;
+        wait_for(WAIT_LIMIT, || path.exists().then_some(())).context("there is no new file")?;
         client.ask_all().context("a client from before the rotation")?;
         client.leave()?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         let old = fs::read_to_string(folder.path().join("1060.log.1"))?;
         ensure!(old.contains(START) && !old.contains("stopped"), "the old file has {old:?}");
         let new = fs::read_to_string(&path)?;
@@ -109,7 +109,7 @@ fn lines_under_load(entry: &'static Entry) -> Result<()> {
         // Each process that serves says that it begins.
         let serving = ctx.server.workers().len();
         let begun = |log: &str| (log.matches(START).count() == serving).then(|| log.to_owned());
-        let before = ctx.server.wait_for_log(PATIENCE, begun).context("not all say that they begin")?;
+        let before = ctx.server.wait_for_log(WAIT_LIMIT, begun).context("not all say that they begin")?;
         let mut busy = ctx.client()?;
         for (question, answer) in [APHORISMS[0]; 20] {
             busy.send(&question.repeat(100))?;
@@ -131,7 +131,7 @@ fn lines_under_load(entry: &'static Entry) -> Result<()> {
             client.send(b"Simple is bet")?;
             client.leave()?;
         }
-        let counted = ctx.server.wait_for_log(PATIENCE, |log| {
+        let counted = ctx.server.wait_for_log(WAIT_LIMIT, |log| {
             let stand_for = log.lines().filter(|line| line.contains(CUT_SHORT)).map(stands_for);
             (stand_for.sum::<usize>() >= CROWD).then(|| log.to_owned())
         });
@@ -142,7 +142,7 @@ fn lines_under_load(entry: &'static Entry) -> Result<()> {
         let seconds = usize::try_from(start.elapsed().as_secs())? + 2;
         let most = (10 * seconds + 1) * ctx.server.workers().len();
         ensure!(stand_for.len() <= most, "{} lines in {seconds} s", stand_for.len());
-        ctx.server.stop(PATIENCE)
+        ctx.server.stop(WAIT_LIMIT)
     })
 }
 

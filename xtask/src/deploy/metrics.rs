@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, getuid};
 
-use super::apparatus::{every, has_workers, is_one_process, kill, on_each, succeeds};
+use super::fixture::{every, has_workers, is_one_process, kill, on_each, succeeds};
 use crate::harness::client::APHORISMS;
 use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
 use crate::harness::metrics::{exchange, metrics_of, scrape, text};
 use crate::harness::verdict::{Ctx, ended, served};
-use crate::harness::{Client, Missing, PATIENCE, Server, tool, wait_for};
+use crate::harness::{Client, Missing, Server, WAIT_LIMIT, tool, wait_for};
 use crate::servers::Entry;
 use crate::trial::Trial;
 
@@ -37,7 +37,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(cases.into_iter().flatten().collect())
 }
 
-/// Prometheus's own tool has nothing against a line of it; whoever asks for something else hears so.
+/// Prometheus's own tool has nothing against a line of it; whoever asks for something else receives so.
 fn format(entry: &'static Entry) -> Result<()> {
     let promtool = tool("promtool")?;
     served(entry, &[], &["--metrics", "0"], false, |ctx| {
@@ -85,7 +85,7 @@ fn counts(entry: &'static Entry) -> Result<()> {
         let now = scrape(&ctx.server)?;
         ensure!(now["zen_clients_limit"] >= 1.0, "no limit");
         ensure!(now["process_open_fds"] > 3.0 && now["process_max_fds"] > now["process_open_fds"], "{now:?}");
-        ctx.server.stop(PATIENCE)
+        ctx.server.stop(WAIT_LIMIT)
     })
 }
 
@@ -98,7 +98,7 @@ fn turned_away(entry: &'static Entry) -> Result<()> {
         becomes(&ctx.server, &[("zen_clients", 4.0), ("zen_clients_limit", 4.0), ("zen_turned_away_total", 1.0)])?;
         drop(here);
         becomes(&ctx.server, &[("zen_clients", 0.0), ("zen_turned_away_total", 1.0)])?;
-        ctx.server.stop(PATIENCE)
+        ctx.server.stop(WAIT_LIMIT)
     })
 }
 
@@ -108,10 +108,10 @@ fn draining(entry: &'static Entry) -> Result<()> {
         let mut client = ctx.client()?;
         client.send(APHORISMS[0].0)?;
         let accepted = |ctx: &Ctx| (scrape(&ctx.server).ok()?["zen_clients"] == 1.0).then_some(());
-        wait_for(PATIENCE, || accepted(ctx)).context("the client is not counted")?;
+        wait_for(WAIT_LIMIT, || accepted(ctx)).context("the client is not counted")?;
         ctx.server.signal(Signal::TERM)?;
         let drains = || (scrape(&ctx.server).ok()?["zen_draining"] >= 1.0).then_some(());
-        wait_for(PATIENCE, drains).context("it does not say that it drains")?;
+        wait_for(WAIT_LIMIT, drains).context("it does not say that it drains")?;
         client.expect(APHORISMS[0].1)?;
         client.expect_end()
     })
@@ -128,7 +128,7 @@ fn a_worker_dies(entry: &'static Entry) -> Result<()> {
         becomes(&ctx.server, &[("zen_questions_total", 30.0), ("zen_clients", 0.0), all])?;
         let mut latest = scrape(&ctx.server)?;
         kill(workers[0], Signal::KILL)?;
-        let seen = wait_for(PATIENCE, || {
+        let seen = wait_for(WAIT_LIMIT, || {
             let before = scrape(&ctx.server).map(|now| replace(&mut latest, now));
             let fell = before.and_then(|before| no_counter_fell(&before, &latest));
             let is_over = latest["zen_workers_died_total"] == 1.0 && latest[all.0] == all.1;
@@ -137,7 +137,7 @@ fn a_worker_dies(entry: &'static Entry) -> Result<()> {
         seen.context("no worker is said to have died")??;
         ask(ctx)?;
         becomes(&ctx.server, &[("zen_questions_total", 60.0), ("zen_workers_died_total", 1.0)])?;
-        ctx.server.stop(PATIENCE)
+        ctx.server.stop(WAIT_LIMIT)
     })
 }
 
@@ -148,7 +148,7 @@ fn idle_connections(entry: &'static Entry) -> Result<()> {
         let address = metrics_of(&ctx.server)?;
         text(address)?;
         let before = ctx.server.usage();
-        let connect = |_| TcpStream::connect_timeout(&address, PATIENCE);
+        let connect = |_| TcpStream::connect_timeout(&address, WAIT_LIMIT);
         let idle = (0..CONNECTIONS).map(connect).collect::<Result<Vec<_>, _>>()?;
         let mut dripping = (0..CONNECTIONS).map(connect).collect::<Result<Vec<_>, _>>()?;
         for _ in 0..5 {
@@ -166,9 +166,9 @@ fn idle_connections(entry: &'static Entry) -> Result<()> {
             && now.memory < before.memory + (1 << 20);
         ensure!(is_bounded, "they cost {before:?} to {now:?}");
         drop((idle, dripping));
-        let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before.descriptors).then_some(()));
+        let gone = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before.descriptors).then_some(()));
         gone.context("they have gone, and their descriptors have not")?;
-        ctx.server.stop(PATIENCE)
+        ctx.server.stop(WAIT_LIMIT)
     })
 }
 
@@ -183,7 +183,7 @@ fn without_proc(entry: &'static Entry) -> Result<()> {
         let mut client = ctx.client()?;
         client.send(APHORISMS[0].0)?;
         let is_here = || (scrape(&ctx.server).ok()?["zen_clients"] == 1.0).then_some(());
-        wait_for(PATIENCE, is_here).context("the client is not accepted")?;
+        wait_for(WAIT_LIMIT, is_here).context("the client is not accepted")?;
         ctx.server.signal(Signal::TERM)?;
         client.expect_reset()
     })
@@ -202,7 +202,7 @@ fn no_counter_fell(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) 
 fn wrong_command_lines(entry: &'static Entry) -> Result<()> {
     let first = Server::start(entry, &["--metrics", "0"])?;
     let busy = metrics_of(&first)?.to_string();
-    let start = |arguments: &[&str]| run_within(PATIENCE, entry.command()?.args(arguments));
+    let start = |arguments: &[&str]| run_within(WAIT_LIMIT, entry.command()?.args(arguments));
     for (arguments, status) in
         [(&["-p", "0", "--metrics", &busy][..], 1), (&["--inetd", "nowait", "--metrics", "0"], 2)]
     {
@@ -220,7 +220,7 @@ fn wrong_command_lines(entry: &'static Entry) -> Result<()> {
 /// Waits until it tells all these values, and says what it tells if it never does.
 fn becomes(server: &Server, expected: &[(&str, f64)]) -> Result<()> {
     let mut latest = BTreeMap::new();
-    let met = wait_for(PATIENCE, || {
+    let met = wait_for(WAIT_LIMIT, || {
         latest = scrape(server).ok()?;
         expected.iter().all(|(name, value)| latest.get(*name) == Some(value)).then_some(())
     });

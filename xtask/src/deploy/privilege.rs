@@ -10,13 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Signal, getuid, set_child_subreaper};
 
-use super::apparatus::{every, kill, on_each, part, succeeds};
+use super::fixture::{every, kill, on_each, part, succeeds};
 use super::unit::Unit;
 use crate::harness::client::APHORISMS;
 use crate::harness::folder::Folder;
 use crate::harness::metrics::scrape;
 use crate::harness::verdict::{Ctx, ended, served};
-use crate::harness::{Missing, PATIENCE, is_conformant, process, tool, wait_for};
+use crate::harness::{Missing, WAIT_LIMIT, is_conformant, process, tool, wait_for};
 use crate::servers::Entry;
 use crate::trial::{self, Trial};
 
@@ -98,7 +98,7 @@ fn replaces_a_worker(ctx: &Ctx) -> Result<()> {
     let before = ctx.server.workers();
     kill(before[0], Signal::KILL)?;
     let is_replaced = |now: &[i32]| now.len() == before.len() && !now.contains(&before[0]);
-    wait_for(PATIENCE, || is_replaced(&ctx.server.workers()).then_some(())).context("the worker is not replaced")
+    wait_for(WAIT_LIMIT, || is_replaced(&ctx.server.workers()).then_some(())).context("the worker is not replaced")
 }
 
 /// When --grace is over, whoever is still there is reset: that takes a call which few programs need.
@@ -109,11 +109,11 @@ fn resets(entry: &'static Entry) -> Result<()> {
         client.send(APHORISMS[0].0)?;
         // Were it not accepted yet, the end of the listener would reset it, too.
         let accepted =
-            wait_for(PATIENCE, || process::accepted_socket(ctx.server.address(), client.stream().local_addr().ok()?));
+            wait_for(WAIT_LIMIT, || process::accepted_socket(ctx.server.address(), client.stream().local_addr().ok()?));
         accepted.context("the client is not accepted")?;
         ctx.server.signal(Signal::TERM)?;
         client.expect_reset()?;
-        let status = ctx.server.ended_within(PATIENCE).context("it does not end")?;
+        let status = ctx.server.ended_within(WAIT_LIMIT).context("it does not end")?;
         ensure!(status.success(), "it ended with {status}");
         Ok(())
     })
@@ -135,7 +135,7 @@ fn sees_no_other(entry: &'static Entry) -> Result<()> {
         let start = told["process_start_time_seconds"];
         ensure!((begun - 1.0..=since_1970()? + 1.0).contains(&start), "it began at {start}, not after {begun}");
         ensure!(told["process_open_fds"] > 3.0 && told["process_resident_memory_bytes"] > 1e5, "{told:?}");
-        ctx.server.stop(PATIENCE)
+        ctx.server.stop(WAIT_LIMIT)
     })
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::Signal;
 
-use super::apparatus::{kill, part};
-use super::visitors::{Manner, SOME, Visitors};
+use super::fixture::{kill, part};
+use super::visitors::{Behavior, SOME, Visitors};
 use crate::harness::client::connect;
 use crate::harness::group::run_within;
-use crate::harness::{PATIENCE, Server, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, wait_for};
 use crate::servers::{Entry, SERVERS};
 use crate::trial::{Trial, note};
 
@@ -39,13 +39,13 @@ fn a_killed_worker_is_replaced() -> Result<()> {
 
 fn a_worker_of_this_is_replaced(entry: &Entry) -> Result<()> {
     let server = Server::start(entry, &["--processes", "1"])?;
-    let visitors = Visitors::start(server.address(), Manner { a_second: 250, ..Manner::MANY })?;
+    let visitors = Visitors::start(server.address(), Behavior { a_second: 250, ..Behavior::MANY })?;
     // Older than a second: it is no crash loop.
     thread::sleep(Duration::from_millis(1500));
     let worker = *server.workers().first().context("a worker")?;
     kill(worker, Signal::KILL)?;
     let is_new = || server.workers().first().is_some_and(|&now| now != worker).then_some(());
-    wait_for(PATIENCE, is_new).with_context(|| format!("no new worker: {}", server.log()))?;
+    wait_for(WAIT_LIMIT, is_new).with_context(|| format!("no new worker: {}", server.log()))?;
     visitors.have_answers(SOME)?;
     let counts = visitors.finish()?;
     note(format!("kill -9 of the only worker of {}: {counts}", entry.name));
@@ -65,12 +65,12 @@ fn a_crash_loop_backs_off() -> Result<()> {
         scope.spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 // Nobody may be there to be asked.
-                let asked = connect(address, PATIENCE);
+                let asked = connect(address, WAIT_LIMIT);
                 drop(asked.and_then(|mut stream| std::io::Write::write_all(&mut stream, b"Who aborts?")));
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        let status = server.ended_within(2 * PATIENCE);
+        let status = server.ended_within(2 * WAIT_LIMIT);
         is_over.store(true, Ordering::Relaxed);
         status
     });
@@ -95,16 +95,16 @@ fn a_failure_is_told_from_a_stop() -> Result<()> {
     for entry in packages() {
         let mut server = Server::start(entry, &["--grace", "0"])?;
         let port = server.address().port().to_string();
-        let second = run_within(PATIENCE, entry.command()?.args(["-p", &port]))?;
+        let second = run_within(WAIT_LIMIT, entry.command()?.args(["-p", &port]))?;
         ensure!(second.status.code() == Some(1), "{}, its port taken: {}", entry.name, second.status);
         let client = server.client()?;
-        server.stop(PATIENCE)?;
+        server.stop(WAIT_LIMIT)?;
         drop(client);
         let server = &mut Server::start(entry, &[])?;
         server.signal(Signal::KILL)?;
-        let status = server.ended_within(PATIENCE).context("SIGKILL does not end it")?;
+        let status = server.ended_within(WAIT_LIMIT).context("SIGKILL does not end it")?;
         ensure!(!status.success(), "{}, killed: {status}", entry.name);
-        let wrong = run_within(PATIENCE, entry.command()?.arg("--no-such-option"))?;
+        let wrong = run_within(WAIT_LIMIT, entry.command()?.arg("--no-such-option"))?;
         ensure!(wrong.status.code() == Some(2), "{}, a wrong option: {}", entry.name, wrong.status);
     }
     Ok(())

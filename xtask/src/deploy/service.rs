@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use anyhow::{Context, Result};
 
 use super::haproxy::{Balancer, replaced};
-use crate::harness::{PATIENCE, Server};
+use crate::harness::{Server, WAIT_LIMIT};
 use crate::servers::{Entry, SERVERS};
 
 pub(super) struct Service {
@@ -43,7 +43,7 @@ impl Service {
 
     /// SIGTERM drains a server, and then it is started again.
     pub(super) fn restart(&mut self, number: usize) -> Result<()> {
-        self.servers[number].stop(PATIENCE)?;
+        self.servers[number].stop(WAIT_LIMIT)?;
         self.start_again(number)
     }
 }

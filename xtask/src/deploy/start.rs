@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::apparatus::{every, is_one_process, on_each, part, succeeds};
+use super::fixture::{every, is_one_process, on_each, part, succeeds};
 use super::unit::Unit;
 use crate::harness::activation;
 use crate::harness::folder::Folder;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::apparatus::part;
+use super::fixture::part;
 use crate::servers::Entry;
 
 /// The unit of a port: `zen@1060.service`.

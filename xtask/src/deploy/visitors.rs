@@ -12,19 +12,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{WAIT_LIMIT, wait_for};
 use crowd::Crowd;
 
 /// How many of them come, and how long each waits for an answer before trying again.
 #[derive(Clone, Copy)]
-pub(super) struct Manner {
+pub(super) struct Behavior {
     pub(super) a_second: u32,
-    pub(super) patience: Duration,
+    pub(super) timeout: Duration,
 }
 
-impl Manner {
+impl Behavior {
     /// A thousand a second, none of whom is in a hurry.
-    pub(super) const MANY: Manner = Manner { a_second: 1000, patience: PATIENCE };
+    pub(super) const MANY: Behavior = Behavior { a_second: 1000, timeout: WAIT_LIMIT };
 }
 
 /// Visitors that come until they are told to [`finish`](Visitors::finish).
@@ -69,9 +69,9 @@ pub(super) struct Counts {
 
 impl Visitors {
     /// Lets them come, and has the first answer when this returns.
-    pub(super) fn start(address: SocketAddr, manner: Manner) -> Result<Visitors> {
+    pub(super) fn start(address: SocketAddr, behavior: Behavior) -> Result<Visitors> {
         let shared = Arc::<Shared>::default();
-        let crowd = Crowd::new(address, manner, Arc::clone(&shared))?;
+        let crowd = Crowd::new(address, behavior, Arc::clone(&shared))?;
         let told = Arc::clone(&shared);
         let come = move || crowd.come().inspect_err(|error| told.counts().trouble = Some(format!("{error:#}")));
         let coming = thread::Builder::new().name("visitors".into()).spawn(come)?;
@@ -88,7 +88,7 @@ impl Visitors {
     /// Waits until `more` visitors have had an answer.
     pub(super) fn have_answers(&self, more: usize) -> Result<()> {
         let before = self.counts().answers;
-        self.wait_until(PATIENCE, |now| now.answers >= before + more)
+        self.wait_until(WAIT_LIMIT, |now| now.answers >= before + more)
             .with_context(|| format!("no {more} visitors have had an answer: {}", self.counts()))
     }
 
@@ -108,7 +108,7 @@ impl Visitors {
     pub(super) fn finish(mut self) -> Result<Counts> {
         self.shared.is_over.store(true, Ordering::Relaxed);
         let coming = self.coming.take().context("they come until it is finished")?;
-        let gone = wait_for(2 * PATIENCE, || coming.is_finished().then_some(()));
+        let gone = wait_for(2 * WAIT_LIMIT, || coming.is_finished().then_some(()));
         gone.with_context(|| format!("some visitors do not leave: {}", self.counts()))?;
         coming.join().map_err(|_| anyhow!("the visitors panicked"))??;
         let counts = self.counts();

@@ -9,7 +9,7 @@ use super::capture::Capture;
 use super::client::Client;
 use super::folder::Folder;
 use super::group::{Group, run_within};
-use super::{PATIENCE, is_conformant, process, tool, wait_for};
+use super::{WAIT_LIMIT, is_conformant, process, tool, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -23,7 +23,7 @@ pub(crate) fn systemd(options: &[&str], address: SocketAddr, server: &Command) -
 /// Starts inetd with one line of configuration, and judges the server. `kind` is `stream tcp wait`, or another of three
 /// words.
 pub(crate) fn inetd(entry: &Entry, address: SocketAddr, kind: &str, arguments: &str) -> Result<Group> {
-    let user = String::from_utf8(run_within(PATIENCE, Command::new("id").arg("-un"))?.stdout)?;
+    let user = String::from_utf8(run_within(WAIT_LIMIT, Command::new("id").arg("-un"))?.stdout)?;
     let server = entry.command()?;
     let own = server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
     let (user, program) = (user.trim(), entry.package);
@@ -41,7 +41,7 @@ pub(crate) fn inetd(entry: &Entry, address: SocketAddr, kind: &str, arguments: &
 /// Waits until every server that inetd has started has exited.
 pub(crate) fn servers_exit(inetd: &Group) -> Result<()> {
     // They are no members of inetd's group, but sessions of their own.
-    let exited = wait_for(PATIENCE, || process::children(inetd.id()).is_empty().then_some(()));
+    let exited = wait_for(WAIT_LIMIT, || process::children(inetd.id()).is_empty().then_some(()));
     exited.with_context(|| format!("there are still servers: {:?}", process::children(inetd.id())))
 }
 
@@ -51,7 +51,7 @@ fn judged(command: &mut Command, address: SocketAddr) -> Result<(Group, Capture)
     let mut group = Group::start(command)?;
     let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
-    let first = wait_for(PATIENCE, || Client::connect(address).ok());
+    let first = wait_for(WAIT_LIMIT, || Client::connect(address).ok());
     let judged = first.context("it does not listen").and_then(|mut client| {
         client.ask_all()?;
         drop(client);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::PATIENCE;
+use super::WAIT_LIMIT;
 
 /// A log longer than this is a defect which its beginning explains.
 const KEPT: usize = 1 << 20;
@@ -63,7 +63,7 @@ impl Capture {
 
     /// All that was said, once the pipe has ended.
     pub(crate) fn at_end(&self) -> Vec<u8> {
-        self.wait_for(PATIENCE, |_| None::<()>);
+        self.wait_for(WAIT_LIMIT, |_| None::<()>);
         self.0.lock().bytes.clone()
     }
 

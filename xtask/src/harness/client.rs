@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{PATIENCE, shown};
+use super::{WAIT_LIMIT, shown};
 
 /// The questions with their answers.
 pub(crate) const APHORISMS: [(&[u8], &[u8]); 3] = [
@@ -43,14 +43,14 @@ pub(crate) fn refuse_self(stream: impl AsFd, target: SocketAddr) -> io::Result<(
 }
 
 impl Client {
-    /// Connects; each later step may take [`PATIENCE`].
+    /// Connects; each later step may take [`WAIT_LIMIT`].
     pub(crate) fn connect(address: SocketAddr) -> Result<Client> {
         let mut address = address;
         if address.ip().is_unspecified() {
             // A server on every address is met on this one, which is there without IPv6, too.
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
-        let stream = connect(address, PATIENCE).context("cannot connect")?;
+        let stream = connect(address, WAIT_LIMIT).context("cannot connect")?;
         Client::over(stream)
     }
 
@@ -59,7 +59,7 @@ impl Client {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // Before connecting, as the window is announced with the first segment.
         socket.set_recv_buffer_size(bytes)?;
-        socket.connect_timeout(&address.into(), PATIENCE).context("cannot connect")?;
+        socket.connect_timeout(&address.into(), WAIT_LIMIT).context("cannot connect")?;
         refuse_self(&socket, address)?;
         Client::over(socket.into())
     }
@@ -67,14 +67,14 @@ impl Client {
     fn over(stream: TcpStream) -> Result<Client> {
         stream.set_nodelay(true)?;
         let mut client = Client { stream };
-        client.set_patience(PATIENCE)?;
+        client.set_timeout(WAIT_LIMIT)?;
         Ok(client)
     }
 
     /// Changes how long each step may take.
-    pub(crate) fn set_patience(&mut self, patience: Duration) -> Result<()> {
-        self.stream.set_read_timeout(Some(patience))?;
-        self.stream.set_write_timeout(Some(patience))?;
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(timeout))?;
+        self.stream.set_write_timeout(Some(timeout))?;
         Ok(())
     }
 
@@ -150,9 +150,9 @@ impl Client {
 
     /// Expects that nothing comes for `time`.
     pub(crate) fn expect_silence(&mut self, time: Duration) -> Result<()> {
-        self.set_patience(time)?;
+        self.set_timeout(time)?;
         let came = self.read_some()?;
-        self.set_patience(PATIENCE)?;
+        self.set_timeout(WAIT_LIMIT)?;
         match came {
             Came::Nothing => Ok(()),
             came => bail!("{came:?} came, not silence"),
@@ -216,7 +216,7 @@ pub(crate) enum Came {
     Bytes(Vec<u8>),
     End,
     Reset,
-    /// Nothing, for as long as the client has patience.
+    /// Nothing, for as long as the client has timeout.
     Nothing,
 }
 

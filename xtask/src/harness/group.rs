@@ -16,7 +16,7 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::capture::Capture;
-use super::{PATIENCE, wait_for};
+use super::{WAIT_LIMIT, wait_for};
 use crate::signals::{ENDING, IGNORED, is_ignored};
 
 /// The groups alive, and when each must be gone.
@@ -95,7 +95,7 @@ impl Group {
     }
 
     /// Lets it live for `time` from now, where that is more than a test needs.
-    pub(crate) fn may_live(&self, time: Duration) {
+    pub(crate) fn extend_time_limit(&self, time: Duration) {
         GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id(), Instant::now() + time);
     }
 
@@ -114,7 +114,7 @@ impl Drop for Group {
         let _ = self.child.wait();
         let Some(group) = Pid::from_raw(id) else { return };
         // An orphan is handed to us a moment after its parent died; ECHILD says that none is left.
-        wait_for(PATIENCE, || waitpgid(group, WaitOptions::NOHANG).is_err().then_some(()));
+        wait_for(WAIT_LIMIT, || waitpgid(group, WaitOptions::NOHANG).is_err().then_some(()));
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
             };
             ignored(Command::new("sh"));
             ignored(with_our_signals("sh"));
-            thread::sleep(PATIENCE);
+            thread::sleep(WAIT_LIMIT);
             return;
         }
         let mut command = Command::new("sh");
@@ -168,7 +168,7 @@ mod tests {
         command.args(["--exact", "--nocapture", "harness::group::tests::what_was_ignored_stays_ignored"]);
         let mut group = Group::start(command.env(STARTED, "").stdout(Stdio::piped())).expect("it starts");
         let stdout = Capture::of(group.child().stdout.take().expect("it is piped")).expect("a thread");
-        let masks = stdout.wait_for(PATIENCE, |said| {
+        let masks = stdout.wait_for(WAIT_LIMIT, |said| {
             let text = String::from_utf8_lossy(said);
             let (whole, _) = text.rsplit_once('\n')?;
             let masks =
@@ -181,7 +181,7 @@ mod tests {
         let pid = Pid::from_raw(group.id()).expect("a number");
         kill_process(pid, Signal::HUP).expect("it is there");
         kill_process(pid, Signal::TERM).expect("it is there");
-        let status = group.ended_within(PATIENCE).expect("SIGTERM ends it");
+        let status = group.ended_within(WAIT_LIMIT).expect("SIGTERM ends it");
         assert_eq!(status.code(), Some(128 + SIGTERM), "{status}");
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 
 use super::client::{APHORISMS, Client};
-use super::{PATIENCE, wait_for};
+use super::{WAIT_LIMIT, wait_for};
 
 /// How often it asks.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -38,7 +38,7 @@ impl Honest {
         let ask = move || ask_until(&told, &counted, address, connects_for_each);
         let asking = thread::Builder::new().name("honest".into()).spawn(ask)?;
         let honest = Honest { is_over, answers, asking: Some(asking) };
-        match wait_for(PATIENCE, || (honest.answers() > 0 || honest.has_given_up()).then_some(())) {
+        match wait_for(WAIT_LIMIT, || (honest.answers() > 0 || honest.has_given_up()).then_some(())) {
             Some(()) if honest.answers() > 0 => Ok(honest),
             _ => Err(honest.finish().err().unwrap_or_else(|| anyhow!("the honest client has no answer"))),
         }

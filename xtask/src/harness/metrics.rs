@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{PATIENCE, Server};
+use super::{Server, WAIT_LIMIT};
 
 /// Returns every series and its value now: `zen_clients_total` is 7.
 pub(crate) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
@@ -20,7 +20,7 @@ pub(crate) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
 
 /// Returns the address of its metrics, which the log names at start.
 pub(crate) fn metrics_of(server: &Server) -> Result<SocketAddr> {
-    let address = server.wait_for_log(PATIENCE, |log| {
+    let address = server.wait_for_log(WAIT_LIMIT, |log| {
         let (_, rest) = log.split_once("metrics on http://")?;
         rest.split_once("/metrics\n")?.0.parse().ok()
     });
@@ -45,8 +45,8 @@ pub(crate) fn ask(address: SocketAddr, path: &str) -> Result<(String, String)> {
 
 /// Sends a request and returns all that comes back.
 pub(crate) fn exchange(address: SocketAddr, request: &str) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, WAIT_LIMIT)?;
+    stream.set_read_timeout(Some(WAIT_LIMIT))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

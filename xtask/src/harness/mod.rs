@@ -31,7 +31,7 @@ use crate::workspace;
 
 /// How long an answer, an end or a start may take before the test gives up: a bound on the wait, never a
 /// measurement, so it is long enough for a machine that is busy with something else.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Looks again and again until `look` finds something, at most for `limit`.
 pub(crate) fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
@@ -115,7 +115,7 @@ pub(crate) fn strace() -> Result<PathBuf> {
     static MAY: OnceLock<bool> = OnceLock::new();
     let strace = tool("strace")?;
     let may_trace = || {
-        let tried = group::run_within(PATIENCE, Command::new(&strace).args(["-f", "-o", "/dev/null", "true"]));
+        let tried = group::run_within(WAIT_LIMIT, Command::new(&strace).args(["-f", "-o", "/dev/null", "true"]));
         tried.is_ok_and(|output| output.status.success())
     };
     ensure!(*MAY.get_or_init(may_trace), Missing("the right to trace".to_owned()));
@@ -149,7 +149,7 @@ pub(crate) fn is_conformant(address: SocketAddr) -> Result<()> {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let mut client = Command::new(workspace::binary("zen-client")?);
     let output =
-        group::run_within(2 * PATIENCE, client.args(["check", &host, "-p", &port])).context("zen-client check")?;
+        group::run_within(2 * WAIT_LIMIT, client.args(["check", &host, "-p", &port])).context("zen-client check")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
     Ok(())
 }

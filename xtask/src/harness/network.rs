@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::capture::Capture;
 use super::group::{Group, run_within};
-use super::{Missing, PATIENCE, tool};
+use super::{Missing, WAIT_LIMIT, tool};
 
 /// Where a server listens in it.
 pub(crate) const HOST: &str = "10.0.0.1";
@@ -55,7 +55,7 @@ impl Network {
         Ok(counts.into_iter().sum())
     }
 
-    /// Pulls the cable out: whatever is sent is lost, and neither side hears of it.
+    /// Pulls the cable out: whatever is sent is lost, and neither side receives of it.
     pub(crate) fn cut(&self) -> Result<()> {
         ip(&self.clients, &["link", "set", CABLE, "down"])
     }
@@ -99,7 +99,7 @@ impl Lan {
         on(&self.hosts[host], work)
     }
 
-    /// Pulls a host's cable out of the switch: whatever is sent to it is lost, and nobody else hears of it.
+    /// Pulls a host's cable out of the switch: whatever is sent to it is lost, and nobody else receives of it.
     pub(crate) fn unplug(&self, host: usize) -> Result<()> {
         ip(&self.switch, &["link", "set", &port(host), "down"])
     }
@@ -143,7 +143,7 @@ fn join(host: &Group, address: &str) -> Result<()> {
 
 fn ip(host: &Group, arguments: &[&str]) -> Result<()> {
     let [nsenter, namespace] = entering(host);
-    let output = run_within(PATIENCE, Command::new(tool(&nsenter)?).arg(namespace).arg(tool("ip")?).args(arguments))?;
+    let output = run_within(WAIT_LIMIT, Command::new(tool(&nsenter)?).arg(namespace).arg(tool("ip")?).args(arguments))?;
     ensure!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
@@ -160,7 +160,7 @@ fn host() -> Result<Group> {
     command.args(["--net", "sh", "-c", "echo here; exec sleep 600"]);
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
     let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
-    let is_there = stdout.wait_for(PATIENCE, |said| (said == b"here\n").then_some(()));
+    let is_there = stdout.wait_for(WAIT_LIMIT, |said| (said == b"here\n").then_some(()));
     is_there.ok_or_else(|| Missing("the right to make network namespaces".to_owned()))?;
     Ok(group)
 }

@@ -12,7 +12,7 @@ use super::capture::Capture;
 use super::client::Client;
 use super::group::Group;
 use super::process::{self, Usage};
-use super::{Missing, PATIENCE, lacks_io_uring, shown, strace, tool, wait_for};
+use super::{Missing, WAIT_LIMIT, lacks_io_uring, shown, strace, tool, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -75,7 +75,7 @@ impl Server {
         let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
         let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
         let line =
-            stdout.wait_for(PATIENCE, |said| said.iter().position(|&b| b == b'\n').map(|end| said[..end].to_vec()));
+            stdout.wait_for(WAIT_LIMIT, |said| said.iter().position(|&b| b == b'\n').map(|end| said[..end].to_vec()));
         let pid = group.id();
         let explained = || format!("{command:?}; its stderr:\n{}", stderr.text());
         // Containers and sysctls refuse it.
@@ -86,8 +86,8 @@ impl Server {
     }
 
     /// Lets it live for `time` from now.
-    pub(crate) fn may_live(&self, time: Duration) {
-        self.group.may_live(time);
+    pub(crate) fn extend_time_limit(&self, time: Duration) {
+        self.group.extend_time_limit(time);
     }
 
     /// Sends SIGTERM and expects that the server ends with status 0 within `limit`.

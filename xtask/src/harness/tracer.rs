@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::capture::Capture;
 use super::group::Group;
-use super::{Missing, PATIENCE, strace};
+use super::{Missing, WAIT_LIMIT, strace};
 
 /// Faults injected into a server for as long as this lives.
 pub(crate) struct Tracer {
@@ -52,7 +52,7 @@ impl Tracer {
             let has = |pid: &i32| said.contains(&format!("Process {pid} attached"));
             processes.iter().all(has).then_some(())
         };
-        if stderr.wait_for(PATIENCE, attached).is_none() {
+        if stderr.wait_for(WAIT_LIMIT, attached).is_none() {
             let said = stderr.text();
             ensure!(!said.contains("not permitted"), Missing("the right to trace a running process".to_owned()));
             bail!("{command:?} did not attach: {said}");
@@ -72,11 +72,11 @@ impl Tracer {
 
     /// Lets go of the server, and tells what [`injected`](Tracer::injected) does. An error if nothing was: then nothing
     /// has been tested.
-    pub(crate) fn let_go(mut self) -> Result<BTreeMap<String, Vec<f64>>> {
+    pub(crate) fn detach(mut self) -> Result<BTreeMap<String, Vec<f64>>> {
         let pid = Pid::from_raw(self.group.id()).context("strace has a number")?;
         // It may have ended with the server.
         let _ = kill_process(pid, Signal::TERM);
-        self.group.ended_within(PATIENCE).context("strace does not let go")?;
+        self.group.ended_within(WAIT_LIMIT).context("strace does not let go")?;
         let injected = self.injected()?;
         ensure!(!injected.is_empty(), "no call was made to fail; the trace is {:?}", fs::read_to_string(&self.trace.0));
         Ok(injected)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::client::{APHORISMS, Client};
 use super::honest::Honest;
 use super::process::Usage;
-use super::{Missing, PATIENCE, Server, wait_for};
+use super::{Missing, Server, WAIT_LIMIT, wait_for};
 use crate::servers::Entry;
 
 /// What a case works with: the server that was started for it, and which one it is.
@@ -56,13 +56,13 @@ pub(crate) fn ended(
 ) -> Result<()> {
     let mut ctx = Ctx { entry, server: Server::start_under(wrapper, entry, arguments)? };
     let judged = run(&mut ctx).and_then(|()| {
-        ctx.server.ended_within(PATIENCE).context("the case is over, the server is still there")?;
+        ctx.server.ended_within(WAIT_LIMIT).context("the case is over, the server is still there")?;
         let address = ctx.server.address();
-        let left = wait_for(PATIENCE, || ctx.server.processes().is_empty().then_some(()));
+        let left = wait_for(WAIT_LIMIT, || ctx.server.processes().is_empty().then_some(()));
         left.with_context(|| format!("left behind: {:?}", ctx.server.processes()))?;
         // In a network of its own the address is not ours to try.
         if address.ip().is_loopback() {
-            let free = wait_for(PATIENCE, || TcpListener::bind(address).ok());
+            let free = wait_for(WAIT_LIMIT, || TcpListener::bind(address).ok());
             free.with_context(|| format!("{address} is not free again"))?;
         }
         ctx.server.has_spoken_cleanly()
@@ -115,7 +115,7 @@ impl Baseline {
     /// Judges the server after the case, and ends it.
     fn verdict(self, ctx: &mut Ctx) -> Result<()> {
         honest_clients(ctx).context("honest clients")?;
-        if ctx.entry.is_exhibit {
+        if ctx.entry.is_example {
             return Ok(());
         }
         let limit = if self.is_alone { SETTLING } else { SETTLING * CROWD };

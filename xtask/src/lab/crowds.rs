@@ -17,7 +17,7 @@ use super::loads::{cpu_of, load};
 use super::notes::{Notes, Text};
 use crate::harness::group::Group;
 use crate::harness::network::on_a_host_alone;
-use crate::harness::{Client, Missing, PATIENCE, Server, wait_for};
+use crate::harness::{Client, Missing, Server, WAIT_LIMIT, wait_for};
 use crate::workspace;
 
 pub(super) const PORTS: Experiment = Experiment {
@@ -82,7 +82,7 @@ fn ports_of_one_address(notes: &mut Notes) -> Result<()> {
     for _ in 0..PORTS {
         held.push(TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port))?);
     }
-    let all = wait_for(PATIENCE, || {
+    let all = wait_for(WAIT_LIMIT, || {
         let all = connections("thread-self", port, ESTABLISHED).ok()?.len();
         (all == 2 * PORTS).then_some(all)
     });
@@ -108,7 +108,7 @@ fn many_addresses(notes: &mut Notes, each: usize) -> Result<()> {
     }
     let wanted = each * usize::from(ADDRESSES);
     let held = || -> usize { servers.iter().map(|server| descriptors(server.pid())).sum() };
-    let all = wait_for(PATIENCE, || {
+    let all = wait_for(WAIT_LIMIT, || {
         // Counting takes time from those that connect.
         thread::sleep(Duration::from_millis(500));
         let all = held();

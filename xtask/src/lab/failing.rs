@@ -9,7 +9,7 @@ use super::Experiment;
 use super::fixture::{asked, faulty_example, limit_descriptors, memory_of, ms, served_client, server};
 use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
-use crate::harness::{Client, PATIENCE, Server, wait_for};
+use crate::harness::{Client, Server, WAIT_LIMIT, wait_for};
 
 pub(super) const PROCESSES: Experiment = Experiment {
     name: "processes",
@@ -140,7 +140,7 @@ fn unbounded(notes: &mut Notes) -> Result<()> {
     rejected.expect(b"Error: too many clients.").context("one over the limit")?;
     silent.iter_mut().try_for_each(Client::expect_end).context("a silent one, in the end")?;
     let time = asked(&mut bounded.client()?)?;
-    let back = wait_for(PATIENCE, || (bounded.usage().threads <= 4).then_some(()));
+    let back = wait_for(WAIT_LIMIT, || (bounded.usage().threads <= 4).then_some(()));
     back.context("its threads do not end")?;
     saw!(
         notes,

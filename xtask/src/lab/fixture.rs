@@ -12,7 +12,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use crate::harness::client::APHORISMS;
 use crate::harness::group::run_within;
-use crate::harness::{Client, Missing, PATIENCE, Server};
+use crate::harness::{Client, Missing, Server, WAIT_LIMIT};
 use crate::servers::SERVERS;
 use crate::workspace;
 
@@ -88,7 +88,7 @@ pub(super) fn check(server: &Server, case: &str) -> Result<Option<String>> {
     let (host, port) = (server.address().ip().to_string(), server.address().port().to_string());
     let mut client = Command::new(workspace::binary("zen-client")?);
     let output =
-        run_within(PATIENCE, client.args(["check", &host, "-p", &port, "--case", case, "--timeout", "500ms"]))?;
+        run_within(WAIT_LIMIT, client.args(["check", &host, "-p", &port, "--case", case, "--timeout", "500ms"]))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = said.lines().next().with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     ensure!(output.status.success() == line.starts_with("ok "), "the judge ended with {} after {line}", output.status);

@@ -9,7 +9,7 @@ use super::Experiment;
 use super::fixture::{faulty_example, judged, server};
 use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
-use crate::harness::{Client, PATIENCE, Server, wait_for};
+use crate::harness::{Client, Server, WAIT_LIMIT, wait_for};
 
 pub(super) const ENDS_WITH: Experiment = Experiment {
     name: "ends-with",
@@ -53,7 +53,7 @@ fn ends_with(notes: &mut Notes) -> Result<()> {
     let before = faulty.usage().memory;
     let mut client = faulty.client()?;
     client.send(&vec![b'x'; 8 << 20])?;
-    let grown = wait_for(PATIENCE, || {
+    let grown = wait_for(WAIT_LIMIT, || {
         let memory = faulty.usage().memory.saturating_sub(before);
         (memory > 6 << 20).then_some(memory)
     });
@@ -106,7 +106,7 @@ fn no_full_stop(notes: &mut Notes) -> Result<()> {
     client.ask(b"Complicated is better than?", b"Error: unknown aphorism")?;
     notes.doing("both wait");
     client.expect_silence(SHORT * 2)?;
-    faulty.falls_asleep(PATIENCE)?;
+    faulty.falls_asleep(WAIT_LIMIT)?;
     saw!(notes, "the error comes without its end: the client waits for more", "错误没有结尾：客户端还在等");
     saw!(notes, "the server sleeps in recv(): it waits for the client", "服务器睡在 recv() 里：它在等客户端");
     drop(client);

@@ -12,7 +12,7 @@ use super::fixture::{ESTABLISHED, asked, connections, ms};
 use super::notes::{Notes, Text};
 use crate::harness::client::APHORISMS;
 use crate::harness::network::{HOST, Network};
-use crate::harness::{Client, PATIENCE, Server};
+use crate::harness::{Client, Server, WAIT_LIMIT};
 use crate::servers::SERVERS;
 
 pub(super) const UNPLUGGED: Experiment = Experiment {
@@ -64,7 +64,7 @@ fn unplugged(notes: &mut Notes) -> Result<()> {
             count = of(&patient)?,
         );
         ensure!(of(&patient)? == 1, "it was to notice nothing");
-        let closed = strict.wait_for_log(PATIENCE, |log| log.contains(" closed: ").then_some(()));
+        let closed = strict.wait_for_log(WAIT_LIMIT, |log| log.contains(" closed: ").then_some(()));
         closed.context("the timeout was to end it")?;
         ensure!(of(&strict)? == 0, "the timeout was to end it");
         saw!(
@@ -111,7 +111,7 @@ fn loopback(notes: &mut Notes) -> Result<()> {
     let network = Network::make()?;
     let inside = start(&network, "poll", &["127.0.0.1"])?;
     let outside = |server: &Server| SocketAddr::new(HOST.parse().expect("an address"), server.address().port());
-    let refused = network.as_client(|| Ok(TcpStream::connect_timeout(&outside(&inside), PATIENCE)))?;
+    let refused = network.as_client(|| Ok(TcpStream::connect_timeout(&outside(&inside), WAIT_LIMIT)))?;
     let error = refused.err().context("the loopback was to be out of reach")?;
     saw!(notes, "it listens on 127.0.0.1: from outside, {error}", "监听 127.0.0.1：从外面访问，{error}");
     ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error:?}");

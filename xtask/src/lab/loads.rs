@@ -15,7 +15,7 @@ use super::Experiment;
 use super::fixture::{Descriptors, asked, idle_clients, ms, served_client, server};
 use super::notes::{Notes, Text};
 use crate::harness::group::run_within;
-use crate::harness::{PATIENCE, Server};
+use crate::harness::{Server, WAIT_LIMIT};
 use crate::workspace;
 
 /// What is read of the result of `zen-client load --json`.
@@ -57,7 +57,7 @@ pub(super) fn load(server: &Server, arguments: &[&str]) -> Result<Load> {
     let mut client = Command::new(workspace::binary("zen-client")?);
     client.args(["load", &host, "-p", &port, "--json"]).args(arguments);
     // Its status says whether there were failures, which is for the experiment to judge.
-    let output = run_within(2 * PATIENCE, &mut client)?;
+    let output = run_within(2 * WAIT_LIMIT, &mut client)?;
     serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -280,7 +280,7 @@ fn overload(notes: &mut Notes) -> Result<()> {
 
 /// Returns when a client that comes after the load has its answer within 200 ms.
 fn recovers(server: &Server) -> Result<Instant> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_LIMIT;
     loop {
         let start = Instant::now();
         let answered = server.client().and_then(|mut client| asked(&mut client));

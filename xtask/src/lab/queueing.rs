@@ -16,7 +16,7 @@ use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::group::run_within;
 use crate::harness::process::is_stopped;
-use crate::harness::{Client, PATIENCE, Server, strace, wait_for};
+use crate::harness::{Client, Server, WAIT_LIMIT, strace, wait_for};
 use crate::workspace;
 
 pub(super) const BACKLOG: Experiment = Experiment {
@@ -123,7 +123,7 @@ fn one_listen(notes: &mut Notes) -> Result<()> {
     for n in 1..=CLIENTS {
         notes.doing(&format!("client {n} of {CLIENTS}"));
         served_client(&server)?;
-        server.falls_asleep(PATIENCE)?;
+        server.falls_asleep(WAIT_LIMIT)?;
     }
     let log = server.log();
     let listens = log.lines().filter(|line| line.contains("listen(")).count();
@@ -183,7 +183,7 @@ fn spread(notes: &mut Notes) -> Result<()> {
     let blocking = server("processes", &["-v"])?;
     for _ in 0..CLIENTS {
         served_client(&blocking)?;
-        blocking.falls_asleep(PATIENCE)?;
+        blocking.falls_asleep(WAIT_LIMIT)?;
     }
     let parts = shares(&blocking, " accepted")?;
     saw!(notes, "4 blocking processes: {parts:?} of {CLIENTS}", "4 个阻塞式进程：{CLIENTS} 个客户端分成 {parts:?}");
@@ -242,7 +242,7 @@ fn shares(server: &Server, what: &str) -> Result<Vec<usize>> {
         shares.sort_unstable();
         (shares.iter().sum::<usize>() >= CLIENTS).then_some(shares)
     };
-    server.wait_for_log(PATIENCE, counted).context("the log does not show every client")
+    server.wait_for_log(WAIT_LIMIT, counted).context("the log does not show every client")
 }
 
 /// How many clients connect.
@@ -273,7 +273,7 @@ pub(super) const FROZEN: Experiment = Experiment {
 fn frozen(notes: &mut Notes) -> Result<()> {
     let server = server("single", &[])?;
     server.signal(Signal::STOP)?;
-    wait_for(PATIENCE, || is_stopped(server.pid()).then_some(())).context("it does not stop")?;
+    wait_for(WAIT_LIMIT, || is_stopped(server.pid()).then_some(())).context("it does not stop")?;
     notes.doing("the server is stopped");
     let start = Instant::now();
     let mut client = server.client().context("a connect check")?;
@@ -287,7 +287,7 @@ fn frozen(notes: &mut Notes) -> Result<()> {
         let (host, port) = (server.address().ip().to_string(), server.address().port().to_string());
         let mut judge = Command::new(workspace::binary("zen-client")?);
         judge.args(["check", &host, "-p", &port, "--quick", "--timeout", "300ms"]);
-        Ok(run_within(PATIENCE, &mut judge)?.status.success())
+        Ok(run_within(WAIT_LIMIT, &mut judge)?.status.success())
     };
     ensure!(!is_up(&server)?, "zen-client check --quick says up");
     saw!(
@@ -335,9 +335,9 @@ fn reuse(notes: &mut Notes) -> Result<()> {
     first.signal(Signal::TERM)?;
     client.expect_end().context("a drain closes first")?;
     drop(client);
-    first.ended_within(PATIENCE).context("it does not end")?;
+    first.ended_within(WAIT_LIMIT).context("it does not end")?;
     let waiting = || connections("thread-self", address.port(), TIME_WAIT).ok().filter(|all| !all.is_empty());
-    let waits = wait_for(PATIENCE, waiting);
+    let waits = wait_for(WAIT_LIMIT, waiting);
     waits.context("no connection is in TIME_WAIT")?;
     let bound = Socket::new(Domain::for_address(address), Type::STREAM, None)?.bind(&address.into());
     let error = bound.err().context("bind() without SO_REUSEADDR succeeds")?;
@@ -438,7 +438,7 @@ fn reuseport(notes: &mut Notes) -> Result<()> {
     let worker = *shared.workers().last().context("there are workers")?;
     let pid = rustix::process::Pid::from_raw(worker).context("a number")?;
     rustix::process::kill_process(pid, Signal::STOP)?;
-    wait_for(PATIENCE, || is_stopped(worker).then_some(())).context("it does not stop")?;
+    wait_for(WAIT_LIMIT, || is_stopped(worker).then_some(())).context("it does not stop")?;
     (0..CLIENTS).try_for_each(|_| served_client(&shared).map(drop)).context("the other workers")?;
     saw!(
         notes,

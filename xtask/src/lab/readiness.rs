@@ -72,7 +72,7 @@ fn stuck_clients(server: &Server, notes: &Notes) -> Result<(usize, usize)> {
     thread::scope(|scope| {
         let ask = || -> Result<()> {
             let mut client = server.client()?;
-            client.set_patience(PATIENT)?;
+            client.set_timeout(PATIENT)?;
             while !is_over.load(Ordering::Relaxed) {
                 client.send(APHORISMS[2].0)?;
                 if client.read_some()? == Came::Nothing {

@@ -21,7 +21,7 @@ use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::group::Group;
 use crate::harness::process::is_stopped;
-use crate::harness::{PATIENCE, Server, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, wait_for};
 use crate::servers::SERVERS;
 
 pub(super) const ONE_PORT: Experiment = Experiment {
@@ -51,7 +51,7 @@ fn one_port(notes: &mut Notes) -> Result<()> {
     let server = server("poll", &[])?;
     // Its threads are all there once it has served a client and sleeps.
     served_client(&server)?.leave()?;
-    server.falls_asleep(PATIENCE)?;
+    server.falls_asleep(WAIT_LIMIT)?;
     let before = server.usage().descriptors;
     let clients = (0..CLIENTS).map(|_| served_client(&server)).collect::<Result<Vec<_>>>()?;
     let descriptors = server.usage().descriptors - before;
@@ -111,7 +111,7 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
         state = state(notes, is_asleep),
     );
     let client = TcpStream::connect(address).context("the closed listener")?;
-    let outcome = accepted.recv_timeout(PATIENCE).context("a client was to wake it")?;
+    let outcome = accepted.recv_timeout(WAIT_LIMIT).context("a client was to wake it")?;
     ensure!(is_asleep && outcome.is_ok(), "it was to sleep until a client came: {outcome:?}");
     saw!(
         notes,
@@ -123,7 +123,7 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
     let (listener, accepted) = sleeper()?;
     let start = Instant::now();
     SockRef::from(listener).shutdown(Shutdown::Both)?;
-    let outcome = accepted.recv_timeout(PATIENCE).context("shutdown() was to wake it")?;
+    let outcome = accepted.recv_timeout(WAIT_LIMIT).context("shutdown() was to wake it")?;
     let Err(error) = outcome else { bail!("it accepted somebody after shutdown()") };
     saw!(
         notes,
@@ -137,7 +137,7 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
     let mut sharer = Server::start_on(&shared, workers, &[])?;
     served_client(&sharer)?;
     SockRef::from(&shared).shutdown(Shutdown::Both)?;
-    let status = sharer.ended_within(PATIENCE).context("the other process was to notice")?;
+    let status = sharer.ended_within(WAIT_LIMIT).context("the other process was to notice")?;
     saw!(
         notes,
         "shutdown() in another process that shares the listener: zen-threaded ends, {status}",
@@ -146,9 +146,9 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
     ensure!(status.code() == Some(1), "it was to end with an error");
 
     let mut stopped = server("workers", &[])?;
-    stopped.falls_asleep(PATIENCE)?;
+    stopped.falls_asleep(WAIT_LIMIT)?;
     let start = Instant::now();
-    stopped.stop(PATIENCE)?;
+    stopped.stop(WAIT_LIMIT)?;
     saw!(
         notes,
         "SIGTERM, with 4 workers asleep in accept(): zen-threaded has drained after {time}",
@@ -224,10 +224,10 @@ fn sent(notes: &mut Notes) -> Result<()> {
     let stopped = server("poll", &[])?;
     let mut client = served_client(&stopped)?;
     stopped.signal(Signal::STOP)?;
-    wait_for(PATIENCE, || is_stopped(stopped.pid()).then_some(())).context("it does not stop")?;
+    wait_for(WAIT_LIMIT, || is_stopped(stopped.pid()).then_some(())).context("it does not stop")?;
     let mut taken = 0;
     // Bytes on their way leave room for more, so a full buffer is asked again.
-    let full = wait_for(PATIENCE, || {
+    let full = wait_for(WAIT_LIMIT, || {
         let mut room = 0;
         while let Ok(n @ 1..) = client.push(&[b' '; 65536]) {
             room += n;
@@ -280,7 +280,7 @@ fn close_wait(notes: &mut Notes) -> Result<()> {
             served_client(&server)?.end_sending()?;
         }
         let left = || connections("thread-self", server.address().port(), CLOSE_WAIT_STATE).map(|all| all.len());
-        server.falls_asleep(PATIENCE)?;
+        server.falls_asleep(WAIT_LIMIT)?;
         let first = left()?;
         thread::sleep(Duration::from_secs(1));
         let later = left()?;
@@ -365,7 +365,7 @@ fn two_owners(notes: &mut Notes) -> Result<()> {
     let child = Group::start(Command::new("sleep").arg("60").stdin(Stdio::null()).stdout(Stdio::null()))?;
     drop(listener);
     // The child's exec() closes them a moment after it has let its parent go on.
-    let free = wait_for(PATIENCE, || TcpListener::bind(address).ok());
+    let free = wait_for(WAIT_LIMIT, || TcpListener::bind(address).ok());
     free.context("CLOEXEC was to keep it from the child")?;
     drop(child);
     saw!(notes, "with CLOEXEC: the port is free, although a child lives", "使用 CLOEXEC：子进程还在，端口却已可用");
@@ -413,7 +413,7 @@ fn nagle(notes: &mut Notes) -> Result<()> {
 fn in_two_pieces(no_delay: bool) -> Result<Duration> {
     let (mut stream, mut client, _) = pair()?;
     stream.set_nodelay(no_delay)?;
-    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(WAIT_LIMIT))?;
     let answering = thread::spawn(move || -> std::io::Result<()> {
         let mut question = [0; 22];
         while stream.read_exact(&mut question).is_ok() {

@@ -11,7 +11,7 @@ use super::fixture::{all_ms, answer_times, asked, at_once, faulty_example, ms, r
 use super::notes::{Notes, Text};
 use crate::harness::client::APHORISMS;
 use crate::harness::metrics::scrape;
-use crate::harness::{Client, PATIENCE, Server};
+use crate::harness::{Client, Server, WAIT_LIMIT};
 
 pub(super) const STALL: Experiment = Experiment {
     name: "stall",
@@ -238,7 +238,8 @@ fn lost_update(notes: &mut Notes) -> Result<()> {
         let all: Vec<usize> = log.lines().filter_map(|line| line.strip_prefix("tally: ")?.parse().ok()).collect();
         (all.len() == CLIENTS).then_some(all)
     };
-    let tally = faulty.wait_for_log(PATIENCE, tallies).and_then(|all| all.into_iter().max()).context("the tallies")?;
+    let tally =
+        faulty.wait_for_log(WAIT_LIMIT, tallies).and_then(|all| all.into_iter().max()).context("the tallies")?;
     let asked = CLIENTS * QUESTIONS;
     saw!(
         notes,

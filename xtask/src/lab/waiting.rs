@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::Experiment;
 use super::fixture::{all_ms, answer_times, asked, ms, ratio, served_client, server, turns};
 use super::notes::{Notes, Text};
-use crate::harness::{PATIENCE, Server, strace};
+use crate::harness::{Server, WAIT_LIMIT, strace};
 use crate::workspace;
 
 pub(super) const IDLE: Experiment = Experiment {
@@ -93,7 +93,7 @@ fn first_recv(notes: &mut Notes) -> Result<()> {
         asked(&mut client)?;
     }
     let all = |log: &str| Some(first_receives(log)).filter(|times| times.len() >= 2);
-    let times = server.wait_for_log(PATIENCE, all).with_context(|| server.log())?;
+    let times = server.wait_for_log(WAIT_LIMIT, all).with_context(|| server.log())?;
     saw!(
         notes,
         "a client that writes at once: the first recv() takes {time}",

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::{CLIENT_PAGES, write};
 use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
-use crate::harness::{PATIENCE, tool};
+use crate::harness::{WAIT_LIMIT, tool};
 use crate::servers::SERVERS;
 use crate::trial::Trial;
 use crate::workspace;
@@ -92,7 +92,7 @@ fn no_fault(program: &str, arguments: &[&str], files: &[PathBuf]) -> Result<()> 
     ensure!(!files.is_empty(), "nothing to read");
     let program = tool(program)?;
     for file in files {
-        let output = run_within(PATIENCE, Command::new(&program).args(arguments).arg(file).env("LC_ALL", "C.UTF-8"))?;
+        let output = run_within(WAIT_LIMIT, Command::new(&program).args(arguments).arg(file).env("LC_ALL", "C.UTF-8"))?;
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         ensure!(output.status.success() && said.is_empty(), "{}: {said}", file.display());
     }
@@ -107,7 +107,7 @@ fn bash_completes(folder: &Path) -> Result<()> {
         COMP_WORDS=(zen-poll --sty) COMP_CWORD=1
         "$completer" zen-poll --sty zen-poll
         echo "${COMPREPLY[@]}""#;
-    let output = run_within(PATIENCE, Command::new(tool("bash")?).args(["-c", script]).current_dir(folder))?;
+    let output = run_within(WAIT_LIMIT, Command::new(tool("bash")?).args(["-c", script]).current_dir(folder))?;
     ensure!(output.stdout == b"--style\n", "{output:?}");
     Ok(())
 }

@@ -9,18 +9,18 @@ use rustix::process::{Signal, getuid};
 use super::{Case, Ctx, bare, case};
 use crate::harness::client::APHORISMS;
 use crate::harness::network::on_a_host_alone;
-use crate::harness::{Client, Missing, PATIENCE, Server};
+use crate::harness::{Client, Missing, Server, WAIT_LIMIT};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
-    case("the_next_client_waits", the_next_client_waits).on(|entry| !entry.is_exhibit && entry.makes_wait()),
-    case("idle_clients_take_no_place", idle_clients_take_no_place).on(|entry| !entry.is_exhibit && !entry.makes_wait()),
+    case("the_next_client_waits", the_next_client_waits).on(|entry| !entry.is_example && entry.makes_wait()),
+    case("idle_clients_take_no_place", idle_clients_take_no_place).on(|entry| !entry.is_example && !entry.makes_wait()),
     case("a_freed_place_is_seen", a_freed_place_is_seen)
         .arguments(&["--max-connections", "10"])
-        .on(|entry| !entry.is_exhibit && !entry.makes_wait()),
+        .on(|entry| !entry.is_example && !entry.makes_wait()),
     case("a_burst_over_the_limit", a_burst_over_the_limit)
         .arguments(&["--max-connections", "60"])
-        .on(|entry| !entry.is_exhibit && !entry.makes_wait() && entry.processes == 1),
+        .on(|entry| !entry.is_example && !entry.makes_wait() && entry.processes == 1),
     case("processes", processes),
     bare("the_backlog_is_cut", the_backlog_is_cut),
     bare("the_backlog_is_cut_elsewhere", the_backlog_is_cut_elsewhere).on(Entry::is_first_of_package),
@@ -124,7 +124,7 @@ fn the_backlog_is_not_known(entry: &'static Entry, _: &'static [&'static str]) -
 fn reports(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], backlog: &str, warning: &[&str]) -> Result<()> {
     let mut server = Server::start_under(wrapper, entry, arguments)?;
     server.client()?.ask_all()?;
-    server.stop(PATIENCE)?;
+    server.stop(WAIT_LIMIT)?;
     let log = server.whole_log();
     let of_backlog = |line: &&str| line.contains("[WARN ") && line.contains("--backlog");
     let warnings: Vec<&str> = log.lines().filter(of_backlog).collect();

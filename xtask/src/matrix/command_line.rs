@@ -15,7 +15,7 @@ use crate::harness::client::Client;
 use crate::harness::group::{Group, run_within};
 use crate::harness::metrics::metrics_of;
 use crate::harness::network::on_a_host_alone;
-use crate::harness::{Missing, PATIENCE, Server, free_address, shown, tool};
+use crate::harness::{Missing, Server, WAIT_LIMIT, free_address, shown, tool};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -154,16 +154,16 @@ fn an_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()>
     on_a_host_alone(|| {
         ensure!(TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(), Missing("IPv6".to_owned()));
         let address = ["address", "add", "fe80::1/64", "dev", "lo", "nodad"]; // usable at once
-        let output = run_within(PATIENCE, Command::new(tool("ip")?).args(address))?;
+        let output = run_within(WAIT_LIMIT, Command::new(tool("ip")?).args(address))?;
         ensure!(output.status.success(), "{}", shown(&output.stderr));
         for host in ["fe80::1%lo", "[fe80::1%lo]", "fe80::1%1"] {
             for port in ["[fe80::1%lo]:0", "fe80::1%lo:0"] {
                 let mut server = Server::start(entry, &["-v", host, "--metrics", port])?;
                 server.client()?.ask_all().with_context(|| host)?;
                 let is_named = |log: &str| log.contains(" [fe80::1%1]:").then_some(());
-                server.wait_for_log(PATIENCE, is_named).context("the log does not name the client's interface")?;
+                server.wait_for_log(WAIT_LIMIT, is_named).context("the log does not name the client's interface")?;
                 Client::connect(metrics_of(&server)?).context(port)?;
-                server.stop(PATIENCE)?;
+                server.stop(WAIT_LIMIT)?;
             }
         }
         Ok(())
@@ -205,7 +205,7 @@ fn through_a_full_pipe(command: &mut Command, expected: &str) -> Result<()> {
         let said = String::from_utf8_lossy(said.get(filler..)?);
         said.contains(expected).then_some(())
     };
-    stdout.wait_for(PATIENCE, is_there).with_context(|| format!("no {expected:?} behind {filler} bytes"))
+    stdout.wait_for(WAIT_LIMIT, is_there).with_context(|| format!("no {expected:?} behind {filler} bytes"))
 }
 
 /// Long enough for a program to begin, and to write into a pipe that is full.
@@ -241,13 +241,13 @@ fn one_socket_for_all_streams(entry: &'static Entry, _: &'static [&'static str])
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let said = |arguments: &[&str]| -> Result<String> {
         let ours = TcpStream::connect(listener.local_addr()?)?;
-        ours.set_read_timeout(Some(PATIENCE))?;
+        ours.set_read_timeout(Some(WAIT_LIMIT))?;
         let theirs = OwnedFd::from(listener.accept()?.0);
         let mut command = Command::new(workspace::binary(entry.binary)?);
         command.args(arguments).stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
         let mut group = Group::start(command.env_remove("RUST_LOG"))?;
         drop(command); // it has the socket, too
-        group.ended_within(PATIENCE).with_context(|| format!("{arguments:?}: it does not end"))?;
+        group.ended_within(WAIT_LIMIT).with_context(|| format!("{arguments:?}: it does not end"))?;
         let mut said = String::new();
         (&ours).read_to_string(&mut said)?;
         Ok(said)
@@ -316,7 +316,7 @@ fn can_listen(ip: Ipv6Addr) -> bool {
 
 /// Runs the binary with these arguments alone; it is expected to end by itself.
 fn run(entry: &Entry, arguments: &[&str]) -> Result<Output> {
-    run_within(PATIENCE, Command::new(workspace::binary(entry.binary)?).args(arguments))
+    run_within(WAIT_LIMIT, Command::new(workspace::binary(entry.binary)?).args(arguments))
 }
 
 pub(crate) fn is_one_error(output: &Output, code: i32) -> Result<()> {

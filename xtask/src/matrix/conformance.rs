@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::served;
-use crate::harness::PATIENCE;
+use crate::harness::WAIT_LIMIT;
 use crate::harness::group::run_within;
 use crate::servers::SERVERS;
 use crate::trial::Trial;
@@ -24,7 +24,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
             }));
         }
     }
-    for entry in SERVERS.iter().filter(|entry| entry.package == "zen-async" && !entry.is_exhibit) {
+    for entry in SERVERS.iter().filter(|entry| entry.package == "zen-async" && !entry.is_example) {
         for (name, arguments) in OTHER_WAYS {
             trials.push(Trial::new(format!("{}::conformance::{name}", entry.name), move || {
                 served(entry, SMALL_POOL, arguments, false, |ctx| check(ctx.server.address(), &["--timeout", "30s"]))
@@ -36,7 +36,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 
 /// The names that `zen-client check --list` prints, one a line.
 fn cases() -> Result<Vec<String>> {
-    let output = run_within(PATIENCE, Command::new(workspace::binary("zen-client")?).args(["check", "--list"]))?;
+    let output = run_within(WAIT_LIMIT, Command::new(workspace::binary("zen-client")?).args(["check", "--list"]))?;
     let cases: Vec<String> = String::from_utf8(output.stdout)?.lines().filter_map(first_word).collect();
     ensure!(output.status.success() && !cases.is_empty(), "zen-client check --list lists nothing");
     Ok(cases)
@@ -51,7 +51,7 @@ fn check(address: std::net::SocketAddr, arguments: &[&str]) -> Result<()> {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let mut client = Command::new(workspace::binary("zen-client")?);
     client.args(["check", &host, "-p", &port]).args(arguments);
-    let output = run_within(4 * PATIENCE, &mut client).context("zen-client check")?;
+    let output = run_within(4 * WAIT_LIMIT, &mut client).context("zen-client check")?;
     let said = [output.stdout, output.stderr].concat();
     ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&said));
     Ok(())

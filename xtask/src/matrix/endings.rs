@@ -18,7 +18,7 @@ use super::lifecycle::is_reset;
 use super::{Ctx, ended};
 use crate::harness::client::Client;
 use crate::harness::metrics::scrape;
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{WAIT_LIMIT, wait_for};
 use crate::servers::{Entry, SERVERS};
 use crate::trial::Trial;
 
@@ -136,7 +136,7 @@ const ROWS: &[Row] = &[
     Row {
         cause: "over the limit",
         name: "over_the_limit",
-        applies: |entry| !entry.is_exhibit && !entry.makes_wait(),
+        applies: |entry| !entry.is_example && !entry.makes_wait(),
         arguments: &["--max-connections", "1"],
         act: over_the_limit,
         receives: "`Error: too many clients.`",
@@ -199,7 +199,7 @@ struct Row {
 const ROW: Row = Row {
     cause: "",
     name: "",
-    applies: |entry| !entry.is_exhibit,
+    applies: |entry| !entry.is_example,
     arguments: &[],
     act: |_| bail!("the row does nothing"),
     receives: "–",
@@ -239,20 +239,20 @@ const fn line(text: &'static str) -> Line {
 impl Row {
     fn is_kept(&self, ctx: &mut Ctx) -> Result<()> {
         let began = Instant::now();
-        let subject = (self.act)(ctx)?;
-        if let Some(client) = subject.client {
-            let linger = if subject.is_stopped { DRAINING_LINGER } else { LINGER };
+        let target = (self.act)(ctx)?;
+        if let Some(client) = target.client {
+            let linger = if target.is_stopped { DRAINING_LINGER } else { LINGER };
             self.is_on_the_wire(client, began + linger).context("on the wire")?;
         }
         if let Some(counter) = self.counter {
             is_counted(ctx, counter)?;
         }
-        self.is_logged(ctx, subject.address)?;
-        drop(subject.others);
-        if !subject.is_stopped {
+        self.is_logged(ctx, target.address)?;
+        drop(target.others);
+        if !target.is_stopped {
             ctx.server.signal(Signal::TERM)?;
         }
-        let status = ctx.server.ended_within(PATIENCE).context("the server does not end")?;
+        let status = ctx.server.ended_within(WAIT_LIMIT).context("the server does not end")?;
         ensure!(status.success(), "it ended with {status}");
         Ok(())
     }
@@ -267,7 +267,7 @@ impl Row {
         // The first byte may draw a RST, after which the next send fails.
         let mut is_refused = || client.push(b"x").is_err();
         if self.then == Then::Close {
-            return wait_for(PATIENCE, || is_refused().then_some(())).context("bytes after the end are not refused");
+            return wait_for(WAIT_LIMIT, || is_refused().then_some(())).context("bytes after the end are not refused");
         }
         for _ in 0..3 {
             ensure!(!is_refused() || Instant::now() >= linger_end, "a reset came although the close should linger");
@@ -285,7 +285,7 @@ impl Row {
             let expected = self.log.iter().filter(|line| line.has_address).count();
             self.log.iter().all(is_there) && log.lines().filter(about_client).count() == expected
         };
-        let logged = ctx.server.wait_for_log(PATIENCE, |log| is_as_told(log).then_some(()));
+        let logged = ctx.server.wait_for_log(WAIT_LIMIT, |log| is_as_told(log).then_some(()));
         logged.with_context(|| format!("of {address} the log should say {}, and nothing else", self.log_cell()))
     }
 }
@@ -309,7 +309,7 @@ fn is_counted(ctx: &Ctx, counter: &str) -> Result<()> {
     let is_ending = |name: &str| name.starts_with("zen_conversations_total") || name == "zen_turned_away_total";
     let expected = BTreeMap::from([(counter.to_owned(), 1.0)]);
     let mut counted = BTreeMap::new();
-    let found = wait_for(PATIENCE, || {
+    let found = wait_for(WAIT_LIMIT, || {
         counted = scrape(&ctx.server).ok()?;
         counted.retain(|name, value| is_ending(name) && *value > 0.0);
         (counted == expected).then_some(())

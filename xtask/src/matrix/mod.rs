@@ -122,7 +122,7 @@ pub(crate) const fn bare(name: &'static str, run: fn(&'static Entry, &'static [&
 }
 
 const fn with(name: &'static str, run: Run) -> Case {
-    Case { name, run, arguments: &[], applies: |entry| !entry.is_exhibit, wrapper: &[], is_alone: false }
+    Case { name, run, arguments: &[], applies: |entry| !entry.is_example, wrapper: &[], is_alone: false }
 }
 
 impl Case {

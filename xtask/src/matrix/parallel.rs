@@ -15,20 +15,20 @@ pub(crate) const CASES: &[Case] = &[
     // Awaited or offloaded, an answer delays its own client alone.
     case("awaited_answers", each_on_its_own)
         .arguments(&["--delay", "200ms", "--await"])
-        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit)
+        .on(|entry| entry.package == "zen-async" && !entry.is_example)
         .alone(),
     case("offloaded_answers", each_on_its_own)
         .arguments(&["--delay", "200ms", "--offload"])
-        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit)
+        .on(|entry| entry.package == "zen-async" && !entry.is_example)
         .alone(),
 ];
 
 fn slow_answers(ctx: &mut Ctx) -> Result<()> {
-    let Some(thinkers) = ctx.entry.thinkers else { return each_on_its_own(ctx) };
+    let Some(answers_at_once) = ctx.entry.answers_at_once else { return each_on_its_own(ctx) };
     // Each of several looping processes accepts for itself: the first to wake may take all clients of a burst.
     let at_once = ctx.entry.processes == 1 || ctx.entry.makes_wait();
     // Two for each thinker: whoever cannot be thought about at once is answered a turn later.
-    judge(&arrivals(ctx, 2 * thinkers, at_once)?, thinkers, ctx.entry.is_even)
+    judge(&arrivals(ctx, 2 * answers_at_once, at_once)?, answers_at_once, ctx.entry.is_even)
 }
 
 fn each_on_its_own(ctx: &mut Ctx) -> Result<()> {
@@ -63,22 +63,22 @@ fn arrivals(ctx: &Ctx, clients: usize, at_once: bool) -> Result<Vec<Duration>> {
     Ok(arrivals)
 }
 
-/// Answers come in turns, a delay apart; in each turn as many as there are thinkers, or, where that is not `is_even`,
+/// Answers come in turns, a delay apart; in each turn as many as there are answers_at_once, or, where that is not `is_even`,
 /// in some turn, and in none of them more.
-fn judge(arrivals: &[Duration], thinkers: usize, is_even: bool) -> Result<()> {
+fn judge(arrivals: &[Duration], answers_at_once: usize, is_even: bool) -> Result<()> {
     let turns: Vec<usize> = arrivals.chunk_by(|a, b| *b - *a < DELAY / 2).map(<[_]>::len).collect();
-    let is_full = |turn: &usize| *turn == thinkers;
+    let is_full = |turn: &usize| *turn == answers_at_once;
     let is_right = if is_even {
         turns.iter().all(is_full)
     } else {
-        turns.iter().any(is_full) && turns.iter().all(|&turn| turn <= thinkers)
+        turns.iter().any(is_full) && turns.iter().all(|&turn| turn <= answers_at_once)
     };
     // Nobody can be quicker than thinking takes: answers held back until all are there would come in one late turn.
     let first = arrivals.first().copied().unwrap_or_default();
     let is_in_time = (DELAY..DELAY * 2).contains(&first);
     ensure!(
         is_right && is_in_time,
-        "{thinkers} at a time were promised; answers came in turns of {turns:?}, at {arrivals:?}"
+        "{answers_at_once} at a time were promised; answers came in turns of {turns:?}, at {arrivals:?}"
     );
     Ok(())
 }
@@ -93,9 +93,9 @@ const APART: Duration = Duration::from_millis(25);
 mod tests {
     use super::*;
 
-    fn is_met(milliseconds: &[u64], thinkers: usize, is_even: bool) -> bool {
+    fn is_met(milliseconds: &[u64], answers_at_once: usize, is_even: bool) -> bool {
         let arrivals: Vec<Duration> = milliseconds.iter().copied().map(Duration::from_millis).collect();
-        judge(&arrivals, thinkers, is_even).is_ok()
+        judge(&arrivals, answers_at_once, is_even).is_ok()
     }
 
     #[test]
@@ -105,10 +105,10 @@ mod tests {
         assert!(is_met(&in_twos, 2, true));
         assert!(is_met(&in_twos, 2, false));
         assert!(is_met(&uneven, 2, false));
-        for (arrivals, thinkers) in
+        for (arrivals, answers_at_once) in
             [(one_by_one, 2), (one_by_one, 4), (in_twos, 1), (in_twos, 4), (uneven, 2), (uneven, 4)]
         {
-            assert!(!is_met(&arrivals, thinkers, true), "{arrivals:?}, {thinkers}");
+            assert!(!is_met(&arrivals, answers_at_once, true), "{arrivals:?}, {answers_at_once}");
         }
         assert!(!is_met(&one_by_one, 2, false));
         assert!(!is_met(&in_twos, 1, false));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Ctx, case};
-use crate::harness::PATIENCE;
+use crate::harness::WAIT_LIMIT;
 
 pub(crate) const CASES: &[Case] = &[
     case("even", even).arguments(&["-v"]).on(|entry| entry.parts.is_some()),
@@ -39,7 +39,7 @@ fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
         }
         // The kernel wakes whoever waits longest, but a worker that is still awake may be there first: let all of them
         // go to sleep again.
-        ctx.server.falls_asleep(PATIENCE)?;
+        ctx.server.falls_asleep(WAIT_LIMIT)?;
     }
     drop(staying);
     let gone = |log: &str| {
@@ -48,7 +48,7 @@ fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
         shares
     };
     let is_complete = |log: &str| (gone(log).values().sum::<usize>() >= CLIENTS).then_some(());
-    ctx.server.wait_for_log(PATIENCE, is_complete).context("the log does not show every client")?;
+    ctx.server.wait_for_log(WAIT_LIMIT, is_complete).context("the log does not show every client")?;
     let shares = gone(&ctx.server.log());
     let share = CLIENTS / parts;
     let is_even = shares.len() == parts && shares.values().all(|count| count.abs_diff(share) * 5 <= share);

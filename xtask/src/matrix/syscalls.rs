@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{Case, bare};
 use crate::harness::client::APHORISMS;
-use crate::harness::{Client, PATIENCE, Server};
+use crate::harness::{Client, Server, WAIT_LIMIT};
 use crate::servers::Entry;
 use crate::trial::note;
 
@@ -17,7 +17,7 @@ pub(crate) const CASES: &[Case] = &[
     bare("per_answer", per_answer).alone(),
     bare("awaited_without_delay", awaited_without_delay)
         .arguments(&["--await"])
-        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit)
+        .on(|entry| entry.package == "zen-async" && !entry.is_example)
         .alone(),
 ];
 
@@ -65,7 +65,7 @@ fn traced(entry: &'static Entry, arguments: &[&str], questions: u32) -> Result<B
     let output = table.to_string_lossy();
     let mut server = Server::start_under(&["strace", "-f", "-c", "-U", "name,calls", "-o", &output], entry, arguments)?;
     let asked = keep_busy(server.address(), entry.at_once, questions);
-    let stopped = server.stop(PATIENCE);
+    let stopped = server.stop(WAIT_LIMIT);
     let text = fs::read_to_string(&table).unwrap_or_default();
     let _ = fs::remove_file(&table);
     asked?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::{names_itself, published, succeed, version_here};
 use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
-use crate::harness::{Missing, PATIENCE, tool};
+use crate::harness::{Missing, WAIT_LIMIT, tool};
 use crate::trial::Trial;
 use crate::workspace::{self, Package};
 
@@ -60,7 +60,7 @@ impl Script {
         command.env("CARGO_PKG_VERSION", "1.2.3").env("CARGO_MANIFEST_DIR", package).current_dir(self.0.path());
         // As if another user had checked it out: git then refuses to look for the repository.
         change(command.env("GIT_TEST_ASSUME_DIFFERENT_OWNER", "true"));
-        let said = String::from_utf8(run_within(PATIENCE, &mut command)?.stdout)?;
+        let said = String::from_utf8(run_within(WAIT_LIMIT, &mut command)?.stdout)?;
         let watched = said.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed="));
         let watched: Vec<PathBuf> = watched.filter(|path| *path != "build.rs").map(PathBuf::from).collect();
         // What is not there would be looked for, and built again, each time.
@@ -113,7 +113,7 @@ fn in_a_checkout(format: &str) -> Result<()> {
         git.args(["-c", "user.name=zen", "-c", "user.email=zen@localhost", "-C"]).arg(&checkout);
         git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "true");
         git.env("GIT_DEFAULT_REF_FORMAT", format);
-        let output = run_within(PATIENCE, git.args(arguments.split(' ')))?;
+        let output = run_within(WAIT_LIMIT, git.args(arguments.split(' ')))?;
         ensure!(output.status.success(), "git {arguments}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };

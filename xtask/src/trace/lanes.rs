@@ -1,10 +1,10 @@
 //! From calls to lanes: what each thread of the server did all the time, and what each client waited for.
 
-mod guests;
+mod descriptors;
 
 use std::collections::BTreeMap;
 
-use guests::Guests;
+use descriptors::Descriptors;
 
 use super::scenario::Visit;
 use super::strace::{Call, Log, Micros};
@@ -83,7 +83,7 @@ impl Activity {
 
 /// The lanes of all threads that lived between `start` and `end`, by processes and in the order of their birth.
 pub(crate) fn threads(log: &Log, visits: &[Visit], start: Micros, end: Micros) -> Vec<Lane> {
-    let guests = Guests::of(log, visits);
+    let descriptors = Descriptors::of(log, visits);
     let processes = log.processes();
     let place = |process: i32| processes.iter().position(|&other| other == process).unwrap_or_default();
     let mut threads: Vec<_> = log.threads.iter().collect();
@@ -104,7 +104,7 @@ pub(crate) fn threads(log: &Log, visits: &[Visit], start: Micros, end: Micros) -
         let calls: Vec<&Call> = log.calls_of(number).filter(|call| call.start < end && call.end >= start).collect();
         let from = thread.born.max(start);
         let until = thread.ended.unwrap_or(end).min(end);
-        let (mut intervals, has_served) = intervals(&calls, &guests, thread.process, from, until);
+        let (mut intervals, has_served) = intervals(&calls, &descriptors, thread.process, from, until);
         // Who polls in a process that accepts nobody looks after other processes.
         let polls = intervals.iter().any(|interval| interval.activity == Activity::Poll);
         let matters = has_served || polls && accepts(thread.process);
@@ -131,7 +131,13 @@ fn number_namesakes(lanes: &mut [Lane]) {
 }
 
 /// Divides the time from `from` to `until` without a gap. True: the thread served, or slept in accept().
-fn intervals(calls: &[&Call], guests: &Guests, process: i32, from: Micros, until: Micros) -> (Vec<Interval>, bool) {
+fn intervals(
+    calls: &[&Call],
+    descriptors: &Descriptors,
+    process: i32,
+    from: Micros,
+    until: Micros,
+) -> (Vec<Interval>, bool) {
     let mut intervals: Vec<Interval> = Vec::new();
     let mut matters = false;
     let mut now = from;
@@ -147,9 +153,9 @@ fn intervals(calls: &[&Call], guests: &Guests, process: i32, from: Micros, until
         *now = to;
     };
     for call in calls {
-        let about = guests.at(process, call);
+        let about = descriptors.at(process, call);
         spend(&mut now, call.start, Activity::Work, client);
-        let blocks = guests.blocks(process, call);
+        let blocks = descriptors.blocks(process, call);
         let activity = activity(call, about, blocks, client);
         matters |= about.is_some() || activity == Activity::Accept;
         match activity {
@@ -160,7 +166,7 @@ fn intervals(calls: &[&Call], guests: &Guests, process: i32, from: Micros, until
             _ => spend(&mut now, call.end, activity, about),
         }
         match (activity, call.name.as_str()) {
-            (Activity::Accept, _) | (_, "accept" | "accept4") => client = guests.brought(call),
+            (Activity::Accept, _) | (_, "accept" | "accept4") => client = descriptors.brought(call),
             (_, "close") if about.is_some() => client = None,
             (activity, _) if activity.is_waiting() => client = about,
             _ => {}
@@ -203,7 +209,7 @@ const AT_ONCE: Micros = 5_000;
 
 /// The clients' own lanes: what they saw, and when the server accepted them.
 pub(crate) fn clients(log: &Log, visits: &[Visit], start: Micros) -> Vec<ClientLane> {
-    let accepted = Guests::of(log, visits).accepted();
+    let accepted = Descriptors::of(log, visits).accepted();
     let lane = |visit: &Visit| {
         let mut intervals = Vec::new();
         let first = visit.answered.first().copied().unwrap_or(visit.left);

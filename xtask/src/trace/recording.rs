@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::lanes::{self, ClientLane, Interval, Lane};
 use super::scenario::{self, QUESTIONS, Visit, median_answer};
 use super::strace::{Call, Log, Micros};
-use crate::harness::{PATIENCE, Server};
+use crate::harness::{Server, WAIT_LIMIT};
 use crate::servers::Entry;
 
 /// All that a picture is drawn from.
@@ -117,12 +117,12 @@ impl Recording {
 /// The play with a server, which is then told to end: strace tells everything only after that.
 fn played(mut server: Server) -> Result<Vec<Visit>> {
     // Its ready line may come before its last thread is there.
-    server.falls_asleep(PATIENCE)?;
+    server.falls_asleep(WAIT_LIMIT)?;
     let visits = scenario::play(server.address())?;
     // What the signal sets going is not part of the picture.
     thread::sleep(Duration::from_millis(10));
     server.signal(Signal::TERM)?;
-    server.ended_within(PATIENCE).context("still there after SIGTERM")?;
+    server.ended_within(WAIT_LIMIT).context("still there after SIGTERM")?;
     let answers: usize = visits.iter().map(|visit| visit.answered.len()).sum();
     ensure!(answers == scenario::CLIENTS * QUESTIONS, "{answers} answers came");
     Ok(visits)

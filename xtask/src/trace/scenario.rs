@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::strace::Micros;
 use crate::harness::client::APHORISMS;
-use crate::harness::{Client, PATIENCE};
+use crate::harness::{Client, WAIT_LIMIT};
 
 /// How many clients come.
 pub(crate) const CLIENTS: usize = 3;
@@ -59,11 +59,11 @@ pub(crate) fn play(address: SocketAddr) -> Result<Vec<Visit>> {
             scope.spawn(move || visit(address, client, thinking, answered).with_context(|| format!("client {client}")))
         };
         let mut clients = vec![start(1, THINKING, Some(answered))];
-        match first_answer.recv_timeout(PATIENCE) {
+        match first_answer.recv_timeout(WAIT_LIMIT) {
             Ok(()) => {}
             // It has failed, and says below how.
             Err(RecvTimeoutError::Disconnected) => {}
-            Err(RecvTimeoutError::Timeout) => bail!("client 1 had no answer within {PATIENCE:?}"),
+            Err(RecvTimeoutError::Timeout) => bail!("client 1 had no answer within {WAIT_LIMIT:?}"),
         }
         for client in 2..=CLIENTS {
             thread::sleep(APART);

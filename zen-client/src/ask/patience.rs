@@ -19,7 +19,7 @@ pub(super) enum Progress {
 pub(super) struct Patience(Sender<Progress>);
 
 /// Longer than an honest server takes, shorter than a person's patience.
-const PATIENCE: Duration = Duration::from_secs(1);
+const WAIT_LIMIT: Duration = Duration::from_secs(1);
 
 impl Patience {
     pub(super) fn start() -> Self {
@@ -39,7 +39,7 @@ fn note_if_late(reports: &Receiver<Progress>) {
     let mut progress = Progress::Connecting;
     let mut was_answered = false;
     loop {
-        match reports.recv_timeout(PATIENCE) {
+        match reports.recv_timeout(WAIT_LIMIT) {
             Ok(report) => progress = report,
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => break,

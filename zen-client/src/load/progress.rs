@@ -55,7 +55,7 @@ impl Progress {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Does `work` on a thread of its own, as neither the resolver nor `connect` hears of an interrupt.
+    /// Does `work` on a thread of its own, as neither the resolver nor `connect` receives of an interrupt.
     pub(super) fn unless_interrupted<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let (sender, receiver) = mpsc::channel();
         let run = move || sender.send(work());

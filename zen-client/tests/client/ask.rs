@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::fake_server::{Fault, converse};
 use crate::running::{client, client_of, serve, serve_on, text};
-use crate::sage::{Fault, converse};
 
 /// A server that keeps the protocol.
 fn honest() -> SocketAddr {

@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::fake_server::{Fault, converse};
 use crate::running::{Died, client, client_of, serve, serve_on, text};
-use crate::sage::{Fault, converse};
 
 /// A server that takes one client at a time, wrong in one way.
 fn one_at_a_time(fault: Fault) -> SocketAddr {

@@ -12,8 +12,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::fake_server::{Fault, converse};
 use crate::running::{Died, Running, client, client_of, serve, text};
-use crate::sage::{Fault, converse};
 
 /// A server for `clients` at once that has `fault`.
 pub(crate) fn server(clients: usize, fault: Fault) -> SocketAddr {

@@ -6,10 +6,10 @@
 mod alone;
 mod ask;
 mod check;
+mod fake_server;
 mod load;
 mod retries;
 mod running;
-mod sage;
 mod say;
 mod selftest;
 mod streams;

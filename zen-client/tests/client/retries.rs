@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
+use crate::fake_server::{Fault, converse};
 use crate::load::{fails_by, load, server, verdict};
 use crate::running::{client_of, serve, text};
-use crate::sage::{Fault, converse};
 
 /// A server for 16 at once that does `unkind` to the client with this number, and true: serves it nevertheless.
 fn unreliable(unkind: impl Fn(usize, &mut TcpStream) -> bool + Send + Sync + 'static) -> SocketAddr {

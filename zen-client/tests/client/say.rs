@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use crate::fake_server::{Fault, converse};
 use crate::running::{Died, client_of, serve, text};
-use crate::sage::{Fault, converse};
 
 /// A server that reports what a client sends until its end of file, and then answers with `bytes`.
 fn listening(bytes: &'static [u8]) -> (SocketAddr, mpsc::Receiver<Vec<u8>>) {

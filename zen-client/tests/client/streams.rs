@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use rustix::io::ioctl_fionbio;
 
+use crate::fake_server::Fault;
 use crate::load::server;
 use crate::running::text;
-use crate::sage::Fault;
 
 /// Runs the client with a non-blocking socket that is full as its stdout (or stderr), and reads it a moment later.
 /// What the client wrote, and its exit status.

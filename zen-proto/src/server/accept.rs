@@ -61,14 +61,14 @@ impl Server {
     /// Takes a client that was accepted by other means, such as a request to the kernel.
     pub fn admit(&'static self, stream: TcpStream) -> Accepted {
         let address = stream.peer_addr().ok();
-        self.welcome(stream, address)
+        self.register(stream, address)
     }
 
     fn look(&'static self, flags: SocketFlags) -> Accepted {
         let only_client = self.only_client.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(stream) = only_client {
             let address = stream.peer_addr().ok();
-            return self.welcome(stream, address);
+            return self.register(stream, address);
         }
         let Some(listener) = self.listener() else { return Accepted::Closed };
         let left = self.excess().left(Instant::now());
@@ -91,13 +91,13 @@ impl Server {
             }
         }
         match acceptfrom_with(&*listener, flags | SocketFlags::CLOEXEC) {
-            Ok((stream, address)) => self.welcome(stream.into(), address.and_then(|address| address.try_into().ok())),
+            Ok((stream, address)) => self.register(stream.into(), address.and_then(|address| address.try_into().ok())),
             Err(Errno::AGAIN) => left.map_or_else(|| self.judge(Errno::AGAIN), Accepted::Later),
             Err(errno) => self.judge(errno),
         }
     }
 
-    fn welcome(&'static self, stream: TcpStream, address: Option<SocketAddr>) -> Accepted {
+    fn register(&'static self, stream: TcpStream, address: Option<SocketAddr>) -> Accepted {
         let mut arrivals = self.arrivals();
         arrivals.while_draining += usize::from(self.stop.is_requested());
         arrivals.latest = Instant::now();
@@ -150,9 +150,9 @@ impl Server {
     fn failed(&self, errno: Errno) -> u32 {
         count(Counter::AcceptFailures);
         let mut arrivals = self.arrivals();
-        if arrivals.complained.is_none_or(|complained| complained.elapsed() >= Duration::from_secs(1)) {
+        if arrivals.last_logged.is_none_or(|last_logged| last_logged.elapsed() >= Duration::from_secs(1)) {
             log::warn!("cannot accept a client now: {errno}");
-            arrivals.complained = Some(Instant::now());
+            arrivals.last_logged = Some(Instant::now());
         }
         arrivals.failures = arrivals.failures.saturating_add(1);
         arrivals.failures

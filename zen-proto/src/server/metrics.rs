@@ -111,7 +111,7 @@ enum State {
 impl Connection {
     fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, deadline: Instant::now() + PATIENCE, state: State::Receiving(Vec::new()) })
+        Ok(Self { stream, deadline: Instant::now() + WAIT_LIMIT, state: State::Receiving(Vec::new()) })
     }
 
     /// One read and one write at most. False: it is over.
@@ -196,7 +196,7 @@ fn text(snapshot: &Snapshot) -> String {
 pub(super) const MOST_CONNECTIONS: usize = 32;
 
 /// How long a connection may last: as long as Prometheus waits unless told otherwise.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a connection lingers after the response, and the bytes discarded then: the same as for a client (rule 8).
 const LINGER: Duration = Duration::from_secs(1);
@@ -214,7 +214,7 @@ mod tests {
         let address = served()?;
         let asked = |request: &[u8]| -> io::Result<String> {
             let mut client = TcpStream::connect(address)?;
-            client.set_read_timeout(Some(PATIENCE))?;
+            client.set_read_timeout(Some(WAIT_LIMIT))?;
             client.write_all(request)?;
             client.shutdown(Shutdown::Write)?;
             let mut said = String::new();
@@ -238,7 +238,7 @@ mod tests {
         let mut connections = Vec::new();
         for number in 0..=MOST_CONNECTIONS {
             let mut connection = TcpStream::connect(address)?;
-            connection.set_read_timeout(Some(PATIENCE / 2))?;
+            connection.set_read_timeout(Some(WAIT_LIMIT / 2))?;
             // The first of a request that does not end: one is silent, the next slow.
             connection.write_all(&b"GET /"[..number % 5])?;
             connections.push(connection);
@@ -255,7 +255,7 @@ mod tests {
     fn a_client_that_goes_on_sending_is_closed() -> io::Result<()> {
         let mut client = TcpStream::connect(served()?)?;
         client.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
-        client.set_write_timeout(Some(PATIENCE))?;
+        client.set_write_timeout(Some(WAIT_LIMIT))?;
         // Some MiB fit into the buffers of both sides; far more are refused.
         let refused = (0..64 * 1024).find_map(|_| client.write_all(&[b'x'; 1024]).err());
         assert!(refused.is_some_and(|error| !is_not_ready(&error)));

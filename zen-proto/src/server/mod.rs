@@ -111,4 +111,4 @@ pub use shared::Server;
 pub use socket_io::{is_tick, read, reset, try_read, try_write, write};
 pub use startup::main;
 pub use stop::Stop;
-pub use watchdog::{beat, beat_together, next_beat};
+pub use watchdog::{heartbeat, heartbeat_together, next_heartbeat};

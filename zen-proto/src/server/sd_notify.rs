@@ -1,4 +1,4 @@
-//! The service manager that started this process, if one did: what it hears of it (sd_notify(3)).
+//! The service manager that started this process, if one did: what it receives of it (sd_notify(3)).
 //!
 //! A worker tells nobody: its parent does, and takes NOTIFY_SOCKET out of its environment.
 

@@ -41,7 +41,7 @@ pub(super) struct Arrivals {
     pub(super) while_draining: usize,
     pub(super) latest: Instant,
     /// When the log was last told that nobody can be accepted.
-    pub(super) complained: Option<Instant>,
+    pub(super) last_logged: Option<Instant>,
     /// Failures of accept() since the last success.
     pub(super) failures: u32,
 }

@@ -120,7 +120,12 @@ impl Server {
             permits: Permits::new(permits),
             listener: Mutex::new(listener.map(OwnedFd::from).map(Arc::new)),
             only_client: Mutex::new(only_client),
-            arrivals: Mutex::new(Arrivals { while_draining: 0, latest: Instant::now(), complained: None, failures: 0 }),
+            arrivals: Mutex::new(Arrivals {
+                while_draining: 0,
+                latest: Instant::now(),
+                last_logged: None,
+                failures: 0,
+            }),
             excess: Mutex::default(),
             backlog: options.backlog as usize,
             is_inherited,

@@ -55,7 +55,7 @@ struct Supervisor<'a> {
     listener: Option<Socket>,
     signals: Signals,
     deaths: Signals,
-    places: Vec<Place>,
+    slots: Vec<Slot>,
     /// What to say when all workers can be connected to; nothing under --inetd.
     ready_line: Option<&'a str>,
     is_ready: bool,
@@ -67,7 +67,7 @@ struct Supervisor<'a> {
 }
 
 /// Where a worker is, or is to be.
-enum Place {
+enum Slot {
     Working(Box<Worker>),
     /// The last one died; the next starts then.
     Vacant(Instant),
@@ -93,7 +93,7 @@ impl<'a> Supervisor<'a> {
             listener: Some(listener),
             signals,
             deaths,
-            places: (0..processes).map(|_| Place::Vacant(now)).collect(),
+            slots: (0..processes).map(|_| Slot::Vacant(now)).collect(),
             ready_line,
             is_ready: false,
             failures: 0,
@@ -102,36 +102,36 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Starts, hears and replaces workers; the status to exit with when told to stop.
+    /// Starts, receives and replaces workers; the status to exit with when told to stop.
     fn run(&mut self, grace: Duration) -> Result<i32> {
         loop {
             self.fill_vacancies()?;
             if let Some(signal) = self.wait(self.patience())? {
                 return self.drain(grace, is_first_of_two(signal));
             }
-            self.hear();
+            self.read_reports();
             self.end_the_stuck();
             self.reap()?;
-            if self.places.iter_mut().all(|place| place.worker().is_some_and(|worker| worker.is_idle())) {
+            if self.slots.iter_mut().all(|place| place.worker().is_some_and(|worker| worker.is_idle())) {
                 log::info!("leaving: nobody has been here for as long as --idle-exit");
                 return self.drain(grace, false);
             }
             if self.is_ready {
-                watchdog::beat(Instant::now());
+                watchdog::heartbeat(Instant::now());
             }
         }
     }
 
     fn fill_vacancies(&mut self) -> Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
-        for place in &mut self.places {
-            if matches!(place, Place::Vacant(since) if *since <= Instant::now()) {
+        for place in &mut self.slots {
+            if matches!(place, Slot::Vacant(since) if *since <= Instant::now()) {
                 *place = match Worker::start(listener, self.is_inherited) {
-                    Ok(worker) => Place::Working(Box::new(worker)),
+                    Ok(worker) => Slot::Working(Box::new(worker)),
                     Err(error) if !self.is_ready => return Err(error),
                     Err(error) => {
                         log::error!("{error:#}; trying again in {LAST_PAUSE:?}");
-                        Place::Vacant(Instant::now() + LAST_PAUSE)
+                        Slot::Vacant(Instant::now() + LAST_PAUSE)
                     }
                 };
             }
@@ -139,14 +139,14 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// How long until a vacancy is to be filled, or the pulse is to beat, whichever comes first.
+    /// How long until a vacancy is to be filled, or the pulse is to heartbeat, whichever comes first.
     fn patience(&self) -> Option<Duration> {
-        let vacancies = self.places.iter().filter_map(|place| match place {
-            Place::Vacant(until) => Some(*until),
-            Place::Working(_) => None,
+        let vacancies = self.slots.iter().filter_map(|place| match place {
+            Slot::Vacant(until) => Some(*until),
+            Slot::Working(_) => None,
         });
-        let beat = self.is_ready.then(watchdog::next_beat).flatten();
-        let next = vacancies.chain(beat).min();
+        let heartbeat = self.is_ready.then(watchdog::next_heartbeat).flatten();
+        let next = vacancies.chain(heartbeat).min();
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
@@ -167,7 +167,7 @@ impl<'a> Supervisor<'a> {
         match self.signals.wait(Some(Duration::ZERO)) {
             Some(SIGHUP) if logging::has_file() => {
                 logging::reopen();
-                self.places.iter_mut().filter_map(Place::worker).for_each(Worker::reopen_log);
+                self.slots.iter_mut().filter_map(Slot::worker).for_each(Worker::reopen_log);
                 Ok(None)
             }
             signal => Ok(signal),
@@ -175,11 +175,11 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Hears what the workers say; when the last is ready, everyone is told.
-    fn hear(&mut self) {
-        self.places.iter_mut().filter_map(Place::worker).for_each(Worker::hear);
+    fn read_reports(&mut self) {
+        self.slots.iter_mut().filter_map(Slot::worker).for_each(Worker::read_reports);
         look_at(&self.stats).alive = self.workers().map(|worker| (worker.pid(), worker.counters())).collect();
-        let is_ready = |place: &mut Place| place.worker().is_some_and(|worker| worker.is_ready());
-        if !self.is_ready && self.listener.is_some() && self.places.iter_mut().all(is_ready) {
+        let is_ready = |place: &mut Slot| place.worker().is_some_and(|worker| worker.is_ready());
+        if !self.is_ready && self.listener.is_some() && self.slots.iter_mut().all(is_ready) {
             self.is_ready = true;
             self.ready_line.map(announce); // a closed stdout is no reason not to serve
             sd_notify::is_ready();
@@ -192,7 +192,7 @@ impl<'a> Supervisor<'a> {
         // If this process was stopped itself, so may the workers have been.
         let was_away = self.listened.elapsed() > interval / 2;
         self.listened = Instant::now();
-        for worker in self.places.iter_mut().filter_map(Place::worker) {
+        for worker in self.slots.iter_mut().filter_map(Slot::worker) {
             if was_away {
                 worker.reset_heartbeat();
             } else if worker.silence() > interval {
@@ -205,8 +205,8 @@ impl<'a> Supervisor<'a> {
 
     /// Takes note of the workers that died, and when to replace each.
     fn reap(&mut self) -> Result<()> {
-        for place in &mut self.places {
-            let Place::Working(worker) = place else { continue };
+        for place in &mut self.slots {
+            let Slot::Working(worker) = place else { continue };
             let Some(status) = worker.ended()? else { continue };
             let is_young = worker.age() < YOUNG;
             self.failures = if is_young { self.failures + 1 } else { 0 };
@@ -215,12 +215,12 @@ impl<'a> Supervisor<'a> {
             }
             let pause = if is_young { FIRST_PAUSE * 2u32.pow(self.failures.min(6) - 1) } else { Duration::ZERO };
             log::error!("worker {} died by {}; the next starts in {pause:?}", worker.pid(), cause(status));
-            worker.hear(); // its last words
+            worker.read_reports(); // its last words
             let mut stats = look_at(&self.stats);
-            stats.let_go(worker);
+            stats.detach(worker);
             stats.died += 1;
             drop(stats);
-            *place = Place::Vacant(Instant::now() + pause);
+            *place = Slot::Vacant(Instant::now() + pause);
         }
         Ok(())
     }
@@ -233,7 +233,7 @@ impl<'a> Supervisor<'a> {
         self.listener = None;
         let end = Instant::now().checked_add(grace).and_then(|end| end.checked_add(MARGIN));
         loop {
-            self.hear(); // the end of file of those who have gone, or `wait` would not sleep
+            self.read_reports(); // the end of file of those who have gone, or `wait` would not sleep
             self.bid_farewell();
             let alive = self.workers().count();
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
@@ -256,25 +256,25 @@ impl<'a> Supervisor<'a> {
 
     /// Takes note of the workers that have drained.
     fn bid_farewell(&mut self) {
-        for place in &mut self.places {
-            let Place::Working(worker) = place else { continue };
+        for place in &mut self.slots {
+            let Slot::Working(worker) = place else { continue };
             if !matches!(worker.ended(), Ok(None)) {
-                worker.hear(); // its last words
-                look_at(&self.stats).let_go(worker);
-                *place = Place::Vacant(Instant::now());
+                worker.read_reports(); // its last words
+                look_at(&self.stats).detach(worker);
+                *place = Slot::Vacant(Instant::now());
             }
         }
     }
 
     fn workers(&self) -> impl Iterator<Item = &Worker> {
-        self.places.iter().filter_map(|place| match place {
-            Place::Working(worker) => Some(&**worker),
-            Place::Vacant(_) => None,
+        self.slots.iter().filter_map(|place| match place {
+            Slot::Working(worker) => Some(&**worker),
+            Slot::Vacant(_) => None,
         })
     }
 }
 
-impl Place {
+impl Slot {
     fn worker(&mut self) -> Option<&mut Worker> {
         match self {
             Self::Working(worker) => Some(worker),
@@ -285,7 +285,7 @@ impl Place {
 
 impl WorkerStats {
     /// Its counts stay, or a counter would go down.
-    fn let_go(&mut self, worker: &Worker) {
+    fn detach(&mut self, worker: &Worker) {
         self.alive.retain(|(pid, _)| *pid != worker.pid());
         self.gone += worker.counters().after_its_end();
     }

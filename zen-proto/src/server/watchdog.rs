@@ -1,8 +1,8 @@
 //! Being alive, and saying so: to the service manager that started this process, or to a worker's parent.
 //!
-//! Who asks for it says how often (sd_watchdog_enabled(3)). Every loop and every thread that serves has a pulse; when all
+//! Who asks for it says how often (sd_watchdog_enabled(3)). Every loop and every thread that serves has a heartbeat; when all
 //! have beaten since the last report, the one that was missing makes the next. So the report comes from one that
-//! serves, and one that is stuck stops it. Threads that share their clients, as executors do, share a pulse: it
+//! serves, and one that is stuck stops it. Threads that share their clients, as executors do, share a heartbeat: it
 //! stops when none of them gets on.
 
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ use super::constants::TICK;
 static WATCHDOG: OnceLock<Watchdog> = OnceLock::new();
 
 struct Watchdog {
-    /// From one beat of a pulse to its next.
+    /// From one heartbeat of a heartbeat to its next.
     pause: Duration,
     report: fn(),
     round: Mutex<Round>,
@@ -46,36 +46,36 @@ pub(super) fn start(report: fn()) {
 
 thread_local! {
     /// That of a loop, or of a thread that serves one client.
-    static PULSE: RefCell<Option<Pulse>> = const { RefCell::new(None) };
+    static HEARTBEAT: RefCell<Option<Heartbeat>> = const { RefCell::new(None) };
 }
 
 /// That of threads that share their clients.
-static SHARED_PULSE: Mutex<Option<Pulse>> = Mutex::new(None);
+static SHARED_HEARTBEAT: Mutex<Option<Heartbeat>> = Mutex::new(None);
 
 /// Once in each turn of a loop: it is not stuck. All but free unless somebody asks, and it is time.
-pub fn beat(now: Instant) {
+pub fn heartbeat(now: Instant) {
     if WATCHDOG.get().is_some() {
-        PULSE.with_borrow_mut(|pulse| pulse.get_or_insert_with(Pulse::start).beat(now));
+        HEARTBEAT.with_borrow_mut(|heartbeat| heartbeat.get_or_insert_with(Heartbeat::start).record(now));
     }
 }
 
 /// When the loop is to have a turn, even if nothing happens; `None`: it may sleep.
-pub fn next_beat() -> Option<Instant> {
-    WATCHDOG.get().map(|_| PULSE.with_borrow_mut(|pulse| pulse.get_or_insert_with(Pulse::start).next))
+pub fn next_heartbeat() -> Option<Instant> {
+    WATCHDOG.get().map(|_| HEARTBEAT.with_borrow_mut(|heartbeat| heartbeat.get_or_insert_with(Heartbeat::start).next))
 }
 
 /// The same for any of several threads that share their clients.
-pub fn beat_together(now: Instant) {
+pub fn heartbeat_together(now: Instant) {
     if WATCHDOG.get().is_some() {
-        let mut shared = SHARED_PULSE.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.get_or_insert_with(Pulse::start).beat(now);
+        let mut shared = SHARED_HEARTBEAT.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.get_or_insert_with(Heartbeat::start).record(now);
     }
 }
 
 /// For a thread that sleeps in its calls, at each of them.
 pub(super) fn beat_now() {
     if WATCHDOG.get().is_some() {
-        beat(Instant::now());
+        heartbeat(Instant::now());
     }
 }
 
@@ -89,21 +89,21 @@ pub(super) fn beat_between_answers() {
 
 #[cold]
 fn beat_own_or_shared() {
-    if PULSE.with_borrow(Option::is_some) {
-        beat(Instant::now());
-    } else if SHARED_PULSE.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-        beat_together(Instant::now());
+    if HEARTBEAT.with_borrow(Option::is_some) {
+        heartbeat(Instant::now());
+    } else if SHARED_HEARTBEAT.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+        heartbeat_together(Instant::now());
     }
 }
 
-struct Pulse {
-    /// When to beat next.
+struct Heartbeat {
+    /// When to heartbeat next.
     next: Instant,
     /// The last round in which it has beaten.
     round: u64,
 }
 
-impl Pulse {
+impl Heartbeat {
     fn start() -> Self {
         let Some(watchdog) = WATCHDOG.get() else { return Self { next: Instant::now(), round: 0 } };
         let mut round = watchdog.round();
@@ -112,7 +112,7 @@ impl Pulse {
         Self { next: Instant::now(), round: round.number.wrapping_sub(1) }
     }
 
-    fn beat(&mut self, now: Instant) {
+    fn record(&mut self, now: Instant) {
         let Some(watchdog) = WATCHDOG.get().filter(|_| self.next <= now) else { return };
         self.next = now + watchdog.pause;
         self.is_heard(watchdog);
@@ -127,7 +127,7 @@ impl Pulse {
     }
 }
 
-impl Drop for Pulse {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
         let Some(watchdog) = WATCHDOG.get() else { return };
         let mut round = watchdog.round();

@@ -149,7 +149,7 @@ impl Worker {
     }
 
     /// Hears what it has said; the end of file is that it has died.
-    pub(super) fn hear(&mut self) {
+    pub(super) fn read_reports(&mut self) {
         let Some(channel) = &mut self.channel else { return };
         if poll(&mut [PollFd::new(&*channel, PollFlags::IN)], Some(&Timespec::default())) != Ok(1) {
             return;
@@ -181,7 +181,7 @@ impl Worker {
         }
     }
 
-    /// Passes SIGHUP on. One that is not ready yet would die of it, and hears of it later.
+    /// Passes SIGHUP on. One that is not ready yet would die of it, and receives of it later.
     pub(super) fn reopen_log(&mut self) {
         if self.is_ready {
             self.signal(Signal::HUP);
@@ -273,10 +273,10 @@ mod tests {
         let (channel, mut its_end) = UnixStream::pair().expect("it can be had");
         let mut worker = Worker::new(Command::new("true").spawn().expect("it runs"), channel);
         its_end.write_all(b"something else\nlistening").expect("there is room");
-        worker.hear();
+        worker.read_reports();
         assert!(!worker.is_ready());
         its_end.write_all(b" on 127.0.0.1:1060\n").expect("there is room");
-        worker.hear();
+        worker.read_reports();
         assert!(worker.is_ready());
         worker.child.wait().expect("it has ended");
     }

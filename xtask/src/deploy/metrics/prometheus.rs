@@ -7,12 +7,12 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use super::super::apparatus::{part, succeeds};
+use super::super::fixture::{part, succeeds};
 use crate::harness::capture::Capture;
 use crate::harness::folder::Folder;
 use crate::harness::group::Group;
 use crate::harness::metrics::{ask, metrics_of};
-use crate::harness::{PATIENCE, Server, free_address, tool, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, free_address, tool, wait_for};
 use crate::servers::SERVERS;
 use crate::trial::Trial;
 
@@ -80,7 +80,7 @@ fn alert_fires() -> Result<()> {
     let become_so = |expected: &[&String]| {
         let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
         expected.sort_unstable();
-        let so = wait_for(2 * PATIENCE, || {
+        let so = wait_for(2 * WAIT_LIMIT, || {
             std::thread::sleep(Duration::from_millis(100));
             alarmed().is_ok_and(|alarmed| alarmed == expected).then_some(())
         });
@@ -92,9 +92,9 @@ fn alert_fires() -> Result<()> {
         let (_, up) = ask(here, "/api/v1/query?query=sum(up)").ok()?;
         up.contains("\"3\"]").then_some(())
     };
-    wait_for(2 * PATIENCE, sees_all).with_context(|| format!("it does not see all three:\n{}", stderr.text()))?;
+    wait_for(2 * WAIT_LIMIT, sees_all).with_context(|| format!("it does not see all three:\n{}", stderr.text()))?;
     become_so(&[])?;
-    ended.stop(PATIENCE)?;
+    ended.stop(WAIT_LIMIT)?;
     frozen.signal(Signal::STOP)?;
     become_so(&[&places[1], &places[2]])?;
     frozen.signal(Signal::CONT)?;

@@ -10,7 +10,7 @@ use seccompiler::{
 };
 use syscalls::Sysno;
 
-use super::super::apparatus::succeeds;
+use super::super::fixture::succeeds;
 use super::super::unit::Unit;
 use crate::harness::tool;
 

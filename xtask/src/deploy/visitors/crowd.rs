@@ -1,7 +1,7 @@
 //! The visitors of one service, all on one thread.
 //!
 //! 1. Whoever is due comes, late if the machine is busy.
-//! 2. Alarms ring: for who has waited in vain for as long as he has patience, and for who comes back after a pause.
+//! 2. Alarms ring: for who has waited in vain for as long as he has timeout, and for who comes back after a pause.
 //! 3. The thread sleeps until a connection has news, or somebody is due.
 //! 4. A connection that is there is asked; an answer that is there is taken, and its visitor leaves.
 
@@ -19,12 +19,12 @@ use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
-use super::{Manner, Shared};
+use super::{Behavior, Shared};
 use crate::harness::client::{APHORISMS, refuse_self};
 
 pub(super) struct Crowd {
     address: SocketAddr,
-    manner: Manner,
+    behavior: Behavior,
     shared: Arc<Shared>,
     poller: OwnedFd,
     /// Who is here, by number.
@@ -43,9 +43,9 @@ struct Visitor {
 }
 
 impl Crowd {
-    pub(super) fn new(address: SocketAddr, manner: Manner, shared: Arc<Shared>) -> Result<Crowd> {
+    pub(super) fn new(address: SocketAddr, behavior: Behavior, shared: Arc<Shared>) -> Result<Crowd> {
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC).context("cannot poll")?;
-        Ok(Crowd { address, manner, shared, poller, here: BTreeMap::new(), alarms: BinaryHeap::new() })
+        Ok(Crowd { address, behavior, shared, poller, here: BTreeMap::new(), alarms: BinaryHeap::new() })
     }
 
     /// Lets them come until it is over, and the last has left.
@@ -53,14 +53,14 @@ impl Crowd {
         let start = Instant::now();
         let mut number: u32 = 0;
         loop {
-            let mut due = start + Duration::from_secs(1) * number / self.manner.a_second;
+            let mut due = start + Duration::from_secs(1) * number / self.behavior.a_second;
             let is_over = self.shared.is_over.load(Ordering::Relaxed);
             while !is_over && due <= Instant::now() {
                 self.shared.counts().visits += 1;
                 self.here.insert(number.into(), Visitor::default());
                 self.try_once(number.into())?;
                 number += 1;
-                due = start + Duration::from_secs(1) * number / self.manner.a_second;
+                due = start + Duration::from_secs(1) * number / self.behavior.a_second;
             }
             self.ring()?;
             if is_over && self.here.is_empty() {
@@ -107,7 +107,7 @@ impl Crowd {
     fn try_once(&mut self, number: u64) -> Result<()> {
         let visitor = self.here.get_mut(&number).context("nobody has this number")?;
         visitor.tries += 1;
-        self.alarms.push(Reverse((Instant::now() + self.manner.patience, number, visitor.tries)));
+        self.alarms.push(Reverse((Instant::now() + self.behavior.timeout, number, visitor.tries)));
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;

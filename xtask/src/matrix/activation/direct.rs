@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Case, bare};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::group::Group;
-use crate::harness::{PATIENCE, Server, is_conformant, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, is_conformant, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -53,7 +53,7 @@ fn stdin_is_the_client(entry: &'static Entry, _: &'static [&'static str]) -> Res
                 servers.push(start_for(entry, stream?, &["-vv"])?);
             }
             for mut server in servers {
-                let status = server.ended_within(PATIENCE).context("its client has gone, the server has not")?;
+                let status = server.ended_within(WAIT_LIMIT).context("its client has gone, the server has not")?;
                 ensure!(status.success(), "it ended with {status}");
             }
             Ok(())
@@ -68,7 +68,7 @@ fn stdin_is_the_client(entry: &'static Entry, _: &'static [&'static str]) -> Res
 /// Workers have nothing to share where there is one client.
 fn is_refused(entry: &'static Entry) -> Result<()> {
     let mut command = entry.command()?;
-    let output = crate::harness::group::run_within(PATIENCE, command.args(["--inetd", "nowait"]))?;
+    let output = crate::harness::group::run_within(WAIT_LIMIT, command.args(["--inetd", "nowait"]))?;
     ensure!(output.status.code() == Some(2), "{}", output.status);
     Ok(())
 }
@@ -91,7 +91,7 @@ fn no_talk_to_the_client(entry: &'static Entry, _: &'static [&'static str]) -> R
         client.expect(answers)?;
         client.end_sending()?;
         client.expect_end()?;
-        let status = server.ended_within(PATIENCE).context("its client has gone, the server has not")?;
+        let status = server.ended_within(WAIT_LIMIT).context("its client has gone, the server has not")?;
         ensure!(status.success(), "it ended with {status}");
     }
     Ok(())
@@ -111,7 +111,7 @@ fn idle_exit(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
         client.ask_all()?;
     }
     drop(client);
-    let status = server.ended_within(PATIENCE).context("it does not leave")?;
+    let status = server.ended_within(WAIT_LIMIT).context("it does not leave")?;
     ensure!(status.success(), "it ended with {status}");
     ensure!(start.elapsed() >= Duration::from_millis(400), "it left after {:?}", start.elapsed());
     // Whoever comes now waits for the next one.
@@ -131,11 +131,11 @@ fn queued_clients_wait_for_the_next_server(entry: &'static Entry, _: &'static [&
     Client::connect(address)?.ask_all()?;
     old.signal(Signal::TERM)?;
     let all_drain = || (old.log().matches("draining: ").count() >= entry.processes).then_some(());
-    wait_for(PATIENCE, all_drain).with_context(|| format!("not all processes drain: {}", old.log()))?;
+    wait_for(WAIT_LIMIT, all_drain).with_context(|| format!("not all processes drain: {}", old.log()))?;
     let mut queued = (0..QUEUED).map(|_| Client::connect(address)).collect::<Result<Vec<_>>>()?;
     // Threads that sleep in accept() take the first ones, and serve them.
     queued.iter_mut().take(SLEEPERS).try_for_each(|client| client.send(APHORISMS[0].0))?;
-    let status = old.ended_within(PATIENCE).context("it does not end")?;
+    let status = old.ended_within(WAIT_LIMIT).context("it does not end")?;
     ensure!(status.success(), "it ended with {status}");
     let mut new = Server::start_on(&listener, entry, &[])?;
     for (number, client) in queued.iter_mut().enumerate() {
@@ -144,7 +144,7 @@ fn queued_clients_wait_for_the_next_server(entry: &'static Entry, _: &'static [&
         client.end_sending()?;
         client.expect_end()?;
     }
-    new.stop(PATIENCE)
+    new.stop(WAIT_LIMIT)
 }
 
 /// The listener stays with us while one server drains and another begins: not one of many clients notices.
@@ -195,7 +195,7 @@ fn nowait_drains(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
     client.expect(APHORISMS[0].1)?;
     client.expect_end()?;
     drop(client);
-    let status = server.ended_within(PATIENCE).context("the drain does not end")?;
+    let status = server.ended_within(WAIT_LIMIT).context("the drain does not end")?;
     ensure!(status.success(), "it ended with {status}");
     Ok(())
 }
@@ -220,7 +220,7 @@ fn start(command: &mut Command, descriptor: impl Fn() -> io::Result<OwnedFd>) ->
 
 fn ends_after_sigterm(server: &mut Group) -> Result<()> {
     signal(server, Signal::TERM)?;
-    let status = server.ended_within(PATIENCE).context("still there after SIGTERM")?;
+    let status = server.ended_within(WAIT_LIMIT).context("still there after SIGTERM")?;
     ensure!(status.success(), "it ended with {status}");
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::servers::Entry;
 pub(crate) const CASES: &[Case] = &[
     bare("inetd_wait", |entry, _| under_inetd(entry, "wait.6000", "--inetd wait -vv --idle-exit 1s")),
     bare("inetd_nowait", |entry, _| under_inetd(entry, "nowait.6000", "--inetd nowait -vv"))
-        .on(|entry| !entry.is_exhibit && entry.processes == 1),
+        .on(|entry| !entry.is_example && entry.processes == 1),
 ];
 
 /// A client cannot tell that inetd stands behind it; and when the last client has gone, so have the servers.

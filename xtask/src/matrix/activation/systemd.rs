@@ -13,7 +13,7 @@ use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::Group;
 use crate::harness::server::{self, LISTEN_FDS};
-use crate::harness::{PATIENCE, activation, free_address, is_conformant, shown, tool, wait_for};
+use crate::harness::{WAIT_LIMIT, activation, free_address, is_conformant, shown, tool, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = &[
     bare("systemd_inetd_nowait", |entry, _| {
         under_systemd(entry, &["--accept", "--inetd"], &["--inetd", "nowait", "-vv"], false)
     })
-    .on(|entry| !entry.is_exhibit && entry.processes == 1),
+    .on(|entry| !entry.is_example && entry.processes == 1),
     bare("systemd_two_listeners", systemd_two_listeners).on(Entry::is_first_of_package),
     bare("listen_fds", listen_fds),
     bare("listen_fds_of_another", listen_fds_of_another),
@@ -39,7 +39,7 @@ fn under_systemd(entry: &'static Entry, how: &[&str], arguments: &[&str], says_r
     let (_group, stdout) = activation::systemd(how, address, &server)?;
     if says_ready {
         let line = format!("listening on {address}\n");
-        let said = stdout.wait_for(PATIENCE, |said| (said == line.as_bytes()).then_some(()));
+        let said = stdout.wait_for(WAIT_LIMIT, |said| (said == line.as_bytes()).then_some(()));
         said.with_context(|| format!("no ready line but {}", stdout.text()))
     } else {
         ensure!(stdout.text().is_empty(), "it said {}", stdout.text());
@@ -55,13 +55,13 @@ fn listen_fds(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
     let line = format!("listening on {address}\n");
-    let said = stdout.wait_for(PATIENCE, |said| (said == line.as_bytes()).then_some(()));
+    let said = stdout.wait_for(WAIT_LIMIT, |said| (said == line.as_bytes()).then_some(()));
     said.with_context(|| format!("no ready line for {address} but {}", stdout.text()))?;
     is_conformant(address)?;
     // The process that listens has set the backlog: the server cannot know it.
     ensure!(stderr.text().contains(" clients at once, no backlog of its own, "), "it says {}", stderr.text());
     kill_process(Pid::from_raw(group.id()).context("a process")?, Signal::TERM)?;
-    let status = group.ended_within(PATIENCE).context("still there after SIGTERM")?;
+    let status = group.ended_within(WAIT_LIMIT).context("still there after SIGTERM")?;
     ensure!(status.success(), "it ended with {status}");
     // The listener is ours, and still works.
     Client::connect(address).map(drop)
@@ -75,8 +75,8 @@ fn listen_fds_of_another(entry: &'static Entry, _: &'static [&'static str]) -> R
     {
         let mut group = activated(entry, &listener, variables, &["-p", "0"])?;
         let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
-        let line =
-            stdout.wait_for(PATIENCE, |said| said.ends_with(b"\n").then(|| String::from_utf8_lossy(said).into_owned()));
+        let line = stdout
+            .wait_for(WAIT_LIMIT, |said| said.ends_with(b"\n").then(|| String::from_utf8_lossy(said).into_owned()));
         let line = line.context("no ready line")?;
         let address = line.trim_end().strip_prefix("listening on ").context("a ready line")?.parse()?;
         ensure!(listener.local_addr()? != address, "it took the listener of another");
@@ -90,7 +90,7 @@ fn listen_fds_with_port(entry: &'static Entry, _: &'static [&'static str]) -> Re
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut group = activated(entry, &listener, LISTEN_FDS, &["-p", "0"])?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
-    let status = group.ended_within(PATIENCE).context("it took both")?;
+    let status = group.ended_within(WAIT_LIMIT).context("it took both")?;
     let said = stderr.at_end();
     ensure!(status.code() == Some(2) && said.starts_with(b"error: "), "{status}, {}", shown(&said));
     Ok(())
@@ -118,7 +118,7 @@ fn systemd_two_listeners(entry: &'static Entry, _: &'static [&'static str]) -> R
         .args(inner.get_args());
     let mut group = start(&mut command, Stdio::null())?;
     let _client =
-        wait_for(PATIENCE, || Client::connect(address).ok()).context("systemd-socket-activate does not listen")?;
+        wait_for(WAIT_LIMIT, || Client::connect(address).ok()).context("systemd-socket-activate does not listen")?;
     is_refused(&mut group, &["LISTEN_FDS=2,", "ListenStream="])
 }
 
@@ -143,7 +143,7 @@ fn listen_fds_no_listener(entry: &'static Entry, _: &'static [&'static str]) -> 
 fn is_refused(group: &mut Group, says: &[&str]) -> Result<()> {
     let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
-    let status = group.ended_within(PATIENCE).with_context(|| format!("it serves: {}", stdout.text()))?;
+    let status = group.ended_within(WAIT_LIMIT).with_context(|| format!("it serves: {}", stdout.text()))?;
     let (silence, said) = (stdout.at_end(), String::from_utf8_lossy(&stderr.at_end()).into_owned());
     let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
     let is_one = errors.len() == 1 && says.iter().all(|what| errors[0].contains(what));

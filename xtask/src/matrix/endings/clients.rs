@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
-use crate::harness::PATIENCE;
+use crate::harness::WAIT_LIMIT;
 use crate::harness::client::Client;
 use crate::matrix::Ctx;
 
@@ -100,7 +100,7 @@ pub(super) fn over_the_limit(ctx: &mut Ctx) -> Result<Subject> {
 fn is_accepted(ctx: &Ctx, client: &Client) -> Result<bool> {
     let address = client.stream().local_addr()?;
     let (accepted, rejected) = (format!("] {address} accepted\n"), format!("] {address} rejected: "));
-    let decided = ctx.server.wait_for_log(PATIENCE, |log| {
+    let decided = ctx.server.wait_for_log(WAIT_LIMIT, |log| {
         let is_accepted = log.contains(&accepted);
         (is_accepted || log.contains(&rejected)).then_some(is_accepted)
     });

@@ -15,7 +15,7 @@ use crate::harness::client::{APHORISMS, Came, Client};
 use crate::harness::group::run_within;
 use crate::harness::metrics::scrape;
 use crate::harness::tracer::{Tracer, span};
-use crate::harness::{PATIENCE, Server, process, shown, strace, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, process, shown, strace, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -36,13 +36,13 @@ pub(crate) const CASES: &[Case] = &[
     // get.
     case("no_room_in_epoll", no_room_in_epoll)
         .under(&["python3", "-c", REFUSE_EPOLL])
-        .on(|entry| !entry.is_exhibit && matches!(entry.package, "zen-poll" | "zen-async")),
+        .on(|entry| !entry.is_example && matches!(entry.package, "zen-poll" | "zen-async")),
     case("no_thread_for_a_client", no_thread_for_a_client).on(|entry| entry.name == "per-connection"),
     bare("no_thread_at_start", no_thread_at_start),
 ];
 
 fn has_one_process(entry: &Entry) -> bool {
-    !entry.is_exhibit && entry.processes == 1
+    !entry.is_example && entry.processes == 1
 }
 
 /// Nobody is lost, and between two attempts of a thread there is the back-off: it does not spin.
@@ -50,7 +50,7 @@ fn accept_out_of_means(ctx: &mut Ctx) -> Result<()> {
     for error in ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] {
         let tracer = Tracer::attach(&ctx.server.workers(), "accept4", &format!("error={error}:when=1..4"))?;
         asks_until_a_call_fails(ctx, &tracer).with_context(|| format!("after accept gave {error} four times"))?;
-        for (thread, times) in tracer.let_go()? {
+        for (thread, times) in tracer.detach()? {
             let pause = times.windows(2).map(span).min().unwrap_or(BACK_OFF);
             ensure!(pause >= BACK_OFF * 9 / 10, "thread {thread} tried again {pause:?} after {error}");
         }
@@ -63,7 +63,7 @@ fn accept_failed_for_one_client(ctx: &mut Ctx) -> Result<()> {
     for error in CLIENTS_OWN {
         let tracer = Tracer::attach(&ctx.server.workers(), "accept4", &format!("error={error}:when=1..20"))?;
         asks_until_a_call_fails(ctx, &tracer).with_context(|| format!("after accept gave {error} twenty times"))?;
-        for (thread, times) in tracer.let_go()? {
+        for (thread, times) in tracer.detach()? {
             // Backing off each time would take two seconds.
             let took = span(&times);
             ensure!(took < BACK_OFF * 10, "thread {thread} took {took:?} for {} times {error}", times.len());
@@ -78,7 +78,7 @@ fn accept_fails_for_each_client(ctx: &mut Ctx) -> Result<()> {
     let workers = ctx.server.workers();
     let tracer = Tracer::attach(&workers, "accept4", "error=EPERM")?;
     // A thread that has been in the call all along serves one client first.
-    let waiting = wait_for(PATIENCE, || {
+    let waiting = wait_for(WAIT_LIMIT, || {
         let mut client = asking(ctx).ok()?;
         client.expect_silence(FOR_A_WHILE).is_ok().then_some(client)
     });
@@ -86,7 +86,7 @@ fn accept_fails_for_each_client(ctx: &mut Ctx) -> Result<()> {
     let of_metrics = |thread: &String| {
         fs::read_to_string(format!("/proc/{thread}/comm")).is_ok_and(|name| name.starts_with("metrics"))
     };
-    let mut injected = tracer.let_go()?;
+    let mut injected = tracer.detach()?;
     injected.retain(|thread, _| !of_metrics(thread));
     answered(&mut client).context("once accept works again")?;
     drop(client);
@@ -105,7 +105,7 @@ fn accept_fails_for_each_client(ctx: &mut Ctx) -> Result<()> {
     let counted = || scrape(&ctx.server).ok()?.get("zen_accept_failures_total").copied();
     // strace lets go of a thread in the middle of a call: that may fail in another way.
     let are_all = total as f64..=(total + threads) as f64;
-    let is_right = wait_for(PATIENCE, || counted().filter(|&counted| are_all.contains(&counted)));
+    let is_right = wait_for(WAIT_LIMIT, || counted().filter(|&counted| are_all.contains(&counted)));
     is_right.with_context(|| format!("{total} failures, but {:?} were counted", counted()))?;
     Ok(())
 }
@@ -124,7 +124,7 @@ fn excess_is_rejected_while_draining(entry: &'static Entry, arguments: &'static 
     thread::sleep(FOR_A_WHILE / 2); // a thread that has been in the call all along began it again
     let mut excess = Client::connect(address)?;
     let own = excess.stream().local_addr()?;
-    wait_for(PATIENCE, || process::accepted_socket(address, own)).context("it is not accepted")?;
+    wait_for(WAIT_LIMIT, || process::accepted_socket(address, own)).context("it is not accepted")?;
     let next = Client::connect(address)?;
     excess.send(APHORISMS[0].0)?;
     server.signal(Signal::TERM)?;
@@ -132,7 +132,7 @@ fn excess_is_rejected_while_draining(entry: &'static Entry, arguments: &'static 
     let came = excess.read_some().context("the client over the limit")?;
     let is_told = |bytes: &Vec<u8>| bytes == b"Error: too many clients." || bytes == APHORISMS[0].1;
     ensure!(matches!(&came, Came::Bytes(bytes) if is_told(bytes)), "{came:?} came to the client over the limit");
-    let status = server.ended_within(PATIENCE).context("it does not end")?;
+    let status = server.ended_within(WAIT_LIMIT).context("it does not end")?;
     ensure!(status.success(), "it ended with {status}");
     drop((next, tracer));
     Ok(())
@@ -143,7 +143,7 @@ fn accept_fails_while_draining(ctx: &mut Ctx) -> Result<()> {
     let tracer = Tracer::attach(&ctx.server.workers(), "accept4", "error=EMFILE")?;
     let waiting = asking(ctx)?;
     ctx.server.signal(Signal::TERM)?;
-    let status = ctx.server.ended_within(PATIENCE).context("it waits for its grace")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it waits for its grace")?;
     ensure!(status.success(), "it ended with {status}");
     drop((waiting, tracer));
     Ok(())
@@ -156,10 +156,10 @@ fn accept_fails_for_ever(ctx: &mut Ctx, error: &str) -> Result<()> {
     // One that sleeps until somebody comes does not notice before that. This client may be served first: it must leave
     // then.
     drop(asking(ctx));
-    let status = ctx.server.ended_within(PATIENCE).context("it goes on without its listener")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it goes on without its listener")?;
     ensure!(status.code() == Some(1), "it ended with {status}");
     bystander.iter_mut().try_for_each(|client| client.expect_end()).context("the bystander")?;
-    for (thread, times) in tracer.let_go()? {
+    for (thread, times) in tracer.detach()? {
         ensure!(times.len() <= 3, "thread {thread} tried {} times", times.len());
     }
     let log = ctx.server.whole_log();
@@ -173,8 +173,8 @@ fn accept_fails_for_ever_in_workers(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.workers();
     let tracer = Tracer::attach(&before, "accept4", "error=EINVAL")?;
     asks_until_a_call_fails(ctx, &tracer).context("once a worker was replaced")?;
-    tracer.let_go()?;
-    let complaint = ctx.server.wait_for_log(PATIENCE, |log| log.contains("error: the listener").then_some(()));
+    tracer.detach()?;
+    let complaint = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains("error: the listener").then_some(()));
     complaint.context("no worker says why it ended")?;
     ensure!(ctx.server.workers() != before, "the workers are the same as before");
     Ok(())
@@ -183,7 +183,7 @@ fn accept_fails_for_ever_in_workers(ctx: &mut Ctx) -> Result<()> {
 /// Clients are answered one after another, until calls have failed meanwhile. (A thread that has been in the call all
 /// along serves one client first.)
 fn asks_until_a_call_fails(ctx: &Ctx, tracer: &Tracer) -> Result<()> {
-    let until = wait_for(PATIENCE, || {
+    let until = wait_for(WAIT_LIMIT, || {
         let answered = asking(ctx).and_then(|mut client| answered(&mut client));
         let is_over = answered.is_err() || tracer.injected().is_ok_and(|injected| !injected.is_empty());
         is_over.then_some(answered)
@@ -218,7 +218,7 @@ fn no_room_in_epoll(ctx: &mut Ctx) -> Result<()> {
         .context("one who was here before the others were refused")?;
     drop(served);
     // Honest clients need low numbers again.
-    let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
+    let gone = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before).then_some(()));
     gone.context("descriptors are left open")
 }
 
@@ -230,9 +230,9 @@ fn no_thread_for_a_client(ctx: &mut Ctx) -> Result<()> {
     unlucky.expect(b"Error: too many clients.")?;
     unlucky.expect_end()?;
     let line = " rejected: no thread can be started for it; raise the limit of threads\n";
-    ctx.server.wait_for_log(PATIENCE, |log| log.contains(line).then_some(())).context("the log does not say why")?;
+    ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains(line).then_some(())).context("the log does not say why")?;
     others_are_served(ctx, &mut bystander)?;
-    tracer.let_go()?;
+    tracer.detach()?;
     Ok(())
 }
 
@@ -250,7 +250,7 @@ fn no_thread_at_start(entry: &'static Entry, _: &'static [&'static str]) -> Resu
         "inject=clone,clone3:error=EAGAIN",
     ]);
     command.arg(workspace::binary(entry.binary)?).args(entry.arguments).args(["-p", "0"]);
-    let output = run_within(PATIENCE, &mut command)?;
+    let output = run_within(WAIT_LIMIT, &mut command)?;
     let lines: Vec<&[u8]> = output.stderr.split_inclusive(|&b| b == b'\n').collect();
     let is_right = output.status.code() == Some(1) && lines.len() == 1 && lines[0].starts_with(b"error: ");
     ensure!(is_right, "{}, stderr {}", output.status, shown(&output.stderr));

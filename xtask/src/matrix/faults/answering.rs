@@ -9,7 +9,7 @@ use super::{Case, Ctx, bare, bystander, case, ended, ending, guests, others_are_
 use crate::harness::client::{APHORISMS, Came, Client};
 use crate::harness::process::accepted_socket;
 use crate::harness::tracer::Tracer;
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{WAIT_LIMIT, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -19,20 +19,20 @@ pub(crate) const CASES: &[Case] = &[
     ending("a_panic", a_panic).arguments(&["--panic-on", FATAL]),
     ending("a_panic_awaited", a_panic)
         .arguments(&["--panic-on", FATAL, "--delay", "1ms", "--await"])
-        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit),
+        .on(|entry| entry.package == "zen-async" && !entry.is_example),
     ending("a_panic_offloaded", a_panic)
         .arguments(&["--panic-on", FATAL, "--offload"])
-        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit),
+        .on(|entry| entry.package == "zen-async" && !entry.is_example),
     ending("a_panic_outside", a_panic_outside)
         .arguments(&["--panic-outside", FATAL])
-        .on(|entry| !entry.is_exhibit && entry.processes == 1),
+        .on(|entry| !entry.is_example && entry.processes == 1),
     ending("a_panic_outside_offloaded", a_panic_outside)
         .arguments(&["--panic-outside", FATAL, "--offload"])
-        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit),
+        .on(|entry| entry.package == "zen-async" && !entry.is_example),
     bare("a_loop_panics", a_loop_panics).on(|entry| entry.name == "poll-loops"),
     ending("an_abort", an_abort)
         .arguments(&["--abort-on", FATAL])
-        .on(|entry| !entry.is_exhibit && entry.processes == 1),
+        .on(|entry| !entry.is_example && entry.processes == 1),
 ];
 
 /// Who has the failed connection is let go without an answer, and nobody else notices.
@@ -44,7 +44,7 @@ fn a_call_fails(ctx: &mut Ctx, call: &str) -> Result<()> {
         let tracer = Tracer::attach_to(&socket, &ctx.server.workers(), call, &format!("error={error}"))?;
         is_let_go(&mut client).with_context(|| format!("{call} failed with {error}"))?;
         others_are_served(ctx, &mut bystander).with_context(|| format!("{call} failed with {error} for one client"))?;
-        let failed: usize = tracer.let_go()?.values().map(Vec::len).sum();
+        let failed: usize = tracer.detach()?.values().map(Vec::len).sum();
         ensure!(failed == 1, "{call} was tried {failed} times on a connection that fails with {error}");
     }
     Ok(())
@@ -72,7 +72,7 @@ fn send_has_no_room(ctx: &mut Ctx) -> Result<()> {
     let tracer = Tracer::attach_to(&socket, &ctx.server.workers(), "sendto", "error=EAGAIN:when=1..3")?;
     client.ask_all().context("after send had no room three times")?;
     drop(client);
-    tracer.let_go()?;
+    tracer.detach()?;
     others_are_served(ctx, &mut bystander)
 }
 
@@ -88,7 +88,7 @@ fn a_panic(ctx: &mut Ctx) -> Result<()> {
     }
     others_are_served(ctx, &mut bystander)?;
     drop(bystander);
-    ctx.server.stop(PATIENCE)?;
+    ctx.server.stop(WAIT_LIMIT)?;
     let log = ctx.server.whole_log();
     let lines = log.lines().filter(|line| line.contains("panicked at")).count();
     ensure!(lines == PANICS, "{PANICS} panics, but {lines} lines say so");
@@ -108,7 +108,7 @@ fn a_panic_outside(ctx: &mut Ctx) -> Result<()> {
     ensure!(matches!(client.read_some()?, Came::End | Came::Reset), "the client is served on");
     // Where there is one thread, its clients are lost with it.
     bystander.iter_mut().filter(|_| has_other_threads(ctx.entry)).try_for_each(|client| client.expect_end())?;
-    let status = ctx.server.ended_within(PATIENCE).context("it goes on after a panic")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it goes on after a panic")?;
     ensure!(status.code() == Some(1), "it ended with {status}");
     let log = ctx.server.whole_log();
     let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
@@ -136,7 +136,7 @@ fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
             // The listener is closed when no client has come for a tick.
             is_quick = start.elapsed() < TICK / 2;
             drop(clients);
-            ctx.server.ended_within(PATIENCE).context("it does not end")?;
+            ctx.server.ended_within(WAIT_LIMIT).context("it does not end")?;
             // One that is lost on its way to a loop has come, and no loop says that it has gone.
             let is_served = ctx.server.whole_log().contains(&format!("{late} closed: "));
             ensure!(is_served, "a client that comes right after the panic is lost");
@@ -153,7 +153,7 @@ fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
 fn an_abort(ctx: &mut Ctx) -> Result<()> {
     let mut client = guests(ctx, 1)?.pop().context("a client")?;
     client.send(FATAL.as_bytes())?;
-    let status = ctx.server.ended_within(PATIENCE).context("it goes on after an abort")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it goes on after an abort")?;
     ensure!(status.signal() == Some(6), "it ended with {status}");
     Ok(())
 }
@@ -161,7 +161,7 @@ fn an_abort(ctx: &mut Ctx) -> Result<()> {
 /// The server's end of this client's connection.
 fn accepted(ctx: &Ctx, client: &Client) -> Result<String> {
     let (server, client) = (ctx.server.address(), client.stream().local_addr()?);
-    wait_for(PATIENCE, || accepted_socket(server, client)).context("the client is not accepted")
+    wait_for(WAIT_LIMIT, || accepted_socket(server, client)).context("the client is not accepted")
 }
 
 /// The question after which nothing is as it was.

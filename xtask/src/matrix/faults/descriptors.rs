@@ -10,7 +10,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::{Case, Ctx, answered, asking, bare, bystander, case};
 use crate::harness::group::run_within;
-use crate::harness::{PATIENCE, shown, tool, wait_for};
+use crate::harness::{WAIT_LIMIT, shown, tool, wait_for};
 use crate::matrix::served;
 use crate::servers::Entry;
 use crate::workspace;
@@ -23,7 +23,7 @@ pub(crate) const CASES: &[Case] = &[
         .on(|entry| entry.name == "poll"),
     bare("too_few_descriptors_for_processes", too_few_descriptors_for)
         .arguments(&["--processes", "100"])
-        .on(|entry| !entry.is_exhibit && entry.is_first_of_package()),
+        .on(|entry| !entry.is_example && entry.is_first_of_package()),
     bare("too_few_descriptors_for_the_default", too_few_descriptors_for_the_default),
 ];
 
@@ -39,7 +39,7 @@ fn no_descriptor_left(ctx: &mut Ctx) -> Result<()> {
     let sleeps_in_accept = matches!(ctx.entry.package, "zen-single" | "zen-threaded");
     let come = || (0..3).map(|_| asking(ctx)).collect::<Result<Vec<_>>>();
     let mut waiting = if sleeps_in_accept { Vec::new() } else { come()? };
-    let complaint = ctx.server.wait_for_log(PATIENCE, |log| log.contains("cannot accept").then_some(()));
+    let complaint = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains("cannot accept").then_some(()));
     complaint.context("the log says nothing")?;
     let (cpu, said) = (ctx.server.usage().cpu, lines());
     thread::sleep(LOOK);
@@ -73,7 +73,7 @@ fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str
         "--max-connections",
         PLACES,
     ]);
-    let output = run_within(PATIENCE, &mut command)?;
+    let output = run_within(WAIT_LIMIT, &mut command)?;
     let is_line = output.stderr.starts_with(b"error: ") && output.stderr.iter().filter(|&&b| b == b'\n').count() == 1;
     let seen = format!("{}, stdout {}, stderr {}", output.status, shown(&output.stdout), shown(&output.stderr));
     ensure!(output.status.code() == Some(1) && output.stdout.is_empty() && is_line, "{seen}");
@@ -89,7 +89,7 @@ fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str
         ensure!(raised == Some(&needed.to_string()), "{needed} are needed, {raised:?} is the limit");
         let before = ctx.server.usage().descriptors;
         drop(super::guests(ctx, PLACES.parse()?).context("as many as there are places for")?);
-        let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
+        let gone = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before).then_some(()));
         gone.context("descriptors are left open")
     })
 }
@@ -98,7 +98,7 @@ fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str
 fn too_few_descriptors_for(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
     let mut command = Command::new(tool("prlimit")?);
     command.arg("--nofile=64:64").arg(workspace::binary(entry.binary)?).args(["-p", "0"]).args(arguments);
-    let output = run_within(PATIENCE, &mut command)?;
+    let output = run_within(WAIT_LIMIT, &mut command)?;
     let said = String::from_utf8_lossy(&output.stderr);
     let is_named = said.starts_with("error: ") && said.ends_with(&format!(", or lower {}\n", arguments[0]));
     let seen = format!("{}, stdout {}, stderr {said}", output.status, shown(&output.stdout));
@@ -129,7 +129,7 @@ fn too_few_descriptors_for_the_default(entry: &'static Entry, _: &'static [&'sta
             ctx.client()?.expect(b"Error: too many clients.")?;
         }
         drop(all);
-        let gone = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
+        let gone = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before).then_some(()));
         gone.context("descriptors are left open")
     })
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Case, Ctx, bare, guests};
 use crate::harness::group::run_within;
 use crate::harness::network::{HOST, Network};
-use crate::harness::{Client, PATIENCE};
+use crate::harness::{Client, WAIT_LIMIT};
 use crate::matrix::{ended, lifecycle, served};
 use crate::servers::Entry;
 use crate::workspace;
@@ -50,9 +50,9 @@ fn resets(entry: &'static Entry, arguments: &[&str], run: fn(&mut Ctx) -> Result
 fn conformance(ctx: &mut Ctx) -> Result<u64> {
     let port = ctx.server.address().port().to_string();
     let mut client = Command::new(workspace::binary("zen-client")?);
-    let output = run_within(4 * PATIENCE, client.args(["check", HOST, "-p", &port])).context("zen-client check")?;
+    let output = run_within(4 * WAIT_LIMIT, client.args(["check", HOST, "-p", &port])).context("zen-client check")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    ctx.server.stop(PATIENCE)?;
+    ctx.server.stop(WAIT_LIMIT)?;
     Ok(0)
 }
 
@@ -65,7 +65,7 @@ fn drain(ctx: &mut Ctx) -> Result<u64> {
 fn never_readers(ctx: &mut Ctx) -> Result<u64> {
     let clients = lifecycle::never_readers(ctx, 3)?;
     clients.iter().try_for_each(lifecycle::is_reset)?;
-    ctx.server.stop(PATIENCE)?;
+    ctx.server.stop(WAIT_LIMIT)?;
     Ok(clients.len() as u64)
 }
 
@@ -86,7 +86,7 @@ fn the_network_goes_away(entry: &'static Entry, arguments: &'static [&'static st
             never_reader.send(&[b'?'; 65536])?;
             network.cut()?;
             for ending in ["idle timeout", "question timeout", "answers not read"] {
-                let found = ctx.server.wait_for_log(PATIENCE, |log| log.contains(ending).then_some(()));
+                let found = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains(ending).then_some(()));
                 found.with_context(|| format!("of whom is cut off no {ending:?} is logged"))?;
             }
             network.mend()?;

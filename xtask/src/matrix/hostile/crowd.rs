@@ -10,18 +10,18 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::Repeated;
 use crate::harness::client::{APHORISMS, Came, Client};
-use crate::harness::{PATIENCE, shown, wait_for};
+use crate::harness::{WAIT_LIMIT, shown, wait_for};
 use crate::matrix::{Case, Ctx, case};
 use crate::trial::note;
 
 pub(crate) const CASES: &[Case] = &[
     case("too_many_clients", too_many_clients)
         .arguments(&["--max-connections", "32"])
-        .on(|entry| !entry.is_exhibit && !entry.makes_wait())
+        .on(|entry| !entry.is_example && !entry.makes_wait())
         .alone(),
     case("too_many_clients", too_many_clients_wait)
         .arguments(&["--max-connections", "32"])
-        .on(|entry| !entry.is_exhibit && entry.makes_wait())
+        .on(|entry| !entry.is_example && entry.makes_wait())
         .alone(),
     case("two_at_full_speed", two_at_full_speed).alone(),
 ];
@@ -36,7 +36,7 @@ fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
     let mut inside = (0..most + TOO_MANY).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
     let mut turned_away = 0;
     // Before each rejection the server looks for a few milliseconds whether a place is free already.
-    let looked = wait_for(PATIENCE, || match take_out_rejected(&mut inside) {
+    let looked = wait_for(WAIT_LIMIT, || match take_out_rejected(&mut inside) {
         Ok(rejected) => {
             turned_away += rejected;
             (inside.len() <= most).then_some(Ok(()))
@@ -53,14 +53,14 @@ fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
 
     drop(inside.pop());
     let start = Instant::now();
-    wait_for(PATIENCE, || is_served(ctx)).context("a place is free, but not usable")?;
+    wait_for(WAIT_LIMIT, || is_served(ctx)).context("a place is free, but not usable")?;
     let after = start.elapsed();
     ensure!(after <= SOON, "a free place was usable only after {after:?}");
     honest.finish()?;
     drop(inside);
     // Whoever comes before it has seen that they have gone is turned away.
     let are_gone = || (ctx.server.usage().descriptors <= before).then_some(());
-    wait_for(PATIENCE, are_gone).context("the server keeps those who have gone")
+    wait_for(WAIT_LIMIT, are_gone).context("the server keeps those who have gone")
 }
 
 /// Takes those out who have been rejected, and counts them.
@@ -120,7 +120,7 @@ fn two_at_full_speed(ctx: &mut Ctx) -> Result<()> {
         let busy = answers.each_ref().map(|answers| scope.spawn(|| ask_at_full_speed(address, &is_over, answers)));
         let places = ctx.entry.at_once.map_or(2, |at_once| at_once.min(2));
         let are_busy = || answers.iter().filter(|answers| answers.load(Ordering::Relaxed) > 0).count() == places;
-        wait_for(PATIENCE, || are_busy().then_some(())).context("the busy clients are not served")?;
+        wait_for(WAIT_LIMIT, || are_busy().then_some(())).context("the busy clients are not served")?;
         let before = answers.each_ref().map(|answers| answers.load(Ordering::Relaxed));
 
         let mut waiting = None;
@@ -167,7 +167,7 @@ fn leave_an_honest_one_its_share(ctx: &Ctx) -> Result<()> {
 fn ask_at_full_speed(address: SocketAddr, is_over: &AtomicBool, answers: &AtomicUsize) -> Result<()> {
     let (question, answer) = APHORISMS[2];
     let mut client = Client::connect(address)?;
-    client.set_patience(GLANCE)?;
+    client.set_timeout(GLANCE)?;
     let mut asking = Repeated::new(question);
     let mut read = 0;
     while !is_over.load(Ordering::Relaxed) {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{beside_honest, everywhere, handful, is_asleep, is_cut_in_time};
 use crate::harness::client::{APHORISMS, Came};
-use crate::harness::{PATIENCE, shown, wait_for};
+use crate::harness::{WAIT_LIMIT, shown, wait_for};
 use crate::matrix::{Case, Ctx, case};
 
 pub(crate) const CASES: &[Case] = &[
@@ -44,7 +44,7 @@ fn too_long_then_silence(ctx: &mut Ctx) -> Result<()> {
         client.expect(TOO_LONG)?;
         client.expect_end()?;
     }
-    let closed = wait_for(PATIENCE, || (ctx.server.usage().descriptors <= before).then_some(()));
+    let closed = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before).then_some(()));
     closed.context("the server keeps those who said too much")?;
     is_cut_in_time(start.elapsed(), LINGER, 1)
 }
@@ -165,7 +165,7 @@ fn is_too_slow(ctx: &Ctx, bytes: &[u8], answer: &[u8]) -> Result<()> {
 }
 
 fn is_logged(ctx: &Ctx, text: &str) -> Result<()> {
-    let logged = ctx.server.wait_for_log(PATIENCE, |log| log.contains(text).then_some(()));
+    let logged = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains(text).then_some(()));
     logged.with_context(|| format!("the log does not hold {text:?}"))
 }
 

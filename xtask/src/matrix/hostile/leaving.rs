@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::{beside_honest, everywhere};
 use crate::harness::client::{APHORISMS, Came, Client};
-use crate::harness::{PATIENCE, shown, wait_for};
+use crate::harness::{WAIT_LIMIT, shown, wait_for};
 use crate::matrix::{Case, Ctx, case};
 
 pub(crate) const CASES: &[Case] = &[
@@ -96,7 +96,7 @@ fn answers_left_unread(ctx: &mut Ctx) -> Result<()> {
         for _ in 0..20 {
             let mut client = ctx.client()?;
             client.send(&questions)?;
-            let came = wait_for(PATIENCE, || matches!(client.stream().peek(&mut answers), Ok(8000)).then_some(()));
+            let came = wait_for(WAIT_LIMIT, || matches!(client.stream().peek(&mut answers), Ok(8000)).then_some(()));
             came.context("not all answers have come")?;
             // Closing with something unread is a reset for the other side, which may be writing.
             drop(client);
@@ -110,7 +110,7 @@ fn answers_left_unread(ctx: &mut Ctx) -> Result<()> {
 
 /// The lines `TIME [LEVEL WHO] CLIENT …` of the log, once the server has nothing more to say.
 fn lines_about_clients(ctx: &Ctx) -> Result<usize> {
-    ctx.server.falls_asleep(PATIENCE)?;
+    ctx.server.falls_asleep(WAIT_LIMIT)?;
     Ok(ctx.server.log().lines().filter(|line| line.contains("] 127.0.0.1:")).count())
 }
 

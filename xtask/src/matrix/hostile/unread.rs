@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{Clock, LATE, Repeated, beside_honest, everywhere, in_time, is_asleep};
 use crate::harness::client::{APHORISMS, Client};
-use crate::harness::{PATIENCE, queue};
+use crate::harness::{WAIT_LIMIT, queue};
 use crate::matrix::{Case, Ctx, case};
 
 pub(crate) const CASES: &[Case] = &[
@@ -187,7 +187,7 @@ impl Stubborn {
         (self.seen_at, self.held) = (before, held);
         self.most = self.most.max(held);
         ensure!(held <= HELD, "the kernel holds {held} bytes for it");
-        ensure!(self.grew_before.elapsed() <= PATIENCE, "it is neither served nor reset");
+        ensure!(self.grew_before.elapsed() <= WAIT_LIMIT, "it is neither served nor reset");
         Ok(())
     }
 

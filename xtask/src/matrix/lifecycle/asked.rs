@@ -18,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     ending("whoever_asked_is_answered", whoever_asked_is_answered).arguments(&["--delay", "20ms"]),
     ending("awaited_answers_are_sent", whoever_asked_is_answered)
         .arguments(&["--delay", "200ms", "--await"])
-        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit),
+        .on(|entry| entry.package == "zen-async" && !entry.is_example),
     ending("half_questions_are_dropped", half_questions_are_dropped),
     ending("silent_clients_go_at_once", silent_clients_go_at_once),
     ending("queued_clients_are_answered", queued_clients_are_answered),

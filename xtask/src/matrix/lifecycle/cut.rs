@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::super::faults::guests;
 use super::{Case, Ctx, begin_drain, ending, ends_well};
 use crate::harness::client::{APHORISMS, Client};
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{WAIT_LIMIT, wait_for};
 
 pub(crate) const CASES: &[Case] = &[
     ending("sigterm_twice", |ctx| two_signals(ctx, Signal::TERM, Signal::TERM)).arguments(&["--delay", "60s"]),
@@ -20,7 +20,7 @@ pub(crate) const CASES: &[Case] = &[
         .arguments(&["--delay", "60s", "--grace", "300ms", "-v"]),
     ending("grace_over_while_awaiting", grace_over_while_thinking)
         .arguments(&["--delay", "60s", "--await", "--grace", "300ms", "-v"])
-        .on(|entry| entry.package == "zen-async" && !entry.is_exhibit),
+        .on(|entry| entry.package == "zen-async" && !entry.is_example),
     ending("grace_over_while_burning", grace_over_while_thinking)
         .arguments(&["--burn", "60s", "--grace", "300ms", "-v"])
         .alone(),
@@ -36,7 +36,7 @@ fn two_signals(ctx: &mut Ctx, first: Signal, second: Signal) -> Result<()> {
     begin_drain(ctx, first)?;
     let start = Instant::now();
     ctx.server.signal(second)?;
-    let status = ctx.server.ended_within(PATIENCE).context("it is still there")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it is still there")?;
     ensure!(status.code() == Some(128 + second.as_raw()), "it ended with {status}");
     ensure!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
     Ok(())
@@ -95,7 +95,7 @@ fn counts(ctx: &Ctx, cut: usize) -> Result<()> {
 fn thinking(ctx: &Ctx) -> Result<Vec<Client>> {
     let has_come = |log: &str| log.lines().filter(|line| line.ends_with(" accepted")).count();
     let mut clients = (0..ctx.entry.at_once.unwrap_or(4)).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
-    let have_come = ctx.server.wait_for_log(PATIENCE, |log| (has_come(log) == clients.len()).then_some(()));
+    let have_come = ctx.server.wait_for_log(WAIT_LIMIT, |log| (has_come(log) == clients.len()).then_some(()));
     have_come.context("not all are accepted")?;
     clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
     Ok(clients)
@@ -110,17 +110,17 @@ pub(crate) fn never_readers(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
         client.expect(b"complex.").context("before it stops reading")?;
         client.send(&[b'?'; UNREAD])?;
         // Answers have come as far as here.
-        wait_for(PATIENCE, || client.stream().peek(&mut [0]).ok()).context("no answer comes")?;
+        wait_for(WAIT_LIMIT, || client.stream().peek(&mut [0]).ok()).context("no answer comes")?;
         Ok(client)
     };
     let clients = (0..count).map(never_reader).collect();
-    ctx.server.falls_asleep(PATIENCE)?;
+    ctx.server.falls_asleep(WAIT_LIMIT)?;
     clients
 }
 
 /// It is reset, which shows although it does not read.
 pub(crate) fn is_reset(client: &Client) -> Result<()> {
-    let error = wait_for(PATIENCE, || client.stream().take_error().transpose()).context("it is not reset")??;
+    let error = wait_for(WAIT_LIMIT, || client.stream().take_error().transpose()).context("it is not reset")??;
     ensure!(error.kind() == ErrorKind::ConnectionReset, "{error}, not a reset");
     Ok(())
 }

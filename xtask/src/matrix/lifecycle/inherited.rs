@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::super::supervision::{REPLACED, send, supervised, workers_are};
 use super::super::{Case, Ctx, bare, ended};
 use crate::harness::group::run_within;
-use crate::harness::{Missing, PATIENCE, tool};
+use crate::harness::{Missing, WAIT_LIMIT, tool};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// The supervisor is part of every binary, and one of each is enough.
 fn has_supervisor_of_its_own(entry: &Entry) -> bool {
-    !entry.is_exhibit && (entry.is_first_of_package() || entry.processes > 1)
+    !entry.is_example && (entry.is_first_of_package() || entry.processes > 1)
 }
 
 /// It drains at once, and does not wait for the end of its grace.
@@ -32,7 +32,7 @@ fn is_stopped(entry: &'static Entry, signal: Signal) -> Result<()> {
             client.ask_all()?;
             ctx.server.signal(signal)?;
             client.expect_end().context("a client that is idle")?;
-            let status = ctx.server.ended_within(PATIENCE).context("it does not stop")?;
+            let status = ctx.server.ended_within(WAIT_LIMIT).context("it does not stop")?;
             ensure!(status.success(), "it ended with {status}");
             Ok(())
         })
@@ -46,7 +46,7 @@ fn blocked_sigchld(entry: &'static Entry, _: &'static [&'static str]) -> Result<
 /// The kernel keeps no status of a child whose parent ignores its end.
 fn ignored_sigchld(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     const IGNORING: &str = "--ignore-signal=CHLD";
-    let tried = run_within(PATIENCE, Command::new(tool("env")?).args([IGNORING, "true"]))?;
+    let tried = run_within(WAIT_LIMIT, Command::new(tool("env")?).args([IGNORING, "true"]))?;
     ensure!(tried.status.success(), Missing(format!("env {IGNORING} (GNU coreutils)")));
     ended(entry, &["env", IGNORING], &supervised(entry, &["--grace", "60s"]), a_worker_is_replaced)
 }
@@ -58,7 +58,7 @@ fn a_worker_is_replaced(ctx: &mut Ctx) -> Result<()> {
     let is_replaced = |workers: &[i32]| workers.len() == before.len() && !workers.contains(&before[0]);
     workers_are(ctx, 5 * REPLACED, is_replaced)?;
     ctx.client()?.ask_all()?;
-    ctx.server.stop(PATIENCE)
+    ctx.server.stop(WAIT_LIMIT)
 }
 
 /// Runs `work`, which starts a server, on a thread that has these signals blocked.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Case, Ctx, case, ending};
-use crate::harness::PATIENCE;
+use crate::harness::WAIT_LIMIT;
 
 pub(super) use asked::whoever_asked_is_answered;
 pub(super) use cut::{grace_over_for_never_readers, is_reset, never_readers};
@@ -17,13 +17,13 @@ pub(super) use cut::{grace_over_for_never_readers, is_reset, never_readers};
 /// Tells the server to stop, and waits until it says that it does.
 fn begin_drain(ctx: &Ctx, signal: Signal) -> Result<()> {
     ctx.server.signal(signal)?;
-    let said = ctx.server.wait_for_log(PATIENCE, |log| log.contains("draining").then_some(()));
+    let said = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains("draining").then_some(()));
     said.context("it does not say that it drains")
 }
 
 /// It ends by itself, with status 0.
 fn ends_well(ctx: &mut Ctx) -> Result<()> {
-    let status = ctx.server.ended_within(PATIENCE).context("the drain does not end")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("the drain does not end")?;
     ensure!(status.success(), "it ended with {status}");
     Ok(())
 }

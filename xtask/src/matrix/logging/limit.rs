@@ -12,7 +12,7 @@ use super::super::{Case, bare, ended};
 use super::{File, QUESTION, QUESTIONS, load};
 use crate::harness::capture::Capture;
 use crate::harness::group::{Group, run_within};
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{WAIT_LIMIT, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -28,7 +28,7 @@ fn log_file_at_its_limit(entry: &'static Entry, _: &'static [&'static str]) -> R
     let file = File::new(entry, "limit");
     ended(entry, AT_LIMIT, &["-vv", "--log-file", &file.path()], |ctx| {
         load(ctx)?;
-        ctx.server.falls_asleep(PATIENCE)?;
+        ctx.server.falls_asleep(WAIT_LIMIT)?;
         let before = file.read();
         ensure!(LIMITS.contains(&before.len()), "the file is not at its limit: {} bytes", before.len());
         fs::File::options().write(true).open(&file.0)?.set_len(0)?;
@@ -37,14 +37,14 @@ fn log_file_at_its_limit(entry: &'static Entry, _: &'static [&'static str]) -> R
         let is_whole = |line: &&str| ASKED_AND_ANSWERED.iter().any(|end| line.ends_with(end));
         let whole = |log: &str| log.lines().filter(is_whole).count();
         let all = || Some(file.read()).filter(|log| whole(&before) + told(log) >= LINES);
-        let after = wait_for(PATIENCE, all).with_context(|| format!("not all are counted: {:?}", file.read()))?;
+        let after = wait_for(WAIT_LIMIT, all).with_context(|| format!("not all are counted: {:?}", file.read()))?;
         ensure!(after.lines().all(|line| line.starts_with("20")), "not each line is a fresh one: {after:?}");
         // Besides the questions there are a few lines of each process, and of the client.
         let most = LINES + 4 * ctx.server.processes().len();
         ensure!(whole(&before) + told(&after) <= most, "{} of {most} are lost", told(&after));
 
         ctx.client()?.ask_all()?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         ensure!(file.read().contains(QUESTION), "the log does not go on");
         Ok(())
     })
@@ -62,10 +62,10 @@ fn log_file_is_a_pipe_without_reader(entry: &'static Entry, _: &'static [&'stati
             let mut cat = Group::start(Command::new("cat").arg(&file.0).stdout(Stdio::piped()))?;
             let read = Capture::of(cat.child().stdout.take().expect("it is piped"))?;
             let told = |read: &[u8]| String::from_utf8_lossy(read).lines().find_map(lost);
-            let told = read.wait_for(PATIENCE, told);
+            let told = read.wait_for(WAIT_LIMIT, told);
             told.with_context(|| format!("reader {reader}: what did not fit into the pipe is not counted"))?;
         }
-        ctx.server.stop(PATIENCE)
+        ctx.server.stop(WAIT_LIMIT)
     })
 }
 
@@ -75,7 +75,7 @@ fn log_file_cannot_be_one(entry: &'static Entry, _: &'static [&'static str]) -> 
     fs::create_dir(&folder.0)?;
     let _listener = UnixListener::bind(&socket.0)?;
     for path in [folder.path(), socket.path()] {
-        let output = run_within(PATIENCE, entry.command()?.args(["-p", "0", "--log-file", &path]))?;
+        let output = run_within(WAIT_LIMIT, entry.command()?.args(["-p", "0", "--log-file", &path]))?;
         is_one_error(&output, 1)?;
         let line = String::from_utf8_lossy(&output.stderr);
         ensure!(line.contains(&*path) && line.contains("--log-file"), "it does not say what to do: {line}");
@@ -88,7 +88,7 @@ fn error_line_at_the_limit(entry: &'static Entry, _: &'static [&'static str]) ->
     for (arguments, status) in [(["-p", "http"], 2), (["-p0", "192.0.2.1"], 1)] {
         let mut command = Command::new("sh");
         command.args(["-c", "f=$(mktemp); exec 2>>$f; rm $f; ulimit -f 0; exec \"$@\"", "sh"]);
-        let output = run_within(PATIENCE, command.arg(workspace::binary(entry.binary)?).args(arguments))?;
+        let output = run_within(WAIT_LIMIT, command.arg(workspace::binary(entry.binary)?).args(arguments))?;
         ensure!(output.status.code() == Some(status), "{arguments:?}: {}", output.status);
     }
     Ok(())

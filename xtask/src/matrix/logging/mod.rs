@@ -17,7 +17,7 @@ use super::{Case, Ctx, bare, case, ended};
 use crate::harness::client::APHORISMS;
 use crate::harness::group::{Group, run_within};
 use crate::harness::log::{converse, stands_for};
-use crate::harness::{PATIENCE, shown};
+use crate::harness::{WAIT_LIMIT, shown};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -47,7 +47,7 @@ const ALL: [&str; 6] = [START, CUT_SHORT, END, COME, GONE, QUESTION];
 fn says(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], expected: &[&str]) -> Result<()> {
     ended(entry, wrapper, arguments, |ctx| {
         converse(&ctx.server)?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         is_said(&ctx.server.whole_log(), expected)
     })
 }
@@ -67,7 +67,7 @@ fn log_file(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     fs::write(&file.0, "before\n")?;
     ended(entry, &[], &["--log-file", &file.path()], |ctx| {
         converse(&ctx.server)?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         ensure!(ctx.server.whole_log().is_empty(), "stderr is not empty");
         let log = fs::read_to_string(&file.0)?;
         ensure!(log.starts_with("before\n"), "what was there is gone");
@@ -78,7 +78,7 @@ fn log_file(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
 /// Nothing but the ready line may go to stdout: one line says so, and with workers there is no ready line either.
 fn log_file_is_stdout(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     for path in ["/dev/stdout", "/proc/self/fd/1"] {
-        let output = run_within(PATIENCE, entry.command()?.args(["-p", "0", "-vv", "--log-file", path]))?;
+        let output = run_within(WAIT_LIMIT, entry.command()?.args(["-p", "0", "-vv", "--log-file", path]))?;
         let errors = String::from_utf8_lossy(&output.stderr);
         let is_one_line = errors.lines().count() == 1 && errors.starts_with(&format!("error: the log file {path} "));
         let seen = format!("{}, stdout {}, stderr {errors}", output.status, shown(&output.stdout));
@@ -116,13 +116,13 @@ fn some_lines_of_a_kind(ctx: &mut Ctx) -> Result<()> {
         client.leave()?;
     }
     let seconds = usize::try_from(start.elapsed().as_secs())? + 1;
-    let some = ctx.server.wait_for_log(PATIENCE, |log| log.contains(CUT_SHORT).then_some(()));
+    let some = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains(CUT_SHORT).then_some(()));
     some.context("none of them is in the log")?;
     let lines = cut_short(&ctx.server.log()).len();
     let most = SOME_LINES * seconds * ctx.server.workers().len();
     ensure!(lines <= most, "{lines} lines for {CROWD} clients in {seconds} s");
     // A second of silence, and each process tells how many it has left out.
-    let all = ctx.server.wait_for_log(PATIENCE, |log| (cut_short(log).iter().sum::<usize>() >= CROWD).then_some(()));
+    let all = ctx.server.wait_for_log(WAIT_LIMIT, |log| (cut_short(log).iter().sum::<usize>() >= CROWD).then_some(()));
     all.context("those left out are not counted")?;
     let counted = cut_short(&ctx.server.log());
     ensure!(counted.iter().sum::<usize>() == CROWD, "{CROWD} clients are counted as {counted:?}");

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use super::super::supervision::send;
 use super::super::{Case, bare, ended};
 use super::{END, File, START};
-use crate::harness::{PATIENCE, wait_for};
+use crate::harness::{WAIT_LIMIT, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -28,14 +28,14 @@ fn reopens(entry: &'static Entry, wrapper: &[&str]) -> Result<()> {
         let mut client = ctx.client()?;
         client.ask_all()?;
         // Its first lines may still be on their way.
-        wait_for(PATIENCE, || new.read().contains(START).then_some(())).context("no first line")?;
+        wait_for(WAIT_LIMIT, || new.read().contains(START).then_some(())).context("no first line")?;
         fs::rename(&new.0, &old.0)?;
         ctx.server.signal(Signal::HUP)?;
-        wait_for(PATIENCE, || new.0.exists().then_some(())).context("there is no new file")?;
+        wait_for(WAIT_LIMIT, || new.0.exists().then_some(())).context("there is no new file")?;
         client.ask_all().context("a client from before the signal")?;
         drop(client);
         ctx.client()?.ask_all()?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         let [before, after] = [old.read(), new.read()];
         ensure!(before.contains(START) && !before.contains("stopped"), "the old file has {before:?}");
         let stopped = after.matches("stopped").count();
@@ -53,9 +53,9 @@ fn cannot_reopen(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
         fs::create_dir(&path.0)?;
         ctx.server.signal(Signal::HUP)?;
         let says = |log: String| (log.matches(&*path.path()).count() == processes).then_some(());
-        wait_for(PATIENCE, || says(old.read())).with_context(|| format!("the old file has {:?}", old.read()))?;
+        wait_for(WAIT_LIMIT, || says(old.read())).with_context(|| format!("the old file has {:?}", old.read()))?;
         ctx.client()?.ask_all()?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         ensure!(old.read().contains(END), "the old file is not written any more");
         Ok(())
     })
@@ -70,13 +70,13 @@ fn a_worker_without_the_log_file(entry: &'static Entry, _: &'static [&'static st
         fs::create_dir(&path.0)?;
         send(Signal::KILL, ctx.server.workers()[0])?;
         let says = |log: &str| (log.contains(&*path.path()) && log.contains(START)).then_some(());
-        ctx.server.wait_for_log(PATIENCE, says).context("the new worker does not say that it begins")?;
+        ctx.server.wait_for_log(WAIT_LIMIT, says).context("the new worker does not say that it begins")?;
         ctx.client()?.ask_all()?;
         fs::remove_dir(&path.0)?;
         ctx.server.signal(Signal::HUP)?;
-        wait_for(PATIENCE, || path.0.exists().then_some(())).context("there is no new file")?;
+        wait_for(WAIT_LIMIT, || path.0.exists().then_some(())).context("there is no new file")?;
         let processes = ctx.server.processes().len();
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         let stopped = path.read().matches("stopped").count();
         ensure!(stopped == processes, "{stopped} of {processes} processes end in the file");
         Ok(())
@@ -91,13 +91,13 @@ fn sighup_while_a_worker_starts(entry: &'static Entry, _: &'static [&'static str
         let begun = || file.read().matches(START).count();
         let before = begun();
         workers.iter().try_for_each(|&worker| send(Signal::KILL, worker))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_LIMIT;
         while begun() < before + workers.len() {
             ensure!(Instant::now() < deadline, "the workers are not replaced: {}", file.read());
             (0..100).try_for_each(|_| ctx.server.signal(Signal::HUP))?;
         }
         ctx.client()?.ask_all()?;
-        ctx.server.stop(PATIENCE)?;
+        ctx.server.stop(WAIT_LIMIT)?;
         let log = file.read();
         ensure!(!log.contains("died by signal 1;"), "a worker died of SIGHUP: {log}");
         Ok(())

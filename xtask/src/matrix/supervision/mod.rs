@@ -15,7 +15,7 @@ use super::{Case, Ctx, bare, ended, lifecycle, served};
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::{Group, run_within};
-use crate::harness::{Missing, PATIENCE, process, strace, tool, wait_for};
+use crate::harness::{Missing, WAIT_LIMIT, process, strace, tool, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -30,7 +30,7 @@ pub(crate) const CASES: &[Case] = &[
     // So many that the second round of deaths comes to ten while the first pauses last.
     bare("too_many_deaths", too_many_deaths)
         .arguments(&["--processes", "6"])
-        .on(|entry| !entry.is_exhibit && entry.processes == 1),
+        .on(|entry| !entry.is_example && entry.processes == 1),
     bare("ready_when_all_are", ready_when_all_are),
     bare("without_proc", without_proc).on(Entry::is_first_of_package),
 ];
@@ -84,7 +84,7 @@ fn a_stopped_worker_is_not_waited_for(ctx: &mut Ctx) -> Result<()> {
     send(Signal::STOP, ctx.server.workers()[0])?;
     let start = Instant::now();
     ctx.server.signal(Signal::TERM)?;
-    let status = ctx.server.ended_within(PATIENCE).context("it waits for a stopped worker")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it waits for a stopped worker")?;
     ensure!(status.success() && start.elapsed() < 5 * REPLACED, "it ended with {status} after {:?}", start.elapsed());
     let log = ctx.server.whole_log();
     let warned = log.lines().filter(|line| line.contains("[WARN ") && line.contains("--grace is over: 1 ")).count();
@@ -104,7 +104,7 @@ fn too_many_deaths(entry: &'static Entry, arguments: &'static [&'static str]) ->
             if let Some(status) = ctx.server.ended_within(Duration::from_millis(5)) {
                 break status;
             }
-            ensure!(start.elapsed() < 2 * PATIENCE, "it starts workers for ever");
+            ensure!(start.elapsed() < 2 * WAIT_LIMIT, "it starts workers for ever");
         };
         ensure!(status.code() == Some(1), "it ended with {status}");
         let log = ctx.server.whole_log();
@@ -130,17 +130,17 @@ fn ready_when_all_are(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
     let workers = if entry.processes == 1 { 2 } else { entry.processes - 1 };
     let are_workers = || Some(process::members(group.id())).map(|all| all.into_iter().filter(is_worker).collect());
-    let all = wait_for(PATIENCE, || are_workers().filter(|all: &Vec<i32>| all.len() == workers));
+    let all = wait_for(WAIT_LIMIT, || are_workers().filter(|all: &Vec<i32>| all.len() == workers));
     let last = *all.context("not all workers are started")?.last().context("a worker")?;
     send(Signal::STOP, last)?;
     let ready = |text: &[u8]| String::from_utf8_lossy(text).matches(" clients at once").count();
-    let others = stderr.wait_for(PATIENCE, |text| (ready(text) >= workers - 1).then_some(()));
+    let others = stderr.wait_for(WAIT_LIMIT, |text| (ready(text) >= workers - 1).then_some(()));
     others.with_context(|| format!("the others are not ready: {}", stderr.text()))?;
     let early = stdout.wait_for(Duration::from_millis(300), |text| (!text.is_empty()).then_some(()));
     ensure!(early.is_none(), "ready, while a worker is not: {}", stderr.text());
     send(Signal::CONT, last)?;
     let line =
-        stdout.wait_for(PATIENCE, |text| text.ends_with(b"\n").then(|| String::from_utf8_lossy(text).into_owned()));
+        stdout.wait_for(WAIT_LIMIT, |text| text.ends_with(b"\n").then(|| String::from_utf8_lossy(text).into_owned()));
     let line = line.context("all are ready, and it does not say so")?;
     let address = line.trim_end().strip_prefix("listening on ").context("a ready line")?.parse()?;
     Client::connect(address)?.ask_all()
@@ -152,7 +152,7 @@ fn without_proc(entry: &'static Entry, _: &'static [&'static str]) -> Result<()>
     let mut command = Command::new(tool("unshare")?);
     command.args(["--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"]);
     command.arg(workspace::binary(entry.binary)?).args(["-p", "0", "--processes", "2"]);
-    let output = run_within(PATIENCE, &mut command)?;
+    let output = run_within(WAIT_LIMIT, &mut command)?;
     let said = String::from_utf8_lossy(&output.stderr);
     let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
     let is_one = errors.len() == 1 && errors[0].contains("mount /proc");

@@ -12,7 +12,7 @@ use super::super::faults::guests;
 use super::{Case, Ctx, REPLACED, bare, send, served, serves_supervised, supervised, workers_are};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::folder::Folder;
-use crate::harness::{PATIENCE, Server, process, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, process, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -28,7 +28,7 @@ pub(crate) const CASES: &[Case] = &[
         serves_supervised(entry, &["--panic-outside", FATAL], false, a_failed_worker_accepts_nobody)
     }),
     bare("a_worker_is_stopped", |entry, _| serves_supervised(entry, &[], false, a_worker_is_stopped)),
-    bare("one_process_is_one_worker", one_process_is_one_worker).on(|entry| !entry.is_exhibit && entry.processes == 1),
+    bare("one_process_is_one_worker", one_process_is_one_worker).on(|entry| !entry.is_example && entry.processes == 1),
     bare("the_binary_is_replaced", the_binary_is_replaced),
     bare("workers_have_the_programs_name", workers_have_the_programs_name),
 ];
@@ -56,7 +56,7 @@ fn a_worker_is_told_to_stop(ctx: &mut Ctx) -> Result<()> {
     clients.iter_mut().try_for_each(|client| client.expect(APHORISMS[0].1)).context("who had asked")?;
     drop(clients);
     let is_replaced = |workers: &[i32]| workers.len() == before.len() && !workers.contains(&before[0]);
-    workers_are(ctx, PATIENCE, is_replaced)?;
+    workers_are(ctx, WAIT_LIMIT, is_replaced)?;
     ctx.client()?.ask_all()
 }
 
@@ -66,7 +66,7 @@ fn a_worker_fails(ctx: &mut Ctx) -> Result<()> {
     let mut client = ctx.client()?;
     client.send(FATAL.as_bytes())?;
     let has_new = |workers: &[i32]| workers.len() == before.len() && workers.iter().any(|pid| !before.contains(pid));
-    workers_are(ctx, PATIENCE, has_new)?;
+    workers_are(ctx, WAIT_LIMIT, has_new)?;
     ctx.client()?.ask_all()
 }
 
@@ -74,7 +74,7 @@ fn a_worker_fails(ctx: &mut Ctx) -> Result<()> {
 fn a_failed_worker_accepts_nobody(ctx: &mut Ctx) -> Result<()> {
     let mut client = ctx.client()?;
     client.send(FATAL.as_bytes())?;
-    let panicked = ctx.server.wait_for_log(PATIENCE, |log| log.contains("panicked at").then_some(()));
+    let panicked = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains("panicked at").then_some(()));
     panicked.context("no panic is logged")?;
     new_clients_are_answered(ctx).context("after the panic")
 }
@@ -82,7 +82,7 @@ fn a_failed_worker_accepts_nobody(ctx: &mut Ctx) -> Result<()> {
 /// The same of one that somebody stops, but not its parent.
 fn a_worker_told_to_stop_accepts_no_more(ctx: &mut Ctx) -> Result<()> {
     send(Signal::TERM, ctx.server.workers()[0])?;
-    let drains = ctx.server.wait_for_log(PATIENCE, |log| log.contains("draining: ").then_some(()));
+    let drains = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains("draining: ").then_some(()));
     drains.context("it does not say that it drains")?;
     new_clients_are_answered(ctx)
 }
@@ -104,7 +104,7 @@ fn a_worker_is_stopped(ctx: &mut Ctx) -> Result<()> {
     for &stopped in &workers {
         send(Signal::STOP, stopped)?;
         // Until then it may still take a client.
-        wait_for(PATIENCE, || process::is_stopped(stopped).then_some(())).context("it does not stop")?;
+        wait_for(WAIT_LIMIT, || process::is_stopped(stopped).then_some(())).context("it does not stop")?;
         for n in 1..=2 * workers.len() {
             ctx.client()?.ask_all().with_context(|| format!("client {n} while worker {stopped} is stopped"))?;
         }
@@ -119,7 +119,7 @@ fn one_process_is_one_worker(entry: &'static Entry, _: &'static [&'static str]) 
         ensure!(workers.len() == 1 && workers[0] != ctx.server.pid(), "the workers are {workers:?}");
         send(Signal::KILL, workers[0])?;
         // Until it is gone it may still take a client.
-        workers_are(ctx, PATIENCE, |now| !now.contains(&workers[0]))?;
+        workers_are(ctx, WAIT_LIMIT, |now| !now.contains(&workers[0]))?;
         ctx.client()?.ask_all().context("once it is replaced")
     })
 }
@@ -141,9 +141,9 @@ fn the_binary_is_replaced(entry: &'static Entry, _: &'static [&'static str]) -> 
     let before = ctx.server.workers();
     before.iter().try_for_each(|&worker| send(Signal::KILL, worker))?;
     let are_new = |workers: &[i32]| workers.len() == before.len() && !workers.iter().any(|pid| before.contains(pid));
-    workers_are(&ctx, PATIENCE, are_new).with_context(|| ctx.server.log())?;
+    workers_are(&ctx, WAIT_LIMIT, are_new).with_context(|| ctx.server.log())?;
     ctx.client()?.ask_all()?;
-    ctx.server.stop(PATIENCE)
+    ctx.server.stop(WAIT_LIMIT)
 }
 
 /// `ps`, `top` and `pgrep` find the workers where they find the parent, under as much of the name as the kernel keeps.
@@ -159,7 +159,7 @@ fn workers_have_the_programs_name(entry: &'static Entry, _: &'static [&'static s
         let names = server.processes().into_iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")));
         let names = names.collect::<Result<Vec<_>, _>>()?;
         ensure!(names.iter().all(|name| *name == format!("{kept}\n")), "they are called {names:?}");
-        server.stop(PATIENCE)?;
+        server.stop(WAIT_LIMIT)?;
     }
     Ok(())
 }

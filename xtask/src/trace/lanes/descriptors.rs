@@ -6,7 +6,7 @@ use crate::trace::scenario::Visit;
 use crate::trace::strace::{Call, Log, Micros};
 
 /// Which client a descriptor is, and when.
-pub(super) struct Guests {
+pub(super) struct Descriptors {
     ports: BTreeMap<u16, usize>,
     /// By process and descriptor, in the order of time.
     since: BTreeMap<(i32, i32), Vec<Since>>,
@@ -20,24 +20,24 @@ struct Since {
     blocks: bool,
 }
 
-impl Guests {
-    pub(super) fn of(log: &Log, visits: &[Visit]) -> Guests {
+impl Descriptors {
+    pub(super) fn of(log: &Log, visits: &[Visit]) -> Descriptors {
         let ports = visits.iter().map(|visit| (visit.port, visit.client)).collect();
-        let mut guests = Guests { ports, since: BTreeMap::new() };
+        let mut descriptors = Descriptors { ports, since: BTreeMap::new() };
         for call in &log.calls {
             let (descriptor, client) = match call.name.as_str() {
                 "accept" | "accept4" => {
-                    (call.result.and_then(|number| i32::try_from(number).ok()), guests.brought(call))
+                    (call.result.and_then(|number| i32::try_from(number).ok()), descriptors.brought(call))
                 }
                 "close" => (call.descriptor(), None),
                 _ => continue,
             };
             let blocks = !call.arguments.contains("SOCK_NONBLOCK");
             let place = (log.process_of(call.thread), descriptor.unwrap_or(-1));
-            guests.since.entry(place).or_default().push(Since { time: call.end, client, blocks });
+            descriptors.since.entry(place).or_default().push(Since { time: call.end, client, blocks });
         }
-        guests.since.values_mut().for_each(|since| since.sort_by_key(|since| since.time));
-        guests
+        descriptors.since.values_mut().for_each(|since| since.sort_by_key(|since| since.time));
+        descriptors
     }
 
     /// The client whom the call is about.

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::PATIENCE;
+use crate::harness::WAIT_LIMIT;
 use crate::harness::group::run_within;
 use crate::servers::{Entry, SERVERS};
 use crate::trial::Trial;
@@ -14,7 +14,7 @@ use crate::workspace;
 
 /// A case as a test of each server that it applies to: `deploy::ROW::CASE::SERVER`.
 pub(super) fn on_each(name: &str, applies: fn(&Entry) -> bool, case: fn(&'static Entry) -> Result<()>) -> Vec<Trial> {
-    let servers = SERVERS.iter().filter(|entry| !entry.is_exhibit && applies(entry));
+    let servers = SERVERS.iter().filter(|entry| !entry.is_example && applies(entry));
     servers.map(|entry| Trial::new(format!("deploy::{name}::{}", entry.name), move || case(entry))).collect()
 }
 
@@ -41,7 +41,7 @@ pub(super) fn part(name: &str) -> Result<String> {
 
 /// What the command says, stdout and stderr together; an error with all of it if it fails.
 pub(super) fn succeeds(command: &mut Command) -> Result<String> {
-    let output = run_within(2 * PATIENCE, command)?;
+    let output = run_within(2 * WAIT_LIMIT, command)?;
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     ensure!(output.status.success(), "{command:?}: {}\n{said}", output.status);
     Ok(said)
