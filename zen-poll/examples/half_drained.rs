@@ -56,17 +56,17 @@ fn main() -> anyhow::Result<()> {
                 let stream = Registration::new(poller, stream, Event::none(last_key))?;
                 poller.modify_with_mode(stream.source(), Event::readable(last_key), PollMode::Edge)?;
                 clients.insert(last_key, (stream, Conversation::new(Timeouts::NEVER, Instant::now())));
-            } else if let Some((stream, conversation)) = clients.get_mut(&event.key)
-                && !turn(stream.source(), conversation).unwrap_or(false)
-            {
-                clients.remove(&event.key);
+            } else if let Some((stream, conversation)) = clients.get_mut(&event.key) {
+                if !handle_ready(stream.source(), conversation).unwrap_or(false) {
+                    clients.remove(&event.key);
+                }
             }
         }
     }
 }
 
-/// Reads once and answers. False: the client is gone, or is closed in haste (another fault: zen-single's `hasty_close`).
-fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
+/// Reads once and answers. False: the connection ends, without a lingering close (another fault: zen-single's `hasty_close`).
+fn handle_ready(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut buffer = [0; 16];
     // BUG: one read for each event. What does not fit into the buffer stays in the kernel, which reports it no more.
     match stream.read(&mut buffer)? {
