@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: every server under the same load, what it costs, and whether two of them differ at all.
 //!
 //! 1. `plan` says what is measured, in which order, and how long; `whole` carries it out.
-//! 2. `run` measures once: `target` starts a server, `place` chooses the processors, `load` asks, `cost` looks at what the
-//!    server used. `syscalls`, and memory in `cost`, have runs of their own.
+//! 2. `run` measures once: `target` starts a server, `processors` places both sides, `load` asks, `cost` looks at
+//!    what the server used. `syscalls`, and memory in `cost`, have runs of their own.
 //! 3. `results` keeps everything, with the `machine`, as JSON.
-//! 4. `ranking` says who is cheapest, by the rule in `statistics`; `table`, `report`, `readme` and `diff` show it.
+//! 4. `ranking` says which server is cheapest, by the rule in `statistics`; `table`, `report`, `readme` and `diff`
+//!    show it.
 //! 5. `capacity` calculates how many machines are needed.
 
 pub(crate) mod capacity;
@@ -101,7 +102,7 @@ enum Instead {
     Diff {
         /// A results.json, its folder, or its name under target/bench
         before: PathBuf,
-        /// The same of the other
+        /// The other result: a results.json, its folder, or its name
         after: PathBuf,
     },
 }
@@ -161,21 +162,21 @@ fn measured(mut plan: Plan, name: &str, is_quick: bool) -> Result<Results> {
     Ok(results)
 }
 
-/// Where the result of this name lies.
+/// Returns where the result of this name lies.
 fn folder(name: &str) -> Result<PathBuf> {
     let folder = workspace::target()?.join("bench").join(name);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
 }
 
-/// So that this process can be 10,000 idle clients. Returns how many it may be.
+/// Raises this process's limit of descriptors for 10,000 idle clients. Returns how many clients it can be.
 fn raise_descriptor_limit() -> Result<usize> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the descriptor limit")?;
     Ok(maximum.map_or(usize::MAX, |maximum| usize::try_from(maximum).unwrap_or(usize::MAX)))
 }
 
-/// A result by its path, or by its name.
+/// Reads a result by its path, or by its name.
 fn found(place: &Path) -> Result<Results> {
     let by_name = workspace::target()?.join("bench").join(place);
     Results::read(if place.exists() { place } else { &by_name })

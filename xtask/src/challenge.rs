@@ -30,7 +30,7 @@ pub(crate) struct Flags {
     /// How long each load of the comparison lasts, in seconds; 0: nothing is compared
     #[arg(long, value_name = "N", default_value_t = 2)]
     seconds: u64,
-    /// How your server is started; {port} is replaced by the port it is to listen on
+    /// How your server is started; {port} is replaced by the port it must listen on
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -209,7 +209,7 @@ fn answers_per_second(server: SocketAddr, seconds: u64) -> Result<f64> {
     Ok(load.answers_per_second)
 }
 
-/// Ours for comparison: the simplest, the one most like it, and the one for many clients.
+/// Returns our servers for comparison: the simplest, the one most like it, and the one for many clients.
 const OURS: [(&str, &[&str]); 3] = [
     ("zen-single", &["-q", "-p", "{port}"]),
     ("zen-threaded", &["-q", "--mode", "per-connection", "-p", "{port}"]),

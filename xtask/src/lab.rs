@@ -7,8 +7,8 @@
 //! $ cargo xtask lab all
 //! ```
 //!
-//! A row of [`EXPERIMENTS`] states a claim and asks the reader to predict. Its function measures, notes what it sees, and
-//! fails if that has not the shape described: a count, an order, a ratio. So each row is a test, too.
+//! A row of [`EXPERIMENTS`] states a claim and asks the reader to predict. Its function measures, notes what it sees,
+//! and fails if that has not the shape described: a count, an order, a ratio. So each row is a test, too.
 
 #[macro_use]
 mod notes;
@@ -86,7 +86,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Experiment>> {
     names.iter().map(called).collect()
 }
 
-/// Whether an experiment has this name.
+/// Returns whether an experiment has this name.
 #[cfg(test)]
 pub(crate) fn is_experiment(name: &str) -> bool {
     EXPERIMENTS.iter().any(|experiment| experiment.name == name)
@@ -126,14 +126,14 @@ pub(crate) struct Experiment {
     why: Text,
     /// Where to read on: files of the checkout.
     read: &'static [&'static str],
-    /// Whether it needs a quiet machine: nothing runs beside it in `test-all`.
+    /// Whether it needs a quiet machine: nothing else runs at that time in `test-all`.
     is_alone: bool,
     /// Whether it takes longer than 3 s: `test-all` then runs it in CI, or with a filter that selects it.
     is_slow: bool,
 }
 
 impl Experiment {
-    /// Tells and runs it for a reader.
+    /// Prints and runs the experiment for a reader.
     fn present(&self, language: Language) -> Outcome {
         let print = |head: Text, text: &str| println!("{}", paragraph(head.in_(language), text));
         let claim = self.claim.in_(language);

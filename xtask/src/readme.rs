@@ -201,7 +201,7 @@ fn line_matches(expected: &str, line: &str) -> bool {
 const DEFAULT_PORT: u16 = 1060;
 
 /// Everything is built by now, but `cargo run` for one package may build it once more with fewer features.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {

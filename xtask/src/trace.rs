@@ -6,9 +6,10 @@
 //! $ cargo xtask trace --poster               # and all of them side by side on one page
 //! ```
 //!
-//! 1. `scenario`: three clients ask three questions each; client 1 thinks in between, the others come meanwhile.
+//! 1. `scenario`: three clients ask three questions each; client 1 thinks in between, the others connect meanwhile.
 //! 2. `recording`: the server runs under strace, whose log `strace` reads; and once more without it.
-//! 3. `lanes` turns calls into intervals: asleep in accept(), recv(), epoll_wait(); working; sending; and for whom.
+//! 3. `lanes` turns calls into intervals: asleep in accept(), recv(), epoll_wait(); working; sending; and
+//!    for which client.
 //! 4. `summary` counts; `terminal`, `svg`, `perfetto` and `poster` show.
 
 mod drawing;
@@ -46,7 +47,7 @@ pub(crate) struct Flags {
     /// Draw them side by side on one page too
     #[arg(long)]
     poster: bool,
-    /// Let the servers think about each answer for so long, by sleeping
+    /// Let the servers simulate work on each answer by sleeping for this time
     #[arg(long, value_name = "DURATION")]
     delay: Option<String>,
 }
@@ -77,7 +78,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The servers of these names, in the order of the names; all of them if none is named.
+/// Returns the servers of these names, in the order of the names, or all servers if none is named.
 fn chosen(names: &[String]) -> Result<Vec<&'static Entry>> {
     if names.is_empty() {
         return Ok(SERVERS.iter().collect());
@@ -89,7 +90,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Entry>> {
     names.iter().map(find).collect()
 }
 
-/// Prints, for as long as somebody listens: the files are written in any case.
+/// Prints to stdout, and ignores a closed pipe, because the files are written in any case.
 fn say(text: &str) {
     let _ = stdout().write_all(text.as_bytes());
 }

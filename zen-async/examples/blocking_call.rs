@@ -1,11 +1,11 @@
-//! Faulty example: a coroutine that looks its answers up with a call that blocks.
+//! Faulty example: a task that looks up its answers with a call that blocks.
 //!
-//! **The fault.** The sage needs 200 ms for an answer, and sleeps in a call that knows nothing of coroutines: a file, a database, a
-//! lock, here `thread::sleep`. What sleeps is the thread, and with it every coroutine that it runs. Four who ask at the
-//! same time wait 200, 400, 600 and 800 ms, as they would for a server without any coroutines.
+//! **The fault.** Each answer takes 200 ms in a blocking call: a file, a database, a lock, or here `thread::sleep`.
+//! The call puts the thread to sleep, and with it every task that the thread runs. Four clients that ask at the same
+//! time wait 200, 400, 600 and 800 ms. A server of one client at a time would be no slower.
 //!
-//! **History.** A `time.sleep` in the `get_answer` of *Foundations of Python Network Programming* shows what threads are good for. The
-//! same line in a server with one event loop shows what that is not good for.
+//! **History.** A `time.sleep` in the `get_answer` of *Foundations of Python Network Programming* shows the use of
+//! threads. In a server with one event loop, that line shows the weakness of the loop.
 //!
 //! **See it.**
 //!
@@ -15,8 +15,8 @@
 //! $ cargo xtask lab stall
 //! ```
 //!
-//! **The fix.** `answer` in `src/on_smol.rs` has two: await a timer (`--await`) where the wait can be awaited, or have
-//! the answer worked out in the blocking pool (`--offload`). Run `zen-async --delay 200ms` with each, and with neither.
+//! **The fix.** `answer` in `src/on_smol.rs` has two. Await a timer where the wait can be awaited (`--await`), or work
+//! out the answer in the blocking pool (`--offload`). Run `zen-async --delay 200ms` with each, and with neither.
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +30,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, LocalExecutor};
 use zen_proto::{Answer, Conversation, Timeouts, Want, answer_to};
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -71,12 +71,12 @@ async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
                 let n = stream.write(conversation.outgoing()).await?;
                 conversation.sent(n, Instant::now());
             }
-            Want::EndSending | Want::Close | Want::Reset => return Ok(()), // in haste, which is another fault
+            Want::EndSending | Want::Close | Want::Reset => return Ok(()), // no lingering close: another fault
         }
     }
 }
 
 fn look_up(question: &[u8]) -> Answer {
-    thread::sleep(Duration::from_millis(200)); // here: there is no .await, so nobody else gets the thread
+    thread::sleep(Duration::from_millis(200)); // BUG: no .await, so no other task runs
     answer_to(question)
 }

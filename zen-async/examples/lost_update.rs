@@ -1,12 +1,13 @@
 //! Faulty example: a tally that tasks read before an `.await` and write after it.
 //!
-//! **The fault.** All tasks run in one thread, so it seems that nothing can come between reading the tally and writing it. But an `.await`
-//! gives the thread to other tasks. They read the same old number, and all but one of the updates are lost.
+//! **The fault.** All tasks run in one thread, so it seems that nothing can happen between reading the tally and
+//! writing it. But an `.await` gives the thread to other tasks. They read the same old number, and all but one of the
+//! updates are lost. The clients receive correct answers, but the tally in the log is too low.
 //!
-//! **History.** "One thread, so no races" is said of JavaScript, of `asyncio`, and of every event loop. It holds between two awaits, and
-//! across none.
+//! **History.** "One thread, so no races" is said of JavaScript, of `asyncio`, and of every event loop. It holds
+//! between two awaits, and never across one.
 //!
-//! **See it.** The log counts the questions; ask 8 at once, and the number falls behind.
+//! **See it.** The log counts the questions. When 8 clients ask at once, the tally falls behind.
 //!
 //! ```console
 //! $ cargo run -p zen-async --example lost_update
@@ -14,8 +15,8 @@
 //! $ cargo xtask lab lost-update
 //! ```
 //!
-//! **The fix.** Read and write with no `.await` in between, as `tally.set(tally.get() + 1)` does after the await; or a lock for tasks, held
-//! across it. Threads need more: an atomic `fetch_add`.
+//! **The fix.** Read and write with no `.await` in between, as in `tally.set(tally.get() + 1)` after the await. Or
+//! hold an async lock across the await. Threads need more: an atomic `fetch_add`.
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +31,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, LocalExecutor, Timer};
 use zen_proto::{Answer, Conversation, Timeouts, Want, answer_to};
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]

@@ -1,14 +1,15 @@
-//! Faulty example: coroutines that give the thread away only when they must wait.
+//! Faulty example: tasks that yield the thread only when they must wait.
 //!
-//! **The fault.** `stream.read().await` suspends a coroutine if there is nothing to read. A client that sends its next questions before
-//! it has its answers is always ready: its coroutine reads, thinks, writes, and reads again, and never comes to an `.await`
-//! that waits. Two such clients have the thread for as long as they like; a third, with one small question, starves.
+//! **The fault.** `stream.read().await` suspends a task only if there is nothing to read. A client that sends its next
+//! questions before it has its answers is always ready. Its task reads, answers, writes and reads again, and no
+//! `.await` ever suspends it. Two such clients occupy the thread. A third client, with one small question, waits until
+//! they stop.
 //!
-//! **History.** The coroutine style in *Foundations of Python Network Programming* reads like threads, which is its charm. But threads
-//! are interrupted by the kernel, and coroutines by nobody.
+//! **History.** The coroutine style in *Foundations of Python Network Programming* reads like threads, which is its
+//! charm. But the kernel interrupts threads, and nothing interrupts coroutines.
 //!
-//! **See it.** Each answer takes 100 µs, and each busy client has 1,000 questions under way. The last line is the third client,
-//! who comes while they ask:
+//! **See it.** Each answer takes 100 µs, and each busy client has 1,000 questions under way. The last `zen-client` is
+//! the third client, which connects while the other two ask:
 //!
 //! ```console
 //! $ cargo run -p zen-async --example never_yields
@@ -17,8 +18,8 @@
 //! $ cargo xtask lab starve
 //! ```
 //!
-//! **The fix.** Yield after each bounded turn, whether or not there is more: `read` in `src/on_smol.rs` yields, or waits at
-//! the reactor, before every read.
+//! **The fix.** Yield after each bounded turn, whether or not there is more to read. `read` in `src/on_smol.rs`
+//! yields, or waits at the reactor, before every read.
 
 #![forbid(unsafe_code)]
 
@@ -31,7 +32,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, LocalExecutor};
 use zen_proto::{Answer, Conversation, Timeouts, Want, answer_to};
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -58,7 +59,7 @@ async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
     let mut chunk = [0; 4096];
     loop {
         match conversation.wants() {
-            // Here: if there is something to read it is read, and this coroutine goes on without a pause.
+            // BUG: while there is something to read, this task never yields. Fix: `yield_now().await` before each read.
             Want::Read => match stream.read(&mut chunk).await? {
                 0 => conversation.received_eof(),
                 n => {
@@ -73,12 +74,12 @@ async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
                 let n = stream.write(conversation.outgoing()).await?;
                 conversation.sent(n, Instant::now());
             }
-            Want::EndSending | Want::Close | Want::Reset => return Ok(()), // in haste, which is another fault
+            Want::EndSending | Want::Close | Want::Reset => return Ok(()), // no lingering close: another fault
         }
     }
 }
 
-/// The same as `--burn 100us` of the servers.
+/// Returns the answer after 100 µs of computing, like `--burn 100us` of the servers.
 fn work_out(question: &[u8]) -> Answer {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_micros(100) {

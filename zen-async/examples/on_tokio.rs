@@ -1,10 +1,10 @@
-//! Tasks on tokio, the runtime that most would choose, written as its users write it.
+//! Tasks on tokio, the most common runtime, written as its users write them.
 //!
 //! One runtime does what `own_executor` does by hand: `--threads 1` polls all tasks on this thread (`current_thread`),
 //! `--threads N` on N threads, which take tasks from each other (`multi_thread`).
 //!
-//! Its habits differ from those of `src/on_smol.rs`, and cost what they cost: each task owns its buffer, also while its client
-//! is idle, each read has a timer and listens for the stop, and tokio keeps what it knows of a socket's readiness.
+//! The style differs from that of `src/on_smol.rs`, and costs more for an idle client. Each task owns its buffer, even
+//! while its client is idle. Each read has a timer and waits for the stop. tokio caches the readiness of each socket.
 //!
 //! ```console
 //! $ cargo run -p zen-async --example on_tokio
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Accepts clients and spawns a task for each, until no more come and the last one has gone.
+/// Accepts clients and spawns a task for each, until no more are accepted and the last is closed.
 async fn accept_all(server: &'static Server) -> io::Result<()> {
     let (stop, is_stopping) = watch::channel(false);
     server.stop.on_request(move || _ = stop.send(true));
@@ -76,17 +76,17 @@ async fn accept_all(server: &'static Server) -> io::Result<()> {
             }
             (Accepted::Next, _) => {}
             (Accepted::WouldBlock, Some(listener)) => {
-                while tasks.try_join_next().is_some() {} // or the set keeps the tasks that are finished
+                while tasks.try_join_next().is_some() {} // or the set would keep finished tasks
                 tokio::select! {
-                    // Forgotten before accept() is tried again: it may find that nobody waits any more.
+                    // Cleared before accept() is tried again, because the backlog may be empty by then.
                     ready = listener.readable() => ready?.clear_ready(),
-                    () = sleep(TICK) => {} // draining looks once a tick whether anybody still comes
+                    () = sleep(TICK) => {} // while draining, looks once a tick for new clients
                 }
             }
             (Accepted::Later(pause), _) => sleep(pause).await,
             (Accepted::WouldBlock | Accepted::Closed, _) => break,
         }
-        consume_budget().await; // many that come at once must not keep the thread from the others
+        consume_budget().await; // many new clients must not keep the existing ones waiting
     }
     drop(listener);
     while tasks.join_next().await.is_some() {}
@@ -166,7 +166,7 @@ async fn converse(
     }
 }
 
-/// Waits for a read or write until `deadline`; after that it would block.
+/// Waits for a read or write until `deadline`, and returns `WouldBlock` after that.
 async fn in_time(deadline: Option<Instant>, call: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
     match deadline {
         // It tries the call before it looks at the clock.

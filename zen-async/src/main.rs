@@ -17,11 +17,12 @@
 //! 1. `main` parses, listens, serves.
 //! 2. One task accepts and spawns a task for each client. A client over `--max-connections` is rejected.
 //! 3. A client's task does what the conversation wants. Where a thread would sleep in `recv()` or `send()`, the task is
-//!    suspended at an `.await`, and the executor runs another task on the same thread.
-//! 4. The reactor (epoll, on Linux) wakes a task when its client is ready. The `sweeper` wakes a task whose deadline has
-//!    passed; it looks once a tick, every 250 ms.
+//!    suspended at an `.await`. The executor then runs another task on the same thread.
+//! 4. The reactor (epoll, on Linux) wakes a task when its client is ready. The `sweeper` wakes a task whose deadline
+//!    has passed; it looks once a tick, every 250 ms.
 //! 5. `answer` works out an answer in the task, in the task after an awaited delay, or in the blocking pool.
-//! 6. `on_smol` and `on_async_std` have the same structure, one file for each runtime; async-std needs two functions more.
+//! 6. `on_smol` and `on_async_std` have the same structure, one file for each runtime; async-std needs two more
+//!    functions.
 //!
 //! # Limits
 //!

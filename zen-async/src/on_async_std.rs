@@ -20,18 +20,18 @@ use zen_proto::{Answer, Want, server};
 use crate::options::Answering;
 use crate::sweeper::Sweeper;
 
-/// What all tasks share.
+/// The state that all tasks share.
 struct Shared {
     server: &'static Server,
     sweeper: &'static Sweeper,
     answering: Answering,
 }
 
-/// Serves on `threads` threads besides this one, which only accepts, until no more clients are accepted and the last is closed.
+/// Serves on `threads` threads until no more clients are accepted and the last is closed. This thread only accepts.
 pub(crate) fn serve(server: &'static Server, threads: usize, answering: Answering) -> anyhow::Result<()> {
     let sweeper: &'static Sweeper = Box::leak(Box::default());
     server.stop.on_request(|| sweeper.wake_all());
-    // Before anything of async-std is called, which would start a thread for each processor.
+    // Must precede every call of async-std, which would start a thread for each processor.
     let config = GlobalExecutorConfig::default().with_env_var("ASYNC_STD_THREAD_COUNT");
     let config = config.with_min_threads(threads).with_max_threads(threads);
     async_global_executor::init_with_config(config.with_thread_name_fn(|| "executor".into()));
@@ -68,7 +68,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 let retry_at = is_draining.then(|| Instant::now() + TICK);
                 let Some(listener) = &listener else { break };
                 let readable = pin!(listener.readable());
-                // The task sleeps here until a client comes.
+                // The task sleeps here until a client connects.
                 let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
             }
             Accepted::Later(pause) => task::sleep(pause).await,
@@ -81,7 +81,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does what the conversation wants, until it wants to close. What it holds meanwhile is what an idle client costs.
+/// Does what the conversation wants, until it wants to close. The state of this future is what an idle client costs.
 async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connection: &mut Connection) -> Result<()> {
     let Shared { server, sweeper, .. } = *shared;
     let stream = &register(stream)?;
@@ -113,7 +113,7 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connecti
                     None => connection.read_blocked(now),
                 }
             }
-            // A try: if it finds no room, the client's time to make some begins.
+            // This only tries. If there is no room, the client's deadline to make some begins.
             Want::Write if has_room || connection.is_expired(now) => {
                 match try_write(stream, connection.outgoing()).await? {
                     Some(n) => {
@@ -150,7 +150,7 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connecti
     }
 }
 
-/// Works out an answer, in one of three places.
+/// Works out an answer in the task, after an awaited delay, or in the blocking pool.
 async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
     let server = shared.server;
     match shared.answering {
@@ -177,11 +177,11 @@ fn register(stream: std::net::TcpStream) -> Result<TcpStream> {
 }
 
 thread_local! {
-    /// The read buffer: one for each thread, so that a waiting client owns none.
+    /// The read buffer, one for each thread, so that a waiting client owns none.
     static BUFFER: RefCell<[u8; READ_SIZE]> = const { RefCell::new([0; READ_SIZE]) };
 }
 
-/// Waits until the client has sent something, and reads it; no bytes are the end of file.
+/// Waits until the client has sent something, and reads it. An empty result is the end of file.
 ///
 /// async-std always tries to read before it waits at the reactor. The first thread polls the reactor and runs no
 /// task, so no client waits there behind a long turn.
@@ -190,7 +190,7 @@ async fn read(stream: &TcpStream) -> Result<Vec<u8>> {
     read_soon(stream).await
 }
 
-/// Reads without waiting; `None` if nothing is there.
+/// Reads without waiting. Returns `None` if nothing is there.
 async fn try_read(stream: &TcpStream) -> Result<Option<Vec<u8>>> {
     now_or_not(read_soon(stream)).await.transpose()
 }
@@ -210,12 +210,12 @@ async fn write(mut stream: &TcpStream, bytes: &[u8]) -> Result<usize> {
     stream.write(bytes).await
 }
 
-/// Writes without waiting; `None` if there is no room.
+/// Writes without waiting. Returns `None` if there is no room.
 async fn try_write(stream: &TcpStream, bytes: &[u8]) -> Result<Option<usize>> {
     now_or_not(write(stream, bytes)).await.transpose()
 }
 
-/// Polls `event` once.
+/// Polls `event` once, and returns its value if it is ready.
 async fn now_or_not<T>(event: impl Future<Output = T>) -> Option<T> {
     let mut event = pin!(event);
     poll_fn(|context| match event.as_mut().poll(context) {
@@ -225,7 +225,7 @@ async fn now_or_not<T>(event: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. It is the heartbeat too.
+/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. Also sends the heartbeat.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
         heartbeat_together(Instant::now());
@@ -234,5 +234,5 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     }
 }
 
-/// Accepts in a row before the existing clients are served.
+/// The most accepts in a row before the existing clients are served.
 const ACCEPTS_PER_TURN: usize = 64;

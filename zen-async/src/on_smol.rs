@@ -17,7 +17,7 @@ use zen_proto::{Answer, Want, server};
 use crate::options::Answering;
 use crate::sweeper::Sweeper;
 
-/// What all tasks share.
+/// The state that all tasks share.
 struct Shared {
     server: &'static Server,
     sweeper: &'static Sweeper,
@@ -69,7 +69,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 let retry_at = is_draining.then(|| Instant::now() + TICK);
                 let Some(listener) = &listener else { break };
                 let readable = pin!(listener.readable());
-                // The task sleeps here until a client comes.
+                // The task sleeps here until a client connects.
                 let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
             }
             Accepted::Later(pause) => _ = Timer::after(pause).await,
@@ -82,7 +82,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does what the conversation wants, until it wants to close. What it holds meanwhile is what an idle client costs.
+/// Does what the conversation wants, until it wants to close. The state of this future is what an idle client costs.
 async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut Connection) -> Result<()> {
     let Shared { server, sweeper, .. } = *shared;
     let stream = &register(stream)?;
@@ -115,7 +115,7 @@ async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut C
                     None => connection.read_blocked(now),
                 }
             }
-            // A try: if it finds no room, the client's time to make some begins.
+            // This only tries. If there is no room, the client's deadline to make some begins.
             Want::Write if has_room || connection.is_expired(now) => match try_write(stream, connection.outgoing())? {
                 Some(n) => {
                     has_room = true;
@@ -150,7 +150,7 @@ async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut C
     }
 }
 
-/// Works out an answer, in one of three places.
+/// Works out an answer in the task, after an awaited delay, or in the blocking pool.
 async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
     let server = shared.server;
     match shared.answering {
@@ -177,14 +177,14 @@ fn register(stream: TcpStream) -> Result<Async<TcpStream>> {
 }
 
 thread_local! {
-    /// The read buffer: one for each thread, so that a waiting client owns none.
+    /// The read buffer, one for each thread, so that a waiting client owns none.
     static BUFFER: RefCell<[u8; READ_SIZE]> = const { RefCell::new([0; READ_SIZE]) };
 }
 
-/// Waits until the client has sent something, and reads it; no bytes are the end of file.
+/// Waits until the client has sent something, and reads it. An empty result is the end of file.
 ///
-/// After a quick turn the next question may be there already: a try costs less than the reactor. But the executor
-/// polls the reactor only after some 200 turns, so after a long one the task waits at the reactor, like all others.
+/// After a quick turn the next question may be there already, and a try costs less than the reactor. But the executor
+/// polls the reactor only after some 200 turns. So after a long turn the task waits at the reactor, like all others.
 async fn read(stream: &Async<TcpStream>, was_quick: bool) -> Result<Vec<u8>> {
     if was_quick {
         smol::future::yield_now().await; // a client that always has a question must not starve the others
@@ -200,7 +200,7 @@ async fn read(stream: &Async<TcpStream>, was_quick: bool) -> Result<Vec<u8>> {
     }
 }
 
-/// Reads without waiting; `None` if nothing is there.
+/// Reads without waiting. Returns `None` if nothing is there.
 fn try_read(stream: &Async<TcpStream>) -> Result<Option<Vec<u8>>> {
     BUFFER.with_borrow_mut(|buffer| match server::try_read(stream.get_ref(), buffer) {
         Ok(n) => Ok(Some(buffer[..n].to_vec())),
@@ -219,7 +219,7 @@ async fn write(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<usize> {
     }
 }
 
-/// Writes without waiting; `None` if there is no room.
+/// Writes without waiting. Returns `None` if there is no room.
 fn try_write(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<Option<usize>> {
     match server::try_write(stream.get_ref(), bytes) {
         Ok(n) => Ok(Some(n)),
@@ -228,7 +228,7 @@ fn try_write(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<Option<usize>> {
     }
 }
 
-/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. It is the heartbeat too.
+/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. Also sends the heartbeat.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
         heartbeat_together(Instant::now());
@@ -237,8 +237,8 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     }
 }
 
-/// The longest turn, from a read to the next, after which the task tries to read before it waits.
+/// The longest turn, from one read to the next, after which the task tries to read before it waits.
 const QUICK: Duration = Duration::from_millis(1);
 
-/// Accepts in a row before the existing clients are served.
+/// The most accepts in a row before the existing clients are served.
 const ACCEPTS_PER_TURN: usize = 64;

@@ -1,4 +1,4 @@
-//! The command line of zen-async: which runtime, on how many threads, and where an answer is worked out.
+//! The command line of zen-async: the runtime, the number of threads, and the way of working out an answer.
 
 use std::num::NonZeroUsize;
 
@@ -71,5 +71,5 @@ impl server::Arguments for Arguments {
     }
 }
 
-/// What async-std itself would take its number of threads from.
+/// The environment variable from which async-std itself would take its number of threads.
 const THREAD_COUNT: &str = "ASYNC_STD_THREAD_COUNT";

@@ -1,4 +1,4 @@
-//! One sweeper for all deadlines: a timer for each client would cost system calls for each question.
+//! One sweeper for all deadlines, because a timer for each client would cost system calls for each question.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -9,28 +9,30 @@ use std::time::Instant;
 use slab::Slab;
 use zen_proto::server::Stop;
 
-/// Wakes the tasks whose client has let their deadline pass.
+/// A list of waiting tasks, of which it wakes those whose client has missed its deadline.
 #[derive(Default)]
 pub(crate) struct Sweeper {
-    /// Those that wait, each with the end of its time.
+    /// The waiting tasks, each with its deadline and its waker.
     sleepers: Mutex<Slab<(Option<Instant>, Waker)>>,
 }
 
 impl Sweeper {
-    /// Wakes those whose time is up at `now`. To be called once a tick.
+    /// Wakes the tasks whose deadline has passed at `now`. Must be called once a tick.
     pub(crate) fn sweep(&self, now: Instant) {
         let sleepers = self.sleepers();
         let late = sleepers.iter().filter(|(_, (deadline, _))| deadline.is_some_and(|deadline| deadline <= now));
         late.for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
 
-    /// Wakes all.
+    /// Wakes all waiting tasks.
     pub(crate) fn wake_all(&self) {
         self.sleepers().iter().for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
 
-    /// Waits for `event` until `deadline`, which lies ahead (`None`: for ever), or until a stop is requested; one
-    /// that was when the wait began (`is_draining`) does not count. `None`: it did not happen.
+    /// Waits for `event` until `deadline` has passed or a stop is requested. Returns `None` if `event` did not happen.
+    ///
+    /// A deadline must lie in the future; without one, the wait has no limit. A stop that was requested before the wait
+    /// (`is_draining`) does not end it.
     pub(crate) fn in_time<T>(
         &self,
         mut event: Pin<&mut impl Future<Output = T>>,
@@ -45,7 +47,7 @@ impl Sweeper {
             }
             let was_woken = sleeper.register(deadline, context.waker());
             let is_late = was_woken && deadline.is_some_and(|deadline| deadline <= Instant::now());
-            // Looked at after the registration: a stop from now on finds this sleeper.
+            // Checked after the registration, so a later stop finds this sleeper.
             if is_late || stop.is_requested() != is_draining { Poll::Ready(None) } else { Poll::Pending }
         })
     }
@@ -55,14 +57,16 @@ impl Sweeper {
     }
 }
 
-/// One that waits; it leaves its place when its wait is over, or given up.
+/// A waiting task's entry in the list. It is removed when the wait ends or is cancelled.
 struct Sleeper<'a> {
     sweeper: &'a Sweeper,
     place: Option<usize>,
 }
 
 impl Sleeper<'_> {
-    /// True: it was registered already, and has been woken since.
+    /// Registers the task, or updates its waker.
+    ///
+    /// Returns true if it was registered already and has been woken since.
     fn register(&mut self, deadline: Option<Instant>, waker: &Waker) -> bool {
         let mut sleepers = self.sweeper.sleepers();
         match self.place {

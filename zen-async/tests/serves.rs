@@ -48,7 +48,7 @@ fn assert_served_at_once(arguments: &[&str]) {
     server.stop();
 }
 
-/// Two clients ask at the same moment: the time to the second answer, and that between the first and the second.
+/// Lets two clients ask at the same moment. Returns the time to the second answer, and the time between the answers.
 fn time_of_two_answers(runtime: &str, arguments: &[&str]) -> (Duration, Duration) {
     let (server, address) = Server::start(&[&["--runtime", runtime, "--delay", "300ms"], arguments].concat());
     let mut clients = [(); 2].map(|()| connect(address));
@@ -67,14 +67,14 @@ fn time_of_two_answers(runtime: &str, arguments: &[&str]) -> (Duration, Duration
 /// The delay of each answer.
 const DELAY: Duration = Duration::from_millis(300);
 
-/// A server in a process of its own: killed and reaped on every path, and its log is shown when a test fails.
+/// A server in a process of its own, which is killed and reaped on every path. Its log is shown when a test fails.
 struct Server {
     child: Child,
     stdout: Lines<BufReader<UnixStream>>,
 }
 
 impl Server {
-    /// Starts it on a free port, and returns when it listens.
+    /// Starts a server on a free port, and returns when it listens.
     fn start(arguments: &[&str]) -> (Self, SocketAddr) {
         let (ours, theirs) = UnixStream::pair().unwrap(); // unlike those of a pipe, its reads can be bounded
         ours.set_read_timeout(Some(BOUND)).unwrap();
@@ -85,7 +85,7 @@ impl Server {
         (server, ready_line.strip_prefix("listening on ").unwrap().parse().unwrap())
     }
 
-    /// Ends it by SIGTERM: it prints nothing more, and its status is 0.
+    /// Ends the server by SIGTERM, and asserts that it prints nothing more and exits with status 0.
     fn stop(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         assert!(self.stdout.next().is_none());
@@ -117,5 +117,5 @@ fn receive(mut client: &TcpStream, answer: &str) {
     assert_eq!(String::from_utf8_lossy(&bytes), answer);
 }
 
-/// At most this long is waited for what must come. It comes within milliseconds.
+/// The longest wait for bytes that must arrive. They arrive within milliseconds.
 const BOUND: Duration = Duration::from_secs(20);

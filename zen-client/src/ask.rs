@@ -2,7 +2,7 @@
 
 mod conversation;
 mod failure;
-mod patience;
+mod late_note;
 
 use std::io::Write;
 use std::iter;
@@ -21,7 +21,7 @@ use crate::text;
 
 use conversation::Conversation;
 use failure::Failure;
-use patience::{Patience, Progress};
+use late_note::{LateNote, Progress};
 
 /// What `zen-client` without a command takes.
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,7 @@ pub(crate) struct Options {
 pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
     let timeout = options.timeout.filter(|timeout| !timeout.is_zero());
     let random = options.seed.map_or_else(Rng::new, Rng::with_seed);
-    let patience = Patience::start();
+    let late_note = LateNote::start();
     let mut addresses = Addresses::resolve(&options.server, timeout)?;
     let mut questions = shuffled_questions(random);
     if options.cause_error {
@@ -64,7 +64,8 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Options { retries, verbose: is_verbose, .. } = *options;
-    let mut asker = Asker { addresses, conversation: None, timeout, retries, is_verbose, patience, random: Rng::new() };
+    let mut asker =
+        Asker { addresses, conversation: None, timeout, retries, is_verbose, late_note, random: Rng::new() };
     let mut missing = options.questions;
     let mut stdout = text::stdout();
     for question in questions {
@@ -98,7 +99,7 @@ struct Asker {
     timeout: Option<Duration>,
     retries: u32,
     is_verbose: bool,
-    patience: Patience,
+    late_note: LateNote,
     /// For pauses; the questions have their own.
     random: Rng,
 }
@@ -128,14 +129,14 @@ impl Asker {
         let conversation = match &mut self.conversation {
             Some(conversation) => conversation,
             none => {
-                self.patience.reached(Progress::Connecting);
+                self.late_note.reached(Progress::Connecting);
                 let (stream, peer) = self.addresses.connect(self.timeout).map_err(Failure::NotConnected)?;
-                self.patience.reached(Progress::Connected);
+                self.late_note.reached(Progress::Connected);
                 none.insert(Conversation::new(stream, peer, self.timeout))
             }
         };
         let answer = conversation.answer_to(question)?;
-        self.patience.reached(Progress::Answered);
+        self.late_note.reached(Progress::Answered);
         let peer = conversation.peer;
         if answer == TOO_MANY.as_str() {
             return Err(Failure::Ended(format!("{peer} is full (\"{answer}\"): try later, or with --retries 5")));
@@ -146,7 +147,7 @@ impl Asker {
             return Err(Failure::Refused(anyhow!("{peer} answered {answer} to \"{question}\": {advice}")));
         }
         if self.is_verbose && !conversation.has_answered {
-            text::complain(&format!("{peer} answers"));
+            text::print_error(&format!("{peer} answers"));
         }
         conversation.has_answered = true;
         Ok(answer)
@@ -175,8 +176,8 @@ mod tests {
 
     fn asker(addresses: Vec<SocketAddr>, retries: u32) -> Asker {
         let (addresses, timeout) = (Addresses::new(1060, addresses), Some(Duration::from_secs(5)));
-        let (patience, random) = (Patience::start(), Rng::new());
-        Asker { addresses, conversation: None, timeout, retries, is_verbose: false, patience, random }
+        let (late_note, random) = (LateNote::start(), Rng::new());
+        Asker { addresses, conversation: None, timeout, retries, is_verbose: false, late_note, random }
     }
 
     #[test]

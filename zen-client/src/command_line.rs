@@ -71,7 +71,7 @@ fn explain(refusal: &clap::Error) -> ExitCode {
         || words.join(" "),
         |word| format!("error: unexpected argument '{word}' behind HOST (a port goes behind -p)"),
     );
-    text::complain(&format!("{what}; try --help"));
+    text::print_error(&format!("{what}; try --help"));
     ExitCode::from(2)
 }
 

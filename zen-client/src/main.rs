@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         if text::is_unread(&error) {
             return ExitCode::SUCCESS;
         }
-        text::complain(&format!("error: {error:#}"));
+        text::print_error(&format!("error: {error:#}"));
         ExitCode::FAILURE
     })
 }

@@ -71,7 +71,7 @@ pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
 }
 
 /// One line on stderr. If that is closed there is nobody left to tell.
-pub(crate) fn complain(line: &str) {
+pub(crate) fn print_error(line: &str) {
     let _ = WaitsForRoom(io::stderr()).write_all(format!("{}\n", printable(line)).as_bytes());
 }
 

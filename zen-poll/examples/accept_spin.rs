@@ -1,13 +1,16 @@
-//! Faulty example: a readiness loop that shrugs when `accept` fails.
+//! Faulty example: a readiness loop that ignores errors of `accept`.
 //!
-//! **The fault.** With no descriptor left `accept` fails, and the client stays where it is: in the backlog. The listener is as ready
-//! as before, so the next wait returns at once, and `accept` fails again: a processor is burnt for as long as the
-//! descriptors are short, and a log would fill the disk.
+//! **The fault.** When no descriptor is left, `accept` fails, and the client stays in the backlog. The listener is
+//! still ready, so the next wait returns at once and `accept` fails again. The loop uses a whole processor until a
+//! descriptor is free. With a log line for each failure it would also fill the disk. The new client is connected but
+//! receives no answer.
 //!
-//! **History.** Older than the ancestor: libev's manual warns of it, nginx leaves its listeners alone for half a second. The loop of
-//! *Foundations of Python Network Programming* does not catch the error, and ends when it first occurs.
+//! **History.** The problem is older than the book: libev's manual warns of it, and nginx stops polling its listeners
+//! for half a second. The loop of *Foundations of Python Network Programming* does not catch the error, and ends when
+//! it first occurs.
 //!
-//! **See it.** 20 descriptors are soon used up; then `top` shows who is busy, with no client saying anything.
+//! **See it.** 20 descriptors are soon used up. Then `top` shows that the server is busy although all clients are
+//! silent.
 //!
 //! ```console
 //! $ cargo build -p zen-poll --example accept_spin
@@ -16,7 +19,7 @@
 //! $ cargo xtask lab emfile
 //! ```
 //!
-//! **The fix.** Leave the listener alone for 100 ms: `back_off` in `src/acceptor.rs`.
+//! **The fix.** Stop polling the listener for 100 ms: `back_off` in `src/acceptor.rs`.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -28,11 +31,11 @@ use polling::{Event, Events, Poller};
 use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "nobody here changes an interest")]
+#[expect(dead_code, reason = "no interest is changed here")]
 mod registration;
 use registration::Registration;
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -66,13 +69,15 @@ fn main() -> anyhow::Result<()> {
                     clients.insert(last_key, (stream, Conversation::new(Timeouts::NEVER, Instant::now())));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => continue, // here: it will do better next time, and the next time is now
+                Err(_) => continue, // BUG: the listener is still ready, so the loop spins. Fix: back off.
             }
         }
     }
 }
 
-/// Reads once and answers. False: the client has gone, or is let go in haste (another fault: zen-single's `hasty_close`).
+/// Reads once, answers, and returns whether the connection stays open.
+///
+/// It ends without a lingering close, which is another fault: see `hasty_close` of zen-single.
 fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {

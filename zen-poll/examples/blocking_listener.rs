@@ -1,11 +1,12 @@
 //! Faulty example: two readiness loops share one listener, and the listener is a blocking one.
 //!
-//! **The fault.** A client rings, and both loops hear it. Each sees to those inside first; then one of them takes the client,
-//! and the other calls `accept` a moment later, finds nobody, and sleeps there: it serves none of *its* clients until somebody
-//! else happens to connect. Readiness was true when it was reported, which is not now.
+//! **The fault.** A client connects, and the listener becomes ready in both loops. Each loop serves its ready clients
+//! first. Then one loop accepts the client. The other calls `accept` a moment later, finds the backlog empty, and
+//! sleeps there. Its clients receive no answers until another client happens to connect. The listener was ready
+//! when the kernel reported it, but no longer when `accept` is called.
 //!
-//! **History.** *Foundations of Python Network Programming* calls multiplexing "asynchronous blocking": it blocks in `poll` and
-//! nowhere else. That holds only where the descriptors cannot block.
+//! **History.** *Foundations of Python Network Programming* calls multiplexing "asynchronous blocking", because it
+//! blocks in `poll` and nowhere else. That holds only if the descriptors cannot block.
 //!
 //! **See it.**
 //!
@@ -14,8 +15,8 @@
 //! $ cargo xtask lab blocking-fd
 //! ```
 //!
-//! **The fix.** A listener that never blocks (`Waiting::ForReadiness` in `src/main.rs`), and `accept` until it says that there is
-//! nobody: `src/acceptor.rs`, where moreover only one loop has the listener.
+//! **The fix.** A non-blocking listener (`Waiting::ForReadiness` in `src/main.rs`), and calls of `accept` until it
+//! would block (`src/acceptor.rs`). In the server, moreover, only one loop has the listener.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -28,11 +29,11 @@ use polling::{Event, Events, Poller};
 use zen_proto::{Answer, Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "nobody here changes an interest")]
+#[expect(dead_code, reason = "no interest is changed here")]
 mod registration;
 use registration::Registration;
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -43,7 +44,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { host, port } = Arguments::parse();
-    let listener = TcpListener::bind((host, port))?; // here: it is not made non-blocking
+    let listener = TcpListener::bind((host, port))?; // BUG: blocking. Fix: set_nonblocking(true).
     println!("listening on {}", listener.local_addr()?);
     let other = listener.try_clone()?;
     thread::Builder::new().name("loop-2".into()).spawn(|| serve(other))?;
@@ -64,7 +65,7 @@ fn serve(listener: TcpListener) -> anyhow::Result<()> {
             }
         }
         if events.iter().any(|event| event.key == 0) {
-            // Here: if the other loop was quicker, this one sleeps, and with it everyone whom it serves.
+            // BUG: if the other loop was quicker, this one sleeps here, and its clients wait.
             let (stream, _) = listener.source().accept()?;
             last_key += 1;
             let stream = Registration::new(poller, stream, Event::readable(last_key))?;
@@ -73,7 +74,9 @@ fn serve(listener: TcpListener) -> anyhow::Result<()> {
     }
 }
 
-/// Reads once and answers. False: the client has gone, or is let go in haste (another fault: zen-single's `hasty_close`).
+/// Reads once, answers, and returns whether the connection stays open.
+///
+/// It ends without a lingering close, which is another fault: see `hasty_close` of zen-single.
 fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {
@@ -93,7 +96,7 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
     Ok(conversation.wants() == Want::Read)
 }
 
-/// As `--delay 5ms` of the servers. That is long enough for the other loop to wake.
+/// Returns the answer after 5 ms of simulated work, which is long enough for the other loop to wake.
 fn think(question: &[u8]) -> Answer {
     thread::sleep(Duration::from_millis(5));
     answer_to(question)

@@ -1,12 +1,12 @@
 //! An edge-triggered loop: the kernel reports that a client *became* ready, once, and the loop must remember it.
 //!
-//! Level mode reports readiness as long as it lasts, so a loop may read a little and wait again. Here what is left in the kernel is
-//! reported by nobody. So the loop reads until the call would block, which costs each answer one more recv() that
-//! finds nothing, and saves the epoll_ctl() when a client stops reading its answers.
+//! Level mode reports readiness as long as it lasts, so a loop may read a little and wait again. In edge mode the
+//! kernel does not report again what is left. So the loop reads until the call would block. That costs each answer one
+//! more recv(), which finds nothing, and saves the epoll_ctl() when a client stops reading its answers.
 //!
-//! **The bound.** A client that sends as fast as the loop reads never blocks, and would keep the loop for itself. After
-//! [`CALLS_PER_TURN`] calls the others have their turn. The kernel has nothing more to say about that client, so its key
-//! goes on a list of the loop's own, and the next wait does not sleep.
+//! **The bound.** A client that sends as fast as the loop reads never blocks, and would occupy the loop. After
+//! [`CALLS_PER_TURN`] calls the other clients have their turn. The kernel has nothing more to report about that
+//! client. So the loop puts its key on a list of its own, and the next wait does not sleep.
 //!
 //! `half_drained.rs` is this loop with the classic fault.
 //!
@@ -34,7 +34,7 @@ use zen_proto::server::{
 mod registration;
 use registration::Registration;
 
-/// A client, and what the kernel has reported of it and will not report again.
+/// A client, with the readiness that the kernel has reported and will not report again.
 struct Client {
     stream: Registration<TcpStream>,
     connection: Connection,
@@ -46,9 +46,11 @@ fn main() -> ExitCode {
     server::main(|options: Options| serve(Server::listen(&options, Waiting::ForReadiness { pollers: 1 }, None)?))
 }
 
-/// 1. Sleep until a client becomes ready; do not sleep if one has not had enough.
+/// Serves until no more clients are accepted and the last is closed.
+///
+/// 1. Sleep until a client becomes ready. Do not sleep if the turn of a client was stopped at the bound.
 /// 2. Accept until accept() would block.
-/// 3. Remember what became ready, and give these clients a turn, and those that were stopped in theirs.
+/// 3. Remember what became ready. Give a turn to these clients, and to those whose last turn was stopped.
 fn serve(server: &'static Server) -> anyhow::Result<()> {
     let poller: &'static Poller = Box::leak(Box::new(Poller::new()?));
     let mut listener = server.listener().map(|it| Registration::new(poller, it, Event::readable(0))).transpose()?;
@@ -85,7 +87,7 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
                 }
                 Accepted::Next => {}
                 Accepted::WouldBlock => break,
-                Accepted::Later(pause) => thread::sleep(pause), // here all clients wait for it
+                Accepted::Later(pause) => thread::sleep(pause), // all clients wait here
                 Accepted::Closed => (is_accepting, listener) = (false, None),
             }
         }
@@ -109,7 +111,7 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Registers a client once for all: in edge mode no interest is ever changed.
+/// Registers a client for its whole life, because in edge mode no interest is ever changed.
 fn register(poller: &'static Poller, stream: TcpStream, key: usize) -> io::Result<Registration<TcpStream>> {
     let stream = Registration::new(poller, stream, Event::none(key))?;
     poller.modify_with_mode(stream.source(), Event::all(key), PollMode::Edge)?;
@@ -118,9 +120,9 @@ fn register(poller: &'static Poller, stream: TcpStream, key: usize) -> io::Resul
 
 /// How a turn ended.
 enum Turn {
-    /// A call would block: the kernel reports when it would not.
+    /// A call would block. The kernel reports when it would not.
     Blocked,
-    /// The bound was reached: nothing will be reported.
+    /// The bound was reached. The kernel will report nothing.
     Unfinished,
     /// The conversation is over.
     Over,
@@ -134,7 +136,7 @@ impl Client {
         for _ in 0..CALLS_PER_TURN {
             let now = Instant::now();
             let wants = connection.next(now);
-            let is_expired = connection.is_expired(now); // then a call that blocks ends it
+            let is_expired = connection.is_expired(now); // then a call that would block ends the conversation
             match wants {
                 Want::Read if *is_readable || is_expired => match try_read(stream, buffer) {
                     Ok(0) => connection.received_eof(),
@@ -175,5 +177,5 @@ impl Client {
     }
 }
 
-/// The fairness bound: calls for one client in a row. Five questions and their answers, then the others have their turn.
+/// The most calls in a row for one client, so that others have their turn: five questions and their answers.
 const CALLS_PER_TURN: usize = 10;

@@ -1,20 +1,23 @@
 //! Faulty example: an edge-triggered loop that reads once for each event.
 //!
-//! **The fault.** In edge mode the kernel reports that bytes came, not that bytes are there. What one read leaves behind is
-//! reported by nobody: the rest of the question stays in the kernel, the client waits for its answer, and the server for the client.
+//! **The fault.** In edge mode the kernel reports that bytes arrived, not that bytes are there. It does not report
+//! again what one read leaves behind. The rest of the question stays in the kernel. The server waits for an event, and
+//! the client receives no answer.
 //!
-//! **History.** Every loop that went from poll() to `EPOLLET` by changing one flag. epoll(7) has a section on it. With a
-//! large buffer the fault hides until a client sends more than fits; here the buffer is small.
+//! **History.** Every loop that went from poll() to `EPOLLET` by changing one flag has this fault. epoll(7) has a
+//! section on it. With a large buffer the fault stays hidden until a client sends more than fits. Here the buffer is
+//! small.
 //!
-//! **See it.** The question has 22 bytes or more, the buffer 16. `edge`, which reads until the call would block, answers:
+//! **See it.** The question has 22 bytes or more, and the buffer 16. `edge`, which reads until the call would block,
+//! answers:
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example half_drained
 //! $ cargo run -p zen-client -- -n 1 --timeout 1s
 //! ```
 //!
-//! **The fix.** Read until `WouldBlock`, and bound that: `Client::take_turn` in `edge.rs`. Or use level mode, as
-//! `src/event_loop.rs` does.
+//! **The fix.** Read until `WouldBlock`, with a limit for each turn: `Client::take_turn` in `edge.rs`. Or use level
+//! mode, as `src/event_loop.rs` does.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -30,7 +33,7 @@ use zen_proto::{Conversation, Timeouts, Want, answer_to};
 mod registration;
 use registration::Registration;
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -65,10 +68,12 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Reads once and answers. False: the connection ends, without a lingering close (another fault: zen-single's `hasty_close`).
+/// Reads once, answers, and returns whether the connection stays open.
+///
+/// It ends without a lingering close, which is another fault: see `hasty_close` of zen-single.
 fn handle_ready(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut buffer = [0; 16];
-    // BUG: one read for each event. What does not fit into the buffer stays in the kernel, which reports it no more.
+    // BUG: one read for each event. The kernel does not report again what does not fit into the buffer.
     match stream.read(&mut buffer)? {
         0 => conversation.received_eof(),
         n => {

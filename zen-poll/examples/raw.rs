@@ -1,7 +1,8 @@
 //! The readiness loop in one function, with nothing between the reader and the poller.
 //!
-//! It is the book's `srv_async_poll`, fixed: no key is used twice (a descriptor's number soon belongs to another client),
-//! a full buffer is waited for, and silent clients are closed. The server proper adds more loops and another style.
+//! It is the book's `srv_async_poll`, fixed: no key is used twice (a descriptor's number soon belongs to another
+//! client), a full send buffer is waited for, and silent clients are disconnected. zen-poll itself adds more loops and
+//! another style.
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example raw
@@ -68,7 +69,7 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
                 }
                 Accepted::Next => {}
                 Accepted::WouldBlock => break,
-                Accepted::Later(pause) => thread::sleep(pause), // here all clients wait for it
+                Accepted::Later(pause) => thread::sleep(pause), // all clients wait here
                 Accepted::Closed => (is_accepting, listener) = (false, None),
             }
         }

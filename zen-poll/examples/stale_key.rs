@@ -1,13 +1,14 @@
-//! Faulty example: a readiness loop that knows its clients by their descriptors, and clears up after one when it wakes next.
+//! Faulty example: a readiness loop that uses descriptors as keys, and cleans up after a client one iteration late.
 //!
-//! **The fault.** The kernel gives a new client the lowest free number, which is that of the one who has just gone. The clearing
-//! up that is still due to the old owner then hits the new one: he is thrown out before he is answered.
+//! **The fault.** The loop closes a client's socket at once but removes its entries only after the next wait.
+//! Meanwhile the kernel gives a new client the lowest free descriptor number, which is the number that was just
+//! closed. The late cleanup then removes the entries of the new client. That client is disconnected without an answer.
 //!
-//! **History.** `srv_async_poll` of *Foundations of Python Network Programming* closes a client that has gone, and waits for `poll` to
-//! report the dead number before it forgets him. The listener, with the lowest number of all, is reported first, and its new
-//! client takes the place.
+//! **History.** `srv_async_poll` of *Foundations of Python Network Programming* closes a client that has disconnected,
+//! and removes its entries when `poll` reports the closed number. The listener has the lowest number of all and is
+//! reported first, so its new client already has the number by then.
 //!
-//! **See it.** Three clients that come, ask and leave, again and again, are enough:
+//! **See it.** Three clients that connect, ask and disconnect, again and again, are enough:
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example stale_key
@@ -15,8 +16,8 @@
 //! $ cargo xtask lab stale-key
 //! ```
 //!
-//! **The fix.** Keys with a generation: `Client::key` in `src/event_loop.rs`; and a client's end is its end there, at once.
-//! `examples/raw.rs` never uses a key twice.
+//! **The fix.** Keys with a generation (`Client::key` in `src/event_loop.rs`), and a cleanup at the moment of the
+//! close. `examples/raw.rs` never uses a key twice.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -29,11 +30,11 @@ use polling::{Event, Events, Poller};
 use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "nobody here changes an interest")]
+#[expect(dead_code, reason = "no interest is changed here")]
 mod registration;
 use registration::Registration;
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -48,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     let poller: &'static Poller = Box::leak(Box::new(Poller::new()?));
     let listener = Registration::new(poller, listener, Event::readable(0))?;
-    // What poll() would report as POLLNVAL. epoll forgets a descriptor that is closed, so the loop keeps the number.
+    // What poll() would report as POLLNVAL. epoll drops a descriptor that is closed, so the loop keeps the number.
     let mut closed = Vec::new();
     let (mut streams, mut conversations, mut events) = (HashMap::new(), HashMap::new(), Events::new());
     loop {
@@ -56,11 +57,11 @@ fn main() -> anyhow::Result<()> {
         poller.wait(&mut events, None)?;
         if events.iter().any(|event| event.key == 0) {
             let (stream, _) = listener.source().accept()?;
-            let number = stream.as_raw_fd() as usize; // here: the key is a number that is soon somebody else's
+            let number = stream.as_raw_fd() as usize; // BUG: the key is a number that is reused
             streams.insert(number, Registration::new(poller, stream, Event::readable(number))?);
             conversations.insert(number, Conversation::new(Timeouts::NEVER, Instant::now()));
         }
-        // And here: who has closed[0] now?
+        // BUG: the number may belong to a new client by now. Fix: remove the entries when the socket is closed.
         for number in closed.drain(..) {
             streams.remove(&number);
             conversations.remove(&number);
@@ -77,7 +78,9 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Reads once and answers. False: the client has gone, or is let go in haste (another fault: zen-single's `hasty_close`).
+/// Reads once, answers, and returns whether the connection stays open.
+///
+/// It ends without a lingering close, which is another fault: see `hasty_close` of zen-single.
 fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {

@@ -1,4 +1,4 @@
-//! The acceptor: the first loop accepts for all loops, and hands each client to the loop that has the fewest.
+//! The acceptor: the first loop accepts for all loops, and hands each client to the loop with the fewest clients.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use zen_proto::server::{Accepted, BACK_OFF, Connection, Server, TICK};
 
 use crate::registration::Registration;
 
-/// The key under which the listener is ready. No client has it: their slots are small numbers.
+/// The listener's key in the poller. No client has it, because their slots are small numbers.
 pub(crate) const LISTENER: usize = usize::MAX - 1;
 
 /// A client on its way to a loop.
@@ -22,11 +22,11 @@ pub(crate) type NewClient = (TcpStream, Connection);
 pub(crate) struct LoopHandle {
     pub(crate) new_clients: Sender<NewClient>,
     pub(crate) poller: &'static Poller,
-    /// Clients of the loop, those on their way included.
+    /// The number of the loop's clients, including those on their way.
     pub(crate) load: Arc<AtomicUsize>,
 }
 
-/// Accepts for all loops. Only the first loop has one, and drops it when no more clients are accepted.
+/// The acceptor for all loops. Only the first loop has one, and drops it when no more clients are accepted.
 pub(crate) struct Acceptor {
     server: &'static Server,
     /// `None` until the first wait, and during a back-off.
@@ -41,8 +41,9 @@ impl Acceptor {
         Self { server, listener: None, retry_at: Some(Instant::now()), loops }
     }
 
-    /// Accepts pending clients, at most [`ACCEPTS_PER_ITERATION`]: the existing clients are served in between.
-    /// False: no more clients are accepted.
+    /// Accepts pending clients, at most [`ACCEPTS_PER_ITERATION`]. The existing clients are served in between.
+    ///
+    /// Returns false when no more clients are accepted.
     pub(crate) fn accept_pending(&mut self) -> bool {
         for _ in 0..ACCEPTS_PER_ITERATION {
             match self.server.try_accept() {
@@ -69,7 +70,8 @@ impl Acceptor {
         self.retry_at
     }
 
-    /// Lets the poller report the next client. Only draining looks earlier, to find that none comes any more.
+    /// Lets the poller report the next client. While draining, the loop tries again after a tick, to find the backlog
+    /// empty.
     fn listen(&mut self) {
         self.retry_at = self.server.stop.is_requested().then(|| Instant::now() + TICK);
         let Some(listener) = self.server.listener().filter(|_| self.listener.is_none()) else { return };
@@ -82,7 +84,7 @@ impl Acceptor {
         }
     }
 
-    /// Takes the listener off the poller: a level-triggered one would be reported without end.
+    /// Removes the listener from the poller, which would report a level-triggered one without end.
     fn back_off(&mut self, pause: Duration) {
         self.listener = None;
         self.retry_at = Some(Instant::now() + pause);
@@ -92,23 +94,24 @@ impl Acceptor {
         let Some((number, least_loaded)) = self.least_loaded() else { return };
         least_loaded.load.fetch_add(1, Ordering::Relaxed);
         if let Err(SendError(client)) = least_loaded.new_clients.send(client) {
-            // That loop has panicked and the server drains: the other loops take its share.
+            // That loop has panicked and the server drains. The other loops take its clients.
             self.loops.remove(number);
             self.hand_over(client);
         } else if number > 0 {
-            // It fails only when the poller is broken: then that loop ends the server.
+            // It fails only when the poller is broken. Then that loop ends the server.
             let _ = least_loaded.poller.notify();
         }
     }
 
-    /// Among equals the last: while this loop is busy with a client, it accepts none.
+    /// Returns the loop with the fewest clients, and the last among equals: while the first loop is busy, it cannot
+    /// accept.
     fn least_loaded(&self) -> Option<(usize, &LoopHandle)> {
         self.loops.iter().enumerate().rev().min_by_key(|(_, other)| other.load.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for Acceptor {
-    /// Drops the senders and wakes every loop, so that it sees that no more clients come.
+    /// Drops the senders and wakes every loop, so that each sees that no more clients are accepted.
     fn drop(&mut self) {
         for LoopHandle { new_clients, poller, .. } in self.loops.drain(..) {
             drop(new_clients);
@@ -117,5 +120,5 @@ impl Drop for Acceptor {
     }
 }
 
-/// At most this many accepts per iteration of the loop.
+/// The most accepts per iteration of the loop.
 const ACCEPTS_PER_ITERATION: usize = 64;

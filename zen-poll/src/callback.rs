@@ -1,5 +1,6 @@
-//! The callback style: the loop calls a method when something has happened to a client. (asyncio's `Protocol`, with
-//! the conversation in the place of its transport.)
+//! The callback style: the loop calls a method when something has happened to a client.
+//!
+//! It is asyncio's `Protocol`, with the conversation instead of the transport.
 
 use std::io;
 use std::time::Instant;

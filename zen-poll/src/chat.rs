@@ -1,5 +1,6 @@
-//! The terminator style: pieces of a question are collected until its end is found. (asynchat's
-//! `collect_incoming_data` and `found_terminator`.)
+//! The terminator style: pieces of a question are collected until its end is found.
+//!
+//! The methods are those of asynchat: `collect_incoming_data` and `found_terminator`.
 
 use std::io;
 use std::mem;
@@ -10,7 +11,7 @@ use zen_proto::server::Connection;
 
 use crate::event_loop::Protocol;
 
-/// A client served by pieces of questions and their ends.
+/// A client whose protocol receives the pieces and the ends of questions.
 pub(crate) struct Chat {
     connection: Connection,
     question: Vec<u8>,

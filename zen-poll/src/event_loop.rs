@@ -17,15 +17,15 @@ use zen_proto::server::{Connection, READ_SIZE, Server, TICK, heartbeat, next_hea
 use crate::acceptor::{Acceptor, LISTENER, LoopHandle, NewClient};
 use crate::registration::Registration;
 
-/// What the loop calls when something has happened to a client.
+/// The methods that the loop calls when something has happened to a client.
 pub(crate) trait Protocol: Send + Sized {
-    /// The client was accepted.
+    /// Creates the protocol of a client that was accepted.
     fn connection_made(connection: Connection) -> Self;
-    /// The client sent `data`.
+    /// Handles `data` that the client sent.
     fn data_received(&mut self, data: &[u8], now: Instant);
-    /// The conversation is over, or the socket failed.
+    /// Ends the protocol, because the conversation is over or the socket failed.
     fn connection_lost(self, result: io::Result<()>);
-    /// What asyncio keeps in the transport: what to do next for this client.
+    /// Returns the connection, which says what to do next for this client. asyncio keeps this in the transport.
     fn connection(&mut self) -> &mut Connection;
 }
 
@@ -61,11 +61,11 @@ struct EventLoop<P> {
     poller: &'static Poller,
     /// Only the first loop has one, for as long as clients are accepted.
     acceptor: Option<Acceptor>,
-    /// Declared before the clients: a loop that panics drops it first, and the acceptor takes its share elsewhere.
+    /// Declared before the clients, so a loop that panics drops it first. The acceptor then hands over to other loops.
     new_clients: Receiver<NewClient>,
     load: Arc<AtomicUsize>,
     clients: Slab<Client<P>>,
-    /// How many clients there have been, modulo 2^32.
+    /// The number of clients that were ever registered, modulo 2^32.
     generation: u32,
     next_sweep: Option<Instant>,
     is_draining: bool,
@@ -75,10 +75,10 @@ struct EventLoop<P> {
 struct Client<P> {
     stream: Registration<TcpStream>,
     protocol: P,
-    /// Its generation, which is in its key above its slot. A slot is soon used again; an event that is still pending
-    /// for the client before must not be taken for one of this client. (The book trusted bare descriptors.)
+    /// The client's generation, which is in its key above the slot. A slot is soon used again. An event that is still
+    /// pending for the previous client must not be taken for one of this client. (The book trusted bare descriptors.)
     generation: u32,
-    /// Whether it waits for room to write, and not for something to read.
+    /// Whether the loop waits for room to write to this client, and not for something to read.
     wants_write: bool,
 }
 
@@ -102,11 +102,13 @@ impl<P: Protocol> EventLoop<P> {
         }
     }
 
+    /// Runs the loop until no more clients are accepted and the last is closed.
+    ///
     /// 1. Sleep until a descriptor is ready, another thread notifies this loop, or a sweep is due.
     /// 2. Handle each ready client.
     /// 3. Accept if the listener is ready, and register the clients that were handed to this loop.
     /// 4. Sweep if it is due: handle the clients whose deadline has passed.
-    /// 5. Return when no more clients come and the last one is closed.
+    /// 5. Return when no more clients are accepted and the last one is closed.
     fn run(mut self) {
         let mut events = Events::new();
         let mut buffer = [0; READ_SIZE];
@@ -132,7 +134,7 @@ impl<P: Protocol> EventLoop<P> {
         }
     }
 
-    /// Returns how long to sleep at most; `None`: until something happens.
+    /// Returns how long to sleep at most. `None` means until something happens.
     fn poll_timeout(&self) -> Option<Duration> {
         let accept = self.acceptor.as_ref().and_then(Acceptor::retry_at);
         let next = self.next_sweep.into_iter().chain(accept).chain(next_heartbeat()).min();
@@ -162,7 +164,7 @@ impl<P: Protocol> EventLoop<P> {
         }
     }
 
-    /// Registers the clients that were handed to this loop. True: no more will come.
+    /// Registers the clients that were handed to this loop. Returns true when no more will follow.
     fn register_new(&mut self) -> bool {
         loop {
             let (stream, connection) = match self.new_clients.try_recv() {
@@ -172,7 +174,7 @@ impl<P: Protocol> EventLoop<P> {
             };
             let now = Instant::now();
             let mut protocol = P::connection_made(connection);
-            let _ = protocol.connection().next(now); // it drains, if the stop came since accept
+            let _ = protocol.connection().next(now); // it drains, if a stop was requested since accept
             self.generation = self.generation.wrapping_add(1);
             let (generation, entry) = (self.generation, self.clients.vacant_entry());
             match Registration::new(self.poller, stream, Event::readable(key(generation, entry.key()))) {
@@ -182,14 +184,16 @@ impl<P: Protocol> EventLoop<P> {
                     protocol.connection_lost(Err(error));
                 }
             }
-            // A new client has time; one that comes while the server drains has none.
+            // A new client has a tick. One that is registered while the server drains is swept at once.
             let next = if self.is_draining { now } else { now + TICK };
             self.next_sweep = Some(self.next_sweep.map_or(next, |sweep| sweep.min(next)));
         }
     }
 
-    /// Handles every client whose deadline has passed, and all of them when draining begins. The next sweep is at the
-    /// next deadline, but after a tick at most: a deadline that begins between two sweeps costs no system call then.
+    /// Handles every client whose deadline has passed, and all clients when draining begins.
+    ///
+    /// The next sweep is at the next deadline, but after a tick at most. So a deadline that begins between two sweeps
+    /// costs no system call.
     fn sweep(&mut self, buffer: &mut [u8]) {
         let mut now = Instant::now();
         let begins_draining = self.server.stop.is_requested() && !self.is_draining;
@@ -210,10 +214,11 @@ impl<P: Protocol> EventLoop<P> {
 }
 
 impl<P: Protocol> Client<P> {
-    /// Does what the conversation wants, but one recv() and then one send() at most: all clients are served in turn.
-    /// False: it is over.
+    /// Does what the conversation wants, with at most one recv() and then one send(), so all clients are served in
+    /// turn.
     ///
-    /// `now` is read once, after the send(); for the recv() before it, the end of the last client's turn will do.
+    /// Returns false when the conversation is over. `now` is read once, after the send(). For the recv() before it, the
+    /// end of the previous client's turn is exact enough.
     fn handle_ready(&mut self, key: usize, buffer: &mut [u8], now: &mut Instant) -> io::Result<bool> {
         let stream = self.stream.source();
         let (mut has_read, mut has_written) = (false, false);
@@ -254,7 +259,7 @@ impl<P: Protocol> Client<P> {
             }
         }
         if has_read && !has_written {
-            *now = Instant::now(); // an answer may have taken long and have failed
+            *now = Instant::now(); // an answer may have taken long, and then failed
         }
         let wants_write = self.protocol.connection().next(*now) == Want::Write;
         if wants_write != self.wants_write {
@@ -274,6 +279,6 @@ fn key(generation: u32, slot: usize) -> usize {
     (generation as usize) << SLOT_BITS | slot
 }
 
-/// The lower bits of a key are a slot.
+/// The number of lower bits of a key that are its slot.
 const SLOT_BITS: u32 = 32;
 const SLOT: usize = (1 << SLOT_BITS) - 1;

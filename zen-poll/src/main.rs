@@ -1,4 +1,4 @@
-//! One thread serves everyone: it waits until some client is ready, and never for a particular one.
+//! One thread serves all clients: it waits until any client is ready, and never for a particular one.
 //!
 //! # Run
 //!
@@ -13,18 +13,18 @@
 //! # How it works
 //!
 //! 1. `main` parses, listens, serves.
-//! 2. `event_loop` sleeps in `Poller::wait` (epoll, on Linux) until descriptors are ready, and gives each ready
+//! 2. `event_loop` sleeps in `Poller::wait` (epoll, on Linux) until descriptors are ready. It gives each ready
 //!    client one `recv()` and one `send()`, neither of which can sleep.
 //! 3. `callback` is a `Protocol` as in asyncio: the loop calls it when something has happened. `chat` is another,
 //!    as in asynchat: it receives the pieces and the ends of questions.
 //! 4. The loop works out the answers as well. With `--delay` its thread sleeps there, and all its clients wait.
-//! 5. With `--loops N` the first loop accepts, and hands each new client to the loop that has the fewest.
+//! 5. With `--loops N` the first loop accepts, and hands each new client to the loop with the fewest.
 //!
 //! # Limits
 //!
 //! - A fifth client is served like the first four. But while a loop works out an answer, it serves no other client.
 //! - A client over `--max-connections` is rejected.
-//! - When no descriptor is left, the listener is left alone for 100 ms; existing clients continue.
+//! - When no descriptor is left, the listener is not polled for 100 ms; existing clients continue.
 //! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.
 //! - Timeouts are exact to a tick of 250 ms.
 

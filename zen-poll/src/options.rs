@@ -1,4 +1,4 @@
-//! The command line of zen-poll: how many loops, and in which style.
+//! The command line of zen-poll: the number of loops, and their style.
 
 use std::num::NonZeroUsize;
 
@@ -21,12 +21,12 @@ pub(crate) struct Arguments {
     pub(crate) common: Options,
 }
 
-/// How a protocol is told what happened.
+/// The form in which a protocol is told what happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Style {
-    /// Here are bytes.
+    /// Received bytes, as in asyncio.
     Callback,
-    /// Here is a piece of a question; here is its end.
+    /// A piece of a question, or its end, as in asynchat.
     Chat,
 }
 

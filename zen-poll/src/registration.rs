@@ -1,4 +1,4 @@
-//! The one place that needs `unsafe`: a descriptor and its place in a poller, which end together.
+//! The only `unsafe` code of the server: a descriptor and its registration with a poller, which end together.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,7 +13,7 @@ pub(crate) struct Registration<S: AsFd> {
 }
 
 impl<S: AsFd> Registration<S> {
-    /// Registers `source` in level mode: what is still ready at the next wait is reported again.
+    /// Registers `source` in level mode, so a source that is still ready at the next wait is reported again.
     #[allow(unsafe_code)]
     pub(crate) fn new(poller: &'static Poller, source: S, interest: Event) -> io::Result<Self> {
         // SAFETY: a source must be deleted from its poller before it is closed. This guard owns the source,
@@ -22,12 +22,12 @@ impl<S: AsFd> Registration<S> {
         Ok(Self { poller, source })
     }
 
-    /// Asks for other events from now on. The key is part of the interest.
+    /// Changes the events to wait for. The key is part of the interest.
     pub(crate) fn modify(&self, interest: Event) -> io::Result<()> {
         self.poller.modify_with_mode(&self.source, interest, PollMode::Level)
     }
 
-    /// The source.
+    /// Returns the source.
     pub(crate) fn source(&self) -> &S {
         &self.source
     }
@@ -35,7 +35,7 @@ impl<S: AsFd> Registration<S> {
 
 impl<S: AsFd> Drop for Registration<S> {
     fn drop(&mut self) {
-        // It fails only if the kernel has forgotten the descriptor already.
+        // It fails only if the kernel has removed the descriptor already.
         let _ = self.poller.delete(&self.source);
     }
 }

@@ -1,11 +1,14 @@
-//! Faulty example: a question is whatever has been read when the last byte is a `?`. One thread, one client at a time.
+//! Faulty example: all bytes up to a read that ends in `?` count as one question. One client is served at a time.
 //!
-//! **The fault.** TCP carries bytes and no questions. Two questions that arrive together end in `?` as well, and are taken for
-//! one that nobody knows; a question with a newline behind it does not end in `?`, and the reader waits for ever; a client
-//! that never sends a `?` fills the memory.
+//! **The fault.** TCP carries a stream of bytes without boundaries, so a read may end anywhere.
 //!
-//! **History.** The receiving loop of *Foundations of Python Network Programming* stops at a suffix in this way. It works
-//! for a client that waits for each answer, and so it works in every demonstration.
+//! - Two questions that arrive together also end in `?`. They are taken for one unknown question, and the client
+//!   receives one error message instead of two answers.
+//! - Input with a newline after the `?` does not end in `?`. The server waits for more, and the client for its answer.
+//! - A client that never sends a `?` fills the memory of the server.
+//!
+//! **History.** The receiving loop of *Foundations of Python Network Programming* stops at a suffix in this way. It
+//! works for a client that waits for each answer, so it works in every demonstration.
 //!
 //! **See it.**
 //!
@@ -15,8 +18,8 @@
 //! $ cargo xtask lab ends-with
 //! ```
 //!
-//! **The fix.** Look for the *first* `?`, keep what follows it, and count: `Framing` in `zen-proto/src/framing.rs`, which
-//! `zen-single/src/serve.rs` drives.
+//! **The fix.** Look for the *first* `?`, keep the bytes after it, and limit the length. `Framing` in
+//! `zen-proto/src/framing.rs` does this, and `src/serve.rs` uses it.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +29,7 @@ use std::net::{TcpListener, TcpStream};
 use clap::Parser;
 use zen_proto::answer_to;
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -40,7 +43,7 @@ fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind((host, port))?;
     println!("listening on {}", listener.local_addr()?);
     loop {
-        // accept() sleeps until a client comes; what goes wrong with one is no matter for the next.
+        // accept() sleeps until a client connects. An error of one client does not affect the next.
         let _ = listener.accept().and_then(|(stream, _)| converse(&stream));
     }
 }
@@ -48,7 +51,7 @@ fn main() -> anyhow::Result<()> {
 fn converse(mut stream: &TcpStream) -> io::Result<()> {
     let (mut question, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
-        // Here: the end of what has come is taken for the end of a question, and nothing bounds what comes before.
+        // BUG: the end of the received bytes is taken for the end of a question, and nothing limits its length.
         while !question.ends_with(b"?") {
             match stream.read(&mut chunk)? {
                 0 => return Ok(()),

@@ -1,12 +1,11 @@
-//! Faulty example: a client is told that its question is too long, and the connection closed at once. One thread, one client at
-//! a time.
+//! Faulty example: the server reports an over-long question and closes at once. One thread serves one client at a time.
 //!
-//! **The fault.** `send` has only handed the answers to the kernel. A `close` while bytes of the client are still unread makes
-//! the kernel reset the connection and forget what it had yet to deliver: the client loses the error, and answers
-//! before it.
+//! **The fault.** `send` only hands the answers to the kernel. When the server closes while bytes of the client are
+//! still unread, the kernel resets the connection and discards what it has not delivered yet. The client sees a reset.
+//! It loses the error message, and perhaps answers before it.
 //!
-//! **History.** `sendall` followed by `close` is how the servers of *Foundations of Python Network Programming* part, as
-//! nearly every example does. With a client that sends no more than it should nothing is ever lost.
+//! **History.** The servers of *Foundations of Python Network Programming* end with `sendall` followed by `close`, as
+//! nearly every example does. Nothing is lost while no client sends more than it should.
 //!
 //! **See it.**
 //!
@@ -16,8 +15,8 @@
 //! $ cargo xtask lab lost-answer
 //! ```
 //!
-//! **The fix.** The lingering close: end the sending side, read what still comes and throw it away, then close.
-//! `Want::EndSending` in `src/serve.rs`, and what follows it in `zen-proto/src/conversation.rs`.
+//! **The fix.** A lingering close: end the sending side, read and discard what still arrives, then close. See
+//! `Want::EndSending` in `src/serve.rs`, and the states after it in `zen-proto/src/conversation.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +27,7 @@ use std::time::Instant;
 use clap::Parser;
 use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -65,7 +64,7 @@ fn converse(mut stream: &TcpStream) -> io::Result<()> {
                 let n = stream.write(conversation.outgoing())?;
                 conversation.sent(n, Instant::now());
             }
-            // Here: all has been sent, so it is over, is it not?
+            // BUG: unread bytes may remain, so the kernel resets. Fix: shut down sending, read on, then close.
             Want::EndSending | Want::Close | Want::Reset => return Ok(()),
         }
     }

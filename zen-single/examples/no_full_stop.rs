@@ -1,12 +1,13 @@
-//! Faulty example: the answer to an unknown question has no full stop. One thread, one client at a time.
+//! Faulty example: the answer to an unknown question has no full stop. One thread serves one client at a time.
 //!
-//! **The fault.** A client knows an answer by the `.` at its end. The error lacks it: the client waits for the rest of its
-//! answer, the server for the next question, each for the other, and no time-out of theirs is there to end it.
+//! **The fault.** The `.` at its end is the only sign that an answer is complete, and the error message lacks it. The
+//! client waits for the rest of the answer while the server waits for the next question. Neither has a timeout, so both
+//! wait for ever.
 //!
-//! **History.** The error text of the zen server in *Foundations of Python Network Programming*, as it was posted, ends
-//! without one. Nobody saw it, since no client there asks anything unknown.
+//! **History.** The error message of the zen server in *Foundations of Python Network Programming*, as it was posted,
+//! has no full stop. The mistake went unnoticed because no client there asks an unknown question.
 //!
-//! **See it.** The judge names the rule that is broken:
+//! **See it.** `check` names the rule that is broken:
 //!
 //! ```console
 //! $ cargo run -p zen-single --example no_full_stop
@@ -14,8 +15,9 @@
 //! $ cargo xtask lab no-full-stop
 //! ```
 //!
-//! **The fix.** `Answer::new` in `zen-proto/src/aphorisms.rs`: a constant text that does not end in its only full stop does
-//! not compile. And `src/serve.rs` gives up on a client after a while.
+//! **The fix.** A type that cannot hold such a text: `Answer` in `zen-proto/src/answer.rs`. A constant without its full
+//! stop does not compile, and any other text is checked at run time. In addition, `src/serve.rs` disconnects a client
+//! that stays silent until its deadline.
 
 #![forbid(unsafe_code)]
 
@@ -25,7 +27,7 @@ use std::net::{TcpListener, TcpStream};
 use clap::Parser;
 use zen_proto::{Frame, Framing, QuestionTooLong, UNKNOWN, answer_to};
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -59,18 +61,18 @@ fn converse(mut stream: &TcpStream) -> io::Result<()> {
                     answers.extend_from_slice(&answer(&question));
                     question.clear();
                 }
-                Err(QuestionTooLong) => return stream.write_all(b"Error: question too long"), // here too
+                Err(QuestionTooLong) => return stream.write_all(b"Error: question too long"), // BUG: no `.`
             }
         }
         stream.write_all(&answers)?;
     }
 }
 
-/// The right answer, unless it is an error.
+/// Returns the answer to `question`. An error message loses its full stop.
 fn answer(question: &[u8]) -> Vec<u8> {
     let mut answer = answer_to(question).as_bytes().to_vec();
     if answer == UNKNOWN.as_bytes() {
-        answer.pop(); // here
+        answer.pop(); // BUG: the client never sees the end of this answer. Fix: keep the `.`.
     }
     answer
 }

@@ -1,4 +1,4 @@
-//! One thread serves one client at a time; everyone else waits in the kernel's backlog.
+//! One thread serves one client at a time; all others wait in the kernel's backlog.
 //!
 //! # Run
 //!
@@ -13,8 +13,8 @@
 //! # How it works
 //!
 //! 1. `main` parses, listens, serves.
-//! 2. `accept()` sleeps until a client comes.
-//! 3. `recv()` and `send()` sleep until that client sends or reads. Meanwhile no other client is served: the kernel
+//! 2. `accept()` sleeps until a client connects.
+//! 3. `recv()` and `send()` sleep until that client sends or reads. Meanwhile no other client is served. The kernel
 //!    completes their handshakes and keeps them in the backlog.
 //! 4. `accept()`, `recv()` and `send()` return after a tick of 250 ms at the latest, so that deadlines and signals are
 //!    noticed.
@@ -24,7 +24,7 @@
 //! # Limits
 //!
 //! - One client at a time: a silent one keeps all others waiting until it is disconnected, and so does a slow answer.
-//! - A fifth client is connected by the kernel and receives nothing until the four before it have gone.
+//! - A fifth client is connected by the kernel and receives nothing until the four before it have disconnected.
 //!   `--max-connections` does not change that.
 //! - When no descriptor is left, `accept()` is tried again after 100 ms.
 //! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.

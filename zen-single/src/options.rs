@@ -1,4 +1,4 @@
-//! The command line of zen-single: the common flags and no other.
+//! The command line of zen-single: the common flags and no others.
 
 use clap::Parser;
 use zen_proto::server::{self, Options};

@@ -1,4 +1,4 @@
-//! The simplest server there is: a loop over clients, and in it a loop over what one client's conversation wants.
+//! The simplest server: a loop over clients, and inside it a loop over what one client's conversation wants.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -9,9 +9,9 @@ use zen_proto::server::{Connection, READ_SIZE, Server, is_tick, read, reset, wri
 
 /// Serves until no more clients are accepted and the last is closed.
 ///
-/// 1. accept() sleeps until a client comes. The others wait in the backlog.
+/// 1. accept() sleeps until a client connects. The others wait in the backlog.
 /// 2. The client is served until its conversation is over; see [`converse`].
-/// 3. The end of the loop body closes the connection. Only now is the next client accepted.
+/// 3. The end of the loop body closes the connection. Only then is the next client accepted.
 pub(crate) fn serve(server: &'static Server) {
     while let Some((stream, mut connection)) = server.accept() {
         let result = converse(&stream, &mut connection);

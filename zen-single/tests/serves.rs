@@ -27,14 +27,14 @@ fn the_second_client_is_served_when_the_first_has_left() {
     server.stop();
 }
 
-/// A server in a process of its own: killed and reaped on every path, and its log is shown when a test fails.
+/// A server in a process of its own, which is killed and reaped on every path. Its log is shown when a test fails.
 struct Server {
     child: Child,
     stdout: Lines<BufReader<UnixStream>>,
 }
 
 impl Server {
-    /// Starts it on a free port, and returns when it listens.
+    /// Starts a server on a free port, and returns when it listens.
     fn start() -> (Self, SocketAddr) {
         let (ours, theirs) = UnixStream::pair().unwrap(); // unlike those of a pipe, its reads can be bounded
         ours.set_read_timeout(Some(BOUND)).unwrap();
@@ -45,7 +45,7 @@ impl Server {
         (server, ready_line.strip_prefix("listening on ").unwrap().parse().unwrap())
     }
 
-    /// Ends it by SIGTERM: it prints nothing more, and its status is 0.
+    /// Ends the server by SIGTERM, and asserts that it prints nothing more and exits with status 0.
     fn stop(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         assert!(self.stdout.next().is_none());
@@ -77,8 +77,8 @@ fn receive(mut client: &TcpStream, answer: &str) {
     assert_eq!(String::from_utf8_lossy(&bytes), answer);
 }
 
-/// At most this long is waited for what must come. It comes within milliseconds.
+/// The longest wait for bytes that must arrive. They arrive within milliseconds.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// This long is waited for what must not come.
+/// The time to wait for bytes that must not arrive.
 const A_WHILE: Duration = Duration::from_millis(300);

@@ -1,13 +1,15 @@
 //! Faulty example: a server that keeps a copy of every connection and never drops it.
 //!
-//! **The fault.** Each connection is put into a list, so that all clients could be told something some day. Nothing takes it out when
-//! the client has left. The thread closes its own descriptor, but the copy keeps the socket open: it stays in CLOSE_WAIT for
-//! good, one for each client that ever came, until no descriptor is left.
+//! **The fault.** The server adds a copy of each connection to a list, for a broadcast to all clients. Nothing removes
+//! the copy when the client disconnects. The thread closes its own descriptor, but the copy keeps the socket open, in
+//! CLOSE_WAIT. One such socket remains for each former client. When no descriptor is left, `accept` fails and the
+//! server ends.
 //!
-//! **History.** The most common cause of `CLOSE_WAIT` in production, in any language: a session table, a broadcast list, a pool that is only
-//! filled. The kernel has no timeout for this state, since only the program knows whether it has more to send.
+//! **History.** This is the most common cause of `CLOSE_WAIT` in production, in any language: a session table, a
+//! broadcast list, or a pool that is only filled. The kernel has no timeout for this state, because only the program
+//! knows whether it has more to send.
 //!
-//! **See it.** `ss -tn state close-wait` lists them meanwhile.
+//! **See it.** Meanwhile, `ss -tn state close-wait` lists the sockets.
 //!
 //! ```console
 //! $ cargo run -p zen-threaded --example forgets_to_close
@@ -15,8 +17,8 @@
 //! $ cargo xtask lab close-wait
 //! ```
 //!
-//! **The fix.** One owner: `src/per_connection.rs` moves the stream into its thread, and the socket is closed when that returns. A list of
-//! clients takes its entry out at the same place.
+//! **The fix.** One owner. `src/per_connection.rs` moves the stream into its thread, and the socket is closed when the
+//! thread returns. A server that needs a list of clients removes the entry at that point.
 
 #![forbid(unsafe_code)]
 
@@ -29,7 +31,7 @@ use std::time::Instant;
 use clap::Parser;
 use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]

@@ -1,13 +1,13 @@
-//! Faulty example: a thread for each connection, as many as come, for as long as they stay.
+//! Faulty example: a thread for each connection, with no limit on their number and no timeout.
 //!
-//! **The fault.** Every silent client holds a thread, its stack and a descriptor, and nothing says how many of them there may
-//! be, nor for how long. A few thousand connections from one machine, which cost it next to nothing, end the
-//! service for everyone.
+//! **The fault.** Every silent client holds a thread, its stack and a descriptor. Nothing limits the number of clients
+//! or the time that each may stay silent. One machine can open a few thousand connections at almost no cost. When
+//! descriptors or threads run out, the server ends, and all clients are disconnected.
 //!
-//! **History.** `ThreadingMixIn` of Python's `socketserver`, as *Foundations of Python Network Programming* shows it. The book
-//! concludes that the architecture is unfit for use; it is only this version that is.
+//! **History.** `ThreadingMixIn` of Python's `socketserver`, as *Foundations of Python Network Programming* shows it.
+//! The book concludes that the architecture is unfit for use. Only this unlimited version is.
 //!
-//! **See it.** `ps -C unbounded -o nlwp` counts its threads meanwhile.
+//! **See it.** Meanwhile, `ps -C unbounded -o nlwp` counts the threads.
 //!
 //! ```console
 //! $ cargo run -p zen-threaded --example unbounded
@@ -15,8 +15,9 @@
 //! $ cargo xtask lab unbounded
 //! ```
 //!
-//! **The fix.** A bound *and* a time-out: `src/per_connection.rs`, whose `accept` turns clients over `--max-connections` away and
-//! whose threads have small stacks; and `--idle-timeout`, which the conversation that `src/converse.rs` drives keeps.
+//! **The fix.** A limit *and* a timeout. In `src/per_connection.rs`, `accept` rejects clients over
+//! `--max-connections`, and the threads have small stacks. In `src/converse.rs`, the conversation enforces
+//! `--idle-timeout`.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +29,7 @@ use std::time::Instant;
 use clap::Parser;
 use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
-/// `[HOST] [-p PORT]`, as every server has them.
+/// The arguments `[HOST] [-p PORT]`, which every server has.
 #[derive(Parser)]
 struct Arguments {
     #[arg(default_value = "127.0.0.1")]
@@ -43,7 +44,7 @@ fn main() -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept()?;
-        // Here: one more, whoever it is and however many there are. When the system has no more threads this panics.
+        // BUG: nothing limits the threads. `spawn` panics when the system has no more. Fix: reject over a limit.
         thread::spawn(move || converse(&stream));
     }
 }
@@ -53,7 +54,7 @@ fn converse(mut stream: &TcpStream) -> io::Result<()> {
     let mut chunk = [0; 4096];
     loop {
         match conversation.wants() {
-            // read() sleeps here until the client speaks, if it takes a year.
+            // BUG: read() sleeps here without a timeout while the client is silent. Fix: `--idle-timeout`.
             Want::Read => match stream.read(&mut chunk)? {
                 0 => conversation.received_eof(),
                 n => {

@@ -1,4 +1,4 @@
-//! Threads serve one client each: a few workers that share accept, a new thread for every connection, or a pool with a
+//! Threads that serve one client each: a few workers that share accept, one thread per connection, or a pool with a
 //! queue.
 //!
 //! # Run
@@ -20,16 +20,17 @@
 //!    client, in the order in which they fell asleep. The client after the last worker waits in the backlog.
 //! 3. With `--mode per-connection` one thread sleeps in `accept()` and starts a thread for each client. A client over
 //!    `--max-connections` is rejected.
-//! 4. With `--mode pool` one thread sleeps in `accept()` and puts each client into a queue, from which a few workers take
-//!    them. A client that finds the queue full is rejected.
+//! 4. With `--mode pool` one thread sleeps in `accept()` and puts each client into a queue, from which a few workers
+//!    take them. A client that finds the queue full is rejected.
 //! 5. Each thread sleeps in `recv()` and `send()` for its own client, a tick of 250 ms at most.
 //! 6. Each thread works out the answers to its own client. With `--delay` it sleeps there as long as the answer takes;
 //!    clients of other threads do not wait for it.
 //!
 //! # Limits
 //!
-//! - A silent client occupies a worker until it is disconnected, and a slow answer until it is sent. While all four are
-//!   busy, a fifth client is connected by the kernel and receives nothing. With a thread for each it is served at once.
+//! - A silent client occupies a worker until it is disconnected, and a slow answer until it is sent. While all four
+//!   are busy, a fifth client is connected by the kernel and receives nothing. With a thread for each connection it is
+//!   served at once.
 //! - A thread for each connection costs a stack. With `--mode workers`, `--max-connections` changes nothing.
 //! - When no descriptor is left, `accept()` is tried again after 100 ms; existing clients continue.
 //! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.

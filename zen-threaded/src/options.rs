@@ -1,4 +1,4 @@
-//! The command line of zen-threaded: which threads there are.
+//! The command line of zen-threaded: the flags that choose the threads.
 
 use std::num::NonZeroUsize;
 
@@ -25,14 +25,14 @@ pub(crate) struct Arguments {
     pub(crate) common: Options,
 }
 
-/// Which threads there are.
+/// The threads of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// A few, that share accept.
+    /// A few workers that share accept.
     Workers,
-    /// One for each connection.
+    /// One thread for each connection.
     PerConnection,
-    /// One that accepts, and a few that take clients from a queue.
+    /// One thread that accepts, and a few workers that take clients from a queue.
     Pool,
 }
 
@@ -41,7 +41,7 @@ impl Arguments {
         self.workers.map_or(WORKERS, NonZeroUsize::get)
     }
 
-    /// Returns how many clients have a permit at once; `None`: as many as `--max-connections`.
+    /// Returns how many clients have a permit at once. `None` means as many as `--max-connections`.
     pub(crate) fn at_once(&self) -> Option<usize> {
         match self.mode {
             Mode::Workers => Some(self.workers()),
@@ -72,8 +72,8 @@ impl server::Arguments for Arguments {
     }
 }
 
-/// As many as the ancestor's `srv_threaded` has.
+/// The default number of workers, as in the book's `srv_threaded`.
 const WORKERS: usize = 4;
 
-/// Four for each worker: enough for a burst, and soon served.
+/// The default length of the queue: four clients for each worker, enough for a burst that is soon served.
 const QUEUE: usize = 16;

@@ -1,4 +1,4 @@
-//! A thread for each connection.
+//! One thread for each connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -9,10 +9,10 @@ use crate::converse::converse;
 
 /// Serves until no more clients are accepted and the last is closed.
 ///
-/// 1. The main thread sleeps in accept(), which rejects clients over `--max-connections`: the bound without which
-///    silent clients alone could exhaust the machine.
+/// 1. The main thread sleeps in accept(), which rejects clients over `--max-connections`. Without this bound, silent
+///    clients alone could exhaust the machine.
 /// 2. Each client gets a thread of its own, with a small stack.
-/// 3. When no thread can be had, the client is rejected and the others are still served.
+/// 3. When no thread can be started, the client is rejected and the others are still served.
 /// 4. The scope waits for the last thread.
 pub(crate) fn serve(server: &'static Server) {
     thread::scope(|scope| {
@@ -36,6 +36,6 @@ pub(crate) fn serve(server: &'static Server) {
     });
 }
 
-/// Bytes of a stack: enough for the read buffer, a log line and the built-in answers. An answer function of your own also
-/// runs on it, and may need more.
+/// The size of a stack in bytes, enough for the read buffer, a log line and the built-in answers. An answer function
+/// of your own also runs on it, and may need more.
 const STACK: usize = 128 * 1024;

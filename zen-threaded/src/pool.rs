@@ -13,11 +13,11 @@ use crate::converse::converse;
 
 /// Serves from `workers` threads until there are no more clients.
 ///
-/// 1. The main thread sleeps in accept(). It rejects the client that finds all workers busy and the queue full: the
-///    permits are as many as both hold together.
+/// 1. The main thread sleeps in accept(). It rejects a client when all workers are busy and the queue is full. There
+///    are as many permits as workers and queue entries together.
 /// 2. Every other client goes to the end of the queue, which wakes one worker.
-/// 3. A worker takes the first client of the queue and serves it until its conversation is over. The deadlines of the
-///    client begin here.
+/// 3. A worker takes the first client of the queue and serves it until its conversation is over. The client's
+///    deadlines begin here.
 /// 4. When no more clients are accepted, the workers empty the queue and end.
 pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
     let queue = Queue::default();
@@ -43,7 +43,7 @@ pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
     })
 }
 
-/// Clients that are accepted and wait for a worker. The permits bound it.
+/// The accepted clients that wait for a worker. The permits limit their number.
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
@@ -53,7 +53,7 @@ struct Queue {
 #[derive(Default)]
 struct State {
     clients: VecDeque<(TcpStream, Connection)>,
-    /// Whether no more clients come.
+    /// Whether no more clients are accepted.
     is_closed: bool,
 }
 
@@ -63,7 +63,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Returns the first client, and sleeps while there is none. `None`: no more clients come.
+    /// Returns the first client, and sleeps while there is none. Returns `None` when no more clients are accepted.
     fn take(&self) -> Option<(TcpStream, Connection)> {
         let mut state = self.state();
         loop {
@@ -73,7 +73,7 @@ impl Queue {
             if state.is_closed {
                 return None;
             }
-            // A worker without a client is not stuck, and says so every tick.
+            // A worker without a client is not stuck, and its heartbeat shows this every tick.
             heartbeat(Instant::now());
             (state, _) = self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
         }
@@ -84,7 +84,7 @@ impl Queue {
     }
 }
 
-/// Closes the queue when it is dropped, on every path: the scope waits for the workers.
+/// A guard that closes the queue when it is dropped, on every path, because the scope waits for the workers.
 struct Open<'a>(&'a Queue);
 
 impl Drop for Open<'_> {

@@ -9,10 +9,10 @@ use crate::converse::converse;
 
 /// Serves from `workers` threads until there are no more clients.
 ///
-/// 1. Every worker sleeps in accept() on the same listener. The kernel wakes one for each client: the one
+/// 1. Every worker sleeps in accept() on the same listener. For each client the kernel wakes the worker
 ///    that has slept longest. There is no thundering herd.
-/// 2. The worker serves that client until its conversation is over. While all workers do, further
-///    clients wait in the backlog without a word.
+/// 2. The worker serves that client until its conversation is over. While all workers are busy, further
+///    clients wait in the backlog and receive nothing.
 pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
     thread::scope(|scope| {
         for number in 1..=workers {
@@ -24,7 +24,7 @@ pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
             thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn_scoped(scope, worker)
-                .inspect_err(|_| server.stop.request()) // or the scope would wait for those that have started
+                .inspect_err(|_| server.stop.request()) // or the scope would wait for the started workers
                 .context("cannot start all workers: lower --workers")?;
         }
         Ok(())

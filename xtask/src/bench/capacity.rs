@@ -1,7 +1,7 @@
-//! `cargo xtask deploy plan`: how many machines so many clients want, from what `cargo xtask bench` measured here.
+//! `cargo xtask deploy plan`: how many machines a number of clients needs, from what `cargo xtask bench` measured.
 //!
-//! Arithmetic and no more. Whatever runs out on a machine is a [`Resource`]: what all clients need of it together, what one
-//! machine gives, and where both numbers come from. The one that wants the most machines decides.
+//! Arithmetic and no more. Whatever runs out on a machine is a [`Resource`]: what all clients need of it together,
+//! what one machine gives, and where both numbers come from. The one that wants the most machines decides.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use super::format::{self, bytes, count, number, percent};
 use super::found;
 use super::results::{CPU, Level, Results, Row};
 
-/// Says how many machines so many clients want, from what bench measured here
+/// Says how many machines a number of clients needs, from what bench measured here
 #[derive(clap::Args)]
 pub(crate) struct Flags {
     /// How many clients are connected at once
@@ -27,13 +27,13 @@ pub(crate) struct Flags {
     /// A results.json, its folder, or its name under target/bench
     #[arg(long, value_name = "PATH", default_value = "latest")]
     results: PathBuf,
-    /// How much of processor and memory is to stay free, in percent
+    /// How much of processor and memory must stay free, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 30, value_parser = clap::value_parser!(u8).range(0..=90))]
     headroom: u8,
-    /// Machines of so many processors [default: as measured]
+    /// Machines of this number of processors [default: as measured]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     processors: Option<u32>,
-    /// Machines with so much memory, in GiB [default: as measured]
+    /// Machines with this much memory, in GiB [default: as measured]
     #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     memory: Option<u32>,
 }
@@ -60,18 +60,18 @@ struct Resource {
 }
 
 impl Resource {
-    /// How many machines have enough of it.
+    /// Returns how many machines have enough of it.
     fn machines(&self) -> f64 {
         (self.needed / self.given).ceil().max(1.0)
     }
 
-    /// The share in use of what so many machines give.
+    /// Returns the share in use of what this number of machines gives.
     fn share(&self, machines: f64) -> f64 {
         self.needed / (self.given * machines)
     }
 }
 
-/// The plan in words and a table.
+/// Returns the plan in words and a table.
 fn told(flags: &Flags, results: &Results) -> Result<String> {
     let names = || results.servers.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ");
     let row = results
@@ -151,7 +151,7 @@ impl Machine {
     }
 }
 
-/// All that can run out, as far as the results know it.
+/// Returns all that can run out, as far as the results know it.
 fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> Result<Vec<Resource>> {
     let clients = flags.clients as f64;
     let Machine { processors, share, .. } = *machine;
@@ -222,7 +222,7 @@ fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> 
             needed: clients,
             given: at_once as f64 * processors,
             shown: count,
-            origin: format!("servers[{}].at_once, for each process; whoever comes later waits", row.name),
+            origin: format!("servers[{}].at_once, for each process; later clients wait", row.name),
         });
     }
     Ok(resources)
@@ -249,7 +249,8 @@ fn plural(n: f64) -> &'static str {
     if n == 1.0 { "" } else { "s" }
 }
 
-/// What Linux keeps for a connected TCP socket whose buffers are empty: the socket, its inode, its file, its entry in epoll.
+/// Bytes that Linux keeps for a connected TCP socket with empty buffers: the socket, its inode, its file, its entry in
+/// epoll.
 const KERNEL_BYTES: f64 = 4096.0;
 
 /// The listener, the log, epoll, the metrics, and what comes and goes.
@@ -279,7 +280,7 @@ mod tests {
         CommandLine::try_parse_from(words.split(' ')).expect("it is a command line").plan
     }
 
-    /// A processor answers 100,000 questions a second, a client takes 904 bytes, all as round as can be.
+    /// Returns results in round numbers: a processor answers 100,000 questions a second, a client takes 904 bytes.
     fn results() -> Results {
         let mut results = fixture::results();
         let sysctls =

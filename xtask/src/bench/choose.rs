@@ -1,6 +1,6 @@
 //! `cargo xtask choose`: which architectures meet an objective under a load of the reader's own, and which is cheapest.
 //!
-//! 1. Servers that cannot serve so many clients at once are left out without a measurement.
+//! 1. Servers that cannot serve this number of clients at once are left out without a measurement.
 //! 2. The others are measured under the load, interleaved, with the A/A control of `bench`.
 //! 3. Each objective is judged in each round; each sentence of the answer names the lab that explains it.
 
@@ -39,7 +39,7 @@ pub(crate) struct Flags {
     /// What an answer takes: sleep:20ms (it waits for something) or compute:2ms [default: nothing]
     #[arg(long, value_name = "WORK", value_parser = work)]
     answer: Option<String>,
-    /// What is to be reached, such as 'p99<50ms' or 'p99<5ms,unserved<1%'
+    /// The objectives, such as 'p99<50ms' or 'p99<5ms,unserved<1%'
     #[arg(long, value_name = "OBJECTIVES", value_parser = objectives)]
     slo: std::sync::Arc<Vec<Objective>>,
     /// Only this server; repeat it for more [default: all that may do]
@@ -186,7 +186,7 @@ impl Advice {
         }
     }
 
-    /// The answer for people.
+    /// Returns the answer for people.
     fn told(&self, results: &Path) -> String {
         let mut text = format!("{}\n\n", self.load);
         for Sentence { text: sentence, lab } in &self.sentences {
@@ -262,7 +262,7 @@ fn verdict(flags: &Flags, results: &Results, row: &Row) -> Verdict {
     }
 }
 
-/// The median of the rounds.
+/// Returns the median of the rounds.
 fn observed(flags: &Flags, results: &Results, row: &Row, objective: &Objective) -> f64 {
     let asking = results.settings.workload.asking(flags.clients) as f64;
     let rounds = row.level(flags.clients).map(|level| level.rounds.as_slice()).unwrap_or_default();

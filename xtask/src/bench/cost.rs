@@ -1,4 +1,5 @@
-//! What serving costs the machine: processor time, context switches, threads, descriptors, and memory for each idle client.
+//! What serving costs the machine: processor time, context switches, threads, descriptors, and memory for each idle
+//! client.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,8 +20,9 @@ use crate::harness::client::APHORISMS;
 
 /// The processes whose costs are counted.
 pub(crate) struct ProcessSampler {
-    /// One clock for each process. The kernel counts its threads together, also those that have ended, to the nanosecond and at
-    /// once; adding up /proc/PID/task/*/schedstat would take a while where there are 10,000 threads, and be late by a tick for those that run.
+    /// One clock for each process. The kernel counts its threads together, also those that have ended, to the
+    /// nanosecond and at once; adding up /proc/PID/task/*/schedstat would take a while where there are 10,000 threads,
+    /// and be late by a tick for those that run.
     clocks: Vec<ClockId>,
     processes: Vec<PathBuf>,
     /// Threads whose switches are counted: all, or every n-th of many.
@@ -42,14 +44,14 @@ pub(crate) struct Switches {
 }
 
 impl Cpu {
-    /// How many processors were busy since then.
+    /// Returns how many processors were busy since then.
     pub(crate) fn since(&self, before: &Cpu) -> f64 {
         (self.seconds - before.seconds).max(0.0) / (self.at - before.at).as_secs_f64()
     }
 }
 
 impl Switches {
-    /// How many there were a second since then: voluntary, and others.
+    /// Returns how many there were a second since then: voluntary, and others.
     pub(crate) fn since(&self, before: &Switches) -> (f64, f64) {
         let time = (self.at - before.at).as_secs_f64();
         let more = |now: u64, then: u64| now.saturating_sub(then) as f64 / time;
@@ -94,7 +96,7 @@ impl ProcessSampler {
         Switches { at, voluntary: all(voluntary), involuntary: all(involuntary) }
     }
 
-    /// How many descriptors are open.
+    /// Returns how many descriptors are open.
     pub(crate) fn descriptors(&self) -> usize {
         let count = |folder: PathBuf| match fs::metadata(&folder).map(|folder| folder.len()) {
             Ok(size @ 1..) => usize::try_from(size).unwrap_or(usize::MAX),
@@ -105,7 +107,7 @@ impl ProcessSampler {
     }
 }
 
-/// What `clients` idle clients cost. Each has asked once, so that it was surely accepted, and is silent since.
+/// Returns what `clients` idle clients cost. Each has asked once, so that it was surely accepted, and is silent since.
 pub(crate) fn idle(target: &Target, setting: Setting, processors: &Processors, clients: usize) -> Result<Idle> {
     processors.for_server()?;
     let server = target.start(setting, &[], &[])?;
@@ -135,7 +137,8 @@ fn ask_once(server: &Running) -> Result<TcpStream> {
     Ok(client)
 }
 
-/// Proportional share of all pages, and the tables that map them, of all processes. What the kernel keeps for sockets and threads is not in it.
+/// Proportional share of all pages, and the tables that map them, of all processes. What the kernel keeps for sockets
+/// and threads is not in it.
 fn memory(server: &Running) -> Result<u64> {
     let mut kilobytes = 0;
     for pid in server.processes() {
@@ -146,7 +149,7 @@ fn memory(server: &Running) -> Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// The number after `name` in a file of /proc.
+/// Returns the number after `name` in a file of /proc.
 fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)

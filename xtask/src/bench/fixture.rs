@@ -1,4 +1,4 @@
-//! A result that nobody measured: for what must be tested without measuring, and always the same.
+//! An invented result, always the same, for what must be tested without measuring.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ pub(crate) fn results() -> Results {
         },
         servers,
         problems: Vec::new(),
-        notes: vec!["nobody measured this".to_owned()],
+        notes: vec!["invented, not measured".to_owned()],
     }
 }
 

@@ -22,7 +22,7 @@ fn thousands(value: f64, magnitude: f64) -> String {
     count((value / unit).round() * unit)
 }
 
-/// A whole number.
+/// Formats a whole number.
 pub(crate) fn count(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();
@@ -81,7 +81,7 @@ pub(crate) fn connections(n: usize) -> String {
     format!("{} connection{}", count(n as f64), if n == 1 { "" } else { "s" })
 }
 
-/// An empty table for the terminal: names and words to the left, figures to the right.
+/// Returns an empty table for the terminal: names and words to the left, figures to the right.
 pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY).set_header(headings.iter().copied());

@@ -21,7 +21,7 @@ use crate::workspace::{self, Profile};
 pub(crate) struct LoadConfig<'a> {
     pub(crate) profile: Profile,
     pub(crate) workload: &'a Workload,
-    /// All of them, also those that stay silent.
+    /// All clients, also those that stay silent.
     pub(crate) clients: usize,
     pub(crate) pipeline: usize,
     pub(crate) threads: usize,
@@ -106,7 +106,8 @@ impl Load {
         Ok(Load { group, stderr, output, longest: config.warmup + config.measured + WAIT_LIMIT })
     }
 
-    /// When everything was open and the first question was asked: its warm-up begins with its threads.
+    /// Waits until all connections are open and the first question is asked, and returns when that was.
+    /// The warm-up begins with the load's threads.
     pub(crate) fn begins(&mut self) -> Result<Instant> {
         let tasks = PathBuf::from(format!("/proc/{}/task", self.group.id()));
         let asks = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("load-"));
@@ -153,7 +154,7 @@ impl Report {
         (!problems.is_empty()).then(|| problems.join(", "))
     }
 
-    /// Whether the server could have answered more than was asked.
+    /// Returns whether the server could have answered more than was asked.
     pub(crate) fn was_bottleneck(&self) -> bool {
         self.verdicts.iter().any(|verdict| verdict.name == "processor" && verdict.ok == Some(false))
     }

@@ -20,7 +20,7 @@ pub(crate) struct Machine {
     pub(crate) is_virtual: bool,
     pub(crate) memory_bytes: u64,
     pub(crate) kernel: String,
-    /// Of the last minute when the run began: whoever else is busy is in the figures.
+    /// Load average of the last minute when the run began. Other busy programs affect the figures.
     pub(crate) load_average: f64,
     pub(crate) descriptor_limit: Option<u64>,
     pub(crate) sysctls: BTreeMap<String, String>,
@@ -57,22 +57,22 @@ impl Machine {
         })
     }
 
-    /// One line for people.
+    /// Returns one line for people.
     pub(crate) fn shown(&self) -> String {
         let kind = if self.is_virtual { ", virtual" } else { "" };
         let memory = (self.memory_bytes as f64 / (1 << 30) as f64).round();
         format!("{} ({} processors{kind}), {memory} GiB, {}", self.processor, self.processors, self.kernel)
     }
 
-    /// The commit, and whether it tells all.
+    /// Returns the commit, and whether it tells all.
     pub(crate) fn commit_shown(&self) -> String {
         let commit = self.commit.as_deref().unwrap_or("unknown");
         if self.is_changed { format!("{commit} with changes") } else { commit.to_owned() }
     }
 }
 
-/// The processor's name. On x86 the kernel knows it; on 64-bit Arm it knows two numbers, which lscpu(1) turns into a name;
-/// elsewhere it may know neither.
+/// The processor's name. On x86 the kernel knows it; on 64-bit Arm it knows two numbers, which lscpu(1) turns into a
+/// name; elsewhere it may know neither.
 fn processor(cpuinfo: &str) -> String {
     let arm = || {
         let (implementer, part) = (named(cpuinfo, "CPU implementer")?, named(cpuinfo, "CPU part")?);
@@ -83,7 +83,7 @@ fn processor(cpuinfo: &str) -> String {
     named(cpuinfo, "model name").or_else(arm).or_else(other).unwrap_or_else(unknown)
 }
 
-/// The value of the first line `NAME : VALUE` that has one.
+/// Returns the value of the first line `NAME : VALUE` that has one.
 fn named(text: &str, name: &str) -> Option<String> {
     let values = text.lines().filter_map(|line| line.split_once(':')).filter(|(key, _)| key.trim() == name);
     values.map(|(_, value)| value.trim()).find(|value| !value.is_empty()).map(str::to_owned)

@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     pub(crate) duration: Option<Duration>,
 }
 
-/// A target under so many connections.
+/// A target with a number of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cell {
     pub(crate) connections: usize,
@@ -64,7 +64,7 @@ impl Plan {
         })
     }
 
-    /// The most connections that any server gets, busy or idle: all of them are started with room for it.
+    /// Returns the most connections that any server gets, busy or idle: all of them are started with room for it.
     pub(crate) fn most_clients(&self) -> usize {
         self.cells.iter().map(|cell| cell.connections).max().unwrap_or(1).max(self.idle)
     }
@@ -80,8 +80,8 @@ impl Plan {
         })
     }
 
-    /// The cells of one round: the numbers of connections in random order, and for each the servers in random order. So those that are
-    /// compared are measured one right after the other, and none is always the first.
+    /// Returns the cells of one round: the numbers of connections in random order, and for each the servers in random
+    /// order. So those that are compared are measured one right after the other, and none is always the first.
     pub(crate) fn order(&self, round: usize) -> Vec<Cell> {
         let mut random = fastrand::Rng::with_seed(self.seed.wrapping_add(round as u64));
         let mut levels: Vec<usize> = self.levels();
@@ -95,15 +95,15 @@ impl Plan {
         order
     }
 
-    /// All numbers of connections, the smallest first.
+    /// Returns all numbers of connections, the smallest first.
     pub(crate) fn levels(&self) -> Vec<usize> {
         let levels: BTreeSet<usize> = self.cells.iter().map(|cell| cell.connections).collect();
         levels.into_iter().collect()
     }
 
-    /// How long each measurement may last, if `left` is there for all of them.
+    /// Returns how long each measurement may last, if `left` is there for all of them.
     ///
-    /// `besides` is what one takes beside that: starting, connecting, ending.
+    /// `besides` is what one takes in addition: starting, connecting, ending.
     pub(crate) fn measured_time(&self, left: Duration, besides: Duration) -> Duration {
         let each = left.as_secs_f64() / (self.cells.len() * self.rounds) as f64 - besides.as_secs_f64();
         let share = |cell: &Cell| each - cell.connections as f64 * PER_CONNECTION;
@@ -143,7 +143,8 @@ pub(crate) fn targets(
 /// How much of a measurement's time is warm-up.
 pub(crate) const WARMUP: f64 = 0.25;
 
-/// Who is entered twice: the readiness loop if it takes part, else the first that takes any number of clients.
+/// Returns the target that is entered twice: the readiness loop if it takes part, else the first that takes any number
+/// of clients.
 pub(crate) fn control(targets: &[Target]) -> Option<usize> {
     let is_first_choice = |target: &Target| target.name == "poll";
     let takes_many = |target: &Target| target.at_once.is_none();
@@ -173,7 +174,7 @@ pub(crate) fn level(text: &str) -> Result<usize> {
     Ok(level)
 }
 
-/// Descriptors beside those of clients.
+/// Descriptors in addition to those of clients.
 pub(crate) const SPARE: usize = 100;
 /// The other ways in which zen-async works out a slow answer.
 const WAYS: [(&str, &[&str]); 2] = [("await", &["--await"]), ("offload", &["--offload"])];

@@ -1,4 +1,4 @@
-//! Who runs where: the server on some processors, the load on others, if there are two.
+//! Where the two sides run: the server on some processors, the load on others, if there are two.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,22 +25,22 @@ impl Processors {
         Ok(Processors { server, load, all })
     }
 
-    /// Whether the two sides have processors of their own.
+    /// Returns whether the two sides have processors of their own.
     pub(crate) fn is_apart(&self) -> bool {
         self.server != self.load
     }
 
-    /// What this thread starts from now on runs where the server belongs.
+    /// Makes what this thread starts from now on run on the server's processors.
     pub(crate) fn for_server(&self) -> Result<()> {
         go_to(&self.server)
     }
 
-    /// The same for the load; this thread, which only watches, is there too.
+    /// Makes what this thread starts from now on run on the load's processors, as this thread does, which only watches.
     pub(crate) fn for_load(&self) -> Result<()> {
         go_to(&self.load)
     }
 
-    /// Wherever it likes.
+    /// Lets this thread run on all its processors again.
     pub(crate) fn anywhere(&self) -> Result<()> {
         go_to(&self.all)
     }
@@ -67,7 +67,7 @@ fn halves(cores: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
     }
 }
 
-/// What two processors of one core have in common.
+/// Returns what two processors of one core have in common.
 fn core(cpu: usize) -> String {
     let siblings = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
     fs::read_to_string(siblings).unwrap_or_else(|_| cpu.to_string())

@@ -26,7 +26,7 @@ impl Progress {
         Progress { bar, steps, done: 0, start: now, said: now, budget }
     }
 
-    /// One step is done.
+    /// Records that one step is done.
     pub(crate) fn did(&mut self, what: &str) {
         self.done += 1;
         let left = self.left().as_secs();
@@ -57,5 +57,5 @@ impl Progress {
     }
 }
 
-/// Between two lines for whoever reads a log.
+/// Time between two lines, for people who read a log.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -1,10 +1,10 @@
-//! Who is cheapest with a number of connections, and whether that can be told: for the table, the report and the README.
+//! Which server is cheapest with a number of connections, and whether that is certain: for table, report and README.
 
 use super::format::{self, connections, number};
 use super::results::{CPU, Figure, Results, Row, SPEED};
 use super::statistics::{Comparison, Noise, places};
 
-/// Says in words who is cheapest, and whether that can be told.
+/// Says in words which server is cheapest, and whether that is certain.
 pub(crate) fn finding(results: &Results) -> String {
     let level = headline(results);
     let ranked: Vec<_> = ranked(results, level).into_iter().filter(|(row, _)| !row.is_duplicate).collect();
@@ -29,7 +29,7 @@ pub(crate) fn finding(results: &Results) -> String {
     )
 }
 
-/// The number of connections that most is said about: many, but no crowd.
+/// Returns the number of connections that most is said about: many, but no crowd.
 pub(crate) fn headline(results: &Results) -> usize {
     let levels = results.levels();
     let wide = levels.iter().filter(|&&level| {
@@ -41,7 +41,8 @@ pub(crate) fn headline(results: &Results) -> usize {
     liked.iter().filter(few).max().or(liked.first()).or(levels.first()).copied().unwrap_or(1)
 }
 
-/// The servers that were measured with this number of connections, the cheapest first, each with the places it may take.
+/// Returns the servers that were measured with this number of connections, the cheapest first, each with the places it
+/// may take.
 pub(crate) fn ranked(results: &Results, level: usize) -> Vec<(&Row, Option<(usize, usize)>)> {
     let mut rows: Vec<&Row> = results.servers.iter().filter(|row| row.level(level).is_some()).collect();
     let cost = |row: &Row| row.series(level, CPU).range().map_or(f64::INFINITY, |range| range.median);

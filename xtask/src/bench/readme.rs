@@ -1,18 +1,20 @@
-//! The figures in the project's README: one table and one picture, written by this task and by nobody's hand.
+//! The figures in the project's README: one table and one picture, written by this task and never by hand.
 
 use std::fmt::Write;
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::format::{self, bytes, comparison, connections, number};
 use super::ranking::{against_control, control, headline, ranked};
 use super::report;
 use super::results::{CPU, P99, Results, Row, SPEED};
+use super::table::unserved;
 use crate::workspace;
 
-/// Writes both.
+/// Writes the table and the picture.
 pub(crate) fn write(results: &Results) -> Result<()> {
+    ensure!(results.problems.is_empty(), "the README keeps its figures: {}", results.problems.join("; "));
     let root = workspace::root()?;
     let (picture, text) = report::picture(results);
     fs::write(root.join(PICTURE), picture).context("cannot write the picture")?;
@@ -25,7 +27,7 @@ pub(crate) fn write(results: &Results) -> Result<()> {
     Ok(())
 }
 
-/// The text with what stands between the markers replaced.
+/// Returns the text with what stands between the markers replaced.
 fn filled(readme: &str, section: &str) -> Result<String> {
     let markers = || format!("it needs a line {BEGIN} and below it a line {END}");
     let (before, rest) = readme.split_once(BEGIN).with_context(markers)?;
@@ -75,8 +77,8 @@ fn section(results: &Results, finding: &str) -> String {
     if let Some(line) = control(results, level) {
         let _ = writeln!(text, "{line}.");
     }
-    for problem in &results.problems {
-        let _ = writeln!(text, "\nFAILED {problem}");
+    for line in unserved(results).lines() {
+        let _ = writeln!(text, "\n{line}");
     }
     text
 }

@@ -1,4 +1,5 @@
-//! The report: one page that needs nothing but itself, with four pictures, their figures as tables, and how they were made.
+//! The report: one page that needs nothing but itself, with four pictures, their figures as tables, and how they were
+//! made.
 
 mod families;
 mod panels;
@@ -27,7 +28,7 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The whole page.
+/// Returns the whole page.
 pub(crate) fn page(results: &Results) -> Result<String> {
     let mut environment = Environment::new();
     environment.add_template("page.html", include_str!("report/page.html"))?;
@@ -61,7 +62,7 @@ struct Page<'a> {
     reported: Vec<String>,
 }
 
-/// The first picture as a file of its own, and its text alternative.
+/// Returns the first picture as a file of its own, and its text alternative.
 pub(crate) fn picture(results: &Results) -> (String, String) {
     let families = Families::of_results(results);
     let text = finding(results);
@@ -156,7 +157,7 @@ fn pictures_of(results: &Results) -> Vec<Picture> {
     pictures
 }
 
-/// The text alternative of a small picture.
+/// Returns the text alternative of a small picture.
 fn in_words(results: &Results, families: &Families, family: usize, figure: Figure, unit: &str) -> String {
     let rows = results.servers.iter().filter(|row| families.of(row) == family && !row.is_duplicate);
     let of_row = |row: &Row| {

@@ -1,4 +1,5 @@
-//! What a run found, as data: written as `results.json`, and all that is shown comes from there. `xtask/README.md` documents it.
+//! What a run found, as data: written as `results.json`, and all that is shown comes from there. `xtask/README.md`
+//! documents it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,7 +43,7 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) max_connections: usize,
     pub(crate) backlog: usize,
-    /// Who was entered twice: its name, and its second name.
+    /// The server that was entered twice: its name, and its second name.
     pub(crate) control: Option<(String, String)>,
     pub(crate) server_processors: Vec<usize>,
     pub(crate) load_processors: Vec<usize>,
@@ -96,7 +97,7 @@ pub(crate) struct Idle {
     pub(crate) bytes_per_client: f64,
 }
 
-/// All rounds with so many connections.
+/// All rounds with one number of connections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Level {
     pub(crate) connections: usize,
@@ -167,7 +168,7 @@ impl Results {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// All numbers of connections, the smallest first.
+    /// Returns all numbers of connections, the smallest first.
     pub(crate) fn levels(&self) -> Vec<usize> {
         let mut levels: Vec<usize> =
             self.servers.iter().flat_map(|row| &row.levels).map(|level| level.connections).collect();
@@ -180,13 +181,13 @@ impl Results {
         self.servers.iter().find(|row| row.name == name)
     }
 
-    /// The one that was entered twice, and its duplicate.
+    /// Returns the one that was entered twice, and its duplicate.
     pub(crate) fn pair(&self) -> Option<(&Row, &Row)> {
         let (name, duplicate) = self.settings.control.as_ref()?;
         Some((self.row(name)?, self.row(duplicate)?))
     }
 
-    /// By how much the A/A pair differs in this figure: with so many connections, or where it was measured.
+    /// Returns by how much the A/A pair differs in this figure: with these connections, or where it was measured.
     pub(crate) fn noise(&self, connections: usize, figure: Figure) -> Noise {
         let Some((one, other)) = self.pair() else { return Noise::UNKNOWN };
         let at = |level: usize| Noise::of(&one.series(level, figure), &other.series(level, figure));
@@ -217,7 +218,7 @@ impl Row {
         self.levels.iter().find(|level| level.connections == connections)
     }
 
-    /// A figure of all rounds with so many connections; empty if there were none.
+    /// Returns a figure of all rounds with this number of connections; empty if there were none.
     pub(crate) fn series(&self, connections: usize, figure: Figure) -> Series {
         let rounds = self.level(connections).map(|level| level.rounds.as_slice()).unwrap_or_default();
         Series::new(rounds.iter().filter_map(|it| Some((it.round, figure(it)?))))
@@ -225,17 +226,17 @@ impl Row {
 }
 
 impl Level {
-    /// Whether every question was sent and answered, in each round.
+    /// Returns whether every question was sent and answered, in each round.
     pub(crate) fn is_held(&self) -> bool {
         self.rounds.iter().all(|it| it.is_held)
     }
 
-    /// How many clients were never served, in the worst round.
+    /// Returns how many clients were never served, in the worst round.
     pub(crate) fn unserved(&self) -> u64 {
         self.rounds.iter().map(|it| it.unserved).max().unwrap_or(0)
     }
 
-    /// Whether the load was the bottleneck in most rounds.
+    /// Returns whether the load was the bottleneck in most rounds.
     pub(crate) fn was_limited(&self) -> bool {
         self.rounds.iter().filter(|it| it.load_was_bottleneck).count() * 2 > self.rounds.len()
     }

@@ -33,7 +33,7 @@ pub(crate) struct Outcome {
     pub(crate) problem: Option<String>,
 }
 
-/// Measures a target under so many connections.
+/// Measures a target with this number of connections.
 pub(crate) fn measure(
     conditions: &Conditions<'_>,
     target: &Target,
@@ -47,7 +47,7 @@ pub(crate) fn measure(
     let config = conditions.config(connections, seed);
     let mut load = Load::start(server.address(), config)?;
     let start = load.begins()? + config.warmup;
-    // Late in the warm-up, when everybody is accepted and has the thread that serves him.
+    // Late in the warm-up, when every client is accepted and has the thread that serves it.
     sleep_until(start - config.warmup / 3);
     let sampler = ProcessSampler::new(&server.processes())?;
     let descriptors = sampler.descriptors();
@@ -105,12 +105,12 @@ impl Conditions<'_> {
     }
 }
 
-/// What is asked before it is measured.
+/// Returns the length of the warm-up, in which clients ask and nothing is measured.
 pub(crate) fn warmup(measured: Duration, connections: usize) -> Duration {
     measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP).max(ACCEPTING.mul_f64(connections as f64))
 }
 
-/// What a server takes at most to accept one client, with a thread for him.
+/// What a server takes at most to accept one client, with a thread for it.
 const ACCEPTING: Duration = Duration::from_micros(60);
 /// Long enough that every server has filled its caches.
 const SHORTEST_WARMUP: Duration = Duration::from_millis(25);

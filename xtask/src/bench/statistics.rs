@@ -1,5 +1,5 @@
-//! When two figures differ: not because their medians do, but when their ranges are apart, by more than one server differs
-//! from itself.
+//! When two figures differ: not because their medians do, but when their ranges are apart, by more than one server
+//! differs from itself.
 
 /// A figure in each round.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,7 +13,8 @@ pub(crate) struct Range {
     pub(crate) high: f64,
 }
 
-/// By how much two names of one server differ: a factor of 1 or more. The round in which they were farthest apart counts.
+/// By how much two names of one server differ: a factor of 1 or more. The round in which they were farthest apart
+/// counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Noise(f64);
 
@@ -22,12 +23,12 @@ pub(crate) struct Noise(f64);
 pub(crate) enum Comparison {
     /// Nothing: the ranges overlap, or the A/A pair differs as much.
     NoDifference,
-    /// So many times the other: the median of the rounds' ratios.
+    /// A multiple of the other: the median of the rounds' ratios.
     Times(f64),
 }
 
 impl Series {
-    /// A figure that is no number (nothing was answered) is none.
+    /// Collects the figures of the rounds. One that is no number (nothing was answered) is none.
     pub(crate) fn new(figures: impl IntoIterator<Item = (usize, f64)>) -> Series {
         Series(figures.into_iter().filter(|(_, figure)| figure.is_finite()).collect())
     }
@@ -44,14 +45,15 @@ impl Series {
         Series::new(self.0.iter().filter_map(|&(round, figure)| Some((round, figure / of_round(round)?))))
     }
 
-    /// Compares by the rule of this file. Figures of different runs have no rounds in common: then their medians are compared.
+    /// Compares by the rule of this file. Figures of different runs have no rounds in common, so their medians are
+    /// compared.
     pub(crate) fn against(&self, base: &Series, noise: Noise) -> Option<Comparison> {
         let (own, other) = (self.range()?, base.range()?);
         let ratio = self.ratios(base).range().map_or(own.median / other.median, |ratios| ratios.median);
         Some(own.told_apart(&other, ratio, noise))
     }
 
-    /// The same for series of two runs, whose rounds have nothing to do with each other.
+    /// Compares series of two runs, whose rounds have nothing to do with each other.
     pub(crate) fn against_other_run(&self, base: &Series, noise: Noise) -> Option<Comparison> {
         let (own, other) = (self.range()?, base.range()?);
         Some(own.told_apart(&other, own.median / other.median, noise))
@@ -89,13 +91,13 @@ impl Noise {
         self.0 - 1.0
     }
 
-    /// The factor itself.
+    /// Returns the noise as a factor.
     pub(crate) fn factor(self) -> f64 {
         self.0
     }
 }
 
-/// Which places each may take, the smallest figure first: 1–3 if two others cannot be told from it.
+/// Returns which places each may take, the smallest figure first: 1–3 if two others cannot be told from it.
 pub(crate) fn places(all: &[Series], noise: Noise) -> Vec<Option<(usize, usize)>> {
     let is_less = |one: &Series, other: &Series| matches!(one.against(other, noise), Some(Comparison::Times(ratio)) if ratio < 1.0);
     let taking_part = all.iter().filter(|series| series.range().is_some()).count();

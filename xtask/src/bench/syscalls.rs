@@ -1,5 +1,5 @@
-//! How many system calls an answer costs: two runs under strace, a short and a long one. Their difference is the answers' own,
-//! without starting, accepting and ending.
+//! How many system calls an answer costs: two runs under strace, a short and a long one. Their difference is the
+//! answers' own, without starting, accepting and ending.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +39,7 @@ fn once(conditions: &Conditions<'_>, target: &Target) -> Result<SystemCalls> {
     Ok(SystemCalls { connections, answers: many - few, per_answer, calls })
 }
 
-/// The answers and the calls of one run, by name.
+/// Returns the answers and the calls of one run, by name.
 fn traced(
     conditions: &Conditions<'_>,
     target: &Target,
@@ -80,7 +80,7 @@ fn traced(
     Ok((report.answers, calls))
 }
 
-/// A row of `strace -c -U name,calls`; the headings and the sum are none.
+/// Parses a row of `strace -c -U name,calls`; the headings and the sum are none.
 fn row(line: &str) -> Option<(String, u64)> {
     let mut fields = line.split_whitespace();
     let (name, calls) = (fields.next()?, fields.next()?);

@@ -1,4 +1,5 @@
-//! The result on a terminal: a table for each number of connections, the cheapest server first, and one of what does not depend on it.
+//! The result on a terminal: a table for each number of connections, the cheapest server first, and one of
+//! what does not depend on it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,7 +10,7 @@ use super::format::{self, bytes, comparison, connections, count, number};
 use super::ranking::{against_control, control, ranked};
 use super::results::{CPU, Figure, Level, Measurement, P50, P99, P999, Probe, Results, SPEED, SWITCHES};
 
-/// All of it.
+/// Returns all tables of a result.
 pub(crate) fn of(results: &Results) -> String {
     let mut text = head(results);
     for level in results.levels() {
@@ -83,7 +84,7 @@ fn of_level(results: &Results, level: usize) -> Table {
     table
 }
 
-/// A round that was looked at too late counts less than there were.
+/// Returns the largest count of all rounds, as a round that was observed too late counts too few.
 fn most(level: &Level, held: fn(&Measurement) -> usize) -> String {
     level.rounds.iter().map(held).max().map_or("–".to_owned(), |most| count(most as f64))
 }
@@ -114,7 +115,7 @@ fn which(calls: &BTreeMap<String, f64>) -> String {
     shown.join(", ") + rest
 }
 
-/// What the A/A pair says of the run, what was equal, what to know, and what went wrong.
+/// Returns what the A/A pair says of the run, what was equal, what to know, and what went wrong.
 pub(crate) fn foot(results: &Results) -> String {
     let mut text = String::new();
     let control = results.levels().into_iter().filter_map(|level| control(results, level));
@@ -132,7 +133,7 @@ pub(crate) fn foot(results: &Results) -> String {
 }
 
 /// Says which clients were never served, as a figure and not as a failure.
-fn unserved(results: &Results) -> String {
+pub(super) fn unserved(results: &Results) -> String {
     let mut text = String::new();
     for level in results.levels() {
         let asking = results.settings.workload.asking(level);
@@ -142,7 +143,7 @@ fn unserved(results: &Results) -> String {
         if !left.is_empty() {
             let _ = writeln!(
                 text,
-                "never served in the worst round, of {} clients that asked ({} connected): {}",
+                "Never served in the worst round, of {} clients that asked ({} connected): {}.",
                 count(asking as f64),
                 count(level as f64),
                 left.join(", ")

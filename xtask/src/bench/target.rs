@@ -1,4 +1,4 @@
-//! Who is measured: a server of the list, a peer of any language, or one of them under a second name; and how it is started.
+//! What is measured: a server of the list, a peer of any language, or one of them under a second name; how it starts.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ use crate::workspace::{self, Profile};
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) at_once: Option<usize>,
-    /// The same server as another, under a second name: what the two differ by is noise.
+    /// Whether this is another server under a second name: what the two differ by is noise.
     pub(crate) is_duplicate: bool,
     kind: Kind,
 }
@@ -49,7 +49,7 @@ impl Target {
         }
     }
 
-    /// The same architecture with another way to work out a slow answer: `smol-await` for `--await`.
+    /// Returns this architecture with another way to work out a slow answer: `smol-await` for `--await`.
     pub(crate) fn with(&self, name: &str, more: &'static [&'static str]) -> Target {
         let kind = match &self.kind {
             Kind::Server(entry, _) => Kind::Server(entry, more),
@@ -58,7 +58,7 @@ impl Target {
         Target { name: format!("{}-{name}", self.name), kind, ..self.clone() }
     }
 
-    /// The row of the list of servers; none for a peer.
+    /// Returns the row of the list of servers; none for a peer.
     pub(crate) fn entry(&self) -> Option<&'static Entry> {
         match self.kind {
             Kind::Server(entry, _) => Some(entry),
@@ -80,7 +80,7 @@ impl Target {
         })
     }
 
-    /// The same once more.
+    /// Returns this target once more, under a second name.
     pub(crate) fn duplicate(&self) -> Target {
         Target { name: format!("{} again", self.name), is_duplicate: true, ..self.clone() }
     }
@@ -93,7 +93,7 @@ impl Target {
         }
     }
 
-    /// How it is started, as a person would write it.
+    /// Returns how it is started, as a person would write it.
     pub(crate) fn shown(&self, setting: Setting, work: &[String]) -> String {
         match &self.kind {
             Kind::Server(entry, more) => {
@@ -105,7 +105,8 @@ impl Target {
         }
     }
 
-    /// Starts it with the work of a workload, under `wrapper` if that is not empty, and waits until it can be connected to.
+    /// Starts it with the work of a workload and waits until it accepts connections; under `wrapper` if that is not
+    /// empty.
     pub(crate) fn start(&self, setting: Setting, work: &[String], wrapper: &[String]) -> Result<Running> {
         match &self.kind {
             Kind::Server(entry, more) => {
@@ -157,7 +158,7 @@ impl Running {
         let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
         let is_ready = || connect(address, WAIT_LIMIT).ok().map(|_| true);
         let ready = wait_for(WAIT_LIMIT, || is_ready().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
-        ensure!(ready == Some(true), "nobody listens on {address}; it says {:?}", stderr.text());
+        ensure!(ready == Some(true), "no server listens on {address}; it says {:?}", stderr.text());
         Ok(Running::Peer { group, address })
     }
 
@@ -175,7 +176,7 @@ impl Running {
         }
     }
 
-    /// Whether all of it has ended within `limit`.
+    /// Returns whether all of it has ended within `limit`.
     pub(crate) fn ends_within(&mut self, limit: Duration) -> bool {
         match self {
             Running::Ours(server) => server.ended_within(limit).is_some(),
@@ -183,7 +184,7 @@ impl Running {
         }
     }
 
-    /// What it says of itself at start: the line that proves equal settings.
+    /// Returns what it says of itself at start: the line that proves equal settings.
     pub(crate) fn reported(&self) -> Option<String> {
         let Running::Ours(server) = self else { return None };
         let found = |log: &str| log.lines().find_map(|line| line.find("at most ").map(|at| line[at..].to_owned()));
@@ -191,7 +192,7 @@ impl Running {
     }
 }
 
-/// A port that nobody listens on.
+/// Returns a port that no program listens on.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

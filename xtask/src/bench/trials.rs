@@ -73,12 +73,12 @@ fn a_whole_run() -> Result<()> {
     Ok(())
 }
 
-/// The page as a browser of this width shows it: nothing complains, nothing is fetched, every picture is drawn, no text stands
-/// outside its picture or on another.
+/// The page as a browser of this width shows it: nothing complains, nothing is fetched, every picture is drawn, no text
+/// stands outside its picture or on another.
 fn report_in_a_browser(width: u32) -> Result<()> {
     let folder = Folder::new()?;
     let page = report::page(&fixture::results())?;
-    ensure!(!page.contains("http:") && !page.contains("https:"), "the page names another place");
+    ensure!(!page.contains("http:") && !page.contains("https:"), "the page names another address");
     let path = folder.path().join("report.html");
     fs::write(&path, page.replace("</body>", &format!("<pre id=\"said\"></pre><script>{WITNESS}</script></body>")))?;
     let output = run_within(
@@ -100,7 +100,7 @@ fn report_in_a_browser(width: u32) -> Result<()> {
     Ok(())
 }
 
-/// A browser that does nothing but show a page.
+/// Returns a browser that does nothing but show a page.
 fn browser() -> Result<Command> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let found: Option<PathBuf> = names.iter().find_map(|name| tool(name).ok());

@@ -72,7 +72,7 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
     let mut rounds = 0;
     for round in 0..plan.rounds {
         let begun = Instant::now();
-        // Only whole rounds count: in part of one some servers would have been measured at another time than the others.
+        // Only whole rounds count. In part of one some servers would be measured at another time than the others.
         if !plan.is_exact && round > 0 && start.elapsed() + longest > plan.budget {
             notes.push(format!("{round} of {} rounds fitted into the time", plan.rounds));
             break;
@@ -129,7 +129,7 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
     })
 }
 
-/// What a measurement takes on this machine beside its own time, from one that is thrown away.
+/// Returns what a measurement takes on this machine in addition to its own time, from one that is thrown away.
 fn besides(conditions: &mut Conditions<'_>, plan: &Plan) -> Duration {
     conditions.measured = TRIAL;
     let begun = Instant::now();
@@ -139,7 +139,7 @@ fn besides(conditions: &mut Conditions<'_>, plan: &Plan) -> Duration {
     begun.elapsed().saturating_sub(TRIAL + run::warmup(TRIAL, 1))
 }
 
-/// What makes figures worth less than they look.
+/// Returns what makes figures worth less than they look.
 fn conditions_to_know(machine: &Machine, processors: &Processors) -> Vec<String> {
     let mut notes = Vec::new();
     if !processors.is_apart() {
@@ -152,7 +152,7 @@ fn conditions_to_know(machine: &Machine, processors: &Processors) -> Vec<String>
     notes
 }
 
-/// A probe that lacks a tool says so; one that fails is a problem.
+/// Turns an outcome into a probe: one that lacks a tool says so, one that fails is a problem.
 fn probe<T>(done: Result<T>, name: &str, problems: &mut Vec<String>) -> Probe<T> {
     match done {
         Ok(found) => Probe::Found(found),
@@ -179,7 +179,7 @@ const ELSEWHERE: &str = "counted in the workload saturated";
 /// Of what is counted and not measured, a second name would say the same.
 const DUPLICATE: &str = "counted under its first name";
 const TRIAL: Duration = Duration::from_millis(60);
-/// So long that nobody is refused while 10,000 connect at once; the kernel cuts it to net.core.somaxconn.
+/// Backlog in which no client is dropped while 10,000 connect at once; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: usize = 4096;
 /// On an idle machine the load average is below this.
 const BUSY: f64 = 0.5;

@@ -45,28 +45,28 @@ impl Workload {
         })
     }
 
-    /// Whether a client asks again as soon as it is answered.
+    /// Returns whether a client asks again as soon as it is answered.
     pub(crate) fn is_closed(&self) -> bool {
         self.rate.is_none()
     }
 
-    /// How many of these clients ask, at least one.
+    /// Returns how many of these clients ask, at least one.
     pub(crate) fn asking(&self, clients: usize) -> usize {
         ((clients as f64 * self.busy).round() as usize).clamp(1, clients)
     }
 
-    /// The seconds that an answer sleeps or computes.
+    /// Returns the seconds that an answer sleeps or computes.
     pub(crate) fn work_seconds(&self) -> Result<f64> {
         let Some(duration) = self.work.get(1) else { return Ok(0.0) };
         Ok(humantime::parse_duration(duration).context("the work on an answer")?.as_secs_f64())
     }
 
-    /// Whether an answer sleeps, as one that waits for a database does.
+    /// Returns whether an answer sleeps, as one that waits for a database does.
     pub(crate) fn sleeps(&self) -> bool {
         self.work.first().is_some_and(|flag| flag == "--delay")
     }
 
-    /// One sentence for people.
+    /// Returns one sentence for people.
     pub(crate) fn shown(&self) -> String {
         let asks = match self.rate {
             Some(rate) => format!("{} questions a second", super::format::count(rate as f64)),

@@ -1,4 +1,4 @@
-//! The learner's server, or one of ours in its place, and what its threads are blocked in.
+//! The learner's server, or one of ours instead, and what its threads are blocked in.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -52,12 +52,12 @@ impl Challenger {
         outcome
     }
 
-    /// What was observed.
+    /// Returns what was observed.
     pub(super) fn observed(&self) -> Vec<String> {
         self.observed.borrow().clone()
     }
 
-    /// The number of its process and its process group.
+    /// Returns the number of its process, which is also that of its process group.
     pub(super) fn id(&self) -> i32 {
         self.group.id()
     }

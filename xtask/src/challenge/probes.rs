@@ -167,7 +167,7 @@ fn terminates(challenger: &Challenger, _: &[String]) -> Result<String> {
     Ok(format!("it is gone after {:.0?}", start.elapsed()))
 }
 
-/// The question comes while the server is stopped, so that it finds both when it goes on.
+/// Sends the question while the server is stopped, so that it finds both when it continues.
 fn drains(challenger: &Challenger, _: &[String]) -> Result<String> {
     let mut client = challenger.client()?;
     client.set_timeout(ANSWER_WITHIN)?;

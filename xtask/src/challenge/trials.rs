@@ -1,4 +1,5 @@
-//! Tests of the challenge: every case has its stage, a failure explains itself, and each starter passes the first stage.
+//! Tests of the challenge: every case has its stage, a failure explains itself, and each starter passes
+//! the first stage.
 
 use std::process::Command;
 
@@ -88,15 +89,16 @@ fn a_starter_passes_the_first_stage(tools: &[&str], build: &str, start: &[&str])
 fn a_faulty_example_is_explained(example: &str, number: usize, case: &str, shown: &[&str]) -> Result<()> {
     let program = workspace::binary(&format!("examples/{example}"))?.to_string_lossy().into_owned();
     let said = stage(number, &[program, "-p".to_owned(), "{port}".to_owned()])?;
-    let failed = said.split("\nFAILED ").find(|block| block.trim_start_matches("FAILED ").starts_with(case));
-    let failed = failed.ok_or_else(|| anyhow::anyhow!("{case} has not failed:\n{said}"))?;
+    let lines = format!("\n{said}");
+    let failed = lines.split("\nFAILED ").skip(1).find(|block| block.starts_with(case));
+    let failed = failed.ok_or_else(|| anyhow::anyhow!("{example} has not failed:\n{said}"))?;
     for wanted in shown {
         ensure!(failed.contains(wanted), "{wanted:?} is not in\n{failed}");
     }
     Ok(())
 }
 
-/// Runs one stage; what is printed of it.
+/// Runs one stage, and returns what is printed of it.
 fn stage(number: usize, command: &[String]) -> Result<String> {
     let cases = super::run_stage(&STAGES[number - 1], command)?;
     Ok(Report::default().with(cases).rendered("text")?.trim_end().to_owned())
@@ -141,6 +143,7 @@ const FAULTY: [Faulty; 6] = [
     ),
     ("hasty_close", 4, "too-long-keeps-coming", &["client 1 is reset", "expected end of file, saw a reset"]),
     ("accept_spin", 4, "too-long-keeps-coming", &["client 1 is reset", "expected end of file, saw a reset"]),
-    ("stale_key", 1, "hundred-in-turn", &["as client ", r#"first difference: byte 1: expected "i", saw "#]),
+    // Which of the cases meets a stale key depends on when the loop wakes.
+    ("stale_key", 1, "", &["first difference: byte 1: expected "]),
     ("never_yields", 2, "bare-question-marks", &[r#"sends "????"#, "sees nothing more"]),
 ];

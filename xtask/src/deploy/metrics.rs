@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     let cases = [
         on_each("metrics::format", every, format),
         on_each("metrics::counts", every, counts),
-        on_each("metrics::turned_away", |entry| !entry.makes_wait() && is_one_process(entry), turned_away),
+        on_each("metrics::rejected", |entry| !entry.makes_wait() && is_one_process(entry), rejected),
         on_each("metrics::draining", every, draining),
         on_each("metrics::a_worker_dies", has_workers, a_worker_dies),
         on_each("metrics::idle_connections", every, idle_connections),
@@ -72,32 +72,36 @@ fn counts(entry: &'static Entry) -> Result<()> {
         fatal.expect_end()?;
         drop(fatal);
         let expected = [
-            ("zen_clients", 0.0),
-            ("zen_clients_total", 4.0),
+            ("zen_connections_active", 0.0),
+            ("zen_connections_accepted_total", 4.0),
             ("zen_questions_total", 9.0),
-            ("zen_turned_away_total", 0.0),
+            ("zen_connections_rejected_total", 0.0),
             ("zen_panics_total", 1.0),
-            ("zen_conversations_total{ending=\"finished\"}", 3.0),
-            ("zen_conversations_total{ending=\"failed\"}", 1.0),
+            ("zen_connections_closed_total{reason=\"finished\"}", 3.0),
+            ("zen_connections_closed_total{reason=\"failed\"}", 1.0),
             ("zen_draining", 0.0),
         ];
         becomes(&ctx.server, &expected)?;
         let now = scrape(&ctx.server)?;
-        ensure!(now["zen_clients_limit"] >= 1.0, "no limit");
+        ensure!(now["zen_connections_max"] >= 1.0, "no limit");
         ensure!(now["process_open_fds"] > 3.0 && now["process_max_fds"] > now["process_open_fds"], "{now:?}");
         ctx.server.stop(WAIT_LIMIT)
     })
 }
 
 /// Over the limit.
-fn turned_away(entry: &'static Entry) -> Result<()> {
+fn rejected(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0", "--max-connections", "4"], |ctx| {
         let mut here = (0..4).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
         here.iter_mut().try_for_each(Client::ask_all)?;
         ctx.client()?.expect(b"Error: too many clients.")?;
-        becomes(&ctx.server, &[("zen_clients", 4.0), ("zen_clients_limit", 4.0), ("zen_turned_away_total", 1.0)])?;
+        becomes(
+            &ctx.server,
+            &[("zen_connections_active", 4.0), ("zen_connections_max", 4.0), ("zen_connections_rejected_total", 1.0)],
+        )?;
+        becomes(&ctx.server, &[("zen_connections_accepted_total", 4.0)])?;
         drop(here);
-        becomes(&ctx.server, &[("zen_clients", 0.0), ("zen_turned_away_total", 1.0)])?;
+        becomes(&ctx.server, &[("zen_connections_active", 0.0), ("zen_connections_rejected_total", 1.0)])?;
         ctx.server.stop(WAIT_LIMIT)
     })
 }
@@ -107,7 +111,7 @@ fn draining(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0", "--delay", "3s"], |ctx| {
         let mut client = ctx.client()?;
         client.send(APHORISMS[0].0)?;
-        let accepted = |ctx: &Ctx| (scrape(&ctx.server).ok()?["zen_clients"] == 1.0).then_some(());
+        let accepted = |ctx: &Ctx| (scrape(&ctx.server).ok()?["zen_connections_active"] == 1.0).then_some(());
         wait_for(WAIT_LIMIT, || accepted(ctx)).context("the client is not counted")?;
         ctx.server.signal(Signal::TERM)?;
         let drains = || (scrape(&ctx.server).ok()?["zen_draining"] >= 1.0).then_some(());
@@ -125,18 +129,18 @@ fn a_worker_dies(entry: &'static Entry) -> Result<()> {
         let ask = |ctx: &Ctx| (0..10).try_for_each(|_| ctx.client()?.ask_all());
         ask(ctx)?;
         // What a worker has not told yet would go with it.
-        becomes(&ctx.server, &[("zen_questions_total", 30.0), ("zen_clients", 0.0), all])?;
+        becomes(&ctx.server, &[("zen_questions_total", 30.0), ("zen_connections_active", 0.0), all])?;
         let mut latest = scrape(&ctx.server)?;
         kill(workers[0], Signal::KILL)?;
         let seen = wait_for(WAIT_LIMIT, || {
             let before = scrape(&ctx.server).map(|now| replace(&mut latest, now));
             let fell = before.and_then(|before| no_counter_fell(&before, &latest));
-            let is_over = latest["zen_workers_died_total"] == 1.0 && latest[all.0] == all.1;
+            let is_over = latest["zen_worker_exits_total"] == 1.0 && latest[all.0] == all.1;
             (fell.is_err() || is_over).then_some(fell)
         });
         seen.context("no worker is said to have died")??;
         ask(ctx)?;
-        becomes(&ctx.server, &[("zen_questions_total", 60.0), ("zen_workers_died_total", 1.0)])?;
+        becomes(&ctx.server, &[("zen_questions_total", 60.0), ("zen_worker_exits_total", 1.0)])?;
         ctx.server.stop(WAIT_LIMIT)
     })
 }
@@ -182,7 +186,7 @@ fn without_proc(entry: &'static Entry) -> Result<()> {
         ensure!(of_process.is_empty() && told.contains_key("zen_questions_total"), "it tells {told:?}");
         let mut client = ctx.client()?;
         client.send(APHORISMS[0].0)?;
-        let is_here = || (scrape(&ctx.server).ok()?["zen_clients"] == 1.0).then_some(());
+        let is_here = || (scrape(&ctx.server).ok()?["zen_connections_active"] == 1.0).then_some(());
         wait_for(WAIT_LIMIT, is_here).context("the client is not accepted")?;
         ctx.server.signal(Signal::TERM)?;
         client.expect_reset()

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Server, WAIT_LIMIT};
 
-/// Returns every series and its value now: `zen_clients_total` is 7.
+/// Returns every series and its value now: `zen_connections_accepted_total` is 7.
 pub(crate) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
     let series = |line: &str| {
         let (name, value) = line.rsplit_once(' ')?;

@@ -201,8 +201,8 @@ fn ten_thousand(notes: &mut Notes) -> Result<()> {
                 failures = seen.failures(),
                 p99 = ms(late),
             );
-            ensure!(threads >= clients && seen.failures() == 0, "every client was to be served");
-            ensure!(late.as_millis() < 500, "five times the work was to be enough");
+            ensure!(threads >= clients && seen.failures() == 0, "a client was not served");
+            ensure!(late.as_millis() < 500, "five times the work was not enough");
         }
         notes.doing("saturated");
         let server = server(name, &["--max-connections", &most])?;

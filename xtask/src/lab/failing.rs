@@ -281,14 +281,14 @@ fn emfile(notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-/// A client that has asked.
+/// Returns a client that has asked.
 fn asking(server: &Server) -> Result<Client> {
     let mut client = server.client()?;
     client.send(APHORISMS[0].0)?;
     Ok(client)
 }
 
-/// Whether its connection ends without an answer, in whatever way.
+/// Returns whether its connection ends without an answer, in whatever way.
 fn is_lost(client: &mut Client) -> Result<bool> {
     Ok(matches!(client.read_some()?, Came::End | Came::Reset))
 }

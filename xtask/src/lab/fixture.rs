@@ -95,13 +95,13 @@ pub(super) fn check(server: &Server, case: &str) -> Result<Option<String>> {
     Ok(line.starts_with("FAILED ").then(|| line.to_owned()))
 }
 
-/// Ensures that the judge finds this rule broken by the faulty example, and not by the cured server.
+/// Ensures that the judge finds this rule broken by the faulty example, and not by the fixed server.
 /// Returns what it says.
 pub(super) fn judged(faulty: &Server, cured: &Server, case: &str, rule: u8) -> Result<String> {
     let line = check(faulty, case)?.with_context(|| format!("the judge sees nothing wrong in {case}"))?;
     ensure!(line.starts_with(&format!("FAILED {case}: rule {rule} ")), "another rule is named: {line}");
     let cured = check(cured, case)?;
-    ensure!(cured.is_none(), "the cured server: {cured:?}");
+    ensure!(cured.is_none(), "the fixed server: {cured:?}");
     let end = line.find("): ").map_or(line.len(), |at| at + 1);
     Ok(format!("check: {}", &line[..end]))
 }

@@ -60,7 +60,7 @@ fn ends_with(notes: &mut Notes) -> Result<()> {
     let grown = grown.context("its memory was to grow")?;
     saw!(notes, "8 MB without a `?`: {mb} MB more memory", "8 MB 里没有 `?`：内存增加 {mb} MB", mb = grown >> 20);
     drop(client);
-    notes.doing("the cure");
+    notes.doing("the fix");
     let cured = server("single", &[])?;
     let mut client = cured.client()?;
     client.ask(b"Simple is better than?Beautiful is better than?", b"complex.ugly.")?;
@@ -180,8 +180,8 @@ fn lost_answer(notes: &mut Notes) -> Result<()> {
         "zen-single：{OWED} 字节中到达 {all}，然后是 {end}",
         end = named(&end_of_cured, notes),
     );
-    ensure!(arrived < OWED / 2 && end == Came::Reset, "most was to be lost");
-    ensure!(all == OWED && end_of_cured == Came::End, "nothing was to be lost");
+    ensure!(arrived < OWED / 2 && end == Came::Reset, "most was not lost");
+    ensure!(all == OWED && end_of_cured == Came::End, "something was lost");
     notes.saw(judged(&faulty, &cured, "too-long-keeps-coming", 8)?);
     Ok(())
 }

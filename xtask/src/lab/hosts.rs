@@ -25,7 +25,7 @@ pub(super) const UNPLUGGED: Experiment = Experiment {
     ),
     run: unplugged,
     why: Text(
-        "a connection is an agreement of two kernels, and no packet is needed to keep it. Without packets nobody \
+        "a connection is an agreement of two kernels, and no packet is needed to keep it. Without packets neither \
          can know that the other is gone: TCP's own keepalive begins after two hours. What ends it is a timeout of \
          the application, and the client's next question, which the kernel repeats for a quarter of an hour before \
          it gives up.",
@@ -51,7 +51,7 @@ fn unplugged(notes: &mut Notes) -> Result<()> {
         network.cut()?;
         notes.doing("the link is down");
         thread::sleep(Duration::from_secs(1));
-        // The client's kernel takes a question, and delivers it to nobody.
+        // The client's kernel takes a question, and delivers it to no process.
         left.send(APHORISMS[0].0).context("the client was to notice nothing")?;
         let of = |server: &Server| {
             connections(&server.pid().to_string(), server.address().port(), ESTABLISHED).map(|all| all.len())
@@ -97,7 +97,7 @@ pub(super) const LOOPBACK: Experiment = Experiment {
     run: loopback,
     why: Text(
         "every network namespace has a loopback of its own, so 127.0.0.1 means: only from this container. A packet \
-         from outside is for the container's own address, and there nobody listens. Bind to every address (HOST \
+         from outside is for the container's own address, and no program listens there. Bind to every address (HOST \
          ''), and let the firewall or the published port decide.",
         "每个网络命名空间都有自己的回环接口，所以 127.0.0.1 的意思是：只限本容器内部。外面来的数据包发往容器自己的地址，那里没有人监听。\
          应绑定所有地址（HOST 写成 ''），由防火墙或端口发布来决定谁能访问。",
@@ -112,7 +112,7 @@ fn loopback(notes: &mut Notes) -> Result<()> {
     let inside = start(&network, "poll", &["127.0.0.1"])?;
     let outside = |server: &Server| SocketAddr::new(HOST.parse().expect("an address"), server.address().port());
     let refused = network.as_client(|| Ok(TcpStream::connect_timeout(&outside(&inside), WAIT_LIMIT)))?;
-    let error = refused.err().context("the loopback was to be out of reach")?;
+    let error = refused.err().context("the loopback was in reach")?;
     saw!(notes, "it listens on 127.0.0.1: from outside, {error}", "监听 127.0.0.1：从外面访问，{error}");
     ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error:?}");
     let everywhere = start(&network, "poll", &[""])?;

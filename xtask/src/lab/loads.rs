@@ -116,7 +116,7 @@ fn pool_size(notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-/// Returns jobs a second of so many workers, and the mean time of a job.
+/// Returns jobs a second of this number of workers, and the mean time of a job.
 fn jobs(workers: usize, rounds: u64, wait: Duration) -> (f64, Duration) {
     const LOOK: Duration = Duration::from_millis(300);
     let (is_over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -173,7 +173,7 @@ pub(super) const ACCEPTOR: Experiment = Experiment {
     run: acceptor,
     why: Text(
         "with a shared accept() the kernel's backlog is the queue, and hands each client to a worker that sleeps. \
-         An acceptor adds a lock and one more switch of threads for each client, little beside the three-way \
+         An acceptor adds a lock and one more switch of threads for each client, little next to the three-way \
          handshake. What it buys is a queue of the program's own: it can be bounded, measured, and rejected from. \
          Which of the two is cheaper here is measured, and a difference below that of two equal runs is none.",
         "共用 accept() 时，内核的 backlog 就是队列，由内核把客户端交给睡眠中的 worker。专门的 acceptor 给每个客户端添一次加锁、\
@@ -229,7 +229,7 @@ pub(super) const OVERLOAD: Experiment = Experiment {
     ),
     run: overload,
     why: Text(
-        "above capacity a queue grows without end, and soon everybody in it waits longer than he is willing to. \
+        "above capacity a queue grows without end, and soon every client in it waits past its timeout. \
          The server goes on working, for clients that have left. A short queue with rejection keeps those it takes \
          in time, tells the rest at once, and has nothing to work off afterwards.",
         "超过容量，队列只会越来越长，很快其中每一个都要等到不耐烦之后。服务器仍在忙碌，服务的却是已经离开的客户端。\
@@ -296,7 +296,7 @@ pub(super) const ASYNC_FASTER: Experiment = Experiment {
     name: "async-faster",
     claim: Text("Async is faster than threads.", "异步比线程快。"),
     question: Text(
-        "1, 16 or 256 clients ask as fast as they can, or 16 do beside 5,000 idle ones. What does an answer cost \
+        "1, 16 or 256 clients ask as fast as they can, or 16 do among 5,000 idle ones. What does an answer cost \
          in processor time with threads, with an event loop, with tasks? And by how much do two runs of the same \
          server differ?",
         "1、16 或 256 个客户端尽快提问，或者 16 个在忙、另有 5,000 个空闲。线程、事件循环、异步任务，每个回答各花多少处理器时间？\
@@ -349,7 +349,7 @@ fn async_faster(notes: &mut Notes) -> Result<()> {
              事件循环 {event_loop:.1}；任务 {tasks:.1}"
         );
         if idle == 0 && busy <= 16 {
-            ensure!(threads < tasks * 5.0 && tasks < threads * 5.0, "neither was to be several times the other");
+            ensure!(threads < tasks * 5.0 && tasks < threads * 5.0, "one was several times the other");
         }
     }
     Ok(())

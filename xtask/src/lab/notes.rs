@@ -87,7 +87,7 @@ impl Notes {
         self.language
     }
 
-    /// Whether smaller numbers are enough.
+    /// Returns whether smaller numbers are enough.
     pub(crate) fn is_brief(&self) -> bool {
         self.is_brief
     }

@@ -91,7 +91,7 @@ fn backlog(notes: &mut Notes) -> Result<()> {
         third = ms(third),
         room = ms(room),
     );
-    ensure!(third > 3 * room, "it was to be connected a second later");
+    ensure!(third > 3 * room, "it was not connected a second later");
     Ok(())
 }
 
@@ -145,7 +145,7 @@ fn one_listen(notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-/// The thread, in a line of strace in which accept4 gives a client: `[pid 7] <... accept4 resumed>…) = 4`.
+/// Returns the thread, in a line of strace in which accept4 gives a client: `[pid 7] <... accept4 resumed>…) = 4`.
 fn accepted_by(line: &str) -> Option<&str> {
     let (call, result) = line.rsplit_once(" = ")?;
     let has_client = call.contains("accept4") && !result.starts_with('-') && !result.starts_with('?');
@@ -372,9 +372,9 @@ pub(super) const REUSEPORT: Experiment = Experiment {
     run: reuseport,
     why: Text(
         "the kernel chooses a listener by a hash of the four values of a connection, before any process is asked. \
-         So shares are those of dice, and who is assigned to a stuck worker waits for it although others are free. \
-         A queue belongs to its listener: closing that resets everyone in it. With one shared listener whoever is \
-         free takes the next, and a worker can be replaced without a loss.",
+         So shares are those of dice, and a client assigned to a stuck worker waits for it although others are free. \
+         A queue belongs to its listener: closing that resets all connections in it. With one shared listener a free \
+         worker takes the next, and a worker can be replaced without a loss.",
         "内核在询问任何进程之前，就用连接四元组的哈希选定了监听套接字。所以份额像掷骰子；被分给卡住的 worker 的客户端只能等它，哪怕别的都闲着。\
          队列属于它的监听套接字：一关闭，其中的连接全被复位。共用一个监听套接字时，谁空闲谁接下一个，替换 worker 也不会丢失连接。",
     ),

@@ -60,7 +60,7 @@ fn blocking_fd(notes: &mut Notes) -> Result<()> {
         "zen-poll --loops 2：{cured_arrivals} 个新客户端，{unanswered} 个得不到回答"
     );
     ensure!(stuck > 0, "one loop was to get stuck");
-    ensure!(unanswered == 0, "the cured server was to answer all");
+    ensure!(unanswered == 0, "the fixed server left questions unanswered");
     Ok(())
 }
 
@@ -111,7 +111,7 @@ pub(super) const POLL_EPOLL: Experiment = Experiment {
     name: "poll-epoll",
     claim: Text("select, poll and epoll are the same in essence.", "select、poll、epoll 本质上是一回事。"),
     question: Text(
-        "one client asks, beside 10 idle ones, 1,000 and 10,000. How does the cost of an answer grow with poll(), \
+        "one client asks, among 10 idle ones, 1,000 and 10,000. How does the cost of an answer grow with poll(), \
          and how with epoll?",
         "一个客户端在提问，旁边有 10、1,000、10,000 个空闲的。用 poll() 时一个回答的代价怎样增长？用 epoll 呢？",
     ),
@@ -253,7 +253,7 @@ pub(super) const EDGE: Experiment = Experiment {
     claim: Text("Edge-triggered is simply faster.", "边缘触发就是更快。"),
     question: Text(
         "10 bytes come, and a loop reads 4 of them. Does the next wait report the rest, in level mode and \
-         edge-triggered? If each descriptor is read until it is empty, how long does one client wait beside \
+         edge-triggered? If each descriptor is read until it is empty, how long does one client wait next to \
          another that never stops sending?",
         "来了 10 个字节，循环只读 4 个。下一次等待会报告剩下的吗？水平触发和边缘触发各如何？如果每个描述符都读到空为止，\
          旁边有个发送不停的客户端时，另一个要等多久？",
@@ -278,7 +278,7 @@ fn edge(notes: &mut Notes) -> Result<()> {
         let (reader, writer) = UnixStream::pair()?;
         let waits = watched(&[&reader], mode)?;
         rustix::io::write(&writer, b"0123456789")?;
-        ensure!(ready(&waits)?.len() == 1, "the first was to be reported");
+        ensure!(ready(&waits)?.len() == 1, "the first was not reported");
         rustix::io::read(&reader, &mut [0; 4])?;
         *reported = ready(&waits)?.len();
     }
@@ -288,13 +288,13 @@ fn edge(notes: &mut Notes) -> Result<()> {
         "6 of 10 bytes are left; the next wait reports: level {level}, edge {edge}",
         "10 个字节剩下 6 个；下一次等待报告的描述符数：水平 {level}，边缘 {edge}"
     );
-    ensure!(level == 1 && edge == 0, "only an edge was to be lost");
+    ensure!(level == 1 && edge == 0, "not only an edge was lost");
 
     let (fair, turns) = wait_beside_a_flood(epoll::EventFlags::empty())?;
     let (drained, reads) = wait_beside_a_flood(epoll::EventFlags::ET)?;
     saw!(
         notes,
-        "beside a client that never stops for {FLOOD:?}: level, one read each: {fair} ({turns} reads before); \
+        "next to a client that never stops for {FLOOD:?}: level, one read each: {fair} ({turns} reads before); \
          edge, drained: {drained} ({reads} reads before)",
         "旁边的客户端 {FLOOD:?} 内发送不停：水平触发、各读一次：等 {fair}（之前 {turns} 次读）；边缘触发、读到空：等 {drained}（之前 {reads} 次读）",
         fair = ms(fair),
@@ -345,7 +345,7 @@ fn wait_beside_a_flood(mode: epoll::EventFlags) -> Result<(Duration, usize)> {
     })
 }
 
-/// Returns an epoll that watches these, each known by its place.
+/// Returns an epoll that watches these, each known by its index.
 fn watched(all: &[&UnixStream], mode: epoll::EventFlags) -> Result<OwnedFd> {
     let waits = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for (place, stream) in all.iter().enumerate() {
@@ -354,7 +354,7 @@ fn watched(all: &[&UnixStream], mode: epoll::EventFlags) -> Result<OwnedFd> {
     Ok(waits)
 }
 
-/// Returns the places of those that are ready within 100 ms.
+/// Returns the indices of those that are ready within 100 ms.
 fn ready(waits: &OwnedFd) -> Result<Vec<u64>> {
     let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     let mut events = Vec::with_capacity(2);

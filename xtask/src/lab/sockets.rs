@@ -101,7 +101,7 @@ pub(super) const WAKE_ACCEPT: Experiment = Experiment {
 fn wake_accept(notes: &mut Notes) -> Result<()> {
     let (listener, accepted) = sleeper()?;
     let address = listener.local_addr()?;
-    // Safe here: nothing uses the number again, and no other experiment runs beside this one.
+    // Safe here: nothing uses the number again, and no other experiment runs at this time.
     nix::unistd::close(listener.as_raw_fd())?;
     let is_asleep = accepted.recv_timeout(QUIET).is_err();
     saw!(
@@ -124,7 +124,7 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
     let start = Instant::now();
     SockRef::from(listener).shutdown(Shutdown::Both)?;
     let outcome = accepted.recv_timeout(WAIT_LIMIT).context("shutdown() was to wake it")?;
-    let Err(error) = outcome else { bail!("it accepted somebody after shutdown()") };
+    let Err(error) = outcome else { bail!("it accepted a client after shutdown()") };
     saw!(
         notes,
         "shutdown(): accept() returns after {time}: {error}",
@@ -294,7 +294,7 @@ fn close_wait(notes: &mut Notes) -> Result<()> {
     let faulty = left_by("forgets_to_close", faulty_example("forgets_to_close")?)?;
     let cured = left_by("zen-threaded", server("per-connection", &[])?)?;
     ensure!(faulty == CLIENTS, "one for each client was expected");
-    ensure!(cured == 0, "the cured server was to leave none");
+    ensure!(cured == 0, "the fixed server left some");
     Ok(())
 }
 
@@ -309,8 +309,8 @@ pub(super) const TWO_OWNERS: Experiment = Experiment {
     run: two_owners,
     why: Text(
         "close() gives up one reference; FIN is sent, and the port is free, when the last one goes. A child that \
-         was started meanwhile may hold one without knowing. shutdown() acts on the socket, whoever holds it. Rust \
-         opens every descriptor with CLOEXEC, so that a child gets only what it is given.",
+         was started meanwhile may hold one without knowing. shutdown() acts on the socket, whichever process holds it. \
+         Rust opens every descriptor with CLOEXEC, so that a child gets only what it is given.",
         "close() 只是放弃一个引用；最后一个引用消失时才发送 FIN、释放端口。期间启动的子进程可能在不知情的情况下握着一份。\
          shutdown() 作用于套接字本身，与谁持有无关。Rust 打开的描述符都带 CLOEXEC，子进程只得到明确交给它的那些。",
     ),
@@ -348,7 +348,7 @@ fn two_owners(notes: &mut Notes) -> Result<()> {
         ensure!(before == with_shutdown, "only shutdown() was to end it");
         drop(child);
         if !with_shutdown {
-            ensure!(heard(&mut client)?, "the last close was to send FIN");
+            ensure!(heard(&mut client)?, "the last close did not send FIN");
             saw!(notes, "the child ends, too: end of file at the client", "子进程也结束：客户端读到文件结尾");
         }
     }
@@ -356,15 +356,15 @@ fn two_owners(notes: &mut Notes) -> Result<()> {
     let address = listener.local_addr()?;
     let child = holder(listener.try_clone()?.into())?;
     drop(listener);
-    let error = TcpListener::bind(address).err().context("the port was to be in use")?;
+    let error = TcpListener::bind(address).err().context("the port was not in use")?;
     saw!(notes, "the listener is closed, a child holds a copy: {error}", "监听套接字已关闭，但子进程持有拷贝：{error}");
     drop(child);
-    TcpListener::bind(address).context("the port was to be free")?;
+    TcpListener::bind(address).context("the port was not free")?;
     // The parent keeps an open listener, and this child is given nothing.
     let listener = TcpListener::bind(address)?;
     let child = Group::start(Command::new("sleep").arg("60").stdin(Stdio::null()).stdout(Stdio::null()))?;
     drop(listener);
-    // The child's exec() closes them a moment after it has let its parent go on.
+    // The child's exec() closes them a moment after its parent continues.
     let free = wait_for(WAIT_LIMIT, || TcpListener::bind(address).ok());
     free.context("CLOEXEC was to keep it from the child")?;
     drop(child);

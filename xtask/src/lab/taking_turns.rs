@@ -71,7 +71,7 @@ pub(super) const BEST_OF_BOTH: Experiment = Experiment {
     question: Text(
         "how many answers a second do 2 loops give, for 1 loop's 100? First if an answer costs nothing, then if \
          it takes 10 ms of computing, or of sleep?",
-        "1 个循环每秒 100 个回答时，2 个循环给多少？先是回答不花时间，再是每个要计算 10 毫秒，或睡 10 毫秒。",
+        "1 个循环每秒 100 个回答时，2 个循环给多少：先是回答不花时间，再是每个回答要计算 10 毫秒，或睡 10 毫秒？",
     ),
     run: best_of_both,
     why: Text(
@@ -256,6 +256,6 @@ fn lost_update(notes: &mut Notes) -> Result<()> {
         "zen-async, which counts with no await in between: zen_questions_total is {count}",
         "zen-async 计数时中间没有 await：zen_questions_total 为 {count}"
     );
-    ensure!(count == asked as f64, "no update was to be lost");
+    ensure!(count == asked as f64, "an update was lost");
     Ok(())
 }

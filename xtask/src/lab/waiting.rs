@@ -111,7 +111,7 @@ fn first_recv(notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-/// How long the first recvfrom after each accept4 took, from the `<0.000012>` at the end of strace's lines.
+/// Returns how long the first recvfrom after each accept4 took, from the `<0.000012>` at the end of strace's lines.
 fn first_receives(log: &str) -> Vec<Duration> {
     let (mut times, mut is_first) = (Vec::new(), false);
     for line in log.lines() {
@@ -129,7 +129,7 @@ fn first_receives(log: &str) -> Vec<Duration> {
 pub(super) const HOG: Experiment = Experiment {
     name: "hog",
     claim: Text(
-        "One silent client keeps everybody out of the single-threaded server, and timeouts hardly help.",
+        "One silent client keeps all others out of the single-threaded server, and timeouts hardly help.",
         "一个沉默的客户端就能把所有人挡在单线程服务器之外，超时也帮不了多少。",
     ),
     question: Text(

@@ -31,7 +31,7 @@ const ROWS: &[Row] = &[
         bytes: b"complex.",
         then: Then::Close,
         log: &[Line { is_verbose: true, ..line("closed: finished") }],
-        counter: Some(r#"zen_conversations_total{ending="finished"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="finished"}"#),
         ..ROW
     },
     Row {
@@ -42,7 +42,7 @@ const ROWS: &[Row] = &[
         bytes: b"complex.",
         then: Then::Close,
         log: &[line(r#"closed: question cut short: "…""#)],
-        counter: Some(r#"zen_conversations_total{ending="cut_short"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="cut_short"}"#),
         ..ROW
     },
     Row {
@@ -53,7 +53,7 @@ const ROWS: &[Row] = &[
         bytes: b"complex.Error: question too long.",
         then: Then::LingeringClose,
         log: &[line("closed: question too long")],
-        counter: Some(r#"zen_conversations_total{ending="too_long"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="too_long"}"#),
         ..ROW
     },
     Row {
@@ -64,7 +64,7 @@ const ROWS: &[Row] = &[
         receives: "nothing",
         then: Then::Close,
         log: &[line("closed: idle timeout")],
-        counter: Some(r#"zen_conversations_total{ending="idle"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="idle"}"#),
         ..ROW
     },
     Row {
@@ -75,7 +75,7 @@ const ROWS: &[Row] = &[
         receives: "nothing",
         then: Then::Close,
         log: &[line(r#"closed: question timeout: "…""#)],
-        counter: Some(r#"zen_conversations_total{ending="too_slow"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="too_slow"}"#),
         ..ROW
     },
     Row {
@@ -85,7 +85,7 @@ const ROWS: &[Row] = &[
         act: |ctx| Subject::of(never_reading(ctx)?),
         then: Then::Reset,
         log: &[line("reset: answers not read")],
-        counter: Some(r#"zen_conversations_total{ending="not_reading"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="not_reading"}"#),
         ..ROW
     },
     Row {
@@ -100,7 +100,7 @@ const ROWS: &[Row] = &[
             Line { has_address: false, ..line("panicked at …") },
             Line { is_verbose: true, ..line("closed: answer failed") },
         ],
-        counter: Some(r#"zen_conversations_total{ending="failed"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="failed"}"#),
         ..ROW
     },
     Row {
@@ -111,7 +111,7 @@ const ROWS: &[Row] = &[
         bytes: b"complex.",
         then: Then::LingeringClose,
         log: &[Line { is_verbose: true, ..line("closed: drained") }],
-        counter: Some(r#"zen_conversations_total{ending="drained"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="drained"}"#),
         ..ROW
     },
     Row {
@@ -121,7 +121,7 @@ const ROWS: &[Row] = &[
         receives: "nothing",
         then: Then::Close,
         log: &[Line { is_verbose: true, ..line("closed: drained") }],
-        counter: Some(r#"zen_conversations_total{ending="drained"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="drained"}"#),
         ..ROW
     },
     Row {
@@ -143,14 +143,14 @@ const ROWS: &[Row] = &[
         bytes: b"Error: too many clients.",
         then: Then::Close,
         log: &[line("rejected: … clients are connected (--max-connections)")],
-        counter: Some("zen_turned_away_total"),
+        counter: Some("zen_connections_rejected_total"),
     },
     Row {
         cause: "client's reset",
         name: "client_reset",
         act: |ctx| reset(ctx, b"Expl"),
         log: &[line("connection error: …")],
-        counter: Some(r#"zen_conversations_total{ending="lost"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="lost"}"#),
         ..ROW
     },
     Row {
@@ -158,7 +158,7 @@ const ROWS: &[Row] = &[
         name: "silent_client_reset",
         act: |ctx| reset(ctx, b""),
         log: &[Line { is_verbose: true, ..line("connection error: …") }],
-        counter: Some(r#"zen_conversations_total{ending="lost"}"#),
+        counter: Some(r#"zen_connections_closed_total{reason="lost"}"#),
         ..ROW
     },
 ];
@@ -306,7 +306,8 @@ impl Line {
 
 /// Of all endings this one is counted, once.
 fn is_counted(ctx: &Ctx, counter: &str) -> Result<()> {
-    let is_ending = |name: &str| name.starts_with("zen_conversations_total") || name == "zen_turned_away_total";
+    let is_ending =
+        |name: &str| name.starts_with("zen_connections_closed_total") || name == "zen_connections_rejected_total";
     let expected = BTreeMap::from([(counter.to_owned(), 1.0)]);
     let mut counted = BTreeMap::new();
     let found = wait_for(WAIT_LIMIT, || {

@@ -6,6 +6,7 @@ mod manifests;
 mod source;
 mod sources;
 mod translations;
+mod words;
 
 use std::fs;
 
@@ -17,7 +18,7 @@ use crate::workspace::{self, Package};
 /// One test for each invariant.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     type Rule = fn() -> Result<()>;
-    let rules: [(&str, Rule); 17] = [
+    let rules: [(&str, Rule); 19] = [
         ("top_level_is_as_fixed", top_level_is_as_fixed),
         ("readmes_begin_like_their_crates", readmes_begin_like_their_crates),
         ("chinese_readmes_are_in_step", translations::chinese_readmes_are_in_step),
@@ -32,9 +33,11 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         ("crate_roots_forbid_unsafe_code", sources::crate_roots_forbid_unsafe_code),
         ("protocol_does_no_io", sources::protocol_does_no_io),
         ("modules_begin_with_their_doc", sources::modules_begin_with_their_doc),
-        ("nothing_is_unwrapped", sources::nothing_is_unwrapped),
         ("no_test_is_ignored", sources::no_test_is_ignored),
         ("files_are_short", sources::files_are_short),
+        ("sentences_are_plain", words::sentences_are_plain),
+        ("names_are_the_fields", words::names_are_the_fields),
+        ("lines_fit_in_120_columns", words::lines_fit_in_120_columns),
     ];
     Ok(rules.into_iter().map(|(name, rule)| Trial::new(format!("tidy::{name}"), rule)).collect())
 }

@@ -1,4 +1,4 @@
-//! The lanes as marks of an SVG: a tall bar works, a thin band sleeps, and the figure under it says for whom.
+//! The lanes as marks of an SVG: a tall bar works, a thin band sleeps, and the figure under it says for which client.
 
 use std::fmt::Write;
 
@@ -23,7 +23,7 @@ pub(crate) struct Drawing<'a> {
 }
 
 impl<'a> Drawing<'a> {
-    /// An empty one, so wide in its own units.
+    /// Returns an empty drawing of this width, in its own units.
     pub(crate) fn new(width: f64, span: Micros, id: &'a str) -> Drawing<'a> {
         Drawing { marks: String::new(), y: 0.0, width, span: span.max(1), id }
     }
@@ -108,7 +108,7 @@ impl<'a> Drawing<'a> {
         ));
     }
 
-    /// The pattern of a client, or what is done for nobody.
+    /// Returns the pattern of a client, or that of work for no client.
     fn paint(&self, client: Option<usize>) -> String {
         match client {
             Some(client) => format!(r#"fill="url(#{}-client-{client})""#, self.id),
@@ -124,7 +124,7 @@ impl<'a> Drawing<'a> {
         self.put(&format!(r#"<circle class="head c{client}" cx="{x:.2}" cy="{:.1}" r="3"/>"#, y - 3.0));
     }
 
-    /// For whom a thread worked, in figures under its bars.
+    /// Draws which client a thread worked for, in figures under its bars.
     fn figures(&mut self, intervals: &[Interval]) {
         let mut spots: Vec<(usize, f64, f64)> = Vec::new();
         for interval in intervals.iter().filter(|interval| !interval.activity.is_waiting()) {
@@ -137,7 +137,7 @@ impl<'a> Drawing<'a> {
         }
         let mut free = f64::MIN;
         for (client, from, until) in spots {
-            // One beside the other, also where bars are too near to each other.
+            // Next to each other, also where bars are too close.
             let x = ((from + until) / 2.0).max(free);
             if x - until > 2.5 * APART {
                 continue;
@@ -161,7 +161,7 @@ impl<'a> Drawing<'a> {
             let (mark, words) = match stay {
                 Stay::Backlog => {
                     let paint = format!(r#"class="backlog s{0}" fill="url(#{1}-backlog-{0})""#, lane.client, self.id);
-                    (format!(r#"y="{y:.1}" height="{BAR}" {paint}"#), "in the backlog: nobody accepts it")
+                    (format!(r#"y="{y:.1}" height="{BAR}" {paint}"#), "in the backlog, not accepted")
                 }
                 Stay::Answer => {
                     let paint = self.paint(Some(lane.client));
@@ -207,7 +207,7 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// How wide something is that has these words of its own, in the smallest letters.
+/// Returns the room that a mark with these words needs, in the smallest letters.
 fn room_for(words: &str) -> f64 {
     30.0 + 6.8 * words.chars().count() as f64
 }

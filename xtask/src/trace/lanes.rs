@@ -12,9 +12,9 @@ use super::strace::{Call, Log, Micros};
 /// What a thread does for a while, and for which client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Activity {
-    /// Asleep in accept() until anybody comes.
+    /// Asleep in accept() until any client connects.
     Accept,
-    /// Asleep in recv() until this one client speaks.
+    /// Asleep in recv() until this one client sends.
     Recv,
     /// Asleep in epoll_wait(), poll() or io_uring_enter() until anything is ready, or done.
     Poll,
@@ -24,17 +24,17 @@ pub(crate) enum Activity {
     Other,
     /// In send().
     Send,
-    /// Neither asleep nor in send(): it works, or thinks about an answer.
+    /// Neither asleep nor in send(), or asleep to simulate work on an answer.
     Work,
 }
 
-/// A piece of a thread's time, in microseconds since the first client came.
+/// A piece of a thread's time, in microseconds since the first client connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Interval {
     pub(crate) from: Micros,
     pub(crate) until: Micros,
     pub(crate) activity: Activity,
-    /// For whom, or for whom it waits; `None`: for nobody in particular.
+    /// The client that it works or waits for; `None` if it is no particular one.
     pub(crate) client: Option<usize>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Lane {
     pub(crate) process: i32,
     pub(crate) thread: i32,
     pub(crate) intervals: Vec<Interval>,
-    /// Whether it served somebody, or waited for somebody to serve.
+    /// Whether it served a client, or waited for one to serve.
     pub(crate) matters: bool,
 }
 
@@ -75,13 +75,13 @@ impl Interval {
 }
 
 impl Activity {
-    /// Whether the thread sleeps.
+    /// Returns whether the thread sleeps.
     pub(crate) fn is_waiting(self) -> bool {
         !matches!(self, Activity::Send | Activity::Work)
     }
 }
 
-/// The lanes of all threads that lived between `start` and `end`, by processes and in the order of their birth.
+/// Returns the lanes of all threads that lived between `start` and `end`, by processes and in the order of their birth.
 pub(crate) fn threads(log: &Log, visits: &[Visit], start: Micros, end: Micros) -> Vec<Lane> {
     let descriptors = Descriptors::of(log, visits);
     let processes = log.processes();
@@ -105,7 +105,7 @@ pub(crate) fn threads(log: &Log, visits: &[Visit], start: Micros, end: Micros) -
         let from = thread.born.max(start);
         let until = thread.ended.unwrap_or(end).min(end);
         let (mut intervals, has_served) = intervals(&calls, &descriptors, thread.process, from, until);
-        // Who polls in a process that accepts nobody looks after other processes.
+        // A thread that polls in a process without accepts looks after other processes.
         let polls = intervals.iter().any(|interval| interval.activity == Activity::Poll);
         let matters = has_served || polls && accepts(thread.process);
         intervals.iter_mut().for_each(|interval| {
@@ -141,7 +141,7 @@ fn intervals(
     let mut intervals: Vec<Interval> = Vec::new();
     let mut matters = false;
     let mut now = from;
-    // Whom the thread works for: the client whom its last call was about, until it waits for something else.
+    // The client that the thread works for: that of its last call, until it waits for something else.
     let mut client = None;
     let mut spend = |now: &mut Micros, to: Micros, activity, client| {
         let to = to.clamp(*now, until);
@@ -176,7 +176,8 @@ fn intervals(
     (intervals, matters)
 }
 
-/// What a thread does in `call`, which is about a client or not, and works for a client or not. Calls that cannot sleep are work.
+/// What a thread does in `call`, which is about a client or not, and works for a client or not. Calls that cannot sleep
+/// are work.
 fn activity(call: &Call, about: Option<usize>, blocks: bool, client: Option<usize>) -> Activity {
     let says = |word: &str| call.arguments.contains(word);
     let ends_at_once = || call.errno.as_deref() == Some("EAGAIN") && call.end - call.start < AT_ONCE;
@@ -197,7 +198,7 @@ fn activity(call: &Call, about: Option<usize>, blocks: bool, client: Option<usiz
         "io_uring_enter" => Activity::Poll,
         "futex" if says("FUTEX_WAIT") => Activity::Thread,
         "wait4" | "waitid" => Activity::Thread,
-        // A server with --delay thinks by sleeping.
+        // A server with --delay simulates work by sleeping.
         "nanosleep" | "clock_nanosleep" if client.is_some() => Activity::Work,
         "nanosleep" | "clock_nanosleep" | "restart_syscall" | "rt_sigtimedwait" | "pause" => Activity::Other,
         _ => Activity::Work,
@@ -207,7 +208,7 @@ fn activity(call: &Call, about: Option<usize>, blocks: bool, client: Option<usiz
 /// What fails within this time has not waited: its descriptor does not block.
 const AT_ONCE: Micros = 5_000;
 
-/// The clients' own lanes: what they saw, and when the server accepted them.
+/// Returns the clients' own lanes: what they saw, and when the server accepted them.
 pub(crate) fn clients(log: &Log, visits: &[Visit], start: Micros) -> Vec<ClientLane> {
     let accepted = Descriptors::of(log, visits).accepted();
     let lane = |visit: &Visit| {

@@ -1,5 +1,5 @@
-//! The recording as Chrome trace events, which <https://ui.perfetto.dev> opens: two processes' worth of lanes, the server's threads
-//! with their calls inside what they did, and the clients.
+//! The recording as Chrome trace events, which <https://ui.perfetto.dev> opens: two processes' worth of lanes, the
+//! server's threads with their calls inside what they did, and the clients.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::recording::Recording;
 use super::scenario::Visit;
 use super::summary::described;
 
-/// The whole file.
+/// Returns the whole file.
 pub(crate) fn json(recording: &Recording) -> Result<String> {
     let mut events = Vec::new();
     for lane in &recording.threads {

@@ -7,15 +7,15 @@ use super::summary::millis;
 use super::svg;
 use super::terminal::command;
 
-/// The whole page; it needs nothing from elsewhere.
+/// Returns the whole page; it needs nothing from elsewhere.
 pub(crate) fn page(recordings: &[Recording]) -> String {
     let span = recordings.iter().map(|recording| recording.length).max().unwrap_or(1);
     let cards: String = recordings.iter().map(|recording| card(recording, &svg::figure(recording, span))).collect();
     let rows: String = recordings.iter().map(row).collect();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Who waits for whom</title>\n\
-         <style>{}{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>Who waits for whom</h1>\n<p>{INTRODUCTION}</p>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Which thread waits for which client</title>\n\
+         <style>{}{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>Which thread waits for which client</h1>\n<p>{INTRODUCTION}</p>\n\
          <div class=\"top\">\n<div class=\"wide\"><table>\n<caption>The same play, {} times</caption>\n{HEADINGS}{rows}</table></div>\n\
          <div class=\"wide\">{}</div>\n</div>\n</header>\n<main>\n{cards}</main>\n</body>\n</html>\n",
         svg::STYLE,

@@ -17,10 +17,10 @@ use crate::servers::Entry;
 /// All that a picture is drawn from.
 pub(crate) struct Recording {
     pub(crate) entry: &'static Entry,
-    /// What stood on its command line beside what its entry says.
+    /// Arguments of its command line in addition to those of its entry.
     pub(crate) arguments: Vec<String>,
     pub(crate) visits: Vec<Visit>,
-    /// The same play without strace.
+    /// The clients' reports of a run without strace.
     pub(crate) untraced: Vec<Visit>,
     /// When the first client came, by the clock: the zero of all lanes.
     pub(crate) start: Micros,
@@ -69,12 +69,12 @@ impl Recording {
         let untraced = played(Server::start(entry, arguments)?).context("without strace")?;
         let log = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let log = Log::parse(&String::from_utf8_lossy(&log));
-        ensure!(!log.calls.is_empty(), "{} tells of no call", file.display());
+        ensure!(!log.calls.is_empty(), "{} holds no call", file.display());
         let arguments = arguments.iter().map(ToString::to_string).collect();
         Ok(Recording { arguments, ..Recording::from(entry, &log, visits, untraced) })
     }
 
-    /// What a log and its clients' reports give.
+    /// Returns what a log and its clients' reports give.
     pub(crate) fn from(entry: &'static Entry, log: &Log, visits: Vec<Visit>, untraced: Vec<Visit>) -> Recording {
         let start = visits.iter().map(|visit| visit.came).min().unwrap_or_default();
         let left = visits.iter().map(|visit| visit.left).max().unwrap_or_default();
@@ -95,12 +95,12 @@ impl Recording {
         }
     }
 
-    /// The lanes that are drawn.
+    /// Returns the lanes that are drawn.
     pub(crate) fn shown(&self) -> impl Iterator<Item = &Lane> {
         self.threads.iter().filter(|lane| lane.matters)
     }
 
-    /// The threads that are not: their names, and in how many processes there is one of that name.
+    /// Returns the threads that are not: their names, and in how many processes there is one of that name.
     pub(crate) fn left_out(&self) -> Vec<(&str, usize)> {
         let mut names: Vec<(&str, usize)> = Vec::new();
         for lane in self.threads.iter().filter(|lane| !lane.matters) {
@@ -114,7 +114,7 @@ impl Recording {
     }
 }
 
-/// The play with a server, which is then told to end: strace tells everything only after that.
+/// Runs the scenario with a server and then ends the server, because strace writes everything only after that.
 fn played(mut server: Server) -> Result<Vec<Visit>> {
     // Its ready line may come before its last thread is there.
     server.falls_asleep(WAIT_LIMIT)?;

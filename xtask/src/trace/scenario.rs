@@ -1,4 +1,4 @@
-//! The same little play for every server: three clients with three questions each, of whom the first thinks.
+//! One scenario for every server: three clients with three questions each, of which the first thinks in between.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -11,13 +11,13 @@ use super::strace::Micros;
 use crate::harness::client::APHORISMS;
 use crate::harness::{Client, WAIT_LIMIT};
 
-/// How many clients come.
+/// Number of clients.
 pub(crate) const CLIENTS: usize = 3;
 /// How many answers each gets.
 pub(crate) const QUESTIONS: usize = APHORISMS.len();
 /// How long client 1 thinks before each further question.
 pub(crate) const THINKING: Duration = Duration::from_millis(40);
-/// How long after each other they come: all of them while client 1 thinks for the first time.
+/// Time between two clients' connects, so short that all connect while client 1 thinks for the first time.
 const APART: Duration = Duration::from_millis(8);
 
 /// What one client saw, by the clock that strace reads too.
@@ -51,7 +51,7 @@ pub(crate) fn median_answer(visits: &[Visit]) -> Micros {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// Plays it. Client 1 comes first and is answered once before client 2 comes; client 3 comes last.
+/// Runs the scenario. Client 1 connects first and is answered once before client 2 connects; client 3 is last.
 pub(crate) fn play(address: SocketAddr) -> Result<Vec<Visit>> {
     thread::scope(|scope| {
         let (answered, first_answer) = channel();
@@ -85,7 +85,7 @@ fn visit(address: SocketAddr, client: usize, thinking: Duration, first: Option<S
         asked.push(now()?);
         connection.ask(question, answer)?;
         answered.push(now()?);
-        // Whoever listens may be gone: then nobody waits for it.
+        // The receiver may be gone, and then the result is not needed.
         first.as_ref().map(|first| first.send(()));
     }
     // Taken before the connection closes, so that whatever the server does next comes later.

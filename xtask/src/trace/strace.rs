@@ -59,7 +59,7 @@ impl Log {
                 log.calls.extend(call(thread, time, time, what));
             }
         }
-        // Whoever slept when the log ended slept until then.
+        // A thread that slept when the log ended slept until then.
         let asleep = pending.into_iter().filter_map(|(thread, (start, begun))| call(thread, start, last, &begun));
         log.calls.extend(asleep);
         log.calls.sort_by_key(|call| call.start);
@@ -67,12 +67,12 @@ impl Log {
         log
     }
 
-    /// The calls of one thread.
+    /// Returns the calls of one thread.
     pub(crate) fn calls_of(&self, thread: i32) -> impl Iterator<Item = &Call> {
         self.calls.iter().filter(move |call| call.thread == thread)
     }
 
-    /// The processes in the order in which they were born.
+    /// Returns the processes in the order in which they were born.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let mut first: Vec<_> = self
             .threads
@@ -84,7 +84,7 @@ impl Log {
         first.into_iter().map(|(_, number)| number).collect()
     }
 
-    /// The process of a thread.
+    /// Returns the process of a thread.
     pub(crate) fn process_of(&self, thread: i32) -> i32 {
         self.threads.get(&thread).map_or(thread, |thread| thread.process)
     }
@@ -95,7 +95,7 @@ impl Log {
         }
     }
 
-    /// Names are given by prctl(); a thread belongs to the process of whoever made it.
+    /// Records names, which prctl() gives, and the process of a new thread, which is that of its creator.
     fn name_threads(&mut self) {
         for call in &self.calls {
             let born = call.result.and_then(|number| i32::try_from(number).ok()).filter(|&number| number > 0);
@@ -119,14 +119,14 @@ impl Log {
 }
 
 impl Call {
-    /// The descriptor that the call is about.
+    /// Returns the descriptor that the call is about.
     pub(crate) fn descriptor(&self) -> Option<i32> {
         // epoll_ctl(poller, what, descriptor, …)
         let place = if self.name == "epoll_ctl" { 2 } else { 0 };
         self.arguments.split(", ").nth(place)?.parse().ok()
     }
 
-    /// The port of the client that an accept() brought.
+    /// Returns the port of the client that an accept() brought.
     pub(crate) fn port(&self) -> Option<u16> {
         self.arguments.split_once("port=htons(")?.1.split_once(')')?.0.parse().ok()
     }

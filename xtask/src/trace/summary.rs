@@ -1,4 +1,4 @@
-//! What a recording comes to in numbers: who slept how long and what for, what an answer cost, what strace cost.
+//! What a recording comes to in numbers: which thread slept how long and why, what an answer cost, what strace cost.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub(crate) const ANSWERS: usize = CLIENTS * QUESTIONS;
 pub(crate) struct Spent {
     /// Time by activity; for recv() by client too.
     pub(crate) each: BTreeMap<(Activity, Option<usize>), Micros>,
-    /// All of it.
+    /// The whole time.
     pub(crate) all: Micros,
 }
 
@@ -39,7 +39,7 @@ impl Spent {
         Spent::between(lane, Micros::MIN, Micros::MAX)
     }
 
-    /// Asleep, for whatever reason.
+    /// Returns the time asleep, for whatever reason.
     pub(crate) fn asleep(&self) -> Micros {
         self.each.iter().filter(|((activity, _), _)| activity.is_waiting()).map(|(_, time)| time).sum()
     }
@@ -49,7 +49,7 @@ impl Spent {
         percent(self.asleep(), self.all)
     }
 
-    /// What it did longest, the longest first.
+    /// Returns what it did longest, the longest first.
     pub(crate) fn sorted(&self) -> Vec<(Activity, Option<usize>, Micros)> {
         let mut sorted: Vec<_> =
             self.each.iter().map(|(&(activity, client), &time)| (activity, client, time)).collect();
@@ -63,7 +63,7 @@ fn percent(part: Micros, all: Micros) -> f64 {
 }
 
 impl Recording {
-    /// How much of their time the threads that are shown were asleep, in percent.
+    /// Returns how much of their time the threads that are shown were asleep, in percent.
     pub(crate) fn idle(&self) -> f64 {
         let spent: Vec<Spent> = self.shown().map(Spent::of).collect();
         percent(spent.iter().map(Spent::asleep).sum(), spent.iter().map(|spent| spent.all).sum())
@@ -74,7 +74,7 @@ impl Recording {
         self.calls.len() as f64 / ANSWERS as f64
     }
 
-    /// The system calls by name, the most frequent first.
+    /// Returns the system calls by name, the most frequent first.
     pub(crate) fn calls_by_name(&self) -> Vec<(&str, usize)> {
         let mut names: BTreeMap<&str, usize> = BTreeMap::new();
         self.calls.iter().for_each(|call| *names.entry(call.name.as_str()).or_default() += 1);
@@ -83,12 +83,12 @@ impl Recording {
         names
     }
 
-    /// What each client waited from coming to its first answer, under strace.
+    /// Returns what each client waited from coming to its first answer, under strace.
     pub(crate) fn first_wait(&self, client: usize) -> Micros {
         self.visits.iter().find(|visit| visit.client == client).map_or(0, Visit::first_wait)
     }
 
-    /// Whether the last client had to wait until the first one had left.
+    /// Returns whether the last client had to wait until the first one had left.
     pub(crate) fn makes_wait(&self) -> bool {
         let left = self.visits.iter().find(|visit| visit.client == 1).map(|visit| visit.left);
         let last = self.visits.iter().find(|visit| visit.client == CLIENTS).and_then(|visit| visit.answered.first());
@@ -115,7 +115,7 @@ impl Recording {
         format!("Client {CLIENTS} waits {waited} ms for its first answer, until client 1 has left: {why}.")
     }
 
-    /// Who waits for client 1 while it thinks, and who serves the last client.
+    /// Says which clients wait for client 1 while it thinks, and which thread serves the last client.
     fn why_nobody_waits(&self) -> Option<String> {
         let asleep = |lane: &&Lane| {
             let key = (Activity::Recv, Some(1));
@@ -129,23 +129,23 @@ impl Recording {
                 format!("{} sleeps in recv() for client 1 alone, but {last} serves client {CLIENTS}", lane.name)
             }
             None if self.shown().count() == 1 => {
-                format!("{last} never sleeps for one client, only in epoll_wait(), where anybody wakes it")
+                format!("{last} never sleeps for one client, only in epoll_wait(), where any client wakes it")
             }
-            None => "no thread ever sleeps for one client alone, whoever speaks wakes one".into(),
+            None => "no thread ever sleeps for one client alone, any client wakes one".into(),
         })
     }
 
-    /// What the other threads were left out for.
+    /// Returns what the other threads were left out for.
     pub(crate) fn left_out_told(&self) -> Option<String> {
         let told = |(name, count): (&str, usize)| match count {
             1 => name.to_owned(),
             _ => format!("{name} of {count} processes"),
         };
         let names: Vec<String> = self.left_out().into_iter().map(told).collect();
-        (!names.is_empty()).then(|| format!("Not drawn, as they serve nobody: {}.", names.join(", ")))
+        (!names.is_empty()).then(|| format!("Not drawn, as they serve no client: {}.", names.join(", ")))
     }
 
-    /// What strace itself costs, in a sentence.
+    /// Returns what strace itself costs, in a sentence.
     pub(crate) fn cost_of_strace(&self) -> String {
         let (with, without) = (median_answer(&self.visits), median_answer(&self.untraced));
         let times = with as f64 / without.max(1) as f64;
@@ -158,7 +158,7 @@ impl Recording {
     }
 }
 
-/// An activity, as a person would call it.
+/// Returns an activity, as a person would call it.
 pub(crate) fn told(activity: Activity, client: Option<usize>) -> String {
     match (activity, client) {
         (Activity::Accept, _) => "waits in accept()".into(),
@@ -180,7 +180,7 @@ fn during(activity: Activity, client: Option<usize>) -> String {
     }
 }
 
-/// A whole lane in a few words: what it did longest.
+/// Returns a whole lane in a few words: what it did longest.
 pub(crate) fn lane_told(lane: &Lane) -> String {
     let spent = Spent::of(lane);
     if spent.idle() < 50.0 {
@@ -197,7 +197,7 @@ fn what_for(activity: Activity, client: Option<usize>) -> String {
     told(activity, client).trim_start_matches("waits ").to_owned()
 }
 
-/// For whom, as a picture and a table say it.
+/// Returns the client of an interval, as a picture and a table show it.
 pub(crate) fn described(interval: &Interval) -> String {
     match (interval.activity, interval.client) {
         (Activity::Work | Activity::Send, Some(client)) => {

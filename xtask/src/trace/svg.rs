@@ -1,4 +1,4 @@
-//! One self-contained picture of one server: light and dark, with words for whoever cannot see it.
+//! One self-contained picture of one server: light and dark, with words for people who cannot see it.
 
 use super::drawing::{Drawing, MARGIN, escaped};
 use super::recording::Recording;
@@ -7,7 +7,7 @@ use super::strace::Micros;
 use super::summary::{lane_told, millis};
 use super::terminal::command;
 
-/// The whole file.
+/// Returns the whole file.
 pub(crate) fn document(recording: &Recording) -> String {
     let id = recording.entry.name;
     let mut drawing = Drawing::new(WIDE, recording.length, id);
@@ -32,14 +32,15 @@ pub(crate) fn document(recording: &Recording) -> String {
     element(recording, &inside, &drawing)
 }
 
-/// Only lanes and axis, for a page that has [`STYLE`], the legend and the words elsewhere. `span`: the time at the right end.
+/// Draws only lanes and axis, for a page that has [`STYLE`], the legend and the words elsewhere. `span` is the time at
+/// the right end.
 pub(crate) fn figure(recording: &Recording, span: Micros) -> String {
     let mut drawing = Drawing::new(NARROW, span, recording.entry.name);
     drawing.lanes(recording);
     element(recording, "", &drawing)
 }
 
-/// What the marks mean, as a picture of its own.
+/// Returns what the marks mean, as a picture of its own.
 pub(crate) fn legend_only() -> String {
     let id = "legend";
     let mut drawing = Drawing::new(NARROW, 1, id);
@@ -66,7 +67,7 @@ fn element(recording: &Recording, inside: &str, drawing: &Drawing<'_>) -> String
     )
 }
 
-/// The picture in words.
+/// Returns the picture in words.
 fn description(recording: &Recording) -> String {
     let threads = recording.shown().map(|lane| format!("Thread {}: {}.", lane.name, lane_told(lane)));
     let clients = (1..=CLIENTS).map(|client| {
@@ -92,7 +93,7 @@ const LEGEND: &[(&str, &str)] = &[
         r#"<rect width="20" height="18" fill="url(#ID-client-1)"/><rect x="26" width="20" height="18" fill="url(#ID-client-2)"/><rect x="52" width="20" height="18" fill="url(#ID-client-3)"/>"#,
         "works for client 1, 2, 3; a client: waits for its answer",
     ),
-    (r#"<rect width="72" height="18" class="nobody"/>"#, "works for nobody in particular"),
+    (r#"<rect width="72" height="18" class="nobody"/>"#, "works for no particular client"),
     (
         r#"<path class="s1" d="M36 18V5"/><circle class="head c1" cx="36" cy="5" r="3"/>"#,
         "an answer is sent; a client: has its answer",
@@ -101,8 +102,8 @@ const LEGEND: &[(&str, &str)] = &[
         r#"<rect y="6" width="72" height="7" opacity=".6" fill="url(#ID-client-1)"/>"#,
         "asleep in recv() until this one client speaks",
     ),
-    (r#"<rect y="6" width="72" height="7" class="accept"/>"#, "asleep in accept() until somebody comes"),
-    (r#"<rect y="6" width="72" height="7" class="poll"/>"#, "asleep in epoll_wait() until anybody wants something"),
+    (r#"<rect y="6" width="72" height="7" class="accept"/>"#, "asleep in accept() until a client connects"),
+    (r#"<rect y="6" width="72" height="7" class="poll"/>"#, "asleep in epoll_wait() until any client needs it"),
     (r#"<rect y="9" width="72" height="2" class="thread"/>"#, "asleep until another thread wakes it"),
     (
         r#"<rect width="72" height="18" class="backlog s3" fill="url(#ID-backlog-3)"/>"#,
@@ -130,7 +131,7 @@ fn patterns(id: &str) -> String {
     patterns + "</defs>\n"
 }
 
-/// A text in as few lines of so many characters at most as can be, all about as long.
+/// Breaks a text into as few lines as fit this width, all about as long.
 fn lines(text: &str, longest: usize) -> Vec<String> {
     let all = wrapped(text, longest);
     (1..longest).map(|longest| wrapped(text, longest)).find(|lines| lines.len() == all.len()).unwrap_or(all)
@@ -147,7 +148,7 @@ fn wrapped(text: &str, longest: usize) -> Vec<String> {
     lines
 }
 
-/// How wide a picture is in its own units: alone, and beside others.
+/// Width of a picture in its own units: alone, and next to others.
 const WIDE: f64 = 760.0;
 const NARROW: f64 = 520.0;
 const ON_A_LINE: usize = 80;

@@ -7,14 +7,14 @@ use super::recording::Recording;
 use super::strace::Micros;
 use super::summary::{Spent, millis, told};
 
-/// The timeline and the numbers under it, as this terminal can show them.
+/// Returns the timeline and the numbers under it, as this terminal can show them.
 pub(crate) fn shown(recording: &Recording) -> String {
     let is_coloured = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(COLUMNS);
     text(recording, columns, is_coloured)
 }
 
-/// The same as text, that many columns wide.
+/// Returns the timeline as text of this many columns.
 pub(crate) fn text(recording: &Recording, columns: usize, is_coloured: bool) -> String {
     let names = recording.shown().map(|lane| lane.name.chars().count());
     let margin = names.max().unwrap_or(0).max("client 1".len()) + 2;
@@ -37,12 +37,12 @@ pub(crate) fn text(recording: &Recording, columns: usize, is_coloured: bool) -> 
 
 /// What the signs mean.
 pub(crate) const LEGEND: &str = "\
-threads   1 2 3 works for that client (* for nobody)   ₁₂₃ asleep in recv() for that client
+threads   1 2 3 works for that client (* for no client)   ₁₂₃ asleep in recv() for that client
           _ asleep in accept()   . asleep in epoll_wait()   ~ asleep until another thread wakes it
 clients   % in the backlog   ? waits for an answer   ! has it   - thinks
 ";
 
-/// How a server was started.
+/// Returns how a server was started.
 pub(crate) fn command(recording: &Recording) -> String {
     let binary = recording.entry.binary.trim_start_matches("examples/");
     let own = recording.arguments.iter().map(String::as_str);
@@ -80,7 +80,7 @@ impl Scale {
         (at(cell), at(cell + 1))
     }
 
-    /// Every so many milliseconds a figure.
+    /// Draws an axis with a figure at regular intervals of milliseconds.
     fn axis(&self) -> String {
         let mut axis = String::new();
         for time in (0..).map(|n| n * STEP).take_while(|time| *time < self.length) {

@@ -1,4 +1,4 @@
-//! The shape that each picture must have, as tests: whom client 1 makes wait while it thinks.
+//! The shape that each picture must have, as tests: which clients wait while client 1 thinks.
 
 use anyhow::{Context, Result, ensure};
 
@@ -12,7 +12,7 @@ use crate::servers::{Entry, SERVERS};
 use crate::trial::Trial;
 use crate::workspace;
 
-/// One test for each server.
+/// Returns one test for each server.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let broken = workspace::build()?;
     let trial = |entry: &'static Entry| {

@@ -12,7 +12,7 @@ use polling::Events;
 
 use crate::reactor::{Reactor, lock};
 
-/// Runs tasks on one thread.
+/// An executor, which runs tasks on one thread.
 pub(crate) struct Executor {
     pub(crate) reactor: Reactor,
     /// The tasks to poll next, in the order in which they were woken.
@@ -22,7 +22,7 @@ pub(crate) struct Executor {
     thread: ThreadId,
 }
 
-/// A future, and what its waker needs to have it polled again.
+/// A future, with the state that its waker needs to have it polled again.
 struct Task {
     executor: &'static Executor,
     /// `None` once it is finished. Never contended: only the executor's thread polls it.
@@ -30,14 +30,14 @@ struct Task {
     is_woken: AtomicBool,
 }
 
-/// A waker is a pointer to a task. Whoever holds it may call it, at any time, from any thread.
+/// A waker is a pointer to a task. It may be called at any time, from any thread.
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        // Woken twice, it is polled once.
+        // A task that is woken twice is polled once.
         if !self.is_woken.swap(true, Ordering::AcqRel) {
             let executor = self.executor;
             lock(&executor.woken).push(self);
-            // Another thread calls: that of the tasks may be asleep, and finds nothing in the list until it is woken.
+            // The call comes from another thread. The tasks' thread may be asleep, and must wake to see the list.
             if thread::current().id() != executor.thread {
                 let _ = executor.reactor.poller.notify(); // it fails only when `wait` fails too
             }
@@ -46,13 +46,13 @@ impl Wake for Task {
 }
 
 impl Executor {
-    /// Makes the executor of this thread.
+    /// Creates the executor of this thread.
     pub(crate) fn new() -> io::Result<Self> {
         let (woken, unfinished) = (Mutex::default(), AtomicUsize::new(0));
         Ok(Self { reactor: Reactor::new()?, woken, unfinished, thread: thread::current().id() })
     }
 
-    /// Makes a task of `future`. It is polled for the first time in the next round.
+    /// Creates a task from `future`, which is first polled in the next round.
     pub(crate) fn spawn(&'static self, future: impl Future<Output = ()> + Send + 'static) {
         self.unfinished.fetch_add(1, Ordering::Relaxed);
         let (future, is_woken) = (Mutex::new(Some(Box::pin(future) as _)), AtomicBool::new(false));
@@ -66,8 +66,8 @@ impl Executor {
 
     /// Runs until every task is finished.
     ///
-    /// 1. Poll each task that is woken, once. What they wake meanwhile is polled in the next round.
-    /// 2. Sleep in the reactor until it can wake a task; do not sleep if one is woken already.
+    /// 1. Poll each woken task once. Tasks that are woken meanwhile are polled in the next round.
+    /// 2. Sleep in the reactor until it can wake a task. Do not sleep if one is woken already.
     pub(crate) fn run(&self) -> io::Result<()> {
         let (mut round, mut events) = (Vec::new(), Events::new());
         loop {
@@ -83,13 +83,13 @@ impl Executor {
 
     /// Runs a task to the next `.await` at which it has to wait, or to its end.
     fn poll(&self, task: Arc<Task>) {
-        // Before the poll: who wakes it from now on may have news that this poll does not see.
+        // Cleared before the poll, because a later wake may report an event that this poll does not see.
         task.is_woken.store(false, Ordering::Release);
         let waker = Waker::from(Arc::clone(&task));
         let mut future = lock(&task.future);
         let Some(running) = &mut *future else { return };
         if running.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            *future = None; // wakers of it may live on; what it owned is closed now
+            *future = None; // its wakers may live on, but its socket is closed now
             self.unfinished.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -1,14 +1,14 @@
-//! Tasks without a runtime: the executor and the reactor stand here, on `polling` and `std::task::Wake`.
+//! Tasks without a runtime: an executor and a reactor, written on `polling` and `std::task::Wake`.
 //!
 //! It is the step between callbacks and coroutines. `zen-poll` is told which client is ready, and looks up what that
-//! client wants; here an event wakes a *task*, which goes on at the `.await` where it stopped.
+//! client wants. Here an event wakes a *task*, which continues at the `.await` where it stopped.
 //!
-//! - *What is a waker?* A pointer to a task. To wake a task is to put it on the executor's list (`Wake` in `executor.rs`).
-//! - *Who calls it?* The reactor, when the task's socket is ready or its time has come (`Reactor::wait`). And here the
-//!   thread that takes the signals (`sweep` below): a waker may be called from any thread.
+//! - *What is a waker?* A pointer to a task. Calling it puts the task on the executor's list (`Wake` in `executor.rs`).
+//! - *What calls it?* The reactor, when the task's socket is ready or its timer has expired (`Reactor::wait`). Here the
+//!   thread that takes the signals calls one too (`sweep` below), because a waker may be called from any thread.
 //! - *Where does the thread sleep?* Only in `Poller::wait`, and only while no task is woken (`Executor::run`).
 //!
-//! Deadlines need no timer each: `sweep`, a task like the others, looks for passed ones once a tick.
+//! No deadline needs a timer of its own, because `sweep`, a task like the others, looks for passed ones once a tick.
 //!
 //! ```console
 //! $ cargo run -p zen-async --example own_executor
@@ -53,7 +53,7 @@ async fn accept_all(server: &'static Server, executor: &'static Executor) {
             }),
             Accepted::Next => {}
             Accepted::WouldBlock => {
-                // Registered only while this task waits for it: one that is ready all along is reported all along.
+                // Registered only while this task waits for it, because a ready listener is reported again and again.
                 let socket = server.listener().map(|listener| Socket::new(&executor.reactor, listener));
                 match socket.transpose() {
                     Ok(Some(mut socket)) => _ = socket.ready(false, None).await,
@@ -70,7 +70,7 @@ async fn accept_all(server: &'static Server, executor: &'static Executor) {
     }
 }
 
-/// Does what the conversation wants, until it wants to close. Between two `.await`s it has the thread for itself.
+/// Does what the conversation wants, until it wants to close. Between two `.await`s no other task runs.
 async fn converse(
     server: &'static Server,
     executor: &'static Executor,
@@ -89,7 +89,7 @@ async fn converse(
         }
         match wants {
             Want::Read => {
-                let mut buffer = [0; READ_SIZE]; // no `.await` while it lives: an idle client owns none
+                let mut buffer = [0; READ_SIZE]; // no `.await` while it lives, so an idle client owns none
                 match try_read(&socket.source, &mut buffer) {
                     Ok(0) => connection.received_eof(),
                     Ok(n) => {
@@ -127,11 +127,11 @@ async fn converse(
     }
 }
 
-/// Wakes the tasks whose deadline has passed, once a tick; while the server drains, all of them, and more often.
+/// Wakes the tasks whose deadline has passed, once a tick. While the server drains, wakes all tasks, and more often.
 async fn sweep(server: &'static Server, executor: &'static Executor) {
     let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
     server.stop.on_request(move || waker.wake_by_ref()); // called by the thread that takes the signals
-    // The last task is this one: nobody is left to be woken.
+    // The last task is this one, and no other is left to wake.
     while executor.unfinished() > 1 {
         let is_draining = server.stop.is_requested();
         executor.reactor.wake_expired((!is_draining).then(Instant::now));
@@ -139,5 +139,5 @@ async fn sweep(server: &'static Server, executor: &'static Executor) {
     }
 }
 
-/// Looks at the listener in a row before the existing clients are served.
+/// The most calls of accept() in a row before the existing clients are served.
 const ACCEPTS_PER_TURN: usize = 64;

@@ -1,4 +1,4 @@
-//! The reactor: it keeps the wakers of tasks that wait, and wakes a task when its socket is ready or its time has come.
+//! The reactor: it keeps the wakers of waiting tasks, and wakes a task when its socket is ready or its timer expires.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use polling::{Event, Events, PollMode, Poller};
 use slab::Slab;
 
-/// Waits for sockets and for the clock, on behalf of all tasks.
+/// A reactor, which waits for sockets and timers on behalf of all tasks.
 pub(crate) struct Reactor {
     pub(crate) poller: Poller,
-    /// For each socket the task that waits for it, if one does. Its slot is the socket's key in the poller.
+    /// For each socket, the task that waits for it, if any. The slot is the socket's key in the poller.
     sockets: Mutex<Slab<Option<Waiting>>>,
     timers: Mutex<Vec<(Instant, Waker)>>,
 }
 
-/// A task that waits, and until when.
+/// The waker of a waiting task, and its deadline.
 type Waiting = (Waker, Option<Instant>);
 
 impl Reactor {
@@ -26,13 +26,13 @@ impl Reactor {
         Ok(Self { poller: Poller::new()?, sockets: Mutex::default(), timers: Mutex::default() })
     }
 
-    /// Wakes every task whose socket is ready or whose timer has run out. The thread sleeps here until there is one.
+    /// Wakes every task whose socket is ready or whose timer has expired. The thread sleeps here until there is one.
     pub(crate) fn wait(&self, events: &mut Events, may_sleep: bool) -> io::Result<()> {
         let next_timer = lock(&self.timers).iter().map(|(at, _)| at.saturating_duration_since(Instant::now())).min();
         events.clear();
         self.poller.wait(events, if may_sleep { next_timer } else { Some(Duration::ZERO) })?;
         for event in events.iter() {
-            // Its slot may be another's by now, whose task is then woken too early. It finds nothing and waits again.
+            // The slot may belong to another socket by now. Its task then wakes too early and waits again.
             let waiting = lock(&self.sockets).get_mut(event.key).and_then(Option::take);
             waiting.into_iter().for_each(|(task, _)| task.wake());
         }
@@ -70,7 +70,7 @@ pub(crate) struct Socket<S: AsFd> {
 }
 
 impl<S: AsFd> Socket<S> {
-    /// Registers `source` in level mode: what is still ready is reported again.
+    /// Registers `source` in level mode, so a source that is still ready is reported again.
     #[allow(unsafe_code)]
     pub(crate) fn new(reactor: &'static Reactor, source: S) -> io::Result<Self> {
         let key = lock(&reactor.sockets).insert(None);
@@ -82,7 +82,7 @@ impl<S: AsFd> Socket<S> {
         Ok(socket)
     }
 
-    /// Suspends the task until the socket may be read (or written), or `deadline` has passed.
+    /// Suspends the task until the socket can be read (or written), or `deadline` has passed.
     pub(crate) async fn ready(&mut self, is_for_writing: bool, deadline: Option<Instant>) -> io::Result<()> {
         if is_for_writing != self.is_for_writing {
             let event = Event::new(self.key, !is_for_writing, is_for_writing);
@@ -101,7 +101,7 @@ impl<S: AsFd> Drop for Socket<S> {
     }
 }
 
-/// Leaves the task's waker with somebody, and suspends the task until that waker is called.
+/// Passes the task's waker to `leave`, and suspends the task until that waker is called.
 async fn suspend(leave: impl FnOnce(Waker)) {
     let mut leave = Some(leave);
     let poll = |context: &mut Context<'_>| match leave.take() {
@@ -114,7 +114,7 @@ async fn suspend(leave: impl FnOnce(Waker)) {
     poll_fn(poll).await;
 }
 
-/// Locks what wakers on other threads may want too.
+/// Locks state that wakers on other threads may lock too.
 pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

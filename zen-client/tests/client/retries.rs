@@ -58,13 +58,13 @@ fn in_every_mode_what_found_no_answer_is_asked_again() {
 
 #[test]
 fn who_is_turned_away_comes_again() {
-    let turned_away = |number| number % 3 != 2;
+    let rejected = |number| number % 3 != 2;
     let server = unreliable(move |number, stream| {
-        if turned_away(number) {
+        if rejected(number) {
             let _ = stream.write_all(b"Error: too many clients.");
             let _ = std::io::copy(stream, &mut std::io::sink());
         }
-        !turned_away(number)
+        !rejected(number)
     });
     let (report, output) = load(server, "--retries 20");
     assert!(output.status.success(), "{output:?}");

@@ -1,15 +1,15 @@
-//! Completion instead of readiness, with io_uring: the kernel is told what to do, and tells when it has been done.
+//! Completion instead of readiness, with io_uring: the loop requests operations, and the kernel completes them.
 //!
-//! A readiness loop asks "who would not block?" and then calls recv() and send(). This loop makes no such call: it asks for
-//! bytes, and sleeps until they lie in a buffer. Requests go to the kernel together, in the one system call in which
-//! the thread also sleeps.
+//! A readiness loop asks which sockets would not block, and then calls recv() and send(). This loop makes no such
+//! call. It requests bytes, and sleeps until they lie in a buffer. Requests go to the kernel together, in the one
+//! system call in which the thread also sleeps.
 //!
 //! What changes with that:
 //!
 //! - Memory that is lent to the kernel must not move or be freed before the kernel is done. `ring.rs` owns it.
-//! - A client has one request under way at most: to receive while the conversation wants to read, to send while it wants to
-//!   write. So nothing is received while an answer is pending (rule 2), although the kernel could.
-//! - A client is forgotten only when its request is done: until then the kernel holds its socket open.
+//! - A client has at most one request under way: to receive while the conversation wants to read, to send while it
+//!   wants to write. So nothing is received while an answer is pending (rule 2), although the kernel could.
+//! - A client is removed only when its request is done, because until then the kernel holds its socket open.
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example completion
@@ -45,7 +45,7 @@ struct Client {
     stream: TcpStream,
     connection: Connection,
     request: Option<Request>,
-    /// How it ended. It waits for its request.
+    /// The result with which the client ended. `Some` while it still waits for its request.
     over: Option<io::Result<()>>,
 }
 
@@ -66,9 +66,11 @@ fn main() -> ExitCode {
 }
 
 impl Loop {
+    /// Serves until no more clients are accepted and the last is closed.
+    ///
     /// 1. Hand the requests to the kernel, and sleep until one is done or a sweep is due.
-    /// 2. Do what follows from everything that is done; each client makes its next request.
-    /// 3. Sweep if it is due: accept or reject whom the ring leaves, and end those whose deadline has passed.
+    /// 2. Handle everything that is done. Each client makes its next request.
+    /// 3. Sweep if it is due: accept or reject the clients that the ring leaves, and end those past their deadline.
     fn run(mut self) -> Result<()> {
         let mut is_accepting = true;
         while is_accepting || !self.clients.is_empty() {
@@ -123,7 +125,7 @@ impl Loop {
         let Ok(stream) = result else { return Ok(()) }; // the next look at the listener finds and logs the reason
         match self.server.admit(stream.into()) {
             Accepted::Client(stream, connection) => self.add(stream, connection),
-            // Over the limit: it is rejected in a moment.
+            // A client over the limit is rejected at the next look at the listener.
             _ => {
                 self.next_sweep = self.next_sweep.min(Instant::now() + BACK_OFF / 20);
                 Ok(())
@@ -131,7 +133,9 @@ impl Loop {
         }
     }
 
-    /// Accepts whom the ring has not, and asks it for more. False: no more clients are accepted.
+    /// Accepts the clients that the ring has not accepted, and asks it for more.
+    ///
+    /// Returns false when no more clients are accepted.
     fn look_at_listener(&mut self) -> Result<bool> {
         self.next_sweep = Instant::now() + TICK;
         if self.server.stop.is_requested() && self.is_asked {
@@ -219,12 +223,12 @@ impl Client {
     fn end(&mut self, result: io::Result<()>) {
         self.over.get_or_insert(result);
         if self.request.is_some() {
-            let _ = self.stream.shutdown(Shutdown::Both); // it fails only if the client is gone, and so is the request
+            let _ = self.stream.shutdown(Shutdown::Both); // it fails only if both have ended already
         }
     }
 }
 
-/// Whether a request is only to be made again: no buffer was free, or it was interrupted.
+/// Returns whether a request must only be made again, because no buffer was free or it was interrupted.
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) || error.raw_os_error() == Some(ENOBUFS)
 }

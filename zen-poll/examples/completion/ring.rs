@@ -1,6 +1,6 @@
-//! The ring: what is shared with the kernel, and all the `unsafe` that this takes.
+//! The ring: the memory that is shared with the kernel, and all the `unsafe` that this takes.
 //!
-//! Whatever memory the kernel may still read or write belongs to the [`Ring`], which is never dropped.
+//! All memory that the kernel may still read or write belongs to the [`Ring`], which is never dropped.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::io;
@@ -15,28 +15,28 @@ use slab::Slab;
 /// A ring of requests and completions, and the buffers that the kernel receives into.
 pub(crate) struct Ring {
     ring: IoUring,
-    /// What is being sent, until it is sent.
+    /// Bytes under way to clients, kept until they are sent.
     sending: Slab<Vec<u8>>,
     spare: Vec<Vec<u8>>,
     buffers: *mut u8,
-    /// The ring of free buffers, which the kernel takes from: `BUFFERS` entries and the tail up to which they are valid.
+    /// The ring of free buffers, from which the kernel takes: `BUFFERS` entries, valid up to the tail.
     free: *mut BufRingEntry,
     tail: u16,
 }
 
-/// What the kernel has done.
+/// A completed request.
 pub(crate) enum Done {
-    /// A client was accepted; or it failed. `false`: the request has ended.
+    /// A client was accepted, or accept failed. With `false` the request has ended.
     Accepted(io::Result<OwnedFd>, bool),
-    /// Bytes of this client were received into a buffer; `None`: the end of file.
+    /// Bytes of this client were received into a buffer. `None` is the end of file.
     Received(usize, io::Result<Option<Buffer>>),
-    /// As many bytes were sent to this client.
+    /// The number of bytes that were sent to this client.
     Sent(usize, io::Result<usize>),
     /// A request was cancelled.
     Cancelled,
 }
 
-/// A buffer with received bytes. It is the kernel's again after [`Ring::give_back`].
+/// A buffer with received bytes, which belongs to the kernel again after [`Ring::give_back`].
 pub(crate) struct Buffer {
     number: u16,
     length: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Buffer {
 
 #[allow(unsafe_code)]
 impl Ring {
-    /// Sets up the ring, for this thread alone. What is to be done after a request is done when the thread waits.
+    /// Sets up the ring for this thread alone. The kernel completes requests while the thread waits in `enter`.
     pub(crate) fn new() -> io::Result<&'static mut Self> {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(4 * REQUESTS);
@@ -61,23 +61,23 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Asks for every client of `listener`, until it is cancelled.
+    /// Requests every client of `listener`, until [`cancel_accept`](Self::cancel_accept).
     pub(crate) fn accept(&mut self, listener: impl AsFd) -> io::Result<()> {
         self.push(&opcode::AcceptMulti::new(number_of(listener)).flags(CLOEXEC).build().user_data(ACCEPT))
     }
 
-    /// Ends [`accept`](Self::accept).
+    /// Cancels the request of [`accept`](Self::accept).
     pub(crate) fn cancel_accept(&mut self) -> io::Result<()> {
         self.push(&opcode::AsyncCancel::new(ACCEPT).build().user_data(CANCEL))
     }
 
-    /// Asks for the next bytes of a client. The kernel chooses a buffer once there are some, so an idle client has none.
+    /// Requests the next bytes of a client. The kernel chooses a buffer when they arrive, so an idle client has none.
     pub(crate) fn receive(&mut self, client: usize, stream: impl AsFd) -> io::Result<()> {
         let receive = opcode::Recv::new(number_of(stream), std::ptr::null_mut(), BUFFER as u32).buf_group(GROUP);
         self.push(&receive.build().flags(squeue::Flags::BUFFER_SELECT).user_data((client as u64) << 32 | RECEIVE))
     }
 
-    /// Sends a copy of `bytes`: the client's own may move before the kernel has read them.
+    /// Sends a copy of `bytes`, because the client's own may move before the kernel has read them.
     pub(crate) fn send(&mut self, client: usize, stream: impl AsFd, bytes: &[u8]) -> io::Result<()> {
         let mut copy = self.spare.pop().unwrap_or_default();
         copy.extend_from_slice(&bytes[..bytes.len().min(MOST_SENT)]);
@@ -96,7 +96,7 @@ impl Ring {
         }
     }
 
-    /// Returns the next thing that the kernel has done.
+    /// Returns the next completed request.
     pub(crate) fn next_done(&mut self) -> Option<Done> {
         let entry = self.ring.completion().next()?;
         let (client, request) = ((entry.user_data() >> 32) as usize, entry.user_data() & u64::from(u32::MAX));
@@ -105,7 +105,7 @@ impl Ring {
             value => Ok(value),
         };
         Some(match request {
-            // SAFETY: the kernel has made this descriptor for us, and tells of it once.
+            // SAFETY: the kernel has made this descriptor for us, and reports it once.
             ACCEPT => Done::Accepted(result.map(|it| unsafe { OwnedFd::from_raw_fd(it) }), cqueue::more(entry.flags())),
             CANCEL => Done::Cancelled,
             RECEIVE => {
@@ -121,11 +121,11 @@ impl Ring {
         })
     }
 
-    /// The bytes in a buffer.
+    /// Returns the bytes in a buffer.
     pub(crate) fn bytes(&self, buffer: &Buffer) -> &[u8] {
         // SAFETY: the number is one of the kernel's, which are smaller than BUFFERS.
         let start = unsafe { self.buffers.add(usize::from(buffer.number) * BUFFER) };
-        // SAFETY: the kernel has written so many bytes, and writes no more until the buffer is given back.
+        // SAFETY: the kernel has written `length` bytes, and writes no more until the buffer is given back.
         unsafe { std::slice::from_raw_parts(start, buffer.length) }
     }
 
@@ -160,25 +160,26 @@ fn number_of(descriptor: impl AsFd) -> Fd {
     Fd(descriptor.as_fd().as_raw_fd())
 }
 
-/// Requests that are handed over in one system call; more of them take another.
+/// The number of requests that one system call hands over. More of them take another call.
 const REQUESTS: u32 = 1024;
 
-/// Free buffers. When all are taken a client's request ends with `ENOBUFS`, and is made again.
+/// The number of buffers. When all are taken, a client's request ends with `ENOBUFS` and is made again.
 const BUFFERS: u16 = 256;
 
-/// Bytes of a buffer.
+/// The size of a buffer in bytes.
 const BUFFER: usize = 4096;
 
 /// The most bytes that are copied to be sent at once.
 const MOST_SENT: usize = 4096;
 
-/// The alignment that the kernel wants for the ring of free buffers.
+/// The alignment in bytes that the kernel requires for the ring of free buffers.
 const PAGE: usize = 4096;
 
 /// The number of the only group of buffers.
 const GROUP: u16 = 0;
 
-/// What a request is, in the lower half of its `user_data`; the upper half is the client. Others are slots of `sending`.
+/// The kind of a request, in the lower half of its `user_data`. Other values there are slots of `sending`.
+/// The upper half is the client.
 const RECEIVE: u64 = u32::MAX as u64;
 const ACCEPT: u64 = u32::MAX as u64 - 1;
 const CANCEL: u64 = u32::MAX as u64 - 2;
@@ -187,5 +188,5 @@ const CANCEL: u64 = u32::MAX as u64 - 2;
 const CLOEXEC: i32 = 0o2_000_000;
 const MSG_NOSIGNAL: i32 = 0x4000;
 
-/// `ETIME`, `EINTR`, `EBUSY`: nothing was done in time, a signal came, completions are to be taken first.
+/// `ETIME`, `EINTR` and `EBUSY`: the timeout passed, a signal arrived, or completions must be taken first.
 const TRANSIENT: [i32; 3] = [62, 4, 16];

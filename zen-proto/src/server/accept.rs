@@ -103,7 +103,6 @@ impl Server {
         arrivals.latest = Instant::now();
         arrivals.failures = 0;
         drop(arrivals);
-        count(Counter::Clients);
         // A client that left before it was accepted may have no address any more.
         let Some(address) = address else { return Accepted::Next };
         let address = with_canonical_ip(address);
@@ -139,7 +138,7 @@ impl Server {
                 Accepted::Later(BACK_OFF)
             }
             Class::Dead => {
-                count(Counter::AcceptFailures);
+                count(Counter::AcceptErrors);
                 self.stop.fail(anyhow!("the listener does not work any more ({errno}): start the server anew"));
                 self.no_more()
             }
@@ -148,7 +147,7 @@ impl Server {
 
     /// Counts a failure of accept(), and logs one a second. How many there have been since the last success.
     fn failed(&self, errno: Errno) -> u32 {
-        count(Counter::AcceptFailures);
+        count(Counter::AcceptErrors);
         let mut arrivals = self.arrivals();
         if arrivals.last_logged.is_none_or(|last_logged| last_logged.elapsed() >= Duration::from_secs(1)) {
             log::warn!("cannot accept a client now: {errno}");

@@ -8,7 +8,7 @@ use std::time::Instant;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::constants::READ_SIZE;
-use super::counters::{Counter, count, count_question};
+use super::counters::{Counter, count, count_question, uncount};
 use super::shared::Server;
 use super::watchdog;
 use crate::{Answer, Conversation, Ending, Excerpt, Frame, TOO_MANY, Want};
@@ -28,6 +28,7 @@ pub struct Connection {
 impl Connection {
     /// A connection that has one of the server's permits.
     pub(super) fn new(server: &'static Server, address: SocketAddr) -> Self {
+        count(Counter::Accepted);
         log::debug!("{address} accepted");
         Self { server, address, conversation: conversation(server) }
     }
@@ -156,6 +157,7 @@ impl Connection {
     /// Rejects a client for which no thread or process can be had (rule 7). The caller drops the stream.
     pub fn reject(mut self, stream: impl AsFd) {
         self.conversation.closed();
+        uncount(Counter::Accepted);
         log::warn!("{} rejected: no thread can be started for it; raise the limit of threads", self.address);
         reject(stream);
     }
@@ -181,7 +183,7 @@ impl Drop for Connection {
 
 /// Rule 7: one write that cannot block, FIN, one read discarded. The caller drops the stream.
 pub(super) fn reject(stream: impl AsFd) {
-    count(Counter::TurnedAway);
+    count(Counter::Rejected);
     // What fails here fails for a client that is being rejected.
     let _ = rustix::net::send(&stream, TOO_MANY.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(&stream, Shutdown::Write);

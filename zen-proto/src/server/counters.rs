@@ -10,12 +10,12 @@ use crate::Ending;
 /// One of the counters that [`SERIES`] describes, in the same order.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Counter {
-    Here,
+    Active,
     Limit,
     Draining,
-    Clients,
-    TurnedAway,
-    AcceptFailures,
+    Accepted,
+    Rejected,
+    AcceptErrors,
     Questions,
     Panics,
     Finished,
@@ -40,27 +40,27 @@ pub(super) struct Series {
 }
 
 pub(super) const SERIES: [Series; Counter::Lost as usize + 1] = [
-    gauge("zen_clients", "Clients that are here now."),
-    gauge("zen_clients_limit", "How many clients may be here at once."),
+    gauge("zen_connections_active", "Clients that are connected now, lingering ones included."),
+    gauge("zen_connections_max", "Clients that may be connected at once."),
     gauge("zen_draining", "Processes that are stopping."),
-    counter("zen_clients_total", "", "Clients that were accepted, those turned away included."),
-    counter("zen_turned_away_total", "", "Clients that were turned away at the limit."),
+    counter("zen_connections_accepted_total", "", "Clients that were accepted for service."),
     counter(
-        "zen_accept_failures_total",
+        "zen_connections_rejected_total",
         "",
-        "Failures of accept(): a client's own, or a lack of descriptors or memory.",
+        "Clients that were rejected: over the limit, or no thread could be started.",
     ),
+    counter("zen_accept_errors_total", "", "Failures of accept(): a client's own, or a lack of descriptors or memory."),
     counter("zen_questions_total", "", "Questions that were answered."),
     counter("zen_panics_total", "", "Panics, each of which is a defect."),
-    ending(r#"{ending="finished"}"#),
-    ending(r#"{ending="cut_short"}"#),
-    ending(r#"{ending="too_long"}"#),
-    ending(r#"{ending="idle"}"#),
-    ending(r#"{ending="too_slow"}"#),
-    ending(r#"{ending="not_reading"}"#),
-    ending(r#"{ending="failed"}"#),
-    ending(r#"{ending="drained"}"#),
-    ending(r#"{ending="lost"}"#),
+    ending(r#"{reason="finished"}"#),
+    ending(r#"{reason="cut_short"}"#),
+    ending(r#"{reason="too_long"}"#),
+    ending(r#"{reason="idle"}"#),
+    ending(r#"{reason="too_slow"}"#),
+    ending(r#"{reason="not_reading"}"#),
+    ending(r#"{reason="failed"}"#),
+    ending(r#"{reason="drained"}"#),
+    ending(r#"{reason="lost"}"#),
 ];
 
 const fn gauge(name: &'static str, help: &'static str) -> Series {
@@ -72,7 +72,7 @@ const fn counter(name: &'static str, labels: &'static str, help: &'static str) -
 }
 
 const fn ending(labels: &'static str) -> Series {
-    counter("zen_conversations_total", labels, "Conversations that are over, by how they ended.")
+    counter("zen_connections_closed_total", labels, "Connections that are closed, by how the conversation ended.")
 }
 
 /// This process's.
@@ -81,6 +81,11 @@ static OWN: [AtomicU64; SERIES.len()] = [const { AtomicU64::new(0) }; SERIES.len
 /// Counts one that is rare.
 pub(super) fn count(counter: Counter) {
     OWN[counter as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Takes back one: a connection that was accepted for service and is rejected after all.
+pub(super) fn uncount(counter: Counter) {
+    OWN[counter as usize].fetch_sub(1, Ordering::Relaxed);
 }
 
 /// How many there have been in this process.
@@ -143,7 +148,7 @@ impl Counters {
         let mut counters = Self(std::array::from_fn(|at| OWN[at].load(Ordering::Relaxed)));
         counters.0[Counter::Questions as usize] =
             tallies().all.iter().map(|questions| questions.0.load(Ordering::Relaxed)).sum();
-        let gauges = [(Counter::Here, here), (Counter::Limit, limit), (Counter::Draining, is_draining.into())];
+        let gauges = [(Counter::Active, here), (Counter::Limit, limit), (Counter::Draining, is_draining.into())];
         gauges.iter().for_each(|(gauge, value)| counters.0[*gauge as usize] = *value as u64);
         counters
     }
@@ -151,7 +156,7 @@ impl Counters {
     /// What stays of them when the process has gone: whoever was there is lost.
     pub(super) fn after_its_end(self) -> Self {
         let mut counters = Self(std::array::from_fn(|at| if SERIES[at].is_gauge { 0 } else { self.0[at] }));
-        counters.0[Counter::Lost as usize] += self.0[Counter::Here as usize];
+        counters.0[Counter::Lost as usize] += self.0[Counter::Active as usize];
         counters
     }
 
@@ -200,8 +205,8 @@ mod tests {
         let name = |counter: Counter| (SERIES[counter as usize].name, SERIES[counter as usize].labels);
         assert_eq!(name(Counter::Draining), ("zen_draining", ""));
         assert_eq!(name(Counter::Questions), ("zen_questions_total", ""));
-        assert_eq!(name(Counter::from(&Ending::Drained)), ("zen_conversations_total", r#"{ending="drained"}"#));
-        assert_eq!(name(Counter::Lost), ("zen_conversations_total", r#"{ending="lost"}"#));
+        assert_eq!(name(Counter::from(&Ending::Drained)), ("zen_connections_closed_total", r#"{reason="drained"}"#));
+        assert_eq!(name(Counter::Lost), ("zen_connections_closed_total", r#"{reason="lost"}"#));
     }
 
     #[test]

@@ -184,7 +184,7 @@ fn text(snapshot: &Snapshot) -> String {
     }
     if let Some((alive, died)) = snapshot.workers {
         say("zen_workers", "", true, "Workers that are alive.", &alive);
-        say("zen_workers_died_total", "", false, "Workers that died and were not told to.", &died);
+        say("zen_worker_exits_total", "", false, "Workers that ended without being told to.", &died);
     }
     for (name, is_gauge, help, value) in ProcStats::of(&snapshot.processes).series() {
         say(name, "", is_gauge, help, &value);
@@ -223,7 +223,7 @@ mod tests {
         let metrics = asked(b"GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\n\r\n")?;
         assert!(metrics.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"));
         assert!(metrics.contains("\n# TYPE zen_questions_total counter\nzen_questions_total 0\n"));
-        assert!(metrics.contains("\nzen_workers 2\n") && metrics.contains("\nzen_workers_died_total 1\n"));
+        assert!(metrics.contains("\nzen_workers 2\n") && metrics.contains("\nzen_worker_exits_total 1\n"));
         assert!(asked(b"HEAD /metrics HTTP/1.1\r\n\r\n")?.ends_with("\r\n\r\n"));
         assert!(asked(b"GET / HTTP/1.1\r\n\r\n")?.starts_with("HTTP/1.1 404 "));
         assert!(asked(b"POST /metrics HTTP/1.1\r\n\r\nbody")?.starts_with("HTTP/1.1 405 "));

@@ -58,7 +58,8 @@ impl Server {
 
     /// The closing line of the log.
     pub(super) fn log_totals(&self) {
-        let [clients, panics] = [Counter::Clients, Counter::Panics].map(counted);
+        let [accepted, rejected, panics] = [Counter::Accepted, Counter::Rejected, Counter::Panics].map(counted);
+        let clients = accepted + rejected;
         if self.reports_to_parent {
             worker::report_counters(self.counters());
         }

@@ -106,7 +106,7 @@ impl<'a> Supervisor<'a> {
     fn run(&mut self, grace: Duration) -> Result<i32> {
         loop {
             self.fill_vacancies()?;
-            if let Some(signal) = self.wait(self.patience())? {
+            if let Some(signal) = self.wait(self.wait_limit())? {
                 return self.drain(grace, is_first_of_two(signal));
             }
             self.read_reports();
@@ -140,7 +140,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// How long until a vacancy is to be filled, or the pulse is to heartbeat, whichever comes first.
-    fn patience(&self) -> Option<Duration> {
+    fn wait_limit(&self) -> Option<Duration> {
         let vacancies = self.slots.iter().filter_map(|place| match place {
             Slot::Vacant(until) => Some(*until),
             Slot::Working(_) => None,

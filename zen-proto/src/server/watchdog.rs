@@ -24,8 +24,8 @@ struct Watchdog {
 /// From one report to the next.
 struct Round {
     number: u64,
-    pulses: usize,
-    /// How many pulses have not beaten in this round.
+    threads: usize,
+    /// How many threads have not beaten in this round.
     missing: usize,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn start(report: fn()) {
     if interval < SHORTEST {
         log::warn!("the watchdog is to hear from this server every {interval:?}: allow it {SHORTEST:?} at least");
     }
-    let round = Mutex::new(Round { number: 0, pulses: 0, missing: 0 });
+    let round = Mutex::new(Round { number: 0, threads: 0, missing: 0 });
     let _ = WATCHDOG.set(Watchdog { pause: interval / 4, report, round });
 }
 
@@ -107,7 +107,7 @@ impl Heartbeat {
     fn start() -> Self {
         let Some(watchdog) = WATCHDOG.get() else { return Self { next: Instant::now(), round: 0 } };
         let mut round = watchdog.round();
-        round.pulses += 1;
+        round.threads += 1;
         round.missing += 1;
         Self { next: Instant::now(), round: round.number.wrapping_sub(1) }
     }
@@ -122,7 +122,7 @@ impl Heartbeat {
         let mut round = watchdog.round();
         if self.round != round.number {
             self.round = round.number;
-            round.hear(watchdog);
+            round.report_to(watchdog);
         }
     }
 }
@@ -131,9 +131,9 @@ impl Drop for Heartbeat {
     fn drop(&mut self) {
         let Some(watchdog) = WATCHDOG.get() else { return };
         let mut round = watchdog.round();
-        round.pulses -= 1;
+        round.threads -= 1;
         if self.round != round.number {
-            round.hear(watchdog);
+            round.report_to(watchdog);
         }
     }
 }
@@ -145,13 +145,13 @@ impl Watchdog {
 }
 
 impl Round {
-    /// One that was missing is not any more. The last of them reports, and the next round begins.
-    fn hear(&mut self, watchdog: &Watchdog) {
+    /// Counts one missing thread fewer. The last of them reports, and the next round begins.
+    fn report_to(&mut self, watchdog: &Watchdog) {
         self.missing -= 1;
-        if self.missing == 0 && self.pulses > 0 {
+        if self.missing == 0 && self.threads > 0 {
             (watchdog.report)();
             self.number += 1;
-            self.missing = self.pulses;
+            self.missing = self.threads;
         }
     }
 }

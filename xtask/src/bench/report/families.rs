@@ -21,7 +21,7 @@ impl Families {
         let mut families = Families { titles: Vec::new(), members: Vec::new() };
         let known =
             |package: &str| TITLES.iter().find(|(_, packages)| packages.contains(&package)).map(|(title, _)| *title);
-        // In the order of the titles, so that each has its colour whoever takes part.
+        // In the order of the titles, so that each has its colour whichever servers take part.
         families.titles.extend(TITLES.iter().map(|(title, _)| (*title).to_owned()));
         for row in &results.servers {
             let title = known(&row.family).unwrap_or(&row.family);
@@ -35,7 +35,7 @@ impl Families {
         families
     }
 
-    /// Those with servers in them.
+    /// Returns the families with servers in them.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = usize> {
         (0..self.titles.len()).filter(|number| self.members.iter().any(|(_, family, _)| family == number))
     }
@@ -48,7 +48,7 @@ impl Families {
         self.find(row).map_or(0, |(_, family, _)| *family)
     }
 
-    /// Which of its family.
+    /// Returns the index of a server within its family.
     pub(crate) fn member(&self, row: &Row) -> usize {
         self.find(row).map_or(0, |(_, _, member)| *member)
     }

@@ -27,11 +27,11 @@ pub(crate) struct Axes {
     pub(crate) x_range: (f64, f64),
     pub(crate) x_title: &'static str,
     pub(crate) y_title: &'static str,
-    /// A dot where something was measured, and names beside lines that end early; else all names are at the edge.
+    /// A dot where something was measured, and names next to lines that end early; else all names are at the edge.
     pub(crate) has_dots: bool,
 }
 
-/// The panel of one family.
+/// Returns the panel of one family.
 pub(crate) fn panel(lines: &[Line], family: usize, axes: &Axes) -> Svg {
     let mut svg = Svg::new(WIDTH, HEIGHT);
     let (first, last) = axes.x_range;
@@ -70,7 +70,8 @@ pub(crate) fn panel(lines: &[Line], family: usize, axes: &Axes) -> Svg {
     svg
 }
 
-/// Each line is named at its end. Where it ends early there are other lines to the right of it: then above or below its last point.
+/// Each line is named at its end. Where it ends early there are other lines to the right of it: then above or
+/// below its last point.
 fn labels(svg: &mut Svg, own: &[&Line], axes: &Axes, places: impl Fn(&Line) -> Vec<(f64, f64)>) {
     let family = own.first().map_or(0, |line| line.family);
     let ends: Vec<(&str, (f64, f64))> =

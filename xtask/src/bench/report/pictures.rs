@@ -1,4 +1,5 @@
-//! The four pictures: what an answer costs, how that changes with connections, how long clients wait, what an idle one holds.
+//! The four pictures: what an answer costs, how that changes with connections, how long clients wait, what an idle one
+//! holds.
 
 use super::families::Families;
 use super::panels::{Axes, Line, Point, panel};
@@ -60,7 +61,7 @@ pub(crate) fn cost(results: &Results, families: &Families, is_wide: bool) -> Svg
     rows::rows(&groups, &Layout { width, names, remarks, title, has_stems: false }, &ticks, &place, band)
 }
 
-/// What an answer costs with more and more connections.
+/// Draws what an answer costs with more and more connections.
 pub(crate) fn cost_by_connections(results: &Results, families: &Families) -> Vec<Svg> {
     let lines = lines(results, families, |row| {
         let points = row.levels.iter().filter_map(|level| {
@@ -91,7 +92,7 @@ pub(crate) fn cost_by_connections(results: &Results, families: &Families) -> Vec
     families.numbers().map(|family| panel(&lines, family, &axes)).collect()
 }
 
-/// How long clients wait, up to the slowest of 10,000.
+/// Draws how long clients wait, up to the slowest of 10,000.
 pub(crate) fn latency(results: &Results, families: &Families) -> Vec<Svg> {
     let wanted = headline(results);
     let lines = lines(results, families, |row| {
@@ -117,7 +118,7 @@ pub(crate) fn latency(results: &Results, families: &Families) -> Vec<Svg> {
     families.numbers().map(|family| panel(&lines, family, &axes)).collect()
 }
 
-/// What an idle client holds of the server's memory.
+/// Draws what an idle client holds of the server's memory.
 pub(crate) fn memory(results: &Results, families: &Families, is_wide: bool) -> Option<Svg> {
     let mut rows: Vec<rows::Row> = Vec::new();
     for row in results.servers.iter().filter(|row| !row.is_duplicate) {
@@ -145,7 +146,7 @@ pub(crate) fn memory(results: &Results, families: &Families, is_wide: bool) -> O
     Some(rows::rows(&[Group { heading: String::new(), rows }], &layout, &ticks, &place, None))
 }
 
-/// One line for each server but the duplicate.
+/// Returns one line for each server but the duplicate.
 fn lines(results: &Results, families: &Families, points: impl Fn(&Row) -> Vec<Point>) -> Vec<Line> {
     let rows = results.servers.iter().filter(|row| !row.is_duplicate);
     let line = |row: &Row| Line {

@@ -35,7 +35,9 @@ pub(crate) struct Layout {
 pub(crate) const WIDE: (f64, f64, f64) = (1000.0, 128.0, 190.0);
 pub(crate) const NARROW: (f64, f64, f64) = (350.0, 116.0, 112.0);
 
-/// Draws them below each other. `scale` makes a place of a figure between two ends; `band` is where the A/A pair lies.
+/// Draws the rows below each other.
+///
+/// `scale` turns a figure into a position between two ends; `band` is where the A/A pair lies.
 pub(crate) fn rows(
     groups: &[Group],
     layout: &Layout,

@@ -1,8 +1,8 @@
-//! From figures to places on an axis.
+//! From figures to positions on an axis.
 
 use crate::bench::format;
 
-/// A logarithmic axis between two places of the picture.
+/// A logarithmic axis between two positions of the picture.
 #[derive(Clone, Copy)]
 pub(crate) struct Scale {
     low: f64,
@@ -50,14 +50,14 @@ impl Scale {
         all.filter(|tick| (self.low * 0.999..=self.high * 1.001).contains(tick)).collect()
     }
 
-    /// The same for bytes: powers of two.
+    /// Returns round numbers of bytes for the axis: powers of two.
     pub(crate) fn ticks_of_bytes(&self) -> Vec<f64> {
         let all = (0..16).map(|exponent| 4_f64.powi(exponent));
         all.filter(|tick| (self.low * 0.999..=self.high * 1.001).contains(tick)).collect()
     }
 }
 
-/// What stands at a tick: `0.5`, `20`, `1,000`.
+/// Returns what stands at a tick: `0.5`, `20`, `1,000`.
 pub(crate) fn tick(value: f64) -> String {
     if value >= 1.0 { format::count(value) } else { format!("{value}") }
 }
@@ -67,7 +67,7 @@ pub(crate) fn short(n: usize) -> String {
     if n >= 1000 && n.is_multiple_of(1000) { format!("{}k", n / 1000) } else { n.to_string() }
 }
 
-/// So many nines: 0 for the slowest of one, 1 at 90 %, 2 at 99 %.
+/// Returns a percentile as a number of nines: 0 for the slowest of one, 1 at 90 %, 2 at 99 %.
 pub(crate) fn nines(percentile: f64) -> f64 {
     (1.0 / (1.0 - percentile / 100.0)).log10()
 }

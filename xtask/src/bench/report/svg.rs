@@ -79,7 +79,7 @@ impl Svg {
         let _ = writeln!(self.body, "{shape}");
     }
 
-    /// The whole picture, with its text alternative, to stand inside a page. `id` is unique there.
+    /// Returns the whole picture, with its text alternative, to stand inside a page. `id` is unique there.
     pub(crate) fn inline(&self, id: &str, class: &str, title: &str, description: &str) -> String {
         format!(
             r#"<svg class="{class}" role="img" aria-labelledby="{id}-title {id}-text" viewBox="0 0 {:.0} {:.0}">
@@ -93,7 +93,7 @@ impl Svg {
         )
     }
 
-    /// The same as a file of its own.
+    /// Returns the picture as a file of its own.
     pub(crate) fn standalone(&self, style: &str, title: &str, description: &str) -> String {
         let inline = self.inline("picture", "alone", title, description);
         let (tag, rest) = inline.split_once('>').unwrap_or((&inline, ""));
@@ -117,7 +117,8 @@ pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Moves labels apart that would stand on each other, as little as possible and within the bounds; each keeps its number.
+/// Moves labels apart that would stand on each other, as little as possible and within the bounds; each keeps
+/// its number.
 pub(crate) fn spread(wanted: &[f64], apart: f64, bounds: (f64, f64)) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|&one, &other| wanted[one].total_cmp(&wanted[other]));

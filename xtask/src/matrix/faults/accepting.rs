@@ -102,7 +102,7 @@ fn accept_fails_for_each_client(ctx: &mut Ctx) -> Result<()> {
     let lines = log.lines().filter(|line| line.contains("cannot accept a client now: ")).count();
     let most = 3 * workers.len() * usize::try_from(FOR_A_WHILE.as_secs())?;
     ensure!((1..=most).contains(&lines), "{lines} lines say so, not 1 to {most}");
-    let counted = || scrape(&ctx.server).ok()?.get("zen_accept_failures_total").copied();
+    let counted = || scrape(&ctx.server).ok()?.get("zen_accept_errors_total").copied();
     // strace lets go of a thread in the middle of a call: that may fail in another way.
     let are_all = total as f64..=(total + threads) as f64;
     let is_right = wait_for(WAIT_LIMIT, || counted().filter(|&counted| are_all.contains(&counted)));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Case, Ctx, bare, bystander, case, ended, ending, guests, others_are_served};
+use super::{Case, Ctx, bare, bystander, case, ended, ending, others_are_served, served_clients};
 use crate::harness::client::{APHORISMS, Came, Client};
 use crate::harness::process::accepted_socket;
 use crate::harness::tracer::Tracer;
@@ -39,7 +39,7 @@ pub(crate) const CASES: &[Case] = &[
 fn a_call_fails(ctx: &mut Ctx, call: &str) -> Result<()> {
     for error in ["ECONNRESET", "EPIPE", "ENOBUFS", "ENOMEM", "EIO"] {
         let mut bystander = bystander(ctx)?;
-        let mut client = guests(ctx, 1)?.pop().context("a client")?;
+        let mut client = served_clients(ctx, 1)?.pop().context("a client")?;
         let socket = accepted(ctx, &client)?;
         let tracer = Tracer::attach_to(&socket, &ctx.server.workers(), call, &format!("error={error}"))?;
         is_let_go(&mut client).with_context(|| format!("{call} failed with {error}"))?;
@@ -67,7 +67,7 @@ fn is_let_go(client: &mut Client) -> Result<()> {
 /// There was no room, and then there is: the answer comes, once.
 fn send_has_no_room(ctx: &mut Ctx) -> Result<()> {
     let mut bystander = bystander(ctx)?;
-    let mut client = guests(ctx, 1)?.pop().context("a client")?;
+    let mut client = served_clients(ctx, 1)?.pop().context("a client")?;
     let socket = accepted(ctx, &client)?;
     let tracer = Tracer::attach_to(&socket, &ctx.server.workers(), "sendto", "error=EAGAIN:when=1..3")?;
     client.ask_all().context("after send had no room three times")?;
@@ -102,7 +102,7 @@ fn a_panic(ctx: &mut Ctx) -> Result<()> {
 /// A panic that no conversation catches, in whichever thread: the server says so once, drains, and ends with 1.
 fn a_panic_outside(ctx: &mut Ctx) -> Result<()> {
     // The first client, as with several loops the first is not served by the main thread.
-    let mut client = guests(ctx, 1)?.pop().context("a client")?;
+    let mut client = served_clients(ctx, 1)?.pop().context("a client")?;
     let mut bystander = bystander(ctx)?;
     client.send(FATAL.as_bytes())?;
     ensure!(matches!(client.read_some()?, Came::End | Came::Reset), "the client is served on");
@@ -128,7 +128,7 @@ fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
         let mut is_quick = false;
         let tried = ended(entry, &[], &["-v", "--panic-outside", FATAL], |ctx| {
             // Two are with each loop.
-            let mut clients = guests(ctx, 4)?;
+            let mut clients = served_clients(ctx, 4)?;
             clients[0].send(FATAL.as_bytes())?;
             let start = Instant::now();
             clients[2].expect_end().context("the other client of that loop")?;
@@ -151,7 +151,7 @@ fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
 
 /// Where nobody supervises, that is the end; there is nothing left that could hold the port.
 fn an_abort(ctx: &mut Ctx) -> Result<()> {
-    let mut client = guests(ctx, 1)?.pop().context("a client")?;
+    let mut client = served_clients(ctx, 1)?.pop().context("a client")?;
     client.send(FATAL.as_bytes())?;
     let status = ctx.server.ended_within(WAIT_LIMIT).context("it goes on after an abort")?;
     ensure!(status.signal() == Some(6), "it ended with {status}");

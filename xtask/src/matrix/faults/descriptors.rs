@@ -88,7 +88,7 @@ fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str
         let raised = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
         ensure!(raised == Some(&needed.to_string()), "{needed} are needed, {raised:?} is the limit");
         let before = ctx.server.usage().descriptors;
-        drop(super::guests(ctx, PLACES.parse()?).context("as many as there are places for")?);
+        drop(super::served_clients(ctx, PLACES.parse()?).context("as many as there are places for")?);
         let gone = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before).then_some(()));
         gone.context("descriptors are left open")
     })
@@ -124,7 +124,7 @@ fn too_few_descriptors_for_the_default(entry: &'static Entry, _: &'static [&'sta
         let most: usize = lowered.parse()?;
         let before = ctx.server.usage().descriptors;
         // One of several processes may take them all.
-        let all = super::guests(ctx, most).context("as many as there are places for")?;
+        let all = super::served_clients(ctx, most).context("as many as there are places for")?;
         if entry.processes == 1 {
             ctx.client()?.expect(b"Error: too many clients.")?;
         }

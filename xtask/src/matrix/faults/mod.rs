@@ -16,19 +16,23 @@ use crate::harness::Client;
 use crate::harness::client::APHORISMS;
 
 /// Clients that have been accepted and answered, and stay: `count` of them, or fewer if fewer are served at once.
-pub(super) fn guests(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
+pub(super) fn served_clients(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
     let count = ctx.entry.at_once.unwrap_or(count).min(count);
-    let guest = |_| {
+    let served = |_| {
         let mut client = ctx.client()?;
         client.ask_all().context("a client before the case")?;
         Ok(client)
     };
-    (0..count).map(guest).collect()
+    (0..count).map(served).collect()
 }
 
 /// Somebody else who is here during the case, where that leaves a place for whom the case is about.
 fn bystander(ctx: &Ctx) -> Result<Option<Client>> {
-    if ctx.entry.at_once == Some(1) { Ok(None) } else { guests(ctx, 1).map(|mut guests| guests.pop()) }
+    if ctx.entry.at_once == Some(1) {
+        Ok(None)
+    } else {
+        served_clients(ctx, 1).map(|mut served_clients| served_clients.pop())
+    }
 }
 
 /// Others are served: the one who was here, and one who comes now.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, Ctx, bare, guests};
+use super::{Case, Ctx, bare, served_clients};
 use crate::harness::group::run_within;
 use crate::harness::network::{HOST, Network};
 use crate::harness::{Client, WAIT_LIMIT};
@@ -90,7 +90,7 @@ fn the_network_goes_away(entry: &'static Entry, arguments: &'static [&'static st
                 found.with_context(|| format!("of whom is cut off no {ending:?} is logged"))?;
             }
             network.mend()?;
-            guests(ctx, 1).context("the network is there again")?;
+            served_clients(ctx, 1).context("the network is there again")?;
             Ok(())
         })
     })

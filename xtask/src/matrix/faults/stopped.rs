@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::{Case, Ctx, answered, asking, case, guests};
+use super::{Case, Ctx, answered, asking, case, served_clients};
 use crate::harness::client::APHORISMS;
 
 pub(crate) const CASES: &[Case] = &[case("stopped_for_twice_the_time_out", stopped_for_twice_the_time_out)
@@ -15,7 +15,7 @@ pub(crate) const CASES: &[Case] = &[case("stopped_for_twice_the_time_out", stopp
 /// Who finished a question meanwhile is answered, late as it is; who did not is cut, for that time has passed.
 fn stopped_for_twice_the_time_out(ctx: &mut Ctx) -> Result<()> {
     // Where one client is served at a time there is only the first; the others come while the server is stopped.
-    let mut here = guests(ctx, 3)?.into_iter();
+    let mut here = served_clients(ctx, 3)?.into_iter();
     let (mut finishing, mut starting, mut slow) = (here.next().context("a client")?, here.next(), here.next());
     finishing.send(b"Simple is bet")?;
     slow.iter_mut().try_for_each(|client| client.send(b"Simple is bet"))?;

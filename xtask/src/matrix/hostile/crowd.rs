@@ -34,11 +34,11 @@ fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
     let processes = if ctx.entry.processes > 1 { ctx.entry.processes - 1 } else { 1 };
     let (least, most) = (LIMIT - 1, LIMIT * processes - 1);
     let mut inside = (0..most + TOO_MANY).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
-    let mut turned_away = 0;
+    let mut rejected_in_all = 0;
     // Before each rejection the server looks for a few milliseconds whether a place is free already.
     let looked = wait_for(WAIT_LIMIT, || match take_out_rejected(&mut inside) {
         Ok(rejected) => {
-            turned_away += rejected;
+            rejected_in_all += rejected;
             (inside.len() <= most).then_some(Ok(()))
         }
         Err(error) => Some(Err(error)),
@@ -46,9 +46,9 @@ fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
     looked.unwrap_or(Ok(()))?;
     // One process may have to look a last time when all the others have no place left.
     thread::sleep(LOOKED);
-    turned_away += take_out_rejected(&mut inside)?;
-    let counts = format!("{} idle clients and an honest one are in, {turned_away} were turned away", inside.len());
-    ensure!((least..=most).contains(&inside.len()) && turned_away >= TOO_MANY, "{counts}");
+    rejected_in_all += take_out_rejected(&mut inside)?;
+    let counts = format!("{} idle clients and an honest one are in, {rejected_in_all} were turned away", inside.len());
+    ensure!((least..=most).contains(&inside.len()) && rejected_in_all >= TOO_MANY, "{counts}");
     inside.iter_mut().try_for_each(Client::ask_all).context("a client that was in before")?;
 
     drop(inside.pop());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 
-use super::super::faults::guests;
+use super::super::faults::served_clients;
 use super::cut::{UNREAD, never_readers};
 use super::{Case, Ctx, begin_drain, ending, ends_well};
 use crate::harness::client::{APHORISMS, Came, Client};
@@ -29,7 +29,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Questions that had come before the signal are answered, all of them; then the server ends its side.
 pub(crate) fn whoever_asked_is_answered(ctx: &mut Ctx) -> Result<()> {
-    let mut clients = guests(ctx, 4)?;
+    let mut clients = served_clients(ctx, 4)?;
     let (questions, answers): (Vec<_>, Vec<_>) = APHORISMS.into_iter().unzip();
     clients.iter_mut().try_for_each(|client| client.send(&questions.concat()))?;
     ctx.server.signal(Signal::TERM)?;
@@ -42,7 +42,7 @@ pub(crate) fn whoever_asked_is_answered(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn half_questions_are_dropped(ctx: &mut Ctx) -> Result<()> {
-    let mut clients = guests(ctx, 4)?;
+    let mut clients = served_clients(ctx, 4)?;
     clients.iter_mut().try_for_each(|client| client.send(b"Simple is better than?Simple is bet"))?;
     let start = Instant::now();
     ctx.server.signal(Signal::INT)?;
@@ -57,7 +57,7 @@ fn half_questions_are_dropped(ctx: &mut Ctx) -> Result<()> {
 
 /// Nobody waits for clients who say nothing: not for those that never did, nor for those that were answered.
 fn silent_clients_go_at_once(ctx: &mut Ctx) -> Result<()> {
-    let mut silent = guests(ctx, 4)?;
+    let mut silent = served_clients(ctx, 4)?;
     // Where a place is free it is taken by one that has never spoken.
     if ctx.entry.at_once.is_none() {
         silent.push(ctx.client()?);
@@ -116,7 +116,7 @@ fn a_late_reader_gets_everything(ctx: &mut Ctx) -> Result<()> {
 fn under_load(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
     let stopped_at = OnceLock::new();
-    let staying = guests(ctx, 4)?;
+    let staying = served_clients(ctx, 4)?;
     let (begun, lost) = thread::scope(|scope| {
         let staying: Vec<_> =
             staying.into_iter().map(|client| scope.spawn(|| ask_to_the_end(client, &stopped_at))).collect();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::super::faults::guests;
+use super::super::faults::served_clients;
 use super::{Case, Ctx, begin_drain, ending, ends_well};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::{WAIT_LIMIT, wait_for};
@@ -103,7 +103,7 @@ fn thinking(ctx: &Ctx) -> Result<Vec<Client>> {
 
 /// Clients to whom so much is owed that the network has no room for it, and who do not read.
 pub(crate) fn never_readers(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
-    let count = guests(ctx, count)?.len();
+    let count = served_clients(ctx, count)?.len();
     let never_reader = |_| {
         let mut client = Client::connect_with_buffer(ctx.server.address(), 4096)?;
         client.send(b"Simple is better than?")?;

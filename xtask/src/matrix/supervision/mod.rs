@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 
-use super::faults::guests;
+use super::faults::served_clients;
 use super::{Case, Ctx, bare, ended, lifecycle, served};
 use crate::harness::capture::Capture;
 use crate::harness::client::Client;
@@ -69,7 +69,7 @@ pub(super) fn workers_are(ctx: &Ctx, limit: Duration, are: impl Fn(&[i32]) -> bo
 
 /// Nothing of a server outlives its parent, though workers are in the middle of a conversation.
 fn the_parent_is_killed(ctx: &mut Ctx) -> Result<()> {
-    let clients = guests(ctx, 2)?;
+    let clients = served_clients(ctx, 2)?;
     send(Signal::KILL, ctx.server.pid())?;
     let gone = wait_for(REPLACED, || ctx.server.processes().is_empty().then_some(()));
     gone.with_context(|| format!("{REPLACED:?} later there is still {:?}", ctx.server.processes()))?;

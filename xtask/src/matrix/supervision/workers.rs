@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::super::faults::guests;
+use super::super::faults::served_clients;
 use super::{Case, Ctx, REPLACED, bare, send, served, serves_supervised, supervised, workers_are};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::folder::Folder;
@@ -36,7 +36,7 @@ pub(crate) const CASES: &[Case] = &[
 /// Its clients are lost, and nobody else; in a moment there are as many workers as before.
 fn a_worker_is_killed(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.workers();
-    let mut clients = guests(ctx, before.len())?;
+    let mut clients = served_clients(ctx, before.len())?;
     send(Signal::KILL, before[0])?;
     let is_replaced = |workers: &[i32]| workers.len() == before.len() && !workers.contains(&before[0]);
     workers_are(ctx, REPLACED, is_replaced)?;
@@ -50,7 +50,7 @@ fn a_worker_is_killed(ctx: &mut Ctx) -> Result<()> {
 /// It drains like any server, and is replaced.
 fn a_worker_is_told_to_stop(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.workers();
-    let mut clients = guests(ctx, before.len())?;
+    let mut clients = served_clients(ctx, before.len())?;
     clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
     send(Signal::TERM, before[0])?;
     clients.iter_mut().try_for_each(|client| client.expect(APHORISMS[0].1)).context("who had asked")?;

@@ -12,7 +12,7 @@ pub(super) struct Descriptors {
     since: BTreeMap<(i32, i32), Vec<Since>>,
 }
 
-/// From this time on a descriptor is this client's, or nobody's any more.
+/// From this time on a descriptor is this client's, or no client's any more.
 struct Since {
     time: Micros,
     client: Option<usize>,
@@ -40,12 +40,12 @@ impl Descriptors {
         descriptors
     }
 
-    /// The client whom the call is about.
+    /// Returns the client that the call is about.
     pub(super) fn at(&self, process: i32, call: &Call) -> Option<usize> {
         self.since(process, call)?.client
     }
 
-    /// Whether a call about a client may sleep.
+    /// Returns whether a call about a client may sleep.
     pub(super) fn blocks(&self, process: i32, call: &Call) -> bool {
         self.since(process, call).is_none_or(|since| since.blocks)
     }
@@ -56,12 +56,12 @@ impl Descriptors {
         since.iter().rev().find(|since| since.time <= call.start + 1)
     }
 
-    /// The client whom an accept() brought.
+    /// Returns the client that an accept() returned.
     pub(super) fn brought(&self, call: &Call) -> Option<usize> {
         call.port().filter(|_| !call.has_failed()).and_then(|port| self.ports.get(&port)).copied()
     }
 
-    /// When each client was accepted.
+    /// Returns when each client was accepted.
     pub(super) fn accepted(&self) -> BTreeMap<usize, Micros> {
         self.since.values().flatten().filter_map(|since| Some((since.client?, since.time))).collect()
     }

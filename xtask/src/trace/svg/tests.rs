@@ -37,7 +37,7 @@ fn recording() -> Recording {
     Recording::from(&SERVERS[0], &Log::parse(LINES), visits.clone(), visits)
 }
 
-/// The names of the elements in a text, if each is closed where it should be.
+/// Returns the names of the elements in a text, if each is closed where it should be.
 fn elements(xml: &str) -> Vec<String> {
     let (mut open, mut all) = (Vec::new(), Vec::new());
     let mut rest = xml;

@@ -256,8 +256,8 @@ impl Generator {
     /// How long the answers that are missing are waited for, after `end`.
     pub(super) fn last_moment(&self, end: Nanos, shared: &Shared) -> Nanos {
         let tries = u64::from(self.plan.retries) + 1;
-        let patience = (nanos(self.plan.timeout) + self.tick) * tries + nanos(pause::LONGEST) * (tries - 1);
-        shared.stop.load(Ordering::Relaxed).min(end + patience)
+        let longest = (nanos(self.plan.timeout) + self.tick) * tries + nanos(pause::LONGEST) * (tries - 1);
+        shared.stop.load(Ordering::Relaxed).min(end + longest)
     }
 
     /// Takes back the questions whose answers are not waited for any more.

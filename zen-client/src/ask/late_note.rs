@@ -16,16 +16,16 @@ pub(super) enum Progress {
 
 /// Says once on stderr what we wait for, when nothing has happened for a while. A thread of its own,
 /// as the resolver, `connect` and `read` may each be what hangs.
-pub(super) struct Patience(Sender<Progress>);
+pub(super) struct LateNote(Sender<Progress>);
 
 /// Longer than an honest server takes, shorter than a person's patience.
 const WAIT_LIMIT: Duration = Duration::from_secs(1);
 
-impl Patience {
+impl LateNote {
     pub(super) fn start() -> Self {
         let (sender, receiver) = mpsc::channel();
         // Without a thread there will be no note; the conversation needs none.
-        let _ = thread::Builder::new().name("patience".into()).spawn(move || note_if_late(&receiver));
+        let _ = thread::Builder::new().name("late-note".into()).spawn(move || note_if_late(&receiver));
         Self(sender)
     }
 
@@ -46,7 +46,7 @@ fn note_if_late(reports: &Receiver<Progress>) {
         }
         was_answered |= matches!(progress, Progress::Answered);
     }
-    text::complain(match progress {
+    text::print_error(match progress {
         Progress::Connecting => "note: the server is not reached yet: the host may be down or overrun; waiting…",
         _ if was_answered => {
             "note: no answer for 1s, though the server has answered before: it may be thinking; waiting…"
