@@ -1,7 +1,8 @@
 //! Finds the commit that this is built from, so that `--version` can name it.
 //!
 //! A package carries it in `.cargo_vcs_info.json`; a checkout in its `.git`, which is read without git: in a container
-//! there may be none, or one that distrusts the owner of the files. Only where the branches lie in a reftable is git asked,
+//! there may be none, or one that distrusts the owner of the files. Only where the branches lie in a reftable is git
+//! asked,
 //! since nothing else reads that format. Elsewhere there is no commit, and the version stands alone. It is built again
 //! when another commit is checked out; whether files have changed since, it does not say.
 
@@ -63,7 +64,7 @@ fn of_checkout(root: &Path) -> Option<String> {
 
 /// What git says, if there is one.
 fn asked_of_git(folder: &Path) -> Option<String> {
-    // A folder that is named is read whoever owns it.
+    // A folder that is named is read, regardless of its owner.
     let output = Command::new("git").arg("--git-dir").arg(folder).args(["rev-parse", "HEAD"]).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

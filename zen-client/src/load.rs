@@ -56,7 +56,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     plan: Plan,
     /// Find the highest rate at which OBJECTIVE holds twice, such as 'p99<5ms,errors<1%': METRIC<VALUE or METRIC>VALUE;
-    /// METRIC is p50, p90, p99, p999 or max of the response time, unserved, or errors; VALUE is a duration or percentage
+    /// METRIC is p50, p90, p99, p999 or max of the response time, unserved, or errors; VALUE is a duration or
+    /// percentage
     #[arg(long, value_name = "OBJECTIVE", conflicts_with_all = ["rate", "duration", "fail_if"])]
     find_max: Option<Objectives>,
     /// Exit with 1 if one of these is true of the run, such as 'p99>5ms,errors>1%', and not because of other failures

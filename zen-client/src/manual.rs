@@ -1,6 +1,7 @@
 //! Writes the manual pages of zen-client, and its completions for bash, zsh and fish, into a folder.
 //!
-//! A program of its own beside `main.rs`, of the same modules, so that the client itself need not carry what writes them.
+//! A program of its own beside `main.rs`, of the same modules, so that the client itself need not carry what writes
+//! them.
 //! `cargo xtask manual` runs it and adds what a command line does not know of itself.
 
 #![forbid(unsafe_code)]

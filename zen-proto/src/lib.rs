@@ -5,7 +5,8 @@
 //! ([`Want`]), takes what happened, and hands out each whole question; the server works out the answer. Its doc drives
 //! a whole conversation. It reads no clock and does no I/O, so that every architecture uses the same one.
 //!
-//! The module `server` has what every server needs besides its way of waiting: options, listener, connection limit,
+//! The module `server` has what every server needs in addition to its way of waiting: options, listener, connection
+//! limit,
 //! log, draining, supervision, metrics. Its doc has a whole server. Without that feature this crate depends on memchr
 //! alone.
 //!

@@ -1,4 +1,5 @@
-//! A panic in the thread that takes the signals. Without that thread nothing could stop the server, so the process ends.
+//! A panic in the thread that takes the signals. Without that thread nothing could stop the server, so the process
+//! ends.
 
 #![allow(clippy::unwrap_used)]
 

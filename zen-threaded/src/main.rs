@@ -1,4 +1,4 @@
-//! Threads that serve one client each: a few workers that share accept, one thread per connection, or a pool with a
+//! Threads serve one client each: a few workers that share accept, a new thread for every connection, or a pool with a
 //! queue.
 //!
 //! # Run

@@ -63,7 +63,8 @@ fn arrivals(ctx: &Ctx, clients: usize, at_once: bool) -> Result<Vec<Duration>> {
     Ok(arrivals)
 }
 
-/// Answers come in turns, a delay apart; in each turn as many as there are answers_at_once, or, where that is not `is_even`,
+/// Answers come in turns, a delay apart; in each turn as many as there are answers_at_once, or, where that is not
+/// `is_even`,
 /// in some turn, and in none of them more.
 fn judge(arrivals: &[Duration], answers_at_once: usize, is_even: bool) -> Result<()> {
     let turns: Vec<usize> = arrivals.chunk_by(|a, b| *b - *a < DELAY / 2).map(<[_]>::len).collect();

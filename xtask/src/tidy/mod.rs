@@ -37,7 +37,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         ("files_are_short", sources::files_are_short),
         ("sentences_are_plain", words::sentences_are_plain),
         ("names_are_the_fields", words::names_are_the_fields),
-        ("lines_fit_in_120_columns", words::lines_fit_in_120_columns),
+        ("comments_fit_in_120_columns", words::comments_fit_in_120_columns),
     ];
     Ok(rules.into_iter().map(|(name, rule)| Trial::new(format!("tidy::{name}"), rule)).collect())
 }

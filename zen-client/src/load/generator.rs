@@ -36,7 +36,8 @@ use super::tally::{Tally, Window};
 pub(super) struct Shared {
     /// When asking ends. May be set to an earlier moment, two ticks ahead.
     pub(super) end: AtomicU64,
-    /// When missing answers are given up, if that comes before their timeout. May be set to an earlier moment, as `end`.
+    /// When missing answers are given up, if that comes before their timeout. May be set to an earlier moment, as
+    /// `end`.
     pub(super) stop: AtomicU64,
     /// Answers so far, the warm-up's too; for the progress bar.
     pub(super) answers: AtomicU64,

@@ -26,7 +26,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Draws on stderr if that is a terminal, and takes SIGINT and SIGTERM unless they are ignored. The second one ends the
+    /// Draws on stderr if that is a terminal, and takes SIGINT and SIGTERM unless they are ignored. The second one
+    /// ends the
     /// process at once.
     pub(super) fn start() -> Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));

@@ -239,7 +239,8 @@ fn bytes_without_a_full_stop_are_not_the_protocol() {
 
 #[test]
 fn failures_are_retried_as_often_as_asked() {
-    // The first client is not served, the second told that there are too many, the third gets one answer, the fourth all.
+    // The first client is not served, the second told that there are too many, the third gets one answer, the fourth
+    // all.
     let turn = AtomicUsize::new(0);
     let server = serve(1, move |mut stream| {
         match turn.fetch_add(1, Ordering::Relaxed) % 4 {

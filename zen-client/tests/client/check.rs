@@ -308,7 +308,8 @@ fn formatted(format: &str) -> String {
 
 #[test]
 fn junit_has_the_elements_and_attributes_of_its_schema() {
-    // Of https://github.com/jenkinsci/xunit-plugin, junit-10.xsd: element, parent, attributes, of which some are required.
+    // Of https://github.com/jenkinsci/xunit-plugin, junit-10.xsd: element, parent, attributes, of which some are
+    // required.
     let schema: [(&str, &str, &[&str], &[&str]); 4] = [
         ("testsuites", "", &["name", "time", "tests", "failures", "errors"], &[]),
         (

@@ -37,7 +37,8 @@ pub enum Accepted {
 impl Server {
     /// Sleeps in accept(2) until a client comes, a tick at a time. `None`: no more clients are accepted.
     ///
-    /// A client over the limit is rejected here (rule 7). When no client can be accepted now, this sleeps and tries again.
+    /// A client over the limit is rejected here (rule 7). When no client can be accepted now, this sleeps and tries
+    /// again.
     pub fn accept(&'static self) -> Option<(TcpStream, Connection)> {
         loop {
             watchdog::beat_now();
@@ -53,7 +54,7 @@ impl Server {
     /// Takes a client from a listener that does not block.
     ///
     /// While the server drains, call this at least once in a [`TICK`]: the listener is kept until
-    /// nobody has come for so long.
+    /// that time passes without a connection.
     pub fn try_accept(&'static self) -> Accepted {
         self.look(SocketFlags::NONBLOCK)
     }
@@ -129,8 +130,8 @@ impl Server {
     fn judge(&'static self, errno: Errno) -> Accepted {
         match class(errno) {
             Class::Interrupted => Accepted::Next,
-            Class::Nobody | Class::Next | Class::BackOff if self.is_drained() => self.no_more(),
-            Class::Nobody => Accepted::WouldBlock,
+            Class::Empty | Class::Next | Class::BackOff if self.is_drained() => self.no_more(),
+            Class::Empty => Accepted::WouldBlock,
             Class::Next if self.failed(errno) < MOST_FAILURES => Accepted::Next,
             Class::Next => Accepted::Later(BACK_OFF),
             Class::BackOff => {
@@ -139,7 +140,7 @@ impl Server {
             }
             Class::Dead => {
                 count(Counter::AcceptErrors);
-                self.stop.fail(anyhow!("the listener does not work any more ({errno}): start the server anew"));
+                self.stop.fail(anyhow!("the listener does not work any more ({errno}): restart the server"));
                 self.no_more()
             }
         }
@@ -157,13 +158,13 @@ impl Server {
         arrivals.failures
     }
 
-    /// Whether the server drains and nobody has come for a tick.
+    /// Returns whether the server drains and no client has connected for a tick.
     fn is_drained(&self) -> bool {
         let latest = self.arrivals().latest;
         self.stop.requested_at().is_some_and(|requested_at| requested_at.max(latest).elapsed() >= TICK)
     }
 
-    /// Lets go of the listener, once the clients over the limit are decided. It closes when no other thread (and no
+    /// Drops the listener, once the clients over the limit are decided. It closes when no other thread (and no
     /// other process) has it any more.
     fn no_more(&'static self) -> Accepted {
         if !self.excess().clients.is_empty() {
@@ -185,7 +186,7 @@ const MOST_FAILURES: u32 = 64;
 /// The three classes of accept errors, and what is none.
 #[derive(Debug, PartialEq)]
 enum Class {
-    Nobody,
+    Empty,
     Interrupted,
     /// It happened to one client.
     Next,
@@ -197,7 +198,7 @@ enum Class {
 
 fn class(errno: Errno) -> Class {
     match errno {
-        Errno::AGAIN => Class::Nobody,
+        Errno::AGAIN => Class::Empty,
         Errno::INTR => Class::Interrupted,
         // accept(2): errors that are pending on the new connection come here on Linux.
         Errno::CONNABORTED

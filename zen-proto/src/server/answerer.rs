@@ -17,7 +17,8 @@ impl Server {
         self.answer_now(question)
     }
 
-    /// Returns the time that `--delay` puts before each answer, for a server that waits in another way than by sleeping.
+    /// Returns the time that `--delay` puts before each answer, for a server that waits in another way than by
+    /// sleeping.
     #[inline]
     pub fn delay(&self) -> Option<Duration> {
         self.work.as_ref()?.delay

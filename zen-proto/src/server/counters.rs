@@ -1,4 +1,4 @@
-//! What is counted of a server's clients, in relaxed counters that nobody waits for; and how much of it there is now.
+//! Counters and gauges of a server's clients. Counting is relaxed: no thread waits for another.
 
 use std::ops::AddAssign;
 use std::str::FromStr;
@@ -153,7 +153,7 @@ impl Counters {
         counters
     }
 
-    /// What stays of them when the process has gone: whoever was there is lost.
+    /// Returns what is left of them when the process has ended: the clients it still had are lost.
     pub(super) fn after_its_end(self) -> Self {
         let mut counters = Self(std::array::from_fn(|at| if SERIES[at].is_gauge { 0 } else { self.0[at] }));
         counters.0[Counter::Lost as usize] += self.0[Counter::Active as usize];

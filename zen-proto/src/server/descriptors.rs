@@ -1,4 +1,5 @@
-//! The limit of descriptors, raised at the start to what is needed. Where it cannot be, fewer clients are served, or none.
+//! The limit of descriptors, raised at the start to what is needed. Where it cannot be, fewer clients are served, or
+//! none.
 
 use anyhow::{Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

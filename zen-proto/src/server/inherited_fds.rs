@@ -1,4 +1,4 @@
-//! What a process was started with: a listener or a client that somebody else opened.
+//! Inherited descriptors: a listener or a client that another process has opened.
 
 use std::fs::File;
 use std::net::TcpStream;

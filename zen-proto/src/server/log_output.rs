@@ -63,7 +63,8 @@ impl Output {
         *self = Self { lost: self.lost, ..Self::new(target) };
     }
 
-    /// Writes `line`, after the line that `tell` makes of the number of those lost before. A line that is not taken whole
+    /// Writes `line`, after the line that `tell` makes of the number of those lost before. A line that is not taken
+    /// whole
     /// is lost, too. Without a line it tells that number alone.
     pub(super) fn put(&mut self, line: &[u8], tell: impl FnOnce(u64) -> String) {
         let mut text = Vec::new();

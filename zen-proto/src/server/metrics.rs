@@ -104,7 +104,8 @@ enum State {
     Receiving(Vec<u8>),
     /// The response, as far as it has not been sent.
     Sending(Vec<u8>),
-    /// What else comes is discarded, this many bytes at most, or the close would be a reset and take the response along.
+    /// What else comes is discarded, this many bytes at most, or the close would be a reset and take the response
+    /// along.
     Lingering(usize),
 }
 

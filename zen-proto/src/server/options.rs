@@ -24,19 +24,19 @@ pub struct Options {
     #[arg(short, long, conflicts_with = "inetd")]
     pub port: Option<u16>,
 
-    /// Think so long about each question, sleeping
+    /// Work on each question by sleeping for this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "burn")]
     pub delay: Option<Duration>,
 
-    /// Think so long about each question, spinning
+    /// Work on each question by computing for this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub burn: Option<Duration>,
 
-    /// Let a client go that begins no question for so long; 0 is never
+    /// Close a client that begins no question for this time; 0 is never
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
     pub idle_timeout: Duration,
 
-    /// Let a client go whose question, or whose reading of answers, takes so long; 0 is never
+    /// Close a client whose question is not whole after this time, reset one that reads no answer for it; 0 is never
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
     pub question_timeout: Duration,
 
@@ -52,7 +52,7 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
     pub grace: Duration,
 
-    /// Serve from so many processes, and replace those that die
+    /// Serve from N processes, and replace those that die
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub processes: Option<u16>,
 
@@ -60,7 +60,7 @@ pub struct Options {
     #[arg(long, value_name = "wait|nowait")]
     pub inetd: Option<Inetd>,
 
-    /// With --inetd wait: leave after so long without a client; 0 is never [default: 60s]
+    /// With --inetd wait: leave after this time without a client; 0 is never [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub idle_exit: Option<Duration>,
 
@@ -139,7 +139,7 @@ impl Options {
     }
 }
 
-/// Arguments of a server: its own flags beside the common ones.
+/// Arguments of a server: its own flags next to the common ones.
 pub trait Arguments: Parser {
     /// The common flags.
     fn common(&self) -> &Options;

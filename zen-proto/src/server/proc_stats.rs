@@ -8,7 +8,8 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The use of some processes together. A process that has just ended counts as nothing. What can be read of no process is
+/// The use of some processes together. A process that has just ended counts as nothing. What can be read of no
+/// process is
 /// `None`: there may be no /proc.
 #[derive(Default)]
 pub(super) struct ProcStats {
@@ -56,8 +57,9 @@ fn add(sum: &mut Option<f64>, value: f64) {
     *sum = Some(sum.unwrap_or(0.0) + value);
 }
 
-/// When the machine was started, in seconds since 1970. /proc/stat says it too, but is kept from a service with ProcSubset=pid.
-/// Worked out once: no process begins anew because somebody sets the clock.
+/// When the machine was started, in seconds since 1970. /proc/stat says it too, but is kept from a service with
+/// ProcSubset=pid.
+/// Worked out once: a clock that is set must not look like a restart.
 static BOOTED: LazyLock<f64> = LazyLock::new(|| {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let up = clock_gettime(ClockId::Boottime);

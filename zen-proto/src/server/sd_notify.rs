@@ -1,6 +1,6 @@
 //! The service manager that started this process, if one did: what it receives of it (sd_notify(3)).
 //!
-//! A worker tells nobody: its parent does, and takes NOTIFY_SOCKET out of its environment.
+//! A worker notifies no service manager: its parent does, and removes NOTIFY_SOCKET from the worker's environment.
 
 use std::ffi::OsStr;
 use std::io;

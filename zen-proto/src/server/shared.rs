@@ -40,7 +40,7 @@ pub struct Server {
 pub(super) struct Arrivals {
     pub(super) while_draining: usize,
     pub(super) latest: Instant,
-    /// When the log was last told that nobody can be accepted.
+    /// When the log last said that no client can be accepted.
     pub(super) last_logged: Option<Instant>,
     /// Failures of accept() since the last success.
     pub(super) failures: u32,

@@ -150,7 +150,7 @@ impl Server {
         if let Some(address) = address.filter(|_| options.inetd.is_none() || options.worker) {
             let printed = announce(&address);
             if options.worker {
-                // Nobody reads it: the parent has gone before this process could be tied to it.
+                // No process reads it: the parent has ended before this process could be tied to it.
                 printed.context("the parent has gone")?;
             }
         }
@@ -158,7 +158,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Begins to tell whoever asked that this process is alive, and how it does.
+    /// Starts the heartbeat and the reports to the service manager or the parent.
     fn report(&'static self, options: &Options) -> Result<()> {
         watchdog::start(if options.worker { worker::tell_alive } else { sd_notify::is_alive });
         match options.metrics {
@@ -172,7 +172,7 @@ impl Server {
         }
     }
 
-    /// Drains when nobody has been here for so long. A worker tells its parent instead: others may be busy.
+    /// Drains after this time without a client. A worker tells its parent instead: others may be busy.
     fn leave_when_idle(&'static self, idle_exit: Duration, is_worker: bool) -> Result<()> {
         let run = move || {
             let mut was_idle = false;
@@ -187,7 +187,7 @@ impl Server {
                 }
                 was_idle = is_idle;
             }
-            log::info!("leaving: nobody has been here for {idle_exit:?}");
+            log::info!("leaving: no client for {idle_exit:?} (--idle-exit)");
             self.stop.request();
         };
         std::thread::Builder::new().name("idle-exit".into()).spawn(run).context("cannot start a thread")?;

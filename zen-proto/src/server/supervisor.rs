@@ -1,4 +1,4 @@
-//! Pre-fork: a parent that serves nobody and keeps so many workers alive, all on one listener.
+//! Pre-fork: a parent that serves no client and keeps N workers alive, all on one listener.
 //!
 //! One listener for all, not SO_REUSEPORT: a worker that is stuck or closing would take its share of the waiting
 //! clients along.
@@ -66,7 +66,7 @@ struct Supervisor<'a> {
     stats: Arc<Mutex<WorkerStats>>,
 }
 
-/// Where a worker is, or is to be.
+/// A slot for one worker, occupied or vacant.
 enum Slot {
     Working(Box<Worker>),
     /// The last one died; the next starts then.
@@ -113,7 +113,7 @@ impl<'a> Supervisor<'a> {
             self.end_the_stuck();
             self.reap()?;
             if self.slots.iter_mut().all(|place| place.worker().is_some_and(|worker| worker.is_idle())) {
-                log::info!("leaving: nobody has been here for as long as --idle-exit");
+                log::info!("leaving: no client for the time of --idle-exit");
                 return self.drain(grace, false);
             }
             if self.is_ready {
@@ -139,7 +139,7 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// How long until a vacancy is to be filled, or the pulse is to heartbeat, whichever comes first.
+    /// Returns the time until a vacant slot is filled or a heartbeat is due, whichever is sooner.
     fn wait_limit(&self) -> Option<Duration> {
         let vacancies = self.slots.iter().filter_map(|place| match place {
             Slot::Vacant(until) => Some(*until),
@@ -320,7 +320,7 @@ const YOUNG: Duration = Duration::from_secs(1);
 /// Before the worker after a young one; doubled for each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// So many young deaths in a row, and starting more is of no use.
+/// Number of workers that die young in a row before the server gives up.
 const MOST_FAILURES: u32 = 10;
 
 /// What the workers get beyond their grace, to be gone by themselves.

@@ -1,6 +1,7 @@
 //! Being alive, and saying so: to the service manager that started this process, or to a worker's parent.
 //!
-//! Who asks for it says how often (sd_watchdog_enabled(3)). Every loop and every thread that serves has a heartbeat; when all
+//! Who asks for it says how often (sd_watchdog_enabled(3)). Every loop and every thread that serves has a heartbeat;
+//! when all
 //! have beaten since the last report, the one that was missing makes the next. So the report comes from one that
 //! serves, and one that is stuck stops it. Threads that share their clients, as executors do, share a heartbeat: it
 //! stops when none of them gets on.
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::constants::TICK;
 
-/// There is one as soon as somebody asks for it.
+/// It is there once heartbeats are asked for.
 static WATCHDOG: OnceLock<Watchdog> = OnceLock::new();
 
 struct Watchdog {
@@ -29,12 +30,12 @@ struct Round {
     missing: usize,
 }
 
-/// How long whoever asked waits for a report before it takes the process for stuck.
+/// How long the service manager or the parent waits for a report before it takes the process for stuck.
 pub(super) fn interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero())
 }
 
-/// From now on `report` is called while all threads are alive, if somebody asks for it.
+/// Calls `report` from now on, while all threads are alive, if heartbeats are asked for.
 pub(super) fn start(report: fn()) {
     let Some(interval) = interval() else { return };
     if interval < SHORTEST {
@@ -52,7 +53,7 @@ thread_local! {
 /// That of threads that share their clients.
 static SHARED_HEARTBEAT: Mutex<Option<Heartbeat>> = Mutex::new(None);
 
-/// Once in each turn of a loop: it is not stuck. All but free unless somebody asks, and it is time.
+/// Records that this loop is not stuck; called once per iteration. Costs next to nothing until a heartbeat is due.
 pub fn heartbeat(now: Instant) {
     if WATCHDOG.get().is_some() {
         HEARTBEAT.with_borrow_mut(|heartbeat| heartbeat.get_or_insert_with(Heartbeat::start).record(now));
@@ -156,7 +157,7 @@ impl Round {
     }
 }
 
-/// A quarter of it is a tick, and faster nobody beats who sleeps in calls.
+/// Shortest interval: a quarter of it is a tick, and a thread that sleeps in calls reports no faster.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 const _: () = assert!(SHORTEST.as_millis() == 4 * TICK.as_millis());

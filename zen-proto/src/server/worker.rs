@@ -58,7 +58,7 @@ pub(super) fn set_name() {
     let _ = name.map(|name| rustix::thread::set_name(&name));
 }
 
-/// Nobody has been here for as long as --idle-exit, or somebody is again.
+/// No client for the time of --idle-exit, or a client again.
 pub(super) fn tell_idle(is_idle: bool) {
     tell(if is_idle { IDLE } else { BUSY });
 }

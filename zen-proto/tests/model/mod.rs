@@ -51,7 +51,7 @@ pub(crate) fn converse(input: &[u8], cuts: &[usize], taken: usize) -> (Vec<u8>, 
             }
             Want::EndSending => conversation.ended_sending(now),
             Want::Close => break,
-            Want::Reset => panic!("nobody was slow"),
+            Want::Reset => panic!("no client was slow"),
         }
     }
     (answers, conversation.ending().expect("it is over").clone())

@@ -70,7 +70,8 @@ pub(super) fn half_close_behind_whole(server: &Target) -> Outcome {
 
 pub(super) fn too_long_keeps_coming(server: &Target) -> Outcome {
     let mut client = server.connect()?;
-    // A server that closes with bytes unread resets, and the reset may overtake the error. Rule 8 has it read 64 KiB more.
+    // A server that closes with bytes unread resets, and the reset may overtake the error. Rule 8 has it read 64 KiB
+    // more.
     client.exchange(&[b'x'; 40_257], TOO_LONG)?;
     client.expect_end()?;
     client.expect_no_reset()
