@@ -141,6 +141,7 @@ impl Client {
                 Want::Read if *is_readable || is_expired => match try_read(stream, buffer) {
                     Ok(0) => connection.received_eof(),
                     Ok(n) => {
+                        *is_readable = true; // also when only an expired deadline led to the call
                         let mut input = &buffer[..n];
                         while let Some(question) = connection.next_question(&mut input, now) {
                             let answer = server.answer(question); // a slow answer is worked out here; all wait
@@ -154,7 +155,10 @@ impl Client {
                     Err(error) => return Err(error),
                 },
                 Want::Write if *is_writable || is_expired => match try_write(stream, connection.outgoing()) {
-                    Ok(n) => connection.sent(n, now),
+                    Ok(n) => {
+                        *is_writable = true; // the kernel reports no edge for room that was never lacking
+                        connection.sent(n, now);
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         *is_writable = false;
                         connection.write_blocked(now);
