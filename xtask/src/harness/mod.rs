@@ -148,8 +148,8 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
 pub(crate) fn is_conformant(address: SocketAddr) -> Result<()> {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let mut client = Command::new(workspace::binary("zen-client")?);
-    let output =
-        group::run_within(2 * WAIT_LIMIT, client.args(["check", &host, "-p", &port])).context("zen-client check")?;
+    let output = group::run_within(6 * WAIT_LIMIT, client.args(["check", &host, "-p", &port, "--timeout", "20s"]))
+        .context("zen-client check")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
     Ok(())
 }
