@@ -151,6 +151,8 @@ fn idle_connections(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0"], |ctx| {
         let address = metrics_of(&ctx.server)?;
         text(address)?;
+        // Its ready line may come before its last thread and descriptor are there.
+        ctx.server.falls_asleep(WAIT_LIMIT)?;
         let before = ctx.server.usage();
         let connect = |_| TcpStream::connect_timeout(&address, WAIT_LIMIT);
         let idle = (0..CONNECTIONS).map(connect).collect::<Result<Vec<_>, _>>()?;
