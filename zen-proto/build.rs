@@ -2,9 +2,8 @@
 //!
 //! A package carries it in `.cargo_vcs_info.json`; a checkout in its `.git`, which is read without git: in a container
 //! there may be none, or one that distrusts the owner of the files. Only where the branches lie in a reftable is git
-//! asked,
-//! since nothing else reads that format. Elsewhere there is no commit, and the version stands alone. It is built again
-//! when another commit is checked out; whether files have changed since, it does not say.
+//! asked, since nothing else reads that format. Elsewhere there is no commit, and the version stands alone. It is built
+//! again when another commit is checked out; whether files have changed since, it does not say.
 
 #![forbid(unsafe_code)]
 

@@ -1,12 +1,11 @@
-//! `cargo xtask bench`: every server under the same load, what it costs, and whether two of them differ at all.
+//! `cargo xtask bench`: puts every server under the same load, and says what each costs and which of them differ.
 //!
-//! 1. `plan` says what is measured, in which order, and how long; `whole` carries it out.
-//! 2. `run` measures once: `target` starts a server, `processors` places both sides, `load` asks, `cost` looks at
-//!    what the server used. `syscalls`, and memory in `cost`, have runs of their own.
-//! 3. `results` keeps everything, with the `machine`, as JSON.
-//! 4. `ranking` says which server is cheapest, by the rule in `statistics`; `table`, `report`, `readme` and `diff`
-//!    show it.
-//! 5. `capacity` calculates how many machines are needed.
+//! 1. `plan` says what is measured, in which order, and for how long; `whole` carries it out.
+//! 2. `run` measures once: `target` starts a server, `processors` pins both sides, `load` runs the clients, and `cost`
+//!    reads what the server used. System calls (`syscalls`) and memory (`cost`) are measured in runs of their own.
+//! 3. `results` stores everything, with the `machine`, as JSON.
+//! 4. `ranking` finds the cheapest server by the rule in `statistics`; `table`, `report`, `readme` and `diff` show it.
+//! 5. `capacity` calculates how many machines a load needs.
 
 pub(crate) mod capacity;
 pub(crate) mod choose;
@@ -14,7 +13,7 @@ mod cost;
 mod diff;
 mod fixture;
 mod format;
-mod load;
+pub(crate) mod load;
 mod machine;
 mod plan;
 mod processors;
@@ -56,49 +55,50 @@ use workload::Workload;
 pub(crate) struct Flags {
     #[command(subcommand)]
     instead: Option<Instead>,
-    /// Less of everything, in less than a minute after building
+    /// Measure less of everything, in less than a minute after building
     #[arg(long)]
     quick: bool,
-    /// What the clients do: saturated, mostly-idle, churn, slow-answers, heavy-answers, mixed; repeat it for more
+    /// What the clients do: saturated, mostly-idle, churn, slow-answers, heavy-answers, mixed; may be repeated
     #[arg(long, value_name = "NAME", default_value = workload::SATURATED)]
     workload: Vec<String>,
-    /// Only this server; repeat it for more [default: all]
+    /// Only this server; may be repeated [default: all]
     #[arg(long, value_name = "NAME")]
     server: Vec<String>,
-    /// One more server of the protocol, in any language; it must listen on 127.0.0.1:{port}, and do {work}
+    /// Another server of the protocol, in any language; it must listen on 127.0.0.1:{port}, and do {work}
     #[arg(long, value_name = "NAME='COMMAND {port}'")]
     peer: Vec<String>,
     /// How many clients are connected [default: as the workload says]
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = plan::level)]
     connections: Vec<usize>,
-    /// How often everything is measured [default: as often as fits, 7 at most; with --quick 5]
+    /// How often everything is measured [default: as often as the time allows, at most 7; with --quick 5]
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
     rounds: Option<usize>,
-    /// How long one measurement lasts, such as 500ms [default: as long as fits]
+    /// How long one measurement lasts, such as 500ms [default: as long as the time allows]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
-    /// How many questions each connection has on their way
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    /// How many questions each connection sends before it waits for an answer
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
     pipeline: usize,
-    /// What the result is called: it is written to target/bench/NAME
+    /// Name of the result, which is written to target/bench/NAME
     #[arg(long, default_value = "latest", value_parser = plain_name)]
     name: String,
-    /// Also write a table and a picture into the README of the project
-    #[arg(long)]
+    /// Measure what the project's READMEs compare, within half an hour, and write their table and picture
+    #[arg(long, conflicts_with_all = ["workload", "server", "peer", "connections"])]
     readme: bool,
-    /// The same order and the same questions each time
+    /// Measure in the same order and ask the same questions each time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
 
 #[derive(clap::Subcommand)]
 enum Instead {
-    /// Draws the report of a result once more
+    /// Draws the report of a result again
     Report {
         /// A results.json, its folder, or its name under target/bench
         of: PathBuf,
     },
-    /// Compares two results: which figures differ by more than noise
+    /// Compares two results and lists the figures that differ by more than noise
     Diff {
         /// A results.json, its folder, or its name under target/bench
         before: PathBuf,
@@ -123,31 +123,37 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
 }
 
 fn bench(flags: &Flags) -> Result<ExitCode> {
+    let (workloads, servers) = if flags.readme {
+        (readme::WORKLOADS.map(str::to_owned).to_vec(), readme::servers())
+    } else {
+        (flags.workload.clone(), flags.server.clone())
+    };
     let processors = Processors::of_this_machine()?.server.len();
-    let named = |name: &String| Plan::of(flags, Workload::named(name, flags.quick, processors)?);
-    let plans = flags.workload.iter().map(named).collect::<Result<Vec<_>>>()?;
+    let named = |name: &String| Plan::of(flags, &servers, Workload::named(name, flags.quick, processors)?);
+    let plans = workloads.iter().map(named).collect::<Result<Vec<_>>>()?;
     build()?;
-    let mut is_sound = true;
+    let mut all = Vec::new();
     for plan in plans {
         let results = measured(plan, &flags.name, flags.quick)?;
         print!("{}", table::of(&results));
         let folder = folder(&results.name)?;
         println!("\n{}\n{}\n", folder.join("results.json").display(), report::write(&results, &folder)?.display());
-        if flags.readme {
-            readme::write(&results)?;
-        }
-        is_sound &= results.problems.is_empty();
+        all.push(results);
     }
+    if flags.readme {
+        readme::write(&all)?;
+    }
+    let is_sound = all.iter().all(|results| results.problems.is_empty());
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Builds the servers and the client for speed.
+/// Builds the servers and the client in release mode.
 fn build() -> Result<()> {
     let packages: BTreeSet<&str> = SERVERS.iter().map(|entry| entry.package).chain(["zen-client"]).collect();
     workspace::build_release(&packages.into_iter().collect::<Vec<_>>())
 }
 
-/// Carries out a plan and keeps the result: of the default workload under `name`, of another under `name/WORKLOAD`.
+/// Carries out a plan and stores the result: under `name` for the default workload, else under `name/WORKLOAD`.
 fn measured(mut plan: Plan, name: &str, is_quick: bool) -> Result<Results> {
     let left_out = plan.fit(raise_descriptor_limit()?);
     ensure!(!plan.cells.is_empty(), "nothing is left to measure: {}", left_out.unwrap_or_default());
@@ -162,14 +168,14 @@ fn measured(mut plan: Plan, name: &str, is_quick: bool) -> Result<Results> {
     Ok(results)
 }
 
-/// Returns where the result of this name lies.
+/// Returns the folder of the result of this name, and makes it if it is missing.
 fn folder(name: &str) -> Result<PathBuf> {
     let folder = workspace::target()?.join("bench").join(name);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
 }
 
-/// Raises this process's limit of descriptors for 10,000 idle clients. Returns how many clients it can be.
+/// Raises this process's descriptor limit as far as allowed. Returns the number of clients for which it suffices.
 fn raise_descriptor_limit() -> Result<usize> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the descriptor limit")?;

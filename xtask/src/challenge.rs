@@ -52,14 +52,17 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         "the command must say {{port}} where the port belongs, as in `-- python3 zen.py {{port}}`"
     );
     workspace::build()?;
+    // The first start may compile. If it fails, so does each case, and says why.
+    let _ = Challenger::compile_and_start(&flags.command);
     let is_text = flags.format == "text";
     let mut report = Report { server: flags.command.join(" "), ..Report::default() };
     for (number, stage) in (1..).zip(&STAGES).filter(|(number, _)| flags.stage.is_none_or(|only| only == *number)) {
         let cases = run_stage(stage, &flags.command)?;
         let part = Report { server: format!("stage {number}"), ..Report::default() }.with(cases.clone());
         if is_text {
-            println!("stage {number}, {}:\n{}", stage.name, part.rendered("text")?.trim_end());
-            println!("{} of {} points\n", part.points(), stage.points);
+            let gap = if flags.stage.is_none() && number > 1 { "\n" } else { "" };
+            println!("{gap}stage {number}, {}:\n{}", stage.name, part.rendered("text")?.trim_end());
+            println!("{} of {} points", part.points(), stage.points);
         }
         report = report.with(cases);
     }
@@ -94,8 +97,9 @@ impl Report {
     /// Points of the passed cases, to a hundredth.
     fn points(&self) -> f64 {
         let passed = self.cases.iter().filter(|case| case["passed"] == true);
-        let points: f64 = passed.filter_map(|case| case["points"].as_f64()).sum();
-        (points * 100.0).round() / 100.0
+        // Not `sum`, which is -0 where no case has passed.
+        let points = passed.filter_map(|case| case["points"].as_f64()).fold(0.0, |sum, points| sum + points);
+        (points * 100.0_f64).round() / 100.0
     }
 
     fn rendered(&self, format: &str) -> Result<String> {
@@ -170,7 +174,7 @@ fn failed(name: &str, about: &str, error: &anyhow::Error, time: Duration) -> Val
 
 /// Compares a load on your server with ours, in turns.
 fn compare(flags: &Flags) -> Result<()> {
-    println!("answers in a second, of 16 clients that ask without a pause ({ROUNDS} rounds in turns, least … most):");
+    println!("\nanswers in a second, of 16 clients that ask without a pause ({ROUNDS} rounds in turns, least … most):");
     let mut rates: Vec<(&str, Vec<f64>)> = [("yours", Vec::new())].into();
     rates.extend(OURS.iter().map(|(package, _)| (*package, Vec::new())));
     for _ in 0..ROUNDS {
@@ -219,3 +223,19 @@ const OURS: [(&str, &[&str]); 3] = [
 const ROUNDS: usize = 3;
 /// More than 14 cases of 5 s each.
 const LONGEST_CHECK: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn points_are_those_of_the_passed_cases() {
+        let case = |passed: bool| json!({ "passed": passed, "points": 2.505 });
+        let points =
+            |cases: &[bool]| Report::default().with(cases.iter().map(|passed| case(*passed)).collect()).points();
+        assert_eq!(points(&[true, false, true]).to_string(), "5.01");
+        assert_eq!(points(&[false]).to_string(), "0");
+    }
+}

@@ -1,4 +1,4 @@
-//! `cargo xtask deploy`: the parts of `xtask/deploy/`, each put to the test with the real program.
+//! `cargo xtask deploy`: tests each part of `xtask/deploy/` with the real programs.
 //!
 //! ```console
 //! $ cargo xtask deploy test                # all of it
@@ -7,7 +7,7 @@
 //! $ cargo xtask deploy plan --clients 1000000 --rate 200000    # how many machines
 //! ```
 //!
-//! A row is a file beside this one: what a deployment needs, from the start of one server to several hosts behind a
+//! A row is a file in `deploy/`: one thing that a deployment needs, from starting one server to several hosts behind a
 //! balancer.
 
 mod alive;
@@ -26,7 +26,7 @@ mod rolling;
 mod service;
 mod start;
 mod unit;
-mod visitors;
+mod visits;
 
 use std::process::ExitCode;
 
@@ -50,10 +50,10 @@ enum What {
     Confined(privilege::Confined),
 }
 
-/// Puts every part to the test
+/// Tests every part with the real programs
 #[derive(clap::Args)]
 struct Test {
-    /// Only tests that have one of these in their name; a row is a name too
+    /// Only tests that have one of these in their name, such as the name of a row
     row: Vec<String>,
     /// List the tests instead of running them
     #[arg(long)]
@@ -68,7 +68,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     }
 }
 
-/// The tests of all rows.
+/// Returns the tests of all rows.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let broken = workspace::build()?;
     ensure!(broken.is_empty(), "these do not build: {}", broken.join(", "));
@@ -99,5 +99,5 @@ fn test(flags: &Test) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let tally = trial::run(trials);
-    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

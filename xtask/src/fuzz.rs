@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the property of the protocol's fuzz target, tried for longer than a test may take.
+//! `cargo xtask fuzz`: runs the protocol's fuzz target for longer than a test may take.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::workspace;
 /// Fuzzes the protocol
 #[derive(clap::Args)]
 pub(crate) struct Flags {
-    /// For how long
+    /// How many seconds to fuzz
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u64,
 }

@@ -13,6 +13,7 @@
 #[macro_use]
 mod notes;
 
+mod costs;
 mod crowds;
 mod failing;
 mod fixture;
@@ -219,7 +220,8 @@ const EXPERIMENTS: &[Experiment] = &[
     loads::POOL_SIZE,
     loads::OVERLOAD,
     taking_turns::LOST_UPDATE,
-    loads::ASYNC_FASTER,
+    costs::ASYNC_FASTER,
+    costs::COMPLETION,
     loads::OMISSION,
     hosts::LOOPBACK,
 ];
@@ -259,6 +261,15 @@ mod tests {
             assert!(!names.is_empty(), "{sentence}");
             assert!(names.iter().all(|name| chosen(&[(*name).into()]).is_ok()), "{names:?}");
         }
+    }
+
+    #[test]
+    fn every_experiment_is_in_a_unit_for_teachers() {
+        let pages = workspace::pages().expect("this is a checkout");
+        let units = pages.iter().filter(|page| page.parent().is_some_and(|folder| folder.ends_with("teach")));
+        let text: String = units.map(|page| std::fs::read_to_string(page).expect("it can be read")).collect();
+        let missing = EXPERIMENTS.iter().filter(|experiment| !text.contains(&format!("| `{}` |\n", experiment.name)));
+        assert_eq!(missing.map(|experiment| experiment.name).collect::<Vec<_>>(), Vec::<&str>::new());
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! $ cargo xtask test-all            # everything
 //! $ cargo xtask test-all poll::     # what has `poll::` in its name
 //! $ cargo xtask test-all --list
-//! $ cargo xtask lab --list          # the ancestor's claims, as experiments
+//! $ cargo xtask lab --list          # the book's claims, as experiments
 //! $ cargo xtask trace single poll   # what each thread waited for, drawn
+//! $ cargo xtask play                # the same as a page, which asks first and then plays it
 //! $ cargo xtask bench --quick       # what an answer costs
 //! $ cargo xtask choose --clients 5000 --busy 2% --rate 2000 --slo 'p99<50ms'   # which architecture
-//! $ cargo xtask challenge -- COMMAND {port}   # your own server beside ours
+//! $ cargo xtask challenge -- COMMAND {port}   # your own server next to ours
 //! $ cargo xtask deploy test         # deployed with the real programs: systemd, inetd, HAProxy, Prometheus …
 //! $ cargo xtask manual              # manual pages and completions
 //! $ cargo xtask package             # what a release publishes, tried
@@ -30,10 +31,12 @@ mod lab;
 mod manual;
 mod matrix;
 mod package;
+mod play;
 mod readme;
 mod servers;
 mod signals;
 mod soak;
+mod svg;
 mod test_all;
 mod tidy;
 mod trace;
@@ -59,6 +62,7 @@ enum Task {
     Manual(manual::Flags),
     Package(package::Flags),
     Trace(trace::Flags),
+    Play(play::Flags),
     Challenge(challenge::Flags),
     #[command(hide = true)]
     Blocked(challenge::BlockedFlags),
@@ -68,10 +72,10 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    // Without a handler SIGXFSZ ends the process: a write beyond RLIMIT_FSIZE fails like any other.
+    // Without a handler SIGXFSZ ends the process; with one, a write beyond RLIMIT_FSIZE is an error like any other.
     static IS_REACHED: AtomicBool = AtomicBool::new(false);
     let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
-    // Where one is closed there is nothing to wait for.
+    // A closed stream needs no mode: its error is ignored.
     let _ = make_blocking(io::stdout()).and_then(|()| make_blocking(io::stderr()));
     let done = harness::group::take_charge().and_then(|()| match Task::parse() {
         Task::TestAll(flags) => test_all::run(&flags),
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Task::Manual(flags) => manual::run(&flags),
         Task::Package(flags) => package::run(&flags),
         Task::Trace(flags) => trace::run(&flags),
+        Task::Play(flags) => play::run(&flags),
         Task::Challenge(flags) => challenge::run(&flags),
         Task::Blocked(flags) => challenge::print_blocked(&flags),
         Task::Bench(flags) => bench::run(&flags),
@@ -96,8 +101,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Lets writes to `stream` wait for room. A parent, such as Node, may have made it non-blocking; then lines would be
-/// lost, ours and those of cargo and the other programs that write to it too.
+/// Makes `stream` blocking. A parent such as Node may have made it non-blocking, and then lines would be lost: those of
+/// this task, and those of cargo and other programs that share the stream.
 fn make_blocking(stream: impl AsFd) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(stream, false)?)
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask manual`: manual pages, and completions for bash, zsh and fish, of every server and of zen-client.
+//! `cargo xtask manual`: writes manual pages, and completions for bash, zsh and fish, for every server and zen-client.
 //!
-//! They are made from what each program parses its command line with. What that does not know (exit status, signals,
-//! environment, where to read on) stands in `manual/sections.rs`.
+//! They are generated from each program's clap definition. What clap does not know (exit status, signals, environment,
+//! further reading) is in `manual/sections.rs`.
 
 mod sections;
 mod trials;
@@ -9,18 +9,18 @@ mod trials;
 #[path = "../../zen-client/src/pages.rs"]
 mod pages;
 
-// The servers' own files.
+// The option files of the servers.
 #[path = "../../zen-async/src/options.rs"]
-#[allow(dead_code, reason = "only its command line is asked for")]
+#[allow(dead_code, reason = "only its command line is used")]
 mod zen_async;
 #[path = "../../zen-poll/src/options.rs"]
-#[allow(dead_code, reason = "only its command line is asked for")]
+#[allow(dead_code, reason = "only its command line is used")]
 mod zen_poll;
 #[path = "../../zen-single/src/options.rs"]
-#[allow(dead_code, reason = "only its command line is asked for")]
+#[allow(dead_code, reason = "only its command line is used")]
 mod zen_single;
 #[path = "../../zen-threaded/src/options.rs"]
-#[allow(dead_code, reason = "only its command line is asked for")]
+#[allow(dead_code, reason = "only its command line is used")]
 mod zen_threaded;
 
 use std::fs;
@@ -39,7 +39,7 @@ pub(crate) use trials::trials;
 /// Writes manual pages, and completions for bash, zsh and fish
 #[derive(clap::Args)]
 pub(crate) struct Flags {
-    /// Where to [default: target/manual]
+    /// Folder to write to [default: target/manual]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -52,19 +52,19 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes all of it. The example of zen-client must be built.
+/// Writes all pages and completions. The example of zen-client must be built.
 fn write(folder: &Path) -> Result<()> {
     for (name, command) in servers() {
         pages::write(&command.name(name), folder)?;
         append(&folder.join(format!("{name}.1")), OF_SERVERS)?;
     }
-    // xtask links no client: it is asked.
+    // xtask does not link the client: an example of zen-client writes its pages.
     let output = run_within(WAIT_LIMIT, Command::new(workspace::binary("examples/manual")?).arg(folder))?;
     ensure!(output.status.success(), "zen-client: {}", String::from_utf8_lossy(&output.stderr));
     CLIENT_PAGES.iter().try_for_each(|page| append(&folder.join(page), OF_CLIENT))
 }
 
-/// Each server's command line, by its package.
+/// Returns each server's command line, by package.
 fn servers() -> [(&'static str, clap::Command); 4] {
     [
         ("zen-single", zen_single::Arguments::command()),

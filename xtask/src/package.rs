@@ -1,10 +1,10 @@
-//! `cargo xtask package`: what a release publishes, tried before it is published. It takes some minutes.
+//! `cargo xtask package`: tries what a release publishes before it is published. It takes some minutes.
 //!
 //! 1. Every published crate is packaged and built from its package alone, without a warning.
-//! 2. Each program is installed from the checkout, and again from its package, and says which version it is.
-//! 3. What was installed serves, and is judged.
+//! 2. Each program is installed from the checkout, then from its package; each time `--version` is compared.
+//! 3. Each installed server serves, and passes `zen-client check`.
 //!
-//! The tests beside this (`package/trials.rs`) are what of it fits into `test-all`.
+//! The tests in `package/trials.rs` are the part that is quick enough for `test-all`.
 
 mod trials;
 
@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::capture::Capture;
 use crate::harness::folder::Folder;
-use crate::harness::group::{Group, run_within};
-use crate::harness::{WAIT_LIMIT, git, tool};
+use crate::harness::group::run_within;
+use crate::harness::{Server, WAIT_LIMIT, git, is_conformant, tool};
 use crate::workspace::{self, Package};
 pub(crate) use trials::trials;
 
@@ -30,21 +29,22 @@ pub(crate) fn run(_: &Flags) -> Result<ExitCode> {
     package.args(["package", "--workspace", "--exclude", "xtask"]).stderr(Stdio::piped());
     let output = package.output().context("cannot run cargo")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success() && !said.contains("warning"), "cargo package says\n{said}");
-    say("packaged and built from the packages");
+    ensure!(output.status.success() && !said.contains("warning"), "cargo package warns or fails:\n{said}");
+    println!("packaged and built from the packages");
 
     let folder = workspace::target()?.join("package");
-    let unpacked = Folder::new()?; // outside the workspace, or cargo takes it for a forgotten member
+    let unpacked = Folder::new()?; // outside the workspace, or cargo would miss it in the workspace's members
     for package in published()? {
         let archive = folder.join(format!("{}-{}.crate", package.name, package.version));
         succeed(Command::new(tool("tar")?).arg("-xzf").arg(archive).arg("-C").arg(unpacked.path()))?;
     }
+    workspace::build()?; // zen-client checks the installed servers
     let version = version_here()?;
     let protocol = unpacked.path().join(format!("zen-proto-{}", env!("CARGO_PKG_VERSION")));
     let patch = format!("patch.crates-io.zen-proto.path='{}'", protocol.display());
     for package in published()?.filter(|package| package.has_program()) {
         let from_package = unpacked.path().join(format!("{}-{}", package.name, package.version));
-        // Until it is published the protocol is not where the package looks for it.
+        // Until zen-proto is published, cargo does not find it where the package refers to it.
         for (from, options) in [(package.folder(), &["--locked"][..]), (&from_package, &["--config", &patch])] {
             let root = Folder::for_programs()?;
             let mut install = workspace::cargo();
@@ -56,18 +56,18 @@ pub(crate) fn run(_: &Flags) -> Result<ExitCode> {
             if package.name != "zen-client" {
                 serves(&program)?;
             }
-            say(&format!("installed from {}: {} {version}", from.display(), package.name));
+            println!("installed from {}: {} {version}", from.display(), package.name);
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What crates.io is to have.
+/// Returns the packages that are published on crates.io.
 fn published() -> Result<impl Iterator<Item = &'static Package>> {
     Ok(workspace::metadata()?.packages.iter().filter(|package| package.is_published()))
 }
 
-/// Whether `--version` says this, and nothing else.
+/// Fails unless `--version` prints exactly this version.
 fn names_itself(program: &Path, name: &str, version: &str) -> Result<()> {
     let output = run_within(WAIT_LIMIT, Command::new(program).arg("--version"))?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -75,16 +75,10 @@ fn names_itself(program: &Path, name: &str, version: &str) -> Result<()> {
     Ok(())
 }
 
-/// The installed server, judged by the client of the checkout.
+/// Starts the installed server, and checks it with the client of the checkout.
 fn serves(program: &Path) -> Result<()> {
-    let mut server =
-        Group::start(Command::new(program).args(["-q", "-p", "0"]).stdin(Stdio::null()).stdout(Stdio::piped()))?;
-    let stdout = Capture::of(server.child().stdout.take().context("it is piped")?)?;
-    let ready = |said: &[u8]| Some(std::str::from_utf8(said).ok()?.strip_suffix('\n')?.rsplit(':').next()?.to_owned());
-    let port = stdout.wait_for(WAIT_LIMIT, ready).context("it does not say where it listens")?;
-    let mut check = workspace::cargo();
-    check.args(["run", "--quiet", "-p", "zen-client", "--", "check", "--quick", "-p", &port]);
-    succeed(&mut check)
+    let server = Server::run(Command::new(program).args(["-q", "-p", "0"]))?;
+    is_conformant(server.address())
 }
 
 fn succeed(command: &mut Command) -> Result<()> {
@@ -93,7 +87,7 @@ fn succeed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What `--version` says of what is built from here: where git names no commit, neither does it.
+/// Returns the version that a program built from this checkout prints: with the commit, if git knows one.
 fn version_here() -> Result<String> {
     let version = env!("CARGO_PKG_VERSION");
     if !workspace::root()?.join(".git").exists() {
@@ -103,10 +97,6 @@ fn version_here() -> Result<String> {
     let commit = String::from_utf8_lossy(&output.stdout);
     let commit = commit.get(..7).filter(|_| output.status.success());
     Ok(commit.map_or(version.to_owned(), |commit| format!("{version} ({commit})")))
-}
-
-fn say(what: &str) {
-    println!("{what}");
 }
 
 const LONGEST_BUILD: Duration = Duration::from_secs(900);

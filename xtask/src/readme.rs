@@ -1,11 +1,13 @@
-//! Runs the console blocks of every README and compares what they say with what is written there.
+//! Runs the console blocks of every README and of the pages for teachers, and compares their output with what is
+//! written there.
 //!
-//! A line `$ command` is run by a shell at the top of the checkout; the lines below it are its output, stdout and
-//! stderr together. `[..]` stands for anything within a line, a line `...` for any lines, `# exit: 1` for a status
-//! other than 0. A command that ends in ` &` is a server: its stdout is compared as soon as it is there, and the
-//! server ends with the block. A block with a program that this machine lacks is not tried. As all of them use the
-//! default port, each block has a host of its own; where none can be made, nothing runs beside a block, and neither
-//! where it is the clock that decides what is printed.
+//! A line `$ command` is run by a shell at the top of the checkout. The lines below it are its output, stdout and
+//! stderr together. `[..]` stands for any text within a line, a line `...` for any lines, and `# exit: 1` for a status
+//! other than 0. A command that ends in ` &` is a server: its stdout is compared as soon as it is there, and the server
+//! is killed at the end of the block. A block with a program that this machine lacks is skipped.
+//!
+//! All blocks use the default port, so each runs in a network namespace of its own. Without the permission to make
+//! one, blocks run one after the other. So do blocks whose output depends on time.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,15 +23,13 @@ use crate::harness::{Missing, WAIT_LIMIT, lacks_io_uring, may_be_missing, tool, 
 use crate::trial::Trial;
 use crate::workspace;
 
-/// One test for each console block, named after its file and line.
+/// Returns one test for each console block, named after its file and line.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let root = workspace::root()?;
-    let mut files = vec![root.join("README.md")];
-    files.extend(workspace::metadata()?.packages.iter().map(|package| package.folder().join("README.md")));
     let has_hosts = network::on_a_host_alone(|| Ok(())).is_ok();
     let mut trials = Vec::new();
-    for file in files {
-        // Whether a README is there at all is a question of tidiness.
+    for file in workspace::pages()? {
+        // A missing README is reported by the tests of tidiness.
         let Ok(text) = fs::read_to_string(&file) else { continue };
         let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
         for block in blocks(&text) {
@@ -47,15 +47,15 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(trials)
 }
 
-/// A console block.
+/// A console block: its commands, in order.
 #[derive(Debug, Default)]
 struct Block {
-    /// Where it begins.
+    /// The line of its opening fence.
     line: usize,
     steps: Vec<Step>,
 }
 
-/// A command and what it must lead to.
+/// A command, with its expected output and exit status.
 #[derive(Debug, Default)]
 struct Step {
     command: String,
@@ -63,7 +63,7 @@ struct Step {
     status: i32,
 }
 
-/// All console blocks of a Markdown text.
+/// Returns all console blocks of a Markdown text.
 fn blocks(text: &str) -> Vec<Result<Block>> {
     let mut blocks = Vec::new();
     let mut lines = text.lines().enumerate();
@@ -86,7 +86,7 @@ impl Block {
                 continue;
             }
             let step = block.steps.last_mut().with_context(|| format!("line {line}: output without a command"))?;
-            // A command may go on after a backslash.
+            // A command goes on after a backslash.
             if let Some(begun) = step.command.strip_suffix('\\') {
                 step.command = format!("{begun}{}", text.trim_start().trim_start_matches("> "));
             } else if let Some(status) = text.strip_prefix("# exit: ") {
@@ -98,7 +98,7 @@ impl Block {
         Ok(block)
     }
 
-    /// Whether time decides what is printed, which a busy machine could change.
+    /// Returns whether the output depends on time, which a busy machine could change.
     fn is_timed(&self) -> bool {
         let is_timed = |word: &str| self.steps.iter().any(|step| step.command.contains(word));
         ["--timeout", "--delay", "sleep ", "-- load", "-- selftest"].into_iter().any(is_timed)
@@ -107,12 +107,12 @@ impl Block {
     fn run(&self) -> Result<()> {
         let words = self.steps.iter().flat_map(|step| step.command.split_whitespace());
         words.filter(|word| may_be_missing(word)).try_for_each(|word| tool(word).map(drop))?;
-        // Somebody else's server may be on its way out.
+        // A server of another test, or of the user, may still be exiting.
         let free = wait_for(WAIT_LIMIT, || TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).ok());
         drop(free.with_context(|| format!("port {DEFAULT_PORT}, which READMEs use, is taken"))?);
         let mut servers = Vec::new();
         for step in &self.steps {
-            // What is running already is not started again.
+            // test-all runs already.
             if step.command.starts_with("cargo xtask test-all") {
                 continue;
             }
@@ -129,16 +129,17 @@ impl Block {
 }
 
 impl Step {
-    /// Runs it to its end.
+    /// Runs the command to its end.
     fn run(&self) -> Result<()> {
         let output = run_within(LIMIT, shell(&format!("{{ {}\n}} 2>&1", self.command))?.stdin(Stdio::null()))?;
         let said = String::from_utf8_lossy(&output.stdout);
-        ensure!(self.is_met_by(&said), "expected\n{}\n---- but it says\n{said}", self.output.join("\n"));
-        ensure!(output.status.code() == Some(self.status), "it ended with {}, not {}", output.status, self.status);
+        ensure!(self.is_met_by(&said), "expected\n{}\n---- but the output is\n{said}", self.output.join("\n"));
+        let status = output.status;
+        ensure!(status.code() == Some(self.status), "the command ended with {status}, not {}", self.status);
         Ok(())
     }
 
-    /// Starts a server and waits for what it is expected to say.
+    /// Starts a server and waits for its expected output.
     fn start(&self, command: &str) -> Result<Option<Group>> {
         let mut group =
             Group::start(shell(command)?.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
@@ -147,9 +148,12 @@ impl Step {
         let is_ready = |said: &[u8]| self.is_met_by(&String::from_utf8_lossy(said)).then_some(());
         match stdout.wait_for(LIMIT, is_ready) {
             Some(()) if !self.output.is_empty() => Ok(Some(group)),
-            Some(()) => bail!("a server says `listening on …`: write it there"),
+            Some(()) => bail!("a server prints `listening on …`: write that line below its command"),
             None if lacks_io_uring(&stderr.text()) => bail!(Missing("io_uring".to_owned())),
-            None => bail!("expected\n{}\n---- but it says\n{}{}", self.output.join("\n"), stdout.text(), stderr.text()),
+            None => {
+                let (expected, output) = (self.output.join("\n"), stdout.text() + &stderr.text());
+                bail!("expected\n{expected}\n---- but the output is\n{output}")
+            }
         }
     }
 
@@ -160,14 +164,14 @@ impl Step {
     }
 }
 
-/// `cargo run -p zen-poll     # a remark` without the remark.
+/// Cuts off the remark: `cargo run -p zen-poll     # a remark`.
 fn without_remark(command: &str) -> &str {
     command.split(" # ").next().unwrap_or(command).trim_end()
 }
 
 fn shell(command: &str) -> Result<Command> {
     let mut shell = Command::new("sh");
-    // Cargo's own talk is not part of what a command says.
+    // Cargo's progress messages do not belong to the output of a command.
     shell.args(["-c", command]).env("CARGO_TERM_QUIET", "true").env("NO_COLOR", "1").env_remove("RUST_LOG");
     shell.current_dir(workspace::root()?);
     Ok(shell)
@@ -188,7 +192,7 @@ fn line_matches(expected: &str, line: &str) -> bool {
     let Some(mut rest) = pieces.next().and_then(|start| line.strip_prefix(start)) else { return false };
     let mut last = None;
     for piece in pieces {
-        // Only the last piece must stand at the end; those before it are taken where they first come.
+        // Only the last piece must be at the end; an earlier one is taken where it first occurs.
         if let Some(middle) = last.replace(piece) {
             let Some(at) = rest.find(middle) else { return false };
             rest = &rest[at + middle.len()..];
@@ -197,10 +201,10 @@ fn line_matches(expected: &str, line: &str) -> bool {
     last.map_or(rest.is_empty(), |end| rest.ends_with(end))
 }
 
-/// The port of every server and of the client, if none is given.
+/// The default port of every server and of the client.
 const DEFAULT_PORT: u16 = 1060;
 
-/// Everything is built by now, but `cargo run` for one package may build it once more with fewer features.
+/// Everything is built already, but `cargo run` for one package may build it again with fewer features.
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
@@ -209,7 +213,8 @@ mod tests {
 
     #[test]
     fn blocks_are_found_and_understood() {
-        let text = "a\n```console\n$ one &  \nlistening on [..]\n$ two \\\n  three   # remark\nout\n# exit: 1\n```\n```sh\n$ four\n```\n";
+        let text = "a\n```console\n$ one &  \nlistening on [..]\n$ two \\\n  three   # remark\nout\n# exit: 1\n```\n\
+                    ```sh\n$ four\n```\n";
         let blocks = blocks(text);
         let [Ok(block)] = &blocks[..] else { panic!("{blocks:?}") };
         assert_eq!((block.line, block.steps.len()), (2, 2));

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::workspace;
 
@@ -10,26 +10,28 @@ use crate::workspace;
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) package: &'static str,
-    /// The binary, as it lies under `target/debug`.
+    /// The name of its binary under `target/debug`.
     pub(crate) binary: &'static str,
     pub(crate) arguments: &'static [&'static str],
-    /// How many clients are served at once; the next waits in the backlog without a word. `None`: `--max-connections`
-    /// many, and the next is turned away.
+    /// How many clients are served at the same time; the next one waits in the backlog. `None`: as many as
+    /// `--max-connections` says, and the next one is rejected.
     pub(crate) at_once: Option<usize>,
-    /// How many more wait in a queue of the server's own. The next one is rejected, and none waits in the backlog.
+    /// How many further clients wait in a queue of the server's own. The next one is rejected; none waits in the
+    /// backlog.
     pub(crate) queue: Option<usize>,
-    /// How many answers are thought about at once under `--delay`, that is, who blocks whom. `None`: one for each
-    /// client.
+    /// How many answers are worked out at the same time under `--delay`; a further question waits. `None`: one for each
+    /// client, so that no client waits for another.
     pub(crate) answers_at_once: Option<usize>,
-    /// Whether that many think whenever there is enough to think about. Else who wakes first takes what there is: one
-    /// of several processes may take all clients of a burst, an executor may let one thread sleep while another's queue
-    /// is not empty.
+    /// Whether that number is reached whenever there are enough questions. Otherwise it is left to chance: one of
+    /// several processes may accept all clients of a burst, or a thread may sleep while another has tasks in its queue.
     pub(crate) is_even: bool,
-    /// Its processes: one, or a parent and its workers.
+    /// How many processes it has: one, or a parent and its workers.
     pub(crate) processes: usize,
-    /// Into how many parts (workers, processes, loops) clients are spread evenly, where the architecture says so.
+    /// Whether its first process starts another one for each client, and serves none itself.
+    pub(crate) forks: bool,
+    /// The number of workers, processes or loops among which clients are spread evenly; `None` if they need not be.
     pub(crate) parts: Option<usize>,
-    /// An exhibit passes `check`; it promises nothing of what surrounds a server (options, limits, draining).
+    /// Whether it is an example: it passes `check`, and promises nothing about options, limits and draining.
     pub(crate) is_example: bool,
 }
 
@@ -37,6 +39,7 @@ pub(crate) const SERVERS: &[Entry] = &[
     Entry { at_once: Some(1), ..server("single", "zen-single", &[]) },
     Entry { at_once: Some(4), answers_at_once: Some(4), parts: Some(4), ..server("workers", "zen-threaded", &[]) },
     Entry { answers_at_once: None, ..server("per-connection", "zen-threaded", &["--mode", "per-connection"]) },
+    Entry { answers_at_once: None, forks: true, ..server("per-process", "zen-threaded", &["--mode", "per-process"]) },
     Entry {
         at_once: Some(4),
         queue: Some(16),
@@ -65,11 +68,26 @@ pub(crate) const SERVERS: &[Entry] = &[
     Entry { binary: "examples/raw", is_example: true, ..server("raw", "zen-poll", &[]) },
     Entry { binary: "examples/edge", is_example: true, ..server("edge", "zen-poll", &[]) },
     Entry { binary: COMPLETION, is_example: true, ..server("completion", "zen-poll", &[]) },
+    Entry {
+        binary: "examples/per_core",
+        is_example: true,
+        answers_at_once: Some(2),
+        is_even: false,
+        ..server("per-core", "zen-poll", &["--loops", "2"])
+    },
     Entry { binary: "examples/own_executor", is_example: true, ..server("own-executor", "zen-async", &[]) },
     Entry { binary: "examples/on_tokio", is_example: true, ..server("on-tokio", "zen-async", &[]) },
 ];
 
-/// What most of them are: one process, any number of clients, one thread that thinks.
+/// Returns the server of this name.
+pub(crate) fn named(name: &str) -> Result<&'static Entry> {
+    SERVERS.iter().find(|entry| entry.name == name).with_context(|| {
+        let names: Vec<&str> = SERVERS.iter().map(|entry| entry.name).collect();
+        format!("no server is called {name}: there are {}", names.join(", "))
+    })
+}
+
+/// Returns what most rows have: one process, any number of clients, one thread that works out answers.
 const fn server(name: &'static str, package: &'static str, arguments: &'static [&'static str]) -> Entry {
     Entry {
         name,
@@ -81,34 +99,35 @@ const fn server(name: &'static str, package: &'static str, arguments: &'static [
         answers_at_once: Some(1),
         is_even: true,
         processes: 1,
+        forks: false,
         parts: None,
         is_example: false,
     }
 }
 
 impl Entry {
-    /// Its command line with no port yet.
+    /// Returns its command line, without a port.
     pub(crate) fn command(&self) -> Result<Command> {
         let mut command = Command::new(workspace::binary(self.binary)?);
         command.args(self.arguments);
         Ok(command)
     }
 
-    /// Whether it gives its calls to the kernel as requests, which strace does not see.
+    /// Returns whether it submits its calls through io_uring, where strace does not see them.
     pub(crate) fn makes_requests(&self) -> bool {
         self.binary == COMPLETION
     }
 
-    /// Whether clients beyond those it serves wait in the backlog.
+    /// Returns whether clients beyond those it serves wait in the backlog.
     pub(crate) fn makes_wait(&self) -> bool {
         self.at_once.is_some()
     }
 
-    /// The first row of its package: for what concerns a binary and not an architecture.
+    /// Returns whether it is the first row of its package: for tests of a binary and not of an architecture.
     pub(crate) fn is_first_of_package(&self) -> bool {
         SERVERS.iter().find(|other| other.package == self.package).is_some_and(|first| first.name == self.name)
     }
 }
 
-/// The example that needs io_uring.
+/// The binary of the example that needs io_uring.
 const COMPLETION: &str = "examples/completion";

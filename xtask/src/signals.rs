@@ -1,4 +1,4 @@
-//! The signals that end this task, and those of them that it was told to ignore.
+//! The signals that end this task, and those of them that were ignored when it was started.
 
 use std::ffi::{OsStr, c_int};
 use std::fs;
@@ -8,21 +8,21 @@ use std::sync::LazyLock;
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// The signals that end this task, with the shell's names.
+/// The signals that end this task, with the names that a shell uses.
 pub(crate) const ENDING: [(c_int, &str); 3] = [(SIGHUP, "HUP"), (SIGINT, "INT"), (SIGTERM, "TERM")];
 
-/// Those of them that were ignored when this task was started, as nohup(1) does. It must be read before any is caught.
+/// Those of them that were ignored when this task was started, as by nohup(1). Must be read before any is caught.
 pub(crate) static IGNORED: LazyLock<Vec<(c_int, &str)>> =
     LazyLock::new(|| ENDING.into_iter().filter(|(signal, _)| is_ignored(*signal).unwrap_or(false)).collect());
 
-/// Whether this task ignores `signal`, as what started it may have decided.
+/// Returns whether this task ignores `signal`, as its parent may have decided.
 pub(crate) fn is_ignored(signal: c_int) -> Result<bool> {
     let status = fs::read_to_string("/proc/self/status")?;
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).context("no SigIgn in /proc")?;
     Ok(u64::from_str_radix(ignored.trim(), 16)? >> (signal - 1) & 1 == 1)
 }
 
-/// A command that stays in our process group, where signals reach both: it ignores those that we do.
+/// Returns a command that stays in this task's process group, where signals reach both. It ignores the same signals.
 pub(crate) fn with_our_signals(program: impl AsRef<OsStr>) -> Command {
     if IGNORED.is_empty() {
         return Command::new(program);

@@ -1,5 +1,5 @@
-//! All servers side by side for minutes, each under a mix of honest, slow, hostile and resetting clients:
-//! what leaks, leaks here.
+//! `cargo xtask soak`: runs all servers in parallel for minutes, each under a mix of honest, slow, hostile and
+//! resetting clients, and finds what leaks.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use crate::workspace;
 /// Runs all servers under a mix of clients and watches their descriptors and memory.
 #[derive(Args)]
 pub(crate) struct Flags {
-    /// How long, all servers being side by side
+    /// How many minutes to run
     #[arg(long, default_value = "10", value_parser = minutes)]
     minutes: Duration,
 }
@@ -33,7 +33,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
             entries.map(|entry| (entry, scope.spawn(|| soak(entry, flags.minutes, &is_over)))).collect();
         let reports = soaks.into_iter().map(|(entry, soak)| {
             let report = soak.join().unwrap_or_else(|_| Err(anyhow!("the soak panicked")));
-            // When one fails the others need not go on.
+            // When one fails, the others stop too.
             is_over.fetch_or(report.is_err(), Ordering::Relaxed);
             (entry, report)
         });
@@ -55,12 +55,12 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What one server went through.
+/// What was measured of one server.
 struct Report {
     answers: usize,
     visits: usize,
     longest_wait: Duration,
-    /// Its usage, second by second.
+    /// What it used, sampled every second.
     usage: Vec<Usage>,
 }
 
@@ -100,8 +100,8 @@ const HEADINGS: &str =
     "server          answers   visits   longest wait   descriptors (threads), early → late   memory, early → late";
 
 impl Report {
-    /// The most that was held in the second quarter of the time, and in the last. (In the first, buffers and pools
-    /// grow.)
+    /// Returns the most that was held in the second quarter of the time, and in the last. (In the first quarter,
+    /// buffers and pools still grow.)
     fn early_and_late(&self) -> (Usage, Usage) {
         let quarter = (self.usage.len() / 4).max(1);
         let most = |part: &[Usage]| Usage {
@@ -128,7 +128,7 @@ impl Report {
         let judge = || {
             let (early, late) = self.early_and_late();
             ensure!(self.usage.len() >= 8, "too short to judge: give it more --minutes");
-            ensure!(self.visits >= BEHAVIOURS.len(), "not every kind of client has come");
+            ensure!(self.visits >= BEHAVIOURS.len(), "not every kind of client was tried: give it more --minutes");
             ensure!(late.descriptors <= early.descriptors + SLACK, "descriptors leak");
             ensure!(late.threads <= early.threads + SLACK, "threads leak");
             ensure!(late.memory <= early.memory + MEMORY_SLACK, "memory leaks");
@@ -140,7 +140,7 @@ impl Report {
 
 type Behaviour = fn(&Server) -> Result<()>;
 
-/// Everyone but the honest, in turn.
+/// The clients that misbehave, each in turn.
 const BEHAVIOURS: [(&str, Behaviour); 10] = [
     ("leaving", |server| (0..20).try_for_each(|_| server.client().map(drop))),
     ("resetting", |server| (0..20).try_for_each(|_| server.client()?.reset())),
@@ -176,18 +176,18 @@ const BEHAVIOURS: [(&str, Behaviour); 10] = [
     ("silent", |server| server.client()?.expect_end()),
     ("dripping", |server| {
         let mut client = server.client()?;
-        // It is cut in the middle of this; a drip after that finds a closed connection.
+        // The server closes in the middle of this; a write after that fails.
         for _ in 0..40 {
-            if client.push(b"x").is_err() || client.look()? != Came::Nothing {
+            if client.push(b"x").is_err() || client.try_read()? != Came::Nothing {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(50));
         }
-        Err(anyhow!("nobody stopped it"))
+        Err(anyhow!("it was not disconnected"))
     }),
     ("never reading", |server| {
         let mut client = Client::connect_with_buffer(server.address(), 4096)?;
-        // Until the reset comes, there is less and less room; it is a failed send.
+        // The network's buffers fill up; once the server resets, a send fails.
         let reset = wait_for(WAIT_LIMIT, || client.push(&[b'?'; 4096]).is_err().then_some(()));
         reset.context("it was not reset")
     }),
@@ -200,8 +200,8 @@ fn minutes(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a number of minutes, like 10 or 0.5".into())
 }
 
-/// Clients that happen to be there when one looks.
+/// Descriptors or threads of the clients that are connected when a sample is taken.
 const SLACK: usize = 24;
 
-/// What an allocator may keep that the server has given back.
+/// Bytes that an allocator may keep after the server has freed them.
 const MEMORY_SLACK: u64 = 1 << 20;

@@ -1,18 +1,19 @@
-//! `cargo xtask test-all`: format, clippy, unit tests, the invariants, the READMEs, the experiments, the deployment,
-//! and the matrix server × case.
+//! `cargo xtask test-all`: runs format, clippy, unit tests, the invariants, the READMEs, the experiments, the
+//! deployment and the matrix server × case.
 //!
-//! A stage that fails does not hide those after it; the last line counts all their tests together.
+//! A failed stage does not stop the others. The last lines name the failed tests and count all.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, ExitCode, Stdio};
+use std::mem;
+use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::harness::is_ci;
 use crate::trial::{Tally, Trial};
-use crate::{bench, challenge, deploy, lab, manual, matrix, package, readme, tidy, trace, trial, workspace};
+use crate::{bench, challenge, deploy, lab, manual, matrix, package, play, readme, tidy, trace, trial, workspace};
 
 /// Tests everything, or what has one of the filters in its name
 #[derive(clap::Args)]
@@ -38,7 +39,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
             Work::Command(arguments) => {
                 names.push(stage.name.to_owned());
                 announce(stage);
-                Ok(Tally::one(succeeds(workspace::cargo().args(*arguments))))
+                run_command(arguments)
             }
             Work::UnitTests => {
                 names.push(stage.name.to_owned());
@@ -58,13 +59,11 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
                 trial::run(trials)
             }),
         };
-        let tally = tally.unwrap_or_else(|error| {
-            println!("{}: {error:#}", stage.name);
-            Tally::one(false)
-        });
-        if tally.passed + tally.failed > 0 {
+        let tally = tally.unwrap_or_else(|error| Tally::one_failure(format!("{}: {error:#}", stage.name)));
+        let failed = tally.failures.len();
+        if tally.passed > 0 || failed > 0 {
             let time = start.elapsed().as_secs_f32();
-            println!("---- {}: {} passed, {} failed, {time:.1} s\n", stage.name, tally.passed, tally.failed);
+            println!("---- {}: {} passed, {failed} failed, {time:.1} s\n", stage.name, tally.passed);
         }
         all += tally;
     }
@@ -77,8 +76,12 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     if flags.list {
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} passed, {} failed", all.passed, all.failed);
-    Ok(if all.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    for failure in &all.failures {
+        println!("failed: {failure}");
+    }
+    println!("{} passed, {} failed", all.passed, all.failures.len());
+    // If no test has run, nothing has been shown.
+    Ok(if all.failures.is_empty() && all.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Stage {
@@ -107,14 +110,15 @@ const STAGES: &[Stage] = &[
     Stage { name: "challenge", work: Work::Trials(challenge::trials::trials) },
     Stage { name: "bench", work: Work::Trials(bench::trials) },
     Stage { name: "trace", work: Work::Trials(trace::trials) },
+    Stage { name: "play", work: Work::Trials(play::trials) },
     Stage { name: "lab", work: Work::Trials(lab::trials) },
     Stage { name: "deploy", work: Work::Trials(deploy::trials) },
     Stage { name: "matrix", work: Work::Trials(matrix::trials) },
 ];
 
 impl Flags {
-    /// Whether a test of the stage may be selected. A filter that begins with a stage's name selects in that stage
-    /// only, so that the others need not be built.
+    /// Returns whether a filter may select a test of the stage. A filter that begins with a stage's name selects in
+    /// that stage only, so that the others need not be built.
     fn concerns(&self, stage: &Stage) -> bool {
         let names = |filter: &str, stage: &Stage| filter.split("::").next() == Some(stage.name);
         let may_select = |filter: &String| match STAGES.iter().find(|stage| names(filter, stage)) {
@@ -124,7 +128,7 @@ impl Flags {
         self.filter.is_empty() || self.filter.iter().any(may_select)
     }
 
-    /// Whether tests that take long run, too: in CI, or with any filter.
+    /// Returns whether slow tests run too: in CI, or with any filter.
     fn runs_slow(&self) -> bool {
         is_ci() || !self.filter.is_empty()
     }
@@ -138,37 +142,63 @@ fn announce(stage: &Stage) {
     println!("---- {}", stage.name);
 }
 
-/// Runs the command where its output can be seen.
-fn succeeds(command: &mut Command) -> bool {
-    command.status().is_ok_and(|status| status.success())
+/// Runs a stage that is one cargo command, with its output visible.
+fn run_command(arguments: &[&str]) -> Result<Tally> {
+    let status = workspace::cargo().args(arguments).status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo {} ended with {status}", arguments.join(" "));
+    Ok(Tally { passed: 1, failures: Vec::new() })
 }
 
-/// Unit, property and doc tests, counted from what libtest says of each binary.
+/// Runs unit, property and doc tests, and takes the results from the lines that libtest prints.
 fn unit_tests() -> Result<Tally> {
     let mut command = workspace::cargo();
     command.args(["test", "--quiet", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
-    // Doc tests are built where temporary files lie, and run from there, which may be forbidden.
+    command.env("RUST_TEST_THREADS", trial::THREADS.to_string());
+    // Doc tests are built and run in the folder of temporary files, from which programs may not be executable.
     let folder = workspace::target()?.join("tmp");
     fs::create_dir_all(&folder)?;
     command.env("TMPDIR", folder);
     let mut child = command.spawn().context("cannot run cargo test")?;
-    let mut tally = Tally::default();
+    let mut results = LibtestResults::default();
     for line in BufReader::new(child.stdout.take().context("it is piped")?).lines() {
         let line = line?;
-        tally += counted(&line).unwrap_or_default();
+        results.add_line(&line);
         println!("{line}");
     }
     let status = child.wait()?;
-    // What does not build, or aborts, has no line that counts it.
-    ensure!(status.success() || tally.failed > 0, "cargo test ended with {status}");
-    Ok(tally)
+    // A binary that does not build, or aborts, prints no results.
+    ensure!(status.success() || !results.tally.failures.is_empty(), "cargo test ended with {status}");
+    Ok(results.tally)
 }
 
-/// The numbers in `test result: ok. 3 passed; 1 failed; …`.
-fn counted(line: &str) -> Option<Tally> {
+/// Results of tests, read from what libtest prints.
+#[derive(Default)]
+struct LibtestResults {
+    tally: Tally,
+    /// Lines after the last `failures:` that may be names of failed tests.
+    names: Vec<String>,
+}
+
+impl LibtestResults {
+    /// Takes the next line. A test binary prints `failures:` twice, before the output of its failed tests and before
+    /// their names, and then a line of counts.
+    fn add_line(&mut self, line: &str) {
+        if line == "failures:" {
+            self.names.clear();
+        } else if let Some(name) = line.strip_prefix("    ") {
+            self.names.push(format!("unit: {name}"));
+        } else if let Some(passed) = passed(line) {
+            let names = mem::take(&mut self.names);
+            let failures = if line.starts_with("test result: ok") { Vec::new() } else { names };
+            self.tally += Tally { passed, failures };
+        }
+    }
+}
+
+/// Parses the number of passed tests in `test result: ok. 3 passed; 1 failed; …`.
+fn passed(line: &str) -> Option<u64> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
-    let number = |what: &str| counts.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok());
-    Some(Tally { passed: number("passed")?, failed: number("failed")? })
+    counts.split_once(" passed;")?.0.parse().ok()
 }
 
 #[cfg(test)]
@@ -177,10 +207,30 @@ mod tests {
 
     #[test]
     fn libtest_lines_are_counted() {
-        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 1 filtered out; finished in 0.00s";
-        let tally = counted(line).expect("it is such a line");
-        assert_eq!((tally.passed, tally.failed), (12, 3));
-        assert!(counted("running 4 tests").is_none());
+        let output = "
+running 4 tests
+..
+failures:
+
+---- frame::split stdout ----
+thread 'frame::split' panicked:
+    an indented line
+
+failures:
+    frame::split
+    src/lib.rs - Answer (line 7)
+
+test result: FAILED. 12 passed; 2 failed; 0 ignored; 0 measured; 1 filtered out; finished in 0.00s
+
+running 1 test
+.
+    an indented line
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+        let mut results = LibtestResults::default();
+        output.lines().for_each(|line| results.add_line(line));
+        assert_eq!(results.tally.passed, 13);
+        assert_eq!(results.tally.failures, ["unit: frame::split", "unit: src/lib.rs - Answer (line 7)"]);
     }
 
     #[test]

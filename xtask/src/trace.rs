@@ -4,23 +4,27 @@
 //! $ cargo xtask trace single workers poll    # a timeline of each, here and as pictures under target/trace
 //! $ cargo xtask trace                        # of all servers
 //! $ cargo xtask trace --poster               # and all of them side by side on one page
+//! $ cargo xtask trace --readme               # the picture at the top of the project's README
 //! ```
 //!
-//! 1. `scenario`: three clients ask three questions each; client 1 thinks in between, the others connect meanwhile.
+//! 1. `scenario`: what the clients do. Unless another is named, three ask three questions each; client 1 thinks in
+//!    between, the others connect meanwhile.
 //! 2. `recording`: the server runs under strace, whose log `strace` reads; and once more without it.
 //! 3. `lanes` turns calls into intervals: asleep in accept(), recv(), epoll_wait(); working; sending; and
-//!    for which client.
+//!    for which client. `sources` finds the lines that wait. All of it is a `model`.
 //! 4. `summary` counts; `terminal`, `svg`, `perfetto` and `poster` show.
 
 mod drawing;
-mod lanes;
+pub(crate) mod lanes;
+pub(crate) mod model;
 mod perfetto;
 mod poster;
-mod recording;
-mod scenario;
-mod strace;
+pub(crate) mod recording;
+pub(crate) mod scenario;
+pub(crate) mod sources;
+pub(crate) mod strace;
 mod summary;
-mod svg;
+pub(crate) mod svg;
 mod terminal;
 mod trials;
 
@@ -29,12 +33,12 @@ use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::servers::{Entry, SERVERS};
+use crate::servers::{self, Entry, SERVERS};
 use crate::workspace;
-use recording::Recording;
+use recording::{Recording, Scene};
 
 pub(crate) use trials::trials;
 
@@ -45,26 +49,44 @@ pub(crate) struct Flags {
     #[arg(value_name = "SERVER")]
     servers: Vec<String>,
     /// Draw them side by side on one page too
-    #[arg(long)]
+    #[arg(long, conflicts_with = "scenario")]
     poster: bool,
+    /// Redraw the picture of single that the project's README begins with
+    #[arg(long, conflicts_with_all = ["servers", "poster", "scenario", "delay"])]
+    readme: bool,
+    /// What the clients do: three-talkers, silent-client … [default: three-talkers]
+    #[arg(long, value_name = "NAME", default_value = "three-talkers", hide_default_value = true)]
+    scenario: String,
     /// Let the servers simulate work on each answer by sleeping for this time
     #[arg(long, value_name = "DURATION")]
     delay: Option<String>,
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
-    let entries = chosen(&flags.servers)?;
+    let entries = if flags.readme { vec![servers::named(IN_README)?] } else { chosen(&flags.servers)? };
     workspace::build()?;
     let folder = workspace::target()?.join("trace");
     let mut recordings = Vec::new();
     let mut written = Vec::new();
+    let scenario = scenario::named(&flags.scenario)?;
+    say(&format!("{}: {}\n\n", scenario.name, scenario.about));
     for entry in entries {
         let delay = flags.delay.as_ref().map(|delay| ["--delay", delay]);
+        let scene = match Scene::new(entry, scenario, delay.as_ref().map_or(&[], |delay| delay)) {
+            Ok(scene) => scene,
+            Err(why) => {
+                say(&format!("{}: no {}, as {why}\n\n", entry.name, scenario.name));
+                continue;
+            }
+        };
         let own = folder.join(entry.name);
-        let recording = Recording::calmest(entry, delay.as_ref().map_or(&[], |delay| delay), &own)
-            .with_context(|| format!("tracing {}", entry.name))?;
+        let recording = Recording::calmest(&scene, &own).with_context(|| format!("tracing {}", entry.name))?;
         say(&format!("{}\n", terminal::shown(&recording)));
-        written.push(write(&own.join("timeline.svg"), &svg::document(&recording))?);
+        let picture = svg::document(&recording);
+        if flags.readme {
+            written.push(write(&workspace::root()?.join(README_PICTURE), &picture)?);
+        }
+        written.push(write(&own.join("timeline.svg"), &picture)?);
         written.push(write(&own.join("trace.json"), &perfetto::json(&recording)?)?);
         written.push(own.join(recording::LOG));
         recordings.push(recording);
@@ -79,15 +101,11 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
 }
 
 /// Returns the servers of these names, in the order of the names, or all servers if none is named.
-fn chosen(names: &[String]) -> Result<Vec<&'static Entry>> {
+pub(crate) fn chosen(names: &[String]) -> Result<Vec<&'static Entry>> {
     if names.is_empty() {
         return Ok(SERVERS.iter().collect());
     }
-    let find = |name: &String| match SERVERS.iter().find(|entry| entry.name == name) {
-        Some(entry) => Ok(entry),
-        None => bail!("no server is called {name}: {}", SERVERS.iter().map(|s| s.name).collect::<Vec<_>>().join(", ")),
-    };
-    names.iter().map(find).collect()
+    names.iter().map(|name| servers::named(name)).collect()
 }
 
 /// Prints to stdout, and ignores a closed pipe, because the files are written in any case.
@@ -99,3 +117,7 @@ fn write(path: &Path, text: &str) -> Result<PathBuf> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path.to_owned())
 }
+
+/// The picture at the top of the project's README, and the server that it shows.
+const README_PICTURE: &str = ".github/wait.svg";
+const IN_README: &str = "single";

@@ -1,96 +1,143 @@
-//! Named tests, run by libtest-mimic: first those that may run side by side, then the others one after the other.
+//! Named tests, run by libtest-mimic: first those that may run in parallel, then the others one after the other.
 
+use std::any::Any;
 use std::ops::AddAssign;
-use std::sync::{Mutex, PoisonError};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed};
 
 use crate::harness::{Missing, is_ci};
 
-/// A test of any stage. Its error is its failure, except [`Missing`], which only CI takes for one.
+/// A test of any stage. An error is a failure, except [`Missing`], which fails only in CI.
 pub(crate) struct Trial {
     pub(crate) name: String,
     /// Whether it must have the machine to itself.
     pub(crate) is_alone: bool,
-    /// Whether it takes so much time that it runs only in CI, or with a filter that selects it.
+    /// Whether it runs only in CI, or with a filter that selects it, because it takes long.
     pub(crate) is_slow: bool,
     pub(crate) run: Box<dyn FnOnce() -> Result<()> + Send>,
 }
 
 impl Trial {
-    /// A test that may run beside others.
+    /// Returns a test that may run in parallel with others.
     pub(crate) fn new(name: impl Into<String>, run: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
         Trial { name: name.into(), is_alone: false, is_slow: false, run: Box::new(run) }
     }
 
-    /// The same, but with nothing beside it.
+    /// Marks the test as one that runs alone.
     pub(crate) fn alone(self) -> Trial {
         Trial { is_alone: true, ..self }
     }
 
-    /// Returns the test as one for CI, or for a filter that selects it.
+    /// Marks the test as slow: it runs in CI, or with a filter that selects it.
     pub(crate) fn slow(self) -> Trial {
         Trial { is_slow: true, ..self }
     }
 }
 
-/// How many tests passed, and how many did not.
-#[derive(Clone, Copy, Default)]
+/// How many tests passed, and which failed.
+#[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) passed: u64,
-    pub(crate) failed: u64,
+    /// A line for each failed test: its name, and the reason where it is known.
+    pub(crate) failures: Vec<String>,
 }
 
 impl Tally {
-    pub(crate) fn one(has_passed: bool) -> Tally {
-        Tally { passed: has_passed.into(), failed: (!has_passed).into() }
+    pub(crate) fn one_failure(line: String) -> Tally {
+        Tally { passed: 0, failures: vec![line] }
     }
 }
 
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Tally) {
         self.passed += other.passed;
-        self.failed += other.failed;
+        self.failures.extend(other.failures);
     }
 }
 
-/// Runs them all and prints a line for each, then what they had to report.
+/// Runs the tests and prints a line for each, then the notes that they left.
 pub(crate) fn run(trials: Vec<Trial>) -> Tally {
-    let (alone, beside): (Vec<_>, Vec<_>) = trials.into_iter().partition(|trial| trial.is_alone);
+    let (alone, parallel): (Vec<_>, Vec<_>) = trials.into_iter().partition(|trial| trial.is_alone);
     let mut tally = Tally::default();
-    for (group, threads) in [(beside, SIDE_BY_SIDE), (alone, 1)] {
+    for (group, threads) in [(parallel, THREADS), (alone, 1)] {
         if !group.is_empty() {
             tally += run_group(group, threads);
         }
     }
-    for note in NOTES.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+    for note in lock(&NOTES).drain(..) {
         println!("note: {note}");
     }
+    print_slowest(lock(&TIMES).drain(..).collect());
     tally
 }
 
-/// Keeps a line that is printed after the tests: a number that is stated and not judged.
+/// Keeps a line that is printed after the tests: a figure that is reported and not judged.
 pub(crate) fn note(line: String) {
-    NOTES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    lock(&NOTES).push(line);
 }
 
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The failed tests of the group, each with its reason.
+static FAILURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// How long each test of the stage has taken.
+static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Prints the tests that took longest, if any took long.
+fn print_slowest(mut times: Vec<(Duration, String)>) {
+    times.retain(|(time, _)| *time >= SLOW);
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    for (time, name) in times.iter().take(MOST_SLOW) {
+        println!("slow: {:.1} s, {name}", time.as_secs_f32());
+    }
+}
 
 fn run_group(group: Vec<Trial>, threads: usize) -> Tally {
     let arguments = Arguments { test_threads: Some(threads), ..Arguments::default() };
     let trials = group.into_iter().map(|trial| {
         let Trial { name, run, .. } = trial;
-        libtest_mimic::Trial::ignorable_test(name, move || match run() {
-            Ok(()) => Ok(Completion::Completed),
-            Err(error) if !is_ci() && error.is::<Missing>() => Ok(Completion::ignored_with(error)),
-            Err(error) => Err(Failed::from(format!("{error:#}"))),
+        libtest_mimic::Trial::ignorable_test(name.clone(), move || {
+            let start = Instant::now();
+            let result = panic::catch_unwind(AssertUnwindSafe(run));
+            lock(&TIMES).push((start.elapsed(), name.clone()));
+            let error = match result {
+                Ok(Ok(())) => return Ok(Completion::Completed),
+                Ok(Err(error)) if !is_ci() && error.is::<Missing>() => return Ok(Completion::ignored_with(error)),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(payload) => format!("it panicked: {}", panic_message(&*payload)),
+            };
+            let reason: String = error.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SHORT).collect();
+            lock(&FAILURES).push(format!("{name}: {reason}"));
+            Err(Failed::from(error))
         })
     });
     let done = libtest_mimic::run(&arguments, trials.collect());
-    // What is not tried for want of a tool says so in its line, and passes.
-    Tally { passed: done.num_passed + done.num_ignored, failed: done.num_failed }
+    // A test whose tool is missing says so in its line, and passes.
+    Tally { passed: done.num_passed + done.num_ignored, failures: lock(&FAILURES).drain(..).collect() }
 }
 
-/// Such tests mostly wait, so there may be more of them than processors.
-const SIDE_BY_SIDE: usize = 8;
+fn panic_message(payload: &dyn Any) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a value that is no text")
+}
+
+/// How many characters of a reason are repeated after all stages.
+const SHORT: usize = 200;
+
+/// A test that takes this long is listed after its stage.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// The most tests in that list.
+const MOST_SLOW: usize = 10;
+
+/// Tests in parallel. They mostly wait, so there may be more of them than processors.
+pub(crate) const THREADS: usize = 8;

@@ -1,6 +1,7 @@
-//! Where things are: the checkout, its packages, what cargo built of them.
+//! Paths of the checkout, its packages, and the binaries that cargo built.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -10,7 +11,7 @@ use serde::Deserialize;
 
 use crate::signals::with_our_signals;
 
-/// What `cargo metadata` says of the workspace, as far as anything here asks.
+/// The part of the output of `cargo metadata` that is used here.
 #[derive(Deserialize)]
 pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
@@ -28,7 +29,7 @@ pub(crate) struct Package {
     pub(crate) documentation: Option<String>,
     pub(crate) keywords: Vec<String>,
     pub(crate) categories: Vec<String>,
-    /// To which registries; `None`: to any.
+    /// The registries to which it may be published; `None`: any.
     publish: Option<Vec<String>>,
     pub(crate) manifest_path: PathBuf,
     pub(crate) dependencies: Vec<Dependency>,
@@ -38,9 +39,9 @@ pub(crate) struct Package {
 #[derive(Deserialize)]
 pub(crate) struct Dependency {
     pub(crate) name: String,
-    /// Which versions of it.
+    /// The versions that are allowed.
     pub(crate) req: String,
-    /// `None` for an ordinary one, else `dev` or `build`.
+    /// `None` for a normal dependency, else `dev` or `build`.
     pub(crate) kind: Option<String>,
     pub(crate) features: Vec<String>,
 }
@@ -53,23 +54,23 @@ pub(crate) struct Target {
 }
 
 impl Package {
-    /// The folder of the package.
+    /// Returns the folder of the package.
     pub(crate) fn folder(&self) -> &Path {
-        self.manifest_path.parent().expect("a manifest stands in a folder")
+        self.manifest_path.parent().expect("a manifest is in a folder")
     }
 
-    /// Whether a release has it.
+    /// Returns whether it is published.
     pub(crate) fn is_published(&self) -> bool {
         self.publish.is_none()
     }
 
-    /// Whether it is one that can be installed.
+    /// Returns whether it has a program, which can be installed.
     pub(crate) fn has_program(&self) -> bool {
         self.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "bin"))
     }
 }
 
-/// The workspace, asked for once. CARGO_TARGET_DIR is honoured because cargo honours it.
+/// Returns the metadata of the workspace, which is read once. Cargo itself takes CARGO_TARGET_DIR into account.
 pub(crate) fn metadata() -> Result<&'static Metadata> {
     static METADATA: OnceLock<Metadata> = OnceLock::new();
     if let Some(metadata) = METADATA.get() {
@@ -78,40 +79,62 @@ pub(crate) fn metadata() -> Result<&'static Metadata> {
     let output =
         cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata = serde_json::from_slice(&output.stdout).context("cargo metadata says something unexpected")?;
+    let metadata = serde_json::from_slice(&output.stdout).context("cannot parse the output of cargo metadata")?;
     Ok(METADATA.get_or_init(|| metadata))
 }
 
-/// The top folder of the checkout.
+/// Returns the top folder of the checkout.
 pub(crate) fn root() -> Result<&'static Path> {
     Ok(&metadata()?.workspace_root)
 }
 
-/// How something is built: for tests, or for speed.
+/// Returns the English pages that have a Chinese translation: the READMEs and the pages for teachers.
+pub(crate) fn pages() -> Result<Vec<PathBuf>> {
+    let root = root()?;
+    let packages = metadata()?.packages.iter().map(|package| package.folder().to_owned());
+    let folders = [root.to_owned(), root.join("xtask/deploy")].into_iter().chain(packages);
+    let mut pages: Vec<_> = folders.map(|folder| folder.join("README.md")).collect();
+    let entries = fs::read_dir(root.join("xtask/teach")).context("xtask/teach")?;
+    let mut teach = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    teach.sort_unstable();
+    pages.extend(teach.into_iter().filter(|page| !page.to_string_lossy().ends_with(CHINESE)));
+    Ok(pages)
+}
+
+/// Returns the path of a page's Chinese translation.
+pub(crate) fn translation(page: &Path) -> PathBuf {
+    page.with_extension(CHINESE)
+}
+
+/// The end of the name of a Chinese page.
+const CHINESE: &str = "zh-CN.md";
+
+/// How a program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Profile {
     Debug,
     Release,
 }
 
-/// The binary of this name, or `examples/NAME`, as the tests use it.
+/// Returns the debug build of the binary `NAME`, or `examples/NAME`.
 pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     built(Profile::Debug, name)
 }
 
-/// Returns where cargo put the binary when this task built it. What an earlier build left is never taken.
+/// Returns where cargo put the binary when this task built it. A binary of an earlier build is never taken.
 pub(crate) fn built(profile: Profile, name: &str) -> Result<PathBuf> {
     let built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let path = built.get(&profile).and_then(|programs| programs.get(name)).cloned();
     path.with_context(|| format!("{name} was not built; cargo has said why"))
 }
 
-/// Where cargo puts its own files, and tasks what they write. Binaries may lie elsewhere: ask for them with [`binary`].
+/// Returns the target folder, for files of cargo and of tasks. Binaries may be elsewhere: see [`binary`].
 pub(crate) fn target() -> Result<&'static Path> {
     Ok(&metadata()?.target_directory)
 }
 
-/// Builds every binary that a test starts, in one go, and says which packages cannot be built. Not xtask: it runs.
+/// Builds every binary that a test starts with one cargo command, and returns the packages that cannot be built. xtask
+/// itself is running and is not built.
 pub(crate) fn build() -> Result<Vec<&'static str>> {
     let packages = metadata()?.packages.iter().map(|package| package.name.as_str());
     let packages: Vec<&str> = packages.filter(|&package| package != "xtask").collect();
@@ -129,9 +152,9 @@ pub(crate) fn build() -> Result<Vec<&'static str>> {
     Ok(broken)
 }
 
-/// Builds these packages for speed, where it can be seen.
+/// Builds these packages in release mode, with cargo's output visible.
 pub(crate) fn build_release(packages: &[&str]) -> Result<()> {
-    let programs = build_packages(Profile::Release, packages)?.context("what is to be measured does not build")?;
+    let programs = build_packages(Profile::Release, packages)?.context("the servers or the client cannot be built")?;
     keep(Profile::Release, programs);
     Ok(())
 }
@@ -145,18 +168,18 @@ fn build_packages(profile: Profile, packages: &[&str]) -> Result<Option<Programs
     build_with(&mut cargo)
 }
 
-/// Runs `cargo build …` and returns what it built, `None` if it failed. Only cargo knows where that lies: a target, a
-/// folder and a profile can be set in the environment and in several files.
+/// Runs `cargo build …` and returns what it built, `None` if it failed. Only cargo knows the paths: target, folder and
+/// profile can be set in the environment and in several files.
 pub(crate) fn build_with(cargo: &mut Command) -> Result<Option<Programs>> {
     cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     let output = cargo.spawn().and_then(Child::wait_with_output).context("cannot run cargo")?;
     Ok(output.status.success().then(|| programs(&String::from_utf8_lossy(&output.stdout))))
 }
 
-/// What cargo built, by name; an example's name is `examples/NAME`.
+/// The programs that cargo built, by name; an example's name is `examples/NAME`.
 pub(crate) type Programs = BTreeMap<String, PathBuf>;
 
-/// The programs among the artifacts that cargo lists, one JSON object a line.
+/// Returns the programs among the artifacts that cargo lists, one JSON object per line.
 fn programs(messages: &str) -> Programs {
     #[derive(Deserialize)]
     struct Artifact {
@@ -171,32 +194,32 @@ fn programs(messages: &str) -> Programs {
     artifacts.filter_map(named).collect()
 }
 
-/// Of each profile what its last build made.
+/// The programs of each profile, as its last build made them.
 static BUILT: Mutex<BTreeMap<Profile, Programs>> = Mutex::new(BTreeMap::new());
 
 fn keep(profile: Profile, programs: Programs) {
     BUILT.lock().unwrap_or_else(PoisonError::into_inner).insert(profile, programs);
 }
 
-/// A cargo that works on this checkout, wherever it was started.
+/// Returns a `cargo` command for this checkout, wherever the task was started.
 pub(crate) fn cargo() -> Command {
-    // Set by `cargo run`; the other one serves a binary that is started by hand.
+    // CARGO_MANIFEST_DIR is set by `cargo run`; a binary that is started by hand uses the path at build time.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let mut command = with_our_signals(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(Path::new(&here).parent().expect("xtask stands in the checkout"));
+    command.current_dir(Path::new(&here).parent().expect("xtask is a folder of the checkout"));
     command
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::harness::folder::Folder;
 
-    /// With a target and a folder of its own, and an older build where binaries usually lie.
+    /// Uses a target and a folder of its own, with an older build where binaries usually are.
     #[test]
     fn what_was_built_is_found_wherever_cargo_puts_it() {
-        let folder = target().expect("a workspace").join("tmp").join(format!("zen-built-{}", std::process::id()));
+        let folder = Folder::for_programs().expect("a folder");
+        let folder = folder.path();
         let write = |name: &str, text: &str| {
             let file = folder.join(name);
             fs::create_dir_all(file.parent().expect("a folder")).and_then(|()| fs::write(file, text)).expect("written");
@@ -207,13 +230,12 @@ mod tests {
         write("a place/debug/tiny", "an older build");
         write("target/debug/tiny", "an older build");
         let mut cargo = cargo();
-        cargo.args(["build", "--quiet", "--bins", "--examples"]).current_dir(&folder);
+        cargo.args(["build", "--quiet", "--bins", "--examples"]).current_dir(folder);
         cargo.env("CARGO_TARGET_DIR", folder.join("a place")).env("CARGO_BUILD_TARGET", "host-tuple");
         let built = build_with(&mut cargo).expect("cargo runs").expect("it builds");
         let says = |name: &str| Command::new(&built[name]).output().expect("it runs").stdout;
         assert_eq!((says("tiny"), says("examples/tiny")), (b"new".to_vec(), b"example".to_vec()));
         write("src/main.rs", "what is wrong does not build");
         assert!(build_with(cargo.stderr(Stdio::null())).expect("cargo runs").is_none());
-        fs::remove_dir_all(&folder).expect("removed");
     }
 }

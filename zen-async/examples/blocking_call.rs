@@ -1,11 +1,11 @@
 //! Faulty example: a task that looks up its answers with a call that blocks.
 //!
 //! **The fault.** Each answer takes 200 ms in a blocking call: a file, a database, a lock, or here `thread::sleep`.
-//! The call puts the thread to sleep, and with it every task that the thread runs. Four clients that ask at the same
-//! time wait 200, 400, 600 and 800 ms. A server of one client at a time would be no slower.
+//! While the thread sleeps in the call, it runs no other task. Four clients that ask at the same time wait 200, 400,
+//! 600 and 800 ms. A server for one client at a time would be as fast.
 //!
-//! **History.** A `time.sleep` in the `get_answer` of *Foundations of Python Network Programming* shows the use of
-//! threads. In a server with one event loop, that line shows the weakness of the loop.
+//! **History.** In *Foundations of Python Network Programming*, a `time.sleep` in `get_answer` shows the advantage of
+//! threads. In a server with one event loop, the same line shows the weakness of the loop.
 //!
 //! **See it.**
 //!
@@ -15,8 +15,9 @@
 //! $ cargo xtask lab stall
 //! ```
 //!
-//! **The fix.** `answer` in `src/on_smol.rs` has two. Await a timer where the wait can be awaited (`--await`), or work
-//! out the answer in the blocking pool (`--offload`). Run `zen-async --delay 200ms` with each, and with neither.
+//! **The fix.** `answer` in `src/on_smol.rs` shows two fixes. If the wait can be awaited, await it (`--await`).
+//! Otherwise make the call in the blocking pool (`--offload`). Run `zen-async --delay 200ms` with each of these flags,
+//! and with neither.
 
 #![forbid(unsafe_code)]
 

@@ -1,13 +1,13 @@
 //! Faulty example: a tally that tasks read before an `.await` and write after it.
 //!
-//! **The fault.** All tasks run in one thread, so it seems that nothing can happen between reading the tally and
-//! writing it. But an `.await` gives the thread to other tasks. They read the same old number, and all but one of the
-//! updates are lost. The clients receive correct answers, but the tally in the log is too low.
+//! **The fault.** All tasks run in one thread, so it seems that no other task can run between reading the tally and
+//! writing it. But during an `.await` the thread runs other tasks. They read the same old number, and all but one of
+//! the updates are lost. The clients receive correct answers, but the tally in the log is too low.
 //!
-//! **History.** "One thread, so no races" is said of JavaScript, of `asyncio`, and of every event loop. It holds
-//! between two awaits, and never across one.
+//! **History.** "One thread, so no races" is often said of JavaScript, of `asyncio`, and of every event loop. It is
+//! true between two awaits. Across an await it is false.
 //!
-//! **See it.** The log counts the questions. When 8 clients ask at once, the tally falls behind.
+//! **See it.** The log shows the tally of questions. When 8 clients ask at the same time, the tally is too low.
 //!
 //! ```console
 //! $ cargo run -p zen-async --example lost_update
@@ -15,8 +15,8 @@
 //! $ cargo xtask lab lost-update
 //! ```
 //!
-//! **The fix.** Read and write with no `.await` in between, as in `tally.set(tally.get() + 1)` after the await. Or
-//! hold an async lock across the await. Threads need more: an atomic `fetch_add`.
+//! **The fix.** Read and write without an `.await` in between: `tally.set(tally.get() + 1)` after the await. Or hold an
+//! async lock across the await. With several threads, use an atomic `fetch_add`.
 
 #![forbid(unsafe_code)]
 
@@ -87,7 +87,7 @@ async fn converse(mut stream: Async<TcpStream>, tally: &Cell<u64>) -> io::Result
 
 async fn look_up(question: &[u8], tally: &Cell<u64>) -> Answer {
     let count = tally.get();
-    Timer::after(Duration::from_millis(2)).await; // a database, say
+    Timer::after(Duration::from_millis(2)).await; // for example a database
     // BUG: other tasks have counted meanwhile. Fix: tally.set(tally.get() + 1).
     tally.set(count + 1);
     answer_to(question)

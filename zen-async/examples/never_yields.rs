@@ -1,15 +1,15 @@
 //! Faulty example: tasks that yield the thread only when they must wait.
 //!
-//! **The fault.** `stream.read().await` suspends a task only if there is nothing to read. A client that sends its next
-//! questions before it has its answers is always ready. Its task reads, answers, writes and reads again, and no
-//! `.await` ever suspends it. Two such clients occupy the thread. A third client, with one small question, waits until
-//! they stop.
+//! **The fault.** `stream.read().await` suspends a task only if there is nothing to read. If a client sends its next
+//! questions before it has received its answers, there is always something to read. Its task reads, answers, writes and
+//! reads again, and no `.await` ever suspends it. Two such clients occupy the thread. A third client, with one small
+//! question, waits until they stop.
 //!
-//! **History.** The coroutine style in *Foundations of Python Network Programming* reads like threads, which is its
-//! charm. But the kernel interrupts threads, and nothing interrupts coroutines.
+//! **History.** The coroutine style in *Foundations of Python Network Programming* looks like code with threads, which
+//! is its advantage. But the kernel can interrupt a thread at any time, while a coroutine runs until it yields.
 //!
-//! **See it.** Each answer takes 100 µs, and each busy client has 1,000 questions under way. The last `zen-client` is
-//! the third client, which connects while the other two ask:
+//! **See it.** Each answer takes 100 µs, and each busy client always has 1,000 questions that are not answered yet.
+//! The last `zen-client` is the third client, which connects while the other two ask:
 //!
 //! ```console
 //! $ cargo run -p zen-async --example never_yields
@@ -18,8 +18,8 @@
 //! $ cargo xtask lab starve
 //! ```
 //!
-//! **The fix.** Yield after each bounded turn, whether or not there is more to read. `read` in `src/on_smol.rs`
-//! yields, or waits at the reactor, before every read.
+//! **The fix.** Yield after each turn, even if there is more to read. `read` in `src/on_smol.rs` yields, or waits for
+//! the reactor, before every read.
 
 #![forbid(unsafe_code)]
 
@@ -65,7 +65,7 @@ async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
                 n => {
                     let (mut input, now) = (&chunk[..n], Instant::now());
                     while let Some(question) = conversation.next_question(&mut input, now) {
-                        let answer = work_out(question);
+                        let answer = compute(question);
                         conversation.answer(Some(answer));
                     }
                 }
@@ -80,7 +80,7 @@ async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
 }
 
 /// Returns the answer after 100 µs of computing, like `--burn 100us` of the servers.
-fn work_out(question: &[u8]) -> Answer {
+fn compute(question: &[u8]) -> Answer {
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_micros(100) {
         std::hint::spin_loop();

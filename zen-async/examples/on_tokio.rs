@@ -1,10 +1,16 @@
-//! Tasks on tokio, the most common runtime, written as its users write them.
+//! Tasks on tokio, the most common runtime, in its usual style.
 //!
-//! One runtime does what `own_executor` does by hand: `--threads 1` polls all tasks on this thread (`current_thread`),
-//! `--threads N` on N threads, which take tasks from each other (`multi_thread`).
+//! tokio contains what `own_executor` builds by hand. With `--threads 1` this thread polls all tasks
+//! (`current_thread`). With `--threads N` N threads poll them, and take tasks from each other (`multi_thread`).
 //!
 //! The style differs from that of `src/on_smol.rs`, and costs more for an idle client. Each task owns its buffer, even
-//! while its client is idle. Each read has a timer and waits for the stop. tokio caches the readiness of each socket.
+//! while its client is idle. Each read has a timer, and also waits for a stop request. tokio caches the readiness of
+//! each socket.
+//!
+//! **Limit.** The thread that waits for events also runs the task that the first event wakes. While that task blocks,
+//! no thread waits for events, even if another thread is idle. So with `--threads 2 --delay 700ms`, two clients that
+//! ask at the same moment may be answered one after the other. `block_in_place` around the answer lets another thread
+//! wait for events.
 //!
 //! ```console
 //! $ cargo run -p zen-async --example on_tokio
@@ -76,11 +82,11 @@ async fn accept_all(server: &'static Server) -> io::Result<()> {
             }
             (Accepted::Next, _) => {}
             (Accepted::WouldBlock, Some(listener)) => {
-                while tasks.try_join_next().is_some() {} // or the set would keep finished tasks
+                while tasks.try_join_next().is_some() {} // otherwise the set would keep finished tasks
                 tokio::select! {
-                    // Cleared before accept() is tried again, because the backlog may be empty by then.
+                    // tokio keeps the readiness until it is cleared, even if accept() has emptied the backlog.
                     ready = listener.readable() => ready?.clear_ready(),
-                    () = sleep(TICK) => {} // while draining, looks once a tick for new clients
+                    () = sleep(TICK) => {} // while draining, accept() must be tried once a tick
                 }
             }
             (Accepted::Later(pause), _) => sleep(pause).await,
@@ -113,7 +119,7 @@ async fn converse(
     connection: &mut Connection,
     mut is_stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let mut buffer = [0; READ_SIZE]; // part of the task: an idle client keeps it
+    let mut buffer = [0; READ_SIZE]; // part of the task, also while the client is idle
     let mut has_room = true;
     loop {
         let now = Instant::now();
@@ -123,7 +129,7 @@ async fn converse(
                 let result = tokio::select! {
                     biased;
                     result = in_time(connection.deadline(), stream.read(&mut buffer)) => result,
-                    Ok(()) = is_stopping.changed() => continue, // `next` drains
+                    Ok(()) = is_stopping.changed() => continue, // `next` then begins to drain
                 };
                 let now = Instant::now();
                 match result {
@@ -131,7 +137,7 @@ async fn converse(
                     Ok(n) => {
                         let mut input = &buffer[..n];
                         while let Some(question) = connection.next_question(&mut input, now) {
-                            let answer = server.answer(question); // a slow answer keeps the thread from other tasks
+                            let answer = server.answer(question); // the thread runs no other task meanwhile
                             connection.answer(answer);
                         }
                     }
@@ -169,7 +175,7 @@ async fn converse(
 /// Waits for a read or write until `deadline`, and returns `WouldBlock` after that.
 async fn in_time(deadline: Option<Instant>, call: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
     match deadline {
-        // It tries the call before it looks at the clock.
+        // `timeout_at` polls the call before it checks the clock, so the call is tried even after the deadline.
         Some(deadline) => timeout_at(deadline.into(), call).await.unwrap_or(Err(ErrorKind::WouldBlock.into())),
         None => call.await,
     }

@@ -1,4 +1,4 @@
-//! A task serves each client: its code reads like that of a blocking server, but one thread runs all tasks.
+//! Each client is served by a task. A task's code reads like that of a blocking server, but one thread runs all tasks.
 //!
 //! # Run
 //!
@@ -9,29 +9,30 @@
 //! ```
 //!
 //! `--help` lists the flags. `--threads N` runs the tasks on N threads, and `--delay 700ms` makes each answer slow.
-//! Without further flags the task's thread sleeps meanwhile; with `--await` the task awaits a timer; with `--offload` a
-//! thread of the blocking pool sleeps.
+//! Without further flags the task's thread sleeps for that time. With `--await` the task awaits a timer. With
+//! `--offload` a thread of the blocking pool sleeps.
 //!
 //! # How it works
 //!
-//! 1. `main` parses, listens, serves.
+//! 1. `main` parses the command line, listens, and serves.
 //! 2. One task accepts and spawns a task for each client. A client over `--max-connections` is rejected.
 //! 3. A client's task does what the conversation wants. Where a thread would sleep in `recv()` or `send()`, the task is
 //!    suspended at an `.await`. The executor then runs another task on the same thread.
-//! 4. The reactor (epoll, on Linux) wakes a task when its client is ready. The `sweeper` wakes a task whose deadline
-//!    has passed; it looks once a tick, every 250 ms.
-//! 5. `answer` works out an answer in the task, in the task after an awaited delay, or in the blocking pool.
+//! 4. The reactor is the part of the runtime that waits for clients (with epoll, on Linux), and wakes a task when its
+//!    client is ready. The `sweeper` wakes a task whose deadline has passed; it checks once a tick, every 250 ms.
+//! 5. `answer` computes an answer in the task, in the task after an awaited delay, or in the blocking pool.
 //! 6. `on_smol` and `on_async_std` have the same structure, one file for each runtime; async-std needs two more
 //!    functions.
 //!
 //! # Limits
 //!
-//! - A fifth client is served like the first four. But an answer that is worked out in its task keeps the thread from
-//!   all other tasks.
+//! - A fifth client is served like the first four. But while a task computes an answer, its thread runs no other
+//!   task.
 //! - A client over `--max-connections` is rejected.
 //! - When no descriptor is left, `accept()` is tried again after 100 ms; existing clients continue.
-//! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.
-//! - Timeouts are exact to a tick of 250 ms.
+//! - On SIGTERM the server accepts the clients in the backlog, answers every whole question that it has received, and
+//!   exits.
+//! - A timeout may fire up to one tick of 250 ms late.
 //! - async-std is discontinued (RUSTSEC-2025-0052).
 
 #![forbid(unsafe_code)]

@@ -13,7 +13,7 @@ use async_std::channel::bounded;
 use async_std::io::{Read, WriteExt};
 use async_std::net::TcpStream;
 use async_std::task;
-use smol::Async; // the type inside async-std's sockets; async-std has none that waits for a listener to be readable
+use smol::Async; // the type inside async-std's sockets, which wait for a listener only by accepting
 use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, heartbeat_together, reset};
 use zen_proto::{Answer, Want, server};
 
@@ -27,11 +27,11 @@ struct Shared {
     answering: Answering,
 }
 
-/// Serves on `threads` threads until no more clients are accepted and the last is closed. This thread only accepts.
+/// Serves until no more clients are accepted and the last is closed. This thread accepts, and `threads` others serve.
 pub(crate) fn serve(server: &'static Server, threads: usize, answering: Answering) -> anyhow::Result<()> {
     let sweeper: &'static Sweeper = Box::leak(Box::default());
     server.stop.on_request(|| sweeper.wake_all());
-    // Must precede every call of async-std, which would start a thread for each processor.
+    // This must come before any call of async-std, which would otherwise start a thread for each processor.
     let config = GlobalExecutorConfig::default().with_env_var("ASYNC_STD_THREAD_COUNT");
     let config = config.with_min_threads(threads).with_max_threads(threads);
     async_global_executor::init_with_config(config.with_thread_name_fn(|| "executor".into()));
@@ -50,7 +50,8 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
         match server.try_accept() {
             Accepted::Client(stream, mut connection) => {
                 let alive = alive.clone();
-                // A block, which holds the connection once; an async fn would hold its argument and the variable.
+                // An async block instead of an async fn, whose future would contain the connection twice: as its
+                // argument, and as the variable that the argument is moved to. Every client would pay for that.
                 let serve_client = async move {
                     let result = converse(shared, stream, &mut connection).await;
                     connection.close(result);
@@ -68,7 +69,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 let retry_at = is_draining.then(|| Instant::now() + TICK);
                 let Some(listener) = &listener else { break };
                 let readable = pin!(listener.readable());
-                // The task sleeps here until a client connects.
+                // The task is suspended here until a client connects.
                 let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
             }
             Accepted::Later(pause) => task::sleep(pause).await,
@@ -77,11 +78,11 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     }
     listener.take();
     drop(alive);
-    let _ = all_closed.recv().await; // an error, when the last task has dropped its end
+    let _ = all_closed.recv().await; // nothing is ever sent: this returns when the last task has dropped its `alive`
     Ok(())
 }
 
-/// Does what the conversation wants, until it wants to close. The state of this future is what an idle client costs.
+/// Does what the conversation wants, until it wants to close. The future is small, because each idle client keeps one.
 async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connection: &mut Connection) -> Result<()> {
     let Shared { server, sweeper, .. } = *shared;
     let stream = &register(stream)?;
@@ -94,7 +95,7 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connecti
                 let bytes = if connection.is_expired(now) {
                     try_read(stream).await?
                 } else {
-                    // The task sleeps here while the client is silent.
+                    // The task is suspended here while the client is silent.
                     let bytes = pin!(read(stream));
                     match sweeper.in_time(bytes, connection.deadline(), &server.stop, is_draining).await {
                         Some(bytes) => Some(bytes?),
@@ -113,7 +114,7 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connecti
                     None => connection.read_blocked(now),
                 }
             }
-            // This only tries. If there is no room, the client's deadline to make some begins.
+            // This does not wait. If there is no room, the question timeout begins, in which the client must read.
             Want::Write if has_room || connection.is_expired(now) => {
                 match try_write(stream, connection.outgoing()).await? {
                     Some(n) => {
@@ -127,7 +128,7 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connecti
                 }
             }
             Want::Write => {
-                // The task sleeps here while the client does not read.
+                // The task is suspended here while the client does not read.
                 let n = {
                     let written = pin!(write(stream, connection.outgoing()));
                     sweeper.in_time(written, connection.deadline(), &server.stop, is_draining).await
@@ -150,11 +151,11 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connecti
     }
 }
 
-/// Works out an answer in the task, after an awaited delay, or in the blocking pool.
+/// Computes an answer in the task, after an awaited delay, or in the blocking pool.
 async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
     let server = shared.server;
     match shared.answering {
-        // In the task: its thread works, or sleeps, here, and runs no other task meanwhile.
+        // In the task: its thread works or sleeps here, and runs no other task meanwhile.
         Answering::InTask => server.answer(question),
         // Awaited: the task is suspended here, and its thread runs other tasks.
         Answering::Awaited => {
@@ -163,7 +164,7 @@ async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
             }
             server.answer_now(question)
         }
-        // In the blocking pool: one of its threads works, or sleeps, here.
+        // In the blocking pool: one of its threads works or sleeps here, and this thread runs other tasks.
         Answering::InPool => {
             let question = question.to_vec();
             task::spawn_blocking(move || server.answer(&question)).await
@@ -171,31 +172,31 @@ async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
     }
 }
 
-/// Registers a client's socket with the reactor. async-std panics where it cannot.
+/// Registers a client's socket with the reactor. If this fails, async-std panics; `catch` makes an error of it.
 fn register(stream: std::net::TcpStream) -> Result<TcpStream> {
     server::catch(|| TcpStream::from(stream)).ok_or_else(|| Error::other("the reactor cannot register it"))
 }
 
 thread_local! {
-    /// The read buffer, one for each thread, so that a waiting client owns none.
+    /// The read buffer. Each thread has one, so that a waiting client needs none.
     static BUFFER: RefCell<[u8; READ_SIZE]> = const { RefCell::new([0; READ_SIZE]) };
 }
 
 /// Waits until the client has sent something, and reads it. An empty result is the end of file.
 ///
-/// async-std always tries to read before it waits at the reactor. The first thread polls the reactor and runs no
-/// task, so no client waits there behind a long turn.
+/// async-std always tries recv() before it waits for the reactor. Even after a long turn this overtakes no client: the
+/// main thread runs no client's task, so it asks the reactor meanwhile, and wakes the tasks of the others.
 async fn read(stream: &TcpStream) -> Result<Vec<u8>> {
-    task::yield_now().await; // a client that always has a question must not starve the others
-    read_soon(stream).await
+    task::yield_now().await; // the other tasks run first, even if this client always has a question
+    read_when_ready(stream).await
 }
 
 /// Reads without waiting. Returns `None` if nothing is there.
 async fn try_read(stream: &TcpStream) -> Result<Option<Vec<u8>>> {
-    now_or_not(read_soon(stream)).await.transpose()
+    poll_once(read_when_ready(stream)).await.transpose()
 }
 
-async fn read_soon(stream: &TcpStream) -> Result<Vec<u8>> {
+async fn read_when_ready(stream: &TcpStream) -> Result<Vec<u8>> {
     poll_fn(|context| {
         BUFFER.with_borrow_mut(|buffer| {
             let read = Pin::new(&mut &*stream).poll_read(context, buffer);
@@ -212,11 +213,11 @@ async fn write(mut stream: &TcpStream, bytes: &[u8]) -> Result<usize> {
 
 /// Writes without waiting. Returns `None` if there is no room.
 async fn try_write(stream: &TcpStream, bytes: &[u8]) -> Result<Option<usize>> {
-    now_or_not(write(stream, bytes)).await.transpose()
+    poll_once(write(stream, bytes)).await.transpose()
 }
 
 /// Polls `event` once, and returns its value if it is ready.
-async fn now_or_not<T>(event: impl Future<Output = T>) -> Option<T> {
+async fn poll_once<T>(event: impl Future<Output = T>) -> Option<T> {
     let mut event = pin!(event);
     poll_fn(|context| match event.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
@@ -234,5 +235,5 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     }
 }
 
-/// The most accepts in a row before the existing clients are served.
+/// The number of accepts after which the existing clients are served.
 const ACCEPTS_PER_TURN: usize = 64;

@@ -1,4 +1,4 @@
-//! Tasks on smol: small parts, of which this file uses an executor, a reactor and a pool of threads.
+//! Tasks on smol. It consists of small crates; this file uses its executor, its reactor, and its pool of threads.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -51,7 +51,8 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
         match server.try_accept() {
             Accepted::Client(stream, mut connection) => {
                 let alive = alive.clone();
-                // A block, which holds the connection once; an async fn would hold its argument and the variable.
+                // The future of an async fn would contain the connection twice, as its argument and as a local
+                // variable. This block contains it once, which saves memory for each client.
                 let serve_client = async move {
                     let result = converse(shared, stream, &mut connection).await;
                     connection.close(result);
@@ -69,7 +70,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 let retry_at = is_draining.then(|| Instant::now() + TICK);
                 let Some(listener) = &listener else { break };
                 let readable = pin!(listener.readable());
-                // The task sleeps here until a client connects.
+                // The task is suspended here until a client connects.
                 let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
             }
             Accepted::Later(pause) => _ = Timer::after(pause).await,
@@ -78,11 +79,11 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     }
     listener.take();
     drop(alive);
-    let _ = all_closed.recv().await; // an error, when the last task has dropped its end
+    let _ = all_closed.recv().await; // nothing is ever sent: this returns when the last task has dropped its `alive`
     Ok(())
 }
 
-/// Does what the conversation wants, until it wants to close. The state of this future is what an idle client costs.
+/// Does what the conversation wants, until it wants to close. The future is small, because each idle client keeps one.
 async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut Connection) -> Result<()> {
     let Shared { server, sweeper, .. } = *shared;
     let stream = &register(stream)?;
@@ -96,7 +97,7 @@ async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut C
                 let bytes = if connection.is_expired(now) {
                     try_read(stream)?
                 } else {
-                    // The task sleeps here while the client is silent.
+                    // The task is suspended here while the client is silent.
                     let bytes = pin!(read(stream, now.duration_since(read_at) < QUICK));
                     match sweeper.in_time(bytes, connection.deadline(), &server.stop, is_draining).await {
                         Some(bytes) => Some(bytes?),
@@ -115,7 +116,7 @@ async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut C
                     None => connection.read_blocked(now),
                 }
             }
-            // This only tries. If there is no room, the client's deadline to make some begins.
+            // This does not wait. If there is no room, the question timeout begins, in which the client must read.
             Want::Write if has_room || connection.is_expired(now) => match try_write(stream, connection.outgoing())? {
                 Some(n) => {
                     has_room = true;
@@ -127,7 +128,7 @@ async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut C
                 }
             },
             Want::Write => {
-                // The task sleeps here while the client does not read.
+                // The task is suspended here while the client does not read.
                 let n = {
                     let written = pin!(write(stream, connection.outgoing()));
                     sweeper.in_time(written, connection.deadline(), &server.stop, is_draining).await
@@ -150,11 +151,11 @@ async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut C
     }
 }
 
-/// Works out an answer in the task, after an awaited delay, or in the blocking pool.
+/// Computes an answer in the task, after an awaited delay, or in the blocking pool.
 async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
     let server = shared.server;
     match shared.answering {
-        // In the task: its thread works, or sleeps, here, and runs no other task meanwhile.
+        // In the task: its thread works or sleeps here, and runs no other task meanwhile.
         Answering::InTask => server.answer(question),
         // Awaited: the task is suspended here, and its thread runs other tasks.
         Answering::Awaited => {
@@ -163,7 +164,7 @@ async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
             }
             server.answer_now(question)
         }
-        // In the blocking pool: one of its threads works, or sleeps, here.
+        // In the blocking pool: one of its threads works or sleeps here, and this thread runs other tasks.
         Answering::InPool => {
             let question = question.to_vec();
             smol::unblock(move || server.answer(&question)).await
@@ -177,17 +178,18 @@ fn register(stream: TcpStream) -> Result<Async<TcpStream>> {
 }
 
 thread_local! {
-    /// The read buffer, one for each thread, so that a waiting client owns none.
+    /// The read buffer. Each thread has one, so that a waiting client needs none.
     static BUFFER: RefCell<[u8; READ_SIZE]> = const { RefCell::new([0; READ_SIZE]) };
 }
 
 /// Waits until the client has sent something, and reads it. An empty result is the end of file.
 ///
-/// After a quick turn the next question may be there already, and a try costs less than the reactor. But the executor
-/// polls the reactor only after some 200 turns. So after a long turn the task waits at the reactor, like all others.
+/// If the last turn was quick, the next question may have arrived already. So the task tries recv() first; if that
+/// succeeds, it saves an epoll_ctl() and the wait. After a long turn it first waits for the reactor. Otherwise it would
+/// overtake clients that have waited longer, because the executor asks the reactor only after some 200 polls of tasks.
 async fn read(stream: &Async<TcpStream>, was_quick: bool) -> Result<Vec<u8>> {
     if was_quick {
-        smol::future::yield_now().await; // a client that always has a question must not starve the others
+        smol::future::yield_now().await; // the other tasks run first, even if this client always has a question
         if let Some(bytes) = try_read(stream)? {
             return Ok(bytes);
         }
@@ -237,8 +239,8 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     }
 }
 
-/// The longest turn, from one read to the next, after which the task tries to read before it waits.
+/// A turn is quick if it took less than this, from one read of the client to the next.
 const QUICK: Duration = Duration::from_millis(1);
 
-/// The most accepts in a row before the existing clients are served.
+/// The number of accepts after which the existing clients are served.
 const ACCEPTS_PER_TURN: usize = 64;

@@ -1,4 +1,4 @@
-//! The command line of zen-async: the runtime, the number of threads, and the way of working out an answer.
+//! The command line of zen-async: the runtime, the number of threads, and the way in which answers are computed.
 
 use std::num::NonZeroUsize;
 
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) threads: NonZeroUsize,
 
-    /// Work out answers in the blocking pool, where that keeps no other task waiting
+    /// Compute answers in the blocking pool, so that no other task waits
     #[arg(long)]
     offload: bool,
 
@@ -29,12 +29,12 @@ pub(crate) struct Arguments {
     pub(crate) common: Options,
 }
 
-/// The place where an answer is worked out.
+/// The way in which an answer is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answering {
     /// In the task, whose thread runs no other task meanwhile.
     InTask,
-    /// In the task, which awaits a timer.
+    /// In the task, which first awaits a timer.
     Awaited,
     /// On a thread of the runtime's blocking pool.
     InPool,
@@ -71,5 +71,5 @@ impl server::Arguments for Arguments {
     }
 }
 
-/// The environment variable from which async-std itself would take its number of threads.
+/// The environment variable from which async-std would read its number of threads.
 const THREAD_COUNT: &str = "ASYNC_STD_THREAD_COUNT";

@@ -1,4 +1,4 @@
-//! One sweeper for all deadlines, because a timer for each client would cost system calls for each question.
+//! One sweeper for all deadlines, because a timer for each client would cost system calls at each question.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use slab::Slab;
 use zen_proto::server::Stop;
 
-/// A list of waiting tasks, of which it wakes those whose client has missed its deadline.
+/// The list of waiting tasks, which wakes those whose deadline has passed.
 #[derive(Default)]
 pub(crate) struct Sweeper {
     /// The waiting tasks, each with its deadline and its waker.
@@ -31,8 +31,8 @@ impl Sweeper {
 
     /// Waits for `event` until `deadline` has passed or a stop is requested. Returns `None` if `event` did not happen.
     ///
-    /// A deadline must lie in the future; without one, the wait has no limit. A stop that was requested before the wait
-    /// (`is_draining`) does not end it.
+    /// `deadline` must be in the future; `None` is no limit. `is_draining` says that the caller already knows of the
+    /// stop; then the stop does not end the wait.
     pub(crate) fn in_time<T>(
         &self,
         mut event: Pin<&mut impl Future<Output = T>>,
@@ -40,14 +40,14 @@ impl Sweeper {
         stop: &Stop,
         is_draining: bool,
     ) -> impl Future<Output = Option<T>> {
-        let mut sleeper = Sleeper { sweeper: self, place: None };
+        let mut sleeper = Sleeper { sweeper: self, slot: None };
         poll_fn(move |context| {
             if let Poll::Ready(value) = event.as_mut().poll(context) {
                 return Poll::Ready(Some(value));
             }
             let was_woken = sleeper.register(deadline, context.waker());
             let is_late = was_woken && deadline.is_some_and(|deadline| deadline <= Instant::now());
-            // Checked after the registration, so a later stop finds this sleeper.
+            // This check comes after the registration, so that a later stop request wakes this task.
             if is_late || stop.is_requested() != is_draining { Poll::Ready(None) } else { Poll::Pending }
         })
     }
@@ -60,30 +60,28 @@ impl Sweeper {
 /// A waiting task's entry in the list. It is removed when the wait ends or is cancelled.
 struct Sleeper<'a> {
     sweeper: &'a Sweeper,
-    place: Option<usize>,
+    slot: Option<usize>,
 }
 
 impl Sleeper<'_> {
     /// Registers the task, or updates its waker.
     ///
-    /// Returns true if it was registered already and has been woken since.
+    /// Returns false at the first call. At a later call it returns true: the task is polled again, so it was woken.
     fn register(&mut self, deadline: Option<Instant>, waker: &Waker) -> bool {
+        let was_registered = self.slot.is_some();
         let mut sleepers = self.sweeper.sleepers();
-        match self.place {
-            Some(place) => sleepers[place].1.clone_from(waker),
-            None => {
-                self.place = Some(sleepers.insert((deadline, waker.clone())));
-                return false;
-            }
+        match self.slot {
+            Some(slot) => sleepers[slot].1.clone_from(waker),
+            None => self.slot = Some(sleepers.insert((deadline, waker.clone()))),
         }
-        true
+        was_registered
     }
 }
 
 impl Drop for Sleeper<'_> {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.sweeper.sleepers().remove(place);
+        if let Some(slot) = self.slot {
+            self.sweeper.sleepers().remove(slot);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tasks serve all clients at once; slow answers wait together when they are awaited.
+//! Tasks serve all clients at the same time, and their delays overlap when they are awaited.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -13,61 +13,49 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
-fn the_second_client_is_served_at_once() {
-    assert_served_at_once(&["--runtime", "smol"]);
-    assert_served_at_once(&["--runtime", "async-std"]);
+fn the_second_client_is_served_immediately() {
+    for runtime in RUNTIMES {
+        let (server, address) = Server::start(&["--runtime", runtime]);
+        let (mut slow, quick) = (connect(address), connect(address));
+        slow.write_all(b"Simple is ").unwrap();
+        ask(&quick, "Beautiful is better than?", "ugly.");
+        ask(&quick, "Explicit is better than?", "implicit.");
+        ask(&quick, "Simple is better than?", "complex.");
+        ask(&slow, "better than?", "complex.");
+        server.stop();
+    }
 }
 
 #[test]
-fn a_slow_answer_in_the_task_keeps_the_next_client_waiting() {
-    assert!(time_of_two_answers("smol", &[]).0 >= 2 * DELAY);
-    assert!(time_of_two_answers("async-std", &[]).0 >= 2 * DELAY);
+fn a_slow_answer_in_the_task_makes_the_next_client_wait() {
+    RUNTIMES.iter().for_each(|runtime| assert!(time_of_two_answers(&["--runtime", runtime]).0 >= 2 * DELAY));
 }
 
 #[test]
-fn slow_answers_that_are_awaited_wait_together() {
-    assert!(time_of_two_answers("smol", &["--await"]).1 < DELAY);
-    assert!(time_of_two_answers("async-std", &["--await"]).1 < DELAY);
+fn slow_answers_that_are_awaited_overlap() {
+    RUNTIMES.iter().for_each(|runtime| assert!(time_of_two_answers(&["--runtime", runtime, "--await"]).1 < DELAY));
 }
 
 #[test]
-fn slow_answers_from_the_blocking_pool_wait_together() {
-    assert!(time_of_two_answers("smol", &["--offload"]).1 < DELAY);
-    assert!(time_of_two_answers("async-std", &["--offload"]).1 < DELAY);
-}
-
-/// Asks three questions while another client is in the middle of one.
-fn assert_served_at_once(arguments: &[&str]) {
-    let (server, address) = Server::start(arguments);
-    let (mut slow, quick) = (connect(address), connect(address));
-    slow.write_all(b"Simple is ").unwrap();
-    ask(&quick, "Beautiful is better than?", "ugly.");
-    ask(&quick, "Explicit is better than?", "implicit.");
-    ask(&quick, "Simple is better than?", "complex.");
-    ask(&slow, "better than?", "complex.");
-    server.stop();
+fn slow_answers_from_the_blocking_pool_overlap() {
+    RUNTIMES.iter().for_each(|runtime| assert!(time_of_two_answers(&["--runtime", runtime, "--offload"]).1 < DELAY));
 }
 
 /// Lets two clients ask at the same moment. Returns the time to the second answer, and the time between the answers.
-fn time_of_two_answers(runtime: &str, arguments: &[&str]) -> (Duration, Duration) {
-    let (server, address) = Server::start(&[&["--runtime", runtime, "--delay", "300ms"], arguments].concat());
-    let mut clients = [(); 2].map(|()| connect(address));
+fn time_of_two_answers(arguments: &[&str]) -> (Duration, Duration) {
+    let (server, address) = Server::start(&[&["--delay", "300ms"], arguments].concat());
+    let mut clients = [connect(address), connect(address)];
     let asked = Instant::now();
-    for client in &mut clients {
-        client.write_all(b"Simple is better than?").unwrap();
-    }
+    clients.iter_mut().for_each(|client| client.write_all(b"Simple is better than?").unwrap());
     let answered = clients.each_ref().map(|client| {
-        receive(client, "complex.");
+        ask(client, "", "complex.");
         Instant::now()
     });
     server.stop();
     (answered[1] - asked, answered[1] - answered[0])
 }
 
-/// The delay of each answer.
-const DELAY: Duration = Duration::from_millis(300);
-
-/// A server in a process of its own, which is killed and reaped on every path. Its log is shown when a test fails.
+/// A server in a process of its own. It is killed and reaped on every path, and its log is shown when a test fails.
 struct Server {
     child: Child,
     stdout: Lines<BufReader<UnixStream>>,
@@ -76,7 +64,7 @@ struct Server {
 impl Server {
     /// Starts a server on a free port, and returns when it listens.
     fn start(arguments: &[&str]) -> (Self, SocketAddr) {
-        let (ours, theirs) = UnixStream::pair().unwrap(); // unlike those of a pipe, its reads can be bounded
+        let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
         ours.set_read_timeout(Some(BOUND)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_zen-async"));
         command.args(["-v", "-p", "0"]).args(arguments).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
@@ -102,20 +90,23 @@ impl Drop for Server {
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
-    TcpStream::connect_timeout(&server, BOUND).unwrap()
+    let client = TcpStream::connect_timeout(&server, BOUND).unwrap();
+    client.set_read_timeout(Some(BOUND)).unwrap();
+    client
 }
 
+/// Sends a question, or what is missing of one, and receives its answer.
 fn ask(mut client: &TcpStream, question: &str, answer: &str) {
     client.write_all(question.as_bytes()).unwrap();
-    receive(client, answer);
-}
-
-fn receive(mut client: &TcpStream, answer: &str) {
     let mut bytes = vec![0; answer.len()];
-    client.set_read_timeout(Some(BOUND)).unwrap();
     client.read_exact(&mut bytes).unwrap();
     assert_eq!(String::from_utf8_lossy(&bytes), answer);
 }
 
-/// The longest wait for bytes that must arrive. They arrive within milliseconds.
+/// The limit for each wait. What a test waits for happens within milliseconds.
 const BOUND: Duration = Duration::from_secs(20);
+
+/// The delay of each answer.
+const DELAY: Duration = Duration::from_millis(300);
+
+const RUNTIMES: [&str; 2] = ["smol", "async-std"];

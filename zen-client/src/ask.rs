@@ -1,4 +1,4 @@
-//! The default command: a conversation, one question at a time.
+//! The default command: asks one question at a time.
 
 mod conversation;
 mod failure;
@@ -23,7 +23,7 @@ use conversation::Conversation;
 use failure::Failure;
 use late_note::{LateNote, Progress};
 
-/// What `zen-client` without a command takes.
+/// The options of `zen-client` without a command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
     if options.cause_error {
         let question = questions.next().unwrap_or_default();
         let (mut stream, _) = addresses.connect(timeout)?;
-        // What becomes of it is not our business: we hang up.
+        // The outcome does not matter, because the connection is closed now.
         let _ = stream.write_all(question.trim_end_matches('?').as_bytes());
         return Ok(ExitCode::SUCCESS);
     }
@@ -82,7 +82,7 @@ pub(crate) fn ask(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// All three in random order, again and again.
+/// Returns the three questions in random order, again and again.
 fn shuffled_questions(mut random: Rng) -> impl Iterator<Item = &'static str> {
     iter::repeat_with(move || {
         let mut round = APHORISMS.each_ref().map(|aphorism| aphorism.question);
@@ -92,7 +92,7 @@ fn shuffled_questions(mut random: Rng) -> impl Iterator<Item = &'static str> {
     .flatten()
 }
 
-/// Gets answers, with as many conversations as that takes.
+/// Gets answers, over as many conversations as needed.
 struct Asker {
     addresses: Addresses,
     conversation: Option<Conversation>,
@@ -100,12 +100,13 @@ struct Asker {
     retries: u32,
     is_verbose: bool,
     late_note: LateNote,
-    /// For pauses; the questions have their own.
+    /// For pauses; the questions have a generator of their own.
     random: Rng,
 }
 
 impl Asker {
-    /// The answer to one question, asked at most `retries` times again, each time at the next address.
+    /// Returns the answer to one question. After a failure it is asked again, at most `retries` times, each time at the
+    /// next address.
     fn answer_to(&mut self, question: &str) -> Result<String, Failure> {
         let mut tries = 0;
         let mut tried = Vec::new();
@@ -143,7 +144,7 @@ impl Asker {
         }
         if answer.starts_with("Error:") {
             let answer = text::quoted(answer.as_bytes());
-            let advice = "is it a zen server? `zen-client check` tells";
+            let advice = "is it a zen server? `zen-client check` tests that";
             return Err(Failure::Refused(anyhow!("{peer} answered {answer} to \"{question}\": {advice}")));
         }
         if self.is_verbose && !conversation.has_answered {
@@ -161,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that sends this to each client for whatever comes first, and hangs up.
+    /// Starts a server that sends this to each client after its first read, and closes.
     fn answering(bytes: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -182,11 +183,11 @@ mod tests {
 
     #[test]
     fn after_a_failure_the_next_address_is_asked() {
-        for unkind in [&b""[..], b"ug", b"Error: too many clients."] {
-            let kind = answering(b"ugly.");
-            let mut asker = asker(vec![answering(unkind), kind], 1);
+        for failing in [&b""[..], b"ug", b"Error: too many clients."] {
+            let honest = answering(b"ugly.");
+            let mut asker = asker(vec![answering(failing), honest], 1);
             assert_eq!(asker.answer_to("Beautiful is better than?").unwrap(), "ugly.");
-            assert_eq!(asker.conversation.unwrap().peer, kind);
+            assert_eq!(asker.conversation.unwrap().peer, honest);
         }
     }
 
@@ -194,7 +195,7 @@ mod tests {
     fn the_error_names_every_address_that_was_tried() {
         let [first, second] = [answering(b"ugl"), answering(b"ug")];
         let Err(Failure::Ended(what)) = asker(vec![first, second], 2).answer_to("Beautiful is better than?") else {
-            panic!("nobody answers");
+            panic!("no server answers");
         };
         let start = format!("{first} ended the conversation in the middle of an answer, \"ugl\": ");
         assert!(what.starts_with(&start) && what.ends_with(&format!("(tried before: {second})")), "{what}");

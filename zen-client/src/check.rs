@@ -1,4 +1,4 @@
-//! `zen-client check`: the conformance judge, for a server in any language.
+//! `zen-client check`: the conformance test for a server in any language.
 
 mod bytes;
 mod cases;
@@ -19,24 +19,24 @@ use cases::{CASES, Case};
 use client::Target;
 use report::{Format, Report, Verdict, one_point};
 
-/// What `zen-client check` takes.
+/// The options of `zen-client check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
     server: Server,
-    /// Judge by these cases only
+    /// Run only these cases
     #[arg(value_name = "CASE", value_parser = case_called)]
     chosen: Vec<&'static Case>,
-    /// The same without a HOST before it; may be repeated
+    /// As CASE, without a HOST before it; may be repeated
     #[arg(long = "case", value_name = "CASE", value_parser = case_called)]
     also_chosen: Vec<&'static Case>,
     /// A health check: the essential cases, which take a few milliseconds
     #[arg(long, conflicts_with_all = ["chosen", "also_chosen"])]
     quick: bool,
-    /// The longest that one case may take, such as 10s or 500ms
+    /// The longest time for one case, such as 10s or 500ms
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = case_timeout)]
     timeout: Duration,
-    /// Run COMMAND in a shell at the moment when a case fails, its connections still open, and show what it prints
+    /// Run COMMAND in a shell when a case fails, while its connections are still open, and show its output
     #[arg(long, value_name = "COMMAND")]
     on_failure: Option<String>,
     /// How to print the verdicts
@@ -45,7 +45,7 @@ pub(crate) struct Options {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
-    /// Print the cases with the rules they check, and judge nothing
+    /// List the cases with the rules they check, and run none
     #[arg(long)]
     list: bool,
 }
@@ -62,7 +62,7 @@ fn case_called(name: &str) -> Result<&'static Case, String> {
 pub(crate) fn check(options: &Options) -> Result<ExitCode> {
     let mut stdout = text::stdout();
     match check_to(&mut stdout, options) {
-        // Nothing reads the verdict any more, but that is not a pass.
+        // The verdicts could not be printed, which is no pass.
         Err(error) if text::is_unread(&error) => Ok(ExitCode::FAILURE),
         outcome => outcome,
     }
@@ -77,7 +77,7 @@ fn check_to(out: &mut impl Write, options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let format = if options.json { Format::Json } else { options.format };
-    // One address for all cases: the first that accepts.
+    // One address for all cases: the first that accepts a connection.
     let (_, address) = Addresses::resolve(&server, Some(options.timeout))?.connect(Some(options.timeout))?;
     let mut report = Report::new(address.to_string());
     for case in chosen {
@@ -95,14 +95,14 @@ fn check_to(out: &mut impl Write, options: &Options) -> Result<ExitCode> {
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the hidden command `render` takes.
+/// The options of the hidden command `render`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RenderOptions {
     #[arg(long, value_enum)]
     format: Format,
 }
 
-/// Reads a report as `--json` prints it from stdin, and prints it in another format.
+/// Reads a report of `--json` from stdin, and prints it in another format.
 pub(crate) fn render(options: &RenderOptions) -> Result<ExitCode> {
     let report: Report = serde_json::from_reader(io::stdin()).context("stdin holds no report of `check --json`")?;
     text::print(&mut text::stdout(), format_args!("{}", report.write(options.format)?))?;
@@ -110,7 +110,7 @@ pub(crate) fn render(options: &RenderOptions) -> Result<ExitCode> {
 }
 
 impl Options {
-    /// Returns the server and the cases. The first word may be a case too: then HOST was left out.
+    /// Returns the server and the cases. If the first word is a case, HOST was left out.
     fn server_and_cases(&self) -> (Server, Vec<&'static Case>) {
         let mut server = self.server.clone();
         let mut chosen = [&self.also_chosen[..], &self.chosen[..]].concat();
@@ -152,5 +152,5 @@ impl Case {
     }
 }
 
-/// A server that never answers must not keep its judge for ever.
+/// The longest `--timeout` of a case.
 const LONGEST_CASE: Duration = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! The command line: all commands, and a wrong one explained in a single line.
+//! The command line: all commands, and one line of explanation for a wrong one.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,24 +12,25 @@ use crate::{ask, check, load, say, selftest, text};
 /// Asks a zen server its questions, judges whether a server in any language keeps the protocol, and measures one
 /// under load.
 #[derive(Debug, Parser)]
-#[command(name = "zen-client", version = zen_proto::VERSION, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(name = "zen-client", version = zen_proto::VERSION)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct CommandLine {
-    /// What to do instead of asking.
+    /// The command.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
-    /// Without a command: ask.
+    /// The options without a command.
     #[command(flatten)]
     pub(crate) ask: ask::Options,
 }
 
-/// One file for each.
+/// The commands, each in a file of its own.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Judge whether a server keeps the protocol
     Check(check::Options),
-    /// Send any text, and print what comes
+    /// Send any text, and print what the server sends
     Say(say::Options),
-    /// Ask a server many questions at once, and measure it
+    /// Ask a server many questions at the same time, and measure it
     Load(load::Options),
     /// Prove that `load` measures what it says
     Selftest,
@@ -42,7 +43,7 @@ pub(crate) enum Command {
 }
 
 impl CommandLine {
-    /// What this process was started with, or the status to exit with.
+    /// Parses the arguments of this process; an error is the status to exit with.
     pub(crate) fn of_process() -> Result<Self, ExitCode> {
         let command_line = Self::try_parse().map_err(|refusal| explain(&refusal))?;
         let contradiction = match &command_line.command {
@@ -56,15 +57,15 @@ impl CommandLine {
     }
 }
 
-/// Prints `--help` and `--version`, or in one line what is wrong; the status to exit with.
+/// Prints `--help` or `--version`, or one line about what is wrong. Returns the status to exit with.
 fn explain(refusal: &clap::Error) -> ExitCode {
     let rendered = refusal.render().to_string();
     if !refusal.use_stderr() {
-        // Who asked for help and does not read it misses nothing.
+        // If the help cannot be printed, nothing is lost.
         let _ = text::stdout().write_all(rendered.as_bytes());
         return ExitCode::SUCCESS;
     }
-    // clap's first paragraph names the flag; the rest is usage and tips, which `--help` tells better.
+    // The first paragraph of clap names the flag; the rest is usage and tips, for which there is `--help`.
     let first = rendered.split("\n\n").next().unwrap_or_default();
     let words: Vec<&str> = first.split_whitespace().collect();
     let what = surplus_word(refusal).map_or_else(
@@ -75,7 +76,7 @@ fn explain(refusal: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// The word behind HOST, as in `zen-client localhost 1060`: clap takes it for a command that came too late.
+/// Returns the word after HOST, as in `zen-client localhost 1060`: clap takes it for a command that is too late.
 fn surplus_word(refusal: &clap::Error) -> Option<&str> {
     match refusal.get(ContextKind::InvalidSubcommand)? {
         ContextValue::String(word) if !COMMANDS.contains(&word.as_str()) => Some(word),

@@ -13,7 +13,7 @@ use socket2::SockRef;
 
 use crate::options::{Server, lacks_zone, without_brackets};
 
-/// The addresses of one host, and which is tried first.
+/// The addresses of one host, and the one to try first.
 pub(crate) struct Addresses {
     port: u16,
     all: Vec<SocketAddr>,
@@ -21,7 +21,7 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
-    /// Asks the resolver, and waits at most `timeout` for it (`None`: as long as it takes). IPv6 addresses may stand in
+    /// Asks the resolver, and waits at most `timeout` for it (`None`: without limit). IPv6 addresses may be in
     /// brackets.
     pub(crate) fn resolve(server: &Server, timeout: Option<Duration>) -> Result<Self> {
         let (host, port) = (without_brackets(&server.host), server.port);
@@ -44,19 +44,20 @@ impl Addresses {
         Ok(Self::new(port, all))
     }
 
-    /// These addresses, one at least; `port` is what advice names.
+    /// Returns these addresses, at least one; `port` is the one that advice names.
     pub(crate) fn new(port: u16, all: Vec<SocketAddr>) -> Self {
         Self { port, all, first: 0 }
     }
 
-    /// Every address, beginning with `first`.
+    /// Returns every address, beginning with `first`.
     pub(crate) fn all_from(&self, first: SocketAddr) -> Vec<SocketAddr> {
         let begin = self.all.iter().position(|address| *address == first).unwrap_or(0);
         self.all.iter().cycle().skip(begin).take(self.all.len()).copied().collect()
     }
 
-    /// Connects to the first address that lets us, waiting at most `timeout` for each (`None`: as long
-    /// as the kernel does). The next call begins with the address after the one that worked.
+    /// Connects to the first address that accepts, waiting at most `timeout` for each (`None`: as long as the kernel
+    /// does).
+    /// The next call begins with the address after that one.
     pub(crate) fn connect(&mut self, timeout: Option<Duration>) -> Result<(TcpStream, SocketAddr)> {
         let mut refusals = Vec::new();
         for turn in 0..self.all.len() {
@@ -73,7 +74,7 @@ impl Addresses {
     }
 }
 
-/// Does `work` on a thread of its own, as nothing ends a call of the resolver; `None`: it takes longer than `timeout`.
+/// Runs `work` on a thread of its own, because nothing ends a call of the resolver. `None` after `timeout`.
 fn within<T: Send + 'static>(timeout: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("resolver".into()).spawn(move || sender.send(work())).ok()?;
@@ -96,16 +97,16 @@ pub(crate) fn connect_to(address: SocketAddr, timeout: Option<Duration>) -> io::
 pub(crate) fn refuse_self(stream: impl AsFd, target: SocketAddr) -> io::Result<()> {
     let stream = SockRef::from(&stream);
     let Some(local) = stream.local_addr()?.as_socket() else { return Ok(()) };
-    // To connect to 0.0.0.0 or :: is to connect to this machine.
+    // Connecting to 0.0.0.0 or :: connects to this machine.
     if local.port() != target.port() || local.ip() != target.ip() && !target.ip().is_unspecified() {
         return Ok(());
     }
-    // A reset leaves no TIME_WAIT, in which the port would be lost to the server.
+    // A reset leaves no TIME_WAIT, which would keep the port from the server.
     stream.set_linger(Some(Duration::ZERO))?;
     Err(io::ErrorKind::ConnectionRefused.into())
 }
 
-/// Reads what has come, and waits for it, but not beyond `deadline`. 0: there will be no more.
+/// Reads what has arrived, or waits for it until `deadline`. 0 at end of file.
 pub(crate) fn read_before(stream: &TcpStream, deadline: Option<Instant>, chunk: &mut [u8]) -> io::Result<usize> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -114,7 +115,7 @@ pub(crate) fn read_before(stream: &TcpStream, deadline: Option<Instant>, chunk: 
         }
         stream.set_read_timeout(left)?;
         match (&*stream).read(chunk) {
-            // A signal, or the timeout: the top of the loop knows which.
+            // A signal, or the timeout: the top of the loop finds out which.
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             outcome => return outcome,
         }
@@ -125,7 +126,7 @@ fn unknown(host: &str) -> String {
     format!("cannot find the address of '{host}': is it spelled right? (the port goes into --port)")
 }
 
-/// What happened at each address, and what to do about it.
+/// Returns what happened at each address, and what to do about it.
 fn explain(refusals: &[(SocketAddr, io::Error)], port: u16) -> String {
     let mut text = String::new();
     for (address, error) in refusals {
@@ -148,7 +149,7 @@ fn explain(refusals: &[(SocketAddr, io::Error)], port: u16) -> String {
     } else if is_any(io::ErrorKind::ConnectionRefused) {
         format!("{text}: is a server running there? start one with `cargo run -p zen-poll{arguments}`")
     } else {
-        format!("{text}: is the host up, and the server not overrun? try again, or wait longer with --timeout")
+        format!("{text}: is the host up, and not overloaded? try again, or wait longer with --timeout")
     }
 }
 
@@ -160,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    /// An address where nobody listens.
+    /// Returns an address on which no server listens.
     fn deserted() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
@@ -208,7 +209,7 @@ mod tests {
                 let refusal = refuse_self(&socket, (target, own.port()).into()).unwrap_err();
                 assert_eq!(refusal.kind(), io::ErrorKind::ConnectionRefused, "{target}");
                 drop(socket);
-                // Unlike that of TcpListener, this bind does not put up with TIME_WAIT.
+                // Unlike that of TcpListener, this bind fails while there is a TIME_WAIT.
                 let server = Socket::new(Domain::for_address(own), Type::STREAM, None).unwrap();
                 server.bind(&own.into()).unwrap();
             }

@@ -1,7 +1,7 @@
-//! `zen-client load`: asks as fast as answers come, or at a steady rate, and measures what that is like.
+//! `zen-client load`: asks as fast as answers arrive, or at a steady rate, and measures the answers.
 //!
-//! Read `load/generator.rs` first: the loop that does the work. `schedule.rs` holds the open loop, `tally.rs` what is
-//! counted, `verdicts.rs` what a run says about itself, `find_max.rs` the search for the highest rate.
+//! Read `load/generator.rs` first: the loop that does the work. `schedule.rs` has the open loop, `tally.rs` the counts,
+//! `verdicts.rs` the judgements on a run, and `find_max.rs` the search for the highest rate.
 
 mod clock;
 mod connection;
@@ -48,7 +48,7 @@ pub(crate) use plan::Plan;
 pub(crate) use report::Report;
 pub(crate) use tally::{Tally, Window};
 
-/// What `zen-client load` takes.
+/// The options of `zen-client load`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -72,13 +72,13 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The contradiction between flags of which each is right, if there is one.
+    /// Returns the contradiction between flags that are right by themselves, if there is one.
     pub(crate) fn contradiction(&self) -> Option<String> {
         self.plan.contradiction()
     }
 }
 
-/// Loads a server and prints the result; fails when it was not as it must be.
+/// Loads a server and prints the result; an error if the run was no success.
 pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     let progress = Progress::start()?;
     let (server, timeout, retries) = (options.server.clone(), options.plan.timeout, options.plan.retries);
@@ -104,7 +104,7 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
         write!(stdout, "{}", table::table(&report)).context("cannot write to stdout")
     };
     match (objection, said) {
-        // The server's failure is reported even if nothing reads the rest.
+        // The server's failure is reported even if stdout cannot be written.
         (Some(objection), _) => Err(anyhow!(objection)),
         (None, said) => said.map(|()| ExitCode::SUCCESS),
     }
@@ -116,8 +116,8 @@ fn objection_by(objectives: &Objectives, measured: &Measured) -> Option<String> 
     (!true_ones.is_empty()).then(|| format!("--fail-if {}", true_ones.join(", ")))
 }
 
-/// Returns the first connection, and the addresses that the run is about: without retries only the one that accepted,
-/// with them all, that one first.
+/// Returns the first connection, and the addresses of the run: without retries only the one that accepted, with retries
+/// all, that one first.
 fn reach(server: &Server, timeout: Duration, retries: u32) -> Result<(TcpStream, Vec<SocketAddr>)> {
     let mut addresses = Addresses::resolve(server, Some(timeout))?;
     let mut random = Rng::new();
@@ -132,17 +132,17 @@ fn reach(server: &Server, timeout: Duration, retries: u32) -> Result<(TcpStream,
     Ok((first, if retries > 0 { addresses.all_from(address) } else { vec![address] }))
 }
 
-/// Runs a plan at one server, without a progress bar.
+/// Runs a plan at some servers, without a progress bar.
 pub(crate) fn measure_quietly(plan: &Plan, servers: &[SocketAddr]) -> Result<Measured> {
     measure(plan, servers, None, &Progress::none())
 }
 
-/// Searches for the highest rate at one server, without a progress bar.
+/// Searches for the highest rate of one server, without a progress bar.
 pub(crate) fn find_max_quietly(objectives: &Objectives, plan: &Plan, server: SocketAddr) -> Result<Option<u64>> {
     find_max(objectives, plan, |plan| measure_quietly(plan, &[server])).map(|(search, _)| search.rate)
 }
 
-/// Runs a plan: opens everything, lets each thread do its share, and adds up what they counted. The connections are
+/// Runs a plan: opens all connections, lets each thread do its share, and adds up the counts. The connections are
 /// spread over `addresses`.
 fn measure(
     plan: &Plan,
@@ -199,5 +199,5 @@ fn measure(
 
 /// An interrupted run ends this much later, so that every thread notices in time.
 const NOTICE: Duration = Duration::from_millis(250);
-/// How long an interrupted run waits for missing answers: its result is there within 1.5 s.
+/// The time for which an interrupted run waits for missing answers, so that it ends within 1.5 s.
 const LAST_WAIT: Duration = Duration::from_millis(750);

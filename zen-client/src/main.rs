@@ -10,26 +10,26 @@
 //! $ cargo run -p zen-client -- load
 //! ```
 //!
-//! A server must be running: `cargo run -p zen-poll`, for example. `--help` lists the flags of each command. The exit
+//! A server must be running, for example `cargo run -p zen-poll`. `--help` lists the flags of each command. The exit
 //! status is 0 if every answer was right, 1 if not, and 2 if the command line was wrong.
 //!
 //! # How it works
 //!
-//! 1. `connect.rs` tries every address that a name has.
-//! 2. `ask.rs` sends one question, reads up to the first `.`, compares, and sends the next. A failed question is
-//!    asked again (`--retries`) at the next address, which is safe, as an answer changes nothing on the server.
+//! 1. `connect.rs` tries every address of a name.
+//! 2. `ask.rs` sends one question, reads up to the first `.`, compares, and sends the next. A failed question is asked
+//!    again (`--retries`) at the next address, which is safe because an answer changes nothing on the server.
 //!    `say.rs` sends any bytes and compares nothing.
-//! 3. `check.rs` runs the cases of `check/cases.rs` one after the other: small functions that play a
-//!    client, friendly or not, and compare every byte with what the protocol promises. `check/client.rs`
-//!    never waits beyond a case's deadline, and reads while it sends, as rule 2 demands.
-//! 4. `load/generator.rs` is an epoll loop a thread: one `recv` and one `send` for an answer.
-//!    `load/schedule.rs` says what is due, `load/tally.rs` counts.
-//! 5. `selftest.rs` runs `load` against servers whose behaviour is known.
+//! 3. `check.rs` runs the cases of `check/cases.rs` one after the other: small functions that act as clients, friendly
+//!    or not, and compare every byte with what the protocol promises. `check/client.rs` never waits beyond a case's
+//!    deadline, and reads while it sends, as rule 2 demands.
+//! 4. `load/generator.rs` is an epoll loop per thread: one `recv` and one `send` for each answer. `load/schedule.rs`
+//!    knows what is due, `load/tally.rs` counts.
+//! 5. `selftest.rs` runs `load` against servers whose behavior is known.
 //!
 //! # Limits
 //!
-//! `check` sees only what the network shows: a server may leak and still pass. `load` shares the machine
-//! with its server, and says so when it was itself the bottleneck. Only Linux is tested.
+//! `check` sees only what the network shows: a server may leak memory and still pass. `load` shares the machine with
+//! its server, and says so when it was itself the bottleneck. Only Linux is tested.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -53,7 +53,7 @@ use signal_hook::consts::SIGXFSZ;
 use command_line::{Command, CommandLine};
 
 fn main() -> ExitCode {
-    // Without a handler SIGXFSZ ends the process: a write beyond RLIMIT_FSIZE fails like any other.
+    // Without a handler SIGXFSZ ends the process; with one, a write beyond RLIMIT_FSIZE is an error like any other.
     static IS_REACHED: AtomicBool = AtomicBool::new(false);
     let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
     let command_line = match CommandLine::of_process() {

@@ -1,8 +1,7 @@
 //! Writes the manual pages of zen-client, and its completions for bash, zsh and fish, into a folder.
 //!
-//! A program of its own beside `main.rs`, of the same modules, so that the client itself need not carry what writes
-//! them.
-//! `cargo xtask manual` runs it and adds what a command line does not know of itself.
+//! A program of its own, of the same modules as `main.rs`, so that the client itself need not carry the code for manual
+//! pages. `cargo xtask manual` runs it and adds sections that no command line knows.
 
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "of the modules only the command line is used")]
@@ -25,6 +24,6 @@ use anyhow::{Context, Result};
 use clap::CommandFactory;
 
 fn main() -> Result<()> {
-    let folder = PathBuf::from(std::env::args_os().nth(1).context("into which folder?")?);
+    let folder = PathBuf::from(std::env::args_os().nth(1).context("name the folder to write to")?);
     pages::write(&command_line::CommandLine::command(), &folder)
 }

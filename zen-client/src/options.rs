@@ -1,4 +1,4 @@
-//! What several commands take: the server, and durations.
+//! Options of several commands: the server, and durations.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl Server {
     pub(crate) const DEFAULT_HOST: &str = "127.0.0.1";
 }
 
-/// Returns a name or an address, but no command that came too late, as in `zen-client -p 1060 check`.
+/// Parses a name or an address. A command that is too late is refused, as in `zen-client -p 1060 check`.
 fn host(text: &str) -> Result<String, String> {
     if COMMANDS.contains(&text) {
         return Err("this is a command, and a command comes first".to_owned());
@@ -50,22 +50,22 @@ fn host(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Strips the brackets in which an IPv6 address may stand.
+/// Strips the brackets around an IPv6 address.
 pub(crate) fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Returns true for a link-local address without its interface.
+/// Returns whether this is a link-local address without its interface.
 pub(crate) fn lacks_zone(address: &SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(address) if address.ip().is_unicast_link_local() && address.scope_id() == 0)
 }
 
-/// Reads `10s`, `500ms` or `0`.
+/// Parses `10s`, `500ms` or `0`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 10s, 500ms or 0"))
 }
 
-/// Reads a duration from `least` to `most`.
+/// Parses a duration from `least` to `most`.
 pub(crate) fn duration_within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let duration = duration(text)?;
     if (least..=most).contains(&duration) {
@@ -75,7 +75,7 @@ pub(crate) fn duration_within(text: &str, least: Duration, most: Duration) -> Re
     Err(format!("must be {least} to {most}"))
 }
 
-/// The names of the commands, none of which is taken for a host.
+/// The names of the commands, which are never taken for a host.
 pub(crate) const COMMANDS: [&str; 4] = ["check", "say", "load", "selftest"];
 
 #[cfg(test)]

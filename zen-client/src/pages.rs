@@ -1,5 +1,5 @@
-//! The manual pages and completions of a program, from what it parses its command line with. Not of the client itself:
-//! `manual.rs` uses it, and `cargo xtask manual` for the servers.
+//! Manual pages and completions from a program's clap definition, for `manual.rs` and `cargo xtask manual`. The client
+//! itself does not use it.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(crate) fn write(program: &Command, folder: &Path) -> Result<()> {
     write_page(&program, folder).context("cannot write a page")
 }
 
-/// The page of a command, and of each below it.
+/// Writes the page of a command, and of each of its subcommands.
 fn write_page(command: &Command, folder: &Path) -> Result<()> {
     command.get_subcommands().try_for_each(|command| write_page(command, folder))?;
     let man = Man::new(command.clone());
@@ -28,18 +28,18 @@ fn write_page(command: &Command, folder: &Path) -> Result<()> {
     man.render(&mut page)?;
     let page = String::from_utf8(page)?;
     let name = command.get_display_name().unwrap_or(command.get_name());
-    // clap_mangen leaves out an empty date, and what stands behind it takes its place.
+    // clap_mangen leaves out an empty date, and the next argument takes its place.
     let head = format!(".TH \"{}\" \"1\" \"\" \"zen {}\" \"zen\"", name.to_uppercase(), zen_proto::VERSION);
     let lines = page.lines().map(|line| if line.starts_with(".TH ") { &head } else { line });
-    // The head names it already.
+    // The head has the version already.
     let lines = lines.take_while(|&line| line != ".SH VERSION");
     fs::write(folder.join(man.get_filename()), lines.flat_map(|line| [line, "\n"]).collect::<String>())?;
     Ok(())
 }
 
-/// The command without what it hides: a completion would show it.
+/// Returns the command without its hidden parts, which a completion would show.
 fn visible(command: &Command) -> Command {
-    // clap wants names that live for ever, and this program ends soon.
+    // clap needs static names, and this program exits soon.
     let name: &'static str = command.get_name().to_owned().leak();
     let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set()).cloned();
     let commands = command.get_subcommands().filter(|command| !command.is_hide_set()).map(visible);

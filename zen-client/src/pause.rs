@@ -1,4 +1,4 @@
-//! How long to wait before a server that has failed is tried again.
+//! The pause before a failed server is tried again.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use fastrand::Rng;
 
 /// The longest first pause. It doubles with each further one.
 const FIRST: Duration = Duration::from_millis(50);
-/// Long enough not to press a server that restarts, short enough for somebody who waits.
+/// Long enough not to flood a server that restarts, and short enough for a user who waits.
 pub(crate) const LONGEST: Duration = Duration::from_secs(1);
 
-/// The pause before coming back for the `n`-th time, `n` being at least 1. Up to half of it is left to chance, so that
-/// clients who lost their server together do not come back together.
+/// Returns the pause before the `n`-th retry, `n` being at least 1. Up to half of it is random, so that clients that
+/// lost their server together do not retry together.
 pub(crate) fn pause(n: u32, random: &mut Rng) -> Duration {
-    let doublings = n.saturating_sub(1).min(16); // far more than it takes to be the longest
+    let doublings = n.saturating_sub(1).min(16); // far more than the longest pause needs
     let most = (FIRST * (1 << doublings)).min(LONGEST);
     most.mul_f64(1.0 - random.f64() / 2.0)
 }

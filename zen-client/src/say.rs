@@ -1,4 +1,4 @@
-//! `zen-client say`: any bytes out, and whatever comes back.
+//! `zen-client say`: sends any bytes, and prints what the server sends.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -16,11 +16,11 @@ use crate::connect::{Addresses, read_before};
 use crate::options::{Server, duration};
 use crate::text;
 
-/// What `zen-client say` takes.
+/// The options of `zen-client say`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// What to send: these bytes, with the escapes of C (\n \r \t \0 \\ \x3f \077 and the like); - sends what comes
-    /// from stdin, as it comes. Before a TEXT that begins with - write --
+    /// The bytes to send, with the escapes of C (\n \r \t \0 \\ \x3f \077 and the like); - sends stdin as it is. Before
+    /// a TEXT that begins with - write --
     #[arg(value_name = "TEXT", value_parser = OsStringValueParser::new().try_map(source))]
     source: Source,
     #[command(flatten)]
@@ -31,28 +31,28 @@ pub(crate) struct Options {
     timeout: Option<Duration>,
 }
 
-/// Where the bytes come from.
+/// The source of the bytes.
 #[derive(Debug, Clone)]
 enum Source {
     Text(Vec<u8>),
     Stdin,
 }
 
-/// Sends the text, ends the sending side, and prints what comes until the server's end of file.
+/// Sends the text, shuts down the sending side, and prints what arrives until the server's end of file.
 pub(crate) fn say(options: &Options) -> Result<ExitCode> {
     let timeout = options.timeout.filter(|timeout| !timeout.is_zero());
     let (stream, peer) = Addresses::resolve(&options.server, timeout)?.connect(timeout)?;
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let (source, sending) = (options.source.clone(), stream.try_clone().context("cannot send")?);
     let (sender, sent) = mpsc::channel();
-    // A server that has answers to send does not read (rule 2), so we send and read at the same time.
+    // A server with pending answers does not read (rule 2), so sending and reading happen at the same time.
     let send_all = move || sender.send(send(source, &sending));
     thread::Builder::new().name("send".to_owned()).spawn(send_all).context("cannot start a thread")?;
     let mut stdout = text::stdout();
     let mut chunk = [0; CHUNK];
     let error = loop {
         match read_before(&stream, deadline, &mut chunk) {
-            // The kernel tells only once that a connection was reset: if the sender knows, we read an end of file.
+            // The kernel reports a reset only once: if the sender got it, the read returns end of file.
             Ok(0) => match sent.recv_timeout(AFTERSHOCK) {
                 Ok(Err(error)) => break error,
                 _ => return Ok(ExitCode::SUCCESS),
@@ -71,28 +71,28 @@ pub(crate) fn say(options: &Options) -> Result<ExitCode> {
     }
 }
 
-/// Sends everything, and the end of file behind it.
+/// Sends everything, and then shuts down the sending side.
 fn send(source: Source, mut stream: &TcpStream) -> io::Result<()> {
     match source {
         Source::Text(text) => stream.write_all(&text)?,
         Source::Stdin => io::copy(&mut io::stdin(), &mut stream).map(|_| ())?,
     }
-    // Fails only where the server has reset us, which the next read tells better.
+    // Fails only if the server has reset the connection, which the next read shows better.
     let _ = stream.shutdown(Shutdown::Write);
     Ok(())
 }
 
-/// How many bytes are read at once.
+/// Bytes of one read.
 const CHUNK: usize = 16_384;
-/// How long the sender may take to report a reset that has come.
+/// The time in which the sender reports a reset.
 const AFTERSHOCK: Duration = Duration::from_millis(50);
 
-/// Reads TEXT, or says what is wrong with it.
+/// Parses TEXT.
 fn source(text: OsString) -> Result<Source, String> {
     if text == "-" { Ok(Source::Stdin) } else { unescaped(text.as_bytes()).map(Source::Text) }
 }
 
-/// Replaces the escapes of C by the bytes that they stand for.
+/// Replaces the escapes of C by their bytes.
 fn unescaped(text: &[u8]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -105,8 +105,8 @@ fn unescaped(text: &[u8]) -> Result<Vec<u8>, String> {
         let (byte, length) = escape(rest).ok_or_else(|| {
             let shown = rest[..rest.len().min(3)].escape_ascii();
             format!(
-                "'\\{shown}' is no escape of C: write \\n, \\r, \\t, \\0, \\\\, \\x and two hexadecimal digits, or \\ and \
-                 octal ones"
+                "'\\{shown}' is no escape of C: write \\n, \\r, \\t, \\0, \\\\, \\x and two hexadecimal digits, or \\ \
+                 and octal ones"
             )
         })?;
         bytes.push(byte);
@@ -115,7 +115,7 @@ fn unescaped(text: &[u8]) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The byte that an escape stands for, and how long the escape is, both without its backslash.
+/// Returns the byte of an escape, and the length of the escape, both without its backslash.
 fn escape(text: &[u8]) -> Option<(u8, usize)> {
     let byte = match text.first()? {
         b'a' => 0x07,
@@ -135,9 +135,9 @@ fn escape(text: &[u8]) -> Option<(u8, usize)> {
     Some((byte, 1))
 }
 
-/// The number with these digits.
+/// Parses a number with these digits.
 fn number(digits: &[u8], radix: u32) -> Option<u8> {
-    // A sign is none of them.
+    // A sign is no digit.
     let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
     u8::from_str_radix(digits, radix).ok()
 }

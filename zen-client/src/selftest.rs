@@ -1,7 +1,7 @@
-//! `zen-client selftest`: proves the load generator, against servers whose behavior is known.
+//! `zen-client selftest`: tests the load generator against servers whose behavior is known.
 //!
-//! Each check is a run of `load` and a judgement on what was measured. The tests below falsify measurements in the ways
-//! in which load generators are wrong, and show that the judgement notices.
+//! Each check is a run of `load` and a judgement on its figures. The unit tests below falsify figures as faulty load
+//! generators do, and show that the judgement notices.
 
 mod fake;
 
@@ -18,7 +18,7 @@ use fake::{Behavior, Fake, Freezable};
 
 pub(crate) use fake::SERVER_COMMAND;
 
-/// Runs all checks, a line for each; succeeds when all pass. Takes about fifteen seconds.
+/// Runs all checks and prints a line for each; succeeds when all pass. Takes about fifteen seconds.
 pub(crate) fn selftest() -> Result<ExitCode> {
     let mut stdout = text::stdout();
     let (mut passed, mut failed) = (0, 0);
@@ -38,7 +38,7 @@ pub(crate) fn serve() -> Result<ExitCode> {
     fake::serve().map(|()| ExitCode::SUCCESS)
 }
 
-/// What a check saw, and whether that is right.
+/// The measurement of a check, and whether it is right.
 struct Outcome {
     name: &'static str,
     ok: bool,
@@ -85,8 +85,8 @@ fn frozen_half() -> Result<Vec<Outcome>> {
     Ok(judge_freeze(&report(&measured)))
 }
 
-/// Half of the questions are due while the server is stopped, and wait from zero to a second: nine in ten wait for less
-/// than 0.8 s. Only eight are in flight when it stops.
+/// Half of the questions are due while the server is stopped, and wait between zero and one second: nine in ten wait
+/// for less than 0.8 s. Only eight are in flight when it stops.
 fn judge_freeze(report: &Report) -> Vec<Outcome> {
     let service_p90 = in_milliseconds(report.service_time_us.p90);
     let [p90, p99] = [report.response_time_us.p90, report.response_time_us.p99].map(in_milliseconds);
@@ -98,7 +98,7 @@ fn judge_freeze(report: &Report) -> Vec<Outcome> {
     let contrast = Outcome {
         name: "freeze-not-in-service-time",
         ok: service_p90 < 300.0,
-        saw: format!("service time p90 {service_p90:.1} ms, as few questions were in flight when it froze"),
+        saw: format!("service time p90 {service_p90:.1} ms, because few questions were in flight when it froze"),
     };
     let due = FREEZE_RATE * (2 * FROZEN).as_secs();
     let (answers, missed, holds) = (report.answers, report.missed, law_holds(report));
@@ -111,7 +111,7 @@ fn judge_freeze(report: &Report) -> Vec<Outcome> {
     vec![freeze, contrast, all]
 }
 
-/// Questions at a fixed rate: the server itself sees how many come, when, and over which connections.
+/// Questions at a fixed rate: the server counts how many arrive, when, and over which connections.
 fn steady_rate() -> Result<Vec<Outcome>> {
     const CONNECTIONS: usize = 4;
     let server = Fake::start(Behavior::default())?;
@@ -123,9 +123,9 @@ fn steady_rate() -> Result<Vec<Outcome>> {
     let rate_kept = Outcome {
         name: "open-loop-rate",
         ok: came + missed == rate && missed <= rate / 5 && report.answers == came,
-        saw: format!("{came} questions came in a second of {rate}, {missed} were missed"),
+        saw: format!("{came} questions of {rate} arrived in a second, {missed} were missed"),
     };
-    // The median does not mind what else the machine does now and then.
+    // The median ignores what else the machine does now and then.
     let mut gaps: Vec<_> = arrivals.windows(2).map(|pair| milliseconds(pair[1].0 - pair[0].0)).collect();
     gaps.sort_unstable_by(f64::total_cmp);
     let gap = gaps.get(gaps.len() / 2).copied().unwrap_or(0.0);
@@ -141,7 +141,7 @@ fn steady_rate() -> Result<Vec<Outcome>> {
     Ok(vec![rate_kept, even])
 }
 
-/// A server that sends a wrong answer now and then, and counts them.
+/// A server sends a wrong answer now and then, and counts them.
 fn wrong_answers() -> Result<Vec<Outcome>> {
     let server = Fake::start(Behavior { wrong_every: 10, ..Behavior::default() })?;
     let plan = Plan { connections: 4, ..plan(Duration::from_millis(500)) };
@@ -154,7 +154,7 @@ fn wrong_answers() -> Result<Vec<Outcome>> {
     }])
 }
 
-/// A server that closes every tenth connection at once, and counts them.
+/// A server closes every tenth connection immediately, and counts them.
 fn dropped_connections() -> Result<Vec<Outcome>> {
     let server = Fake::start(Behavior { drop_every: 10, ..Behavior::default() })?;
     let plan = Plan { churn: true, rate: Some(RETRY_RATE), retries: 20, ..plan(Duration::from_secs(1)) };
@@ -177,12 +177,12 @@ fn judge_retries(report: &Report, dropped: u64) -> Outcome {
             && p99 >= SHORTEST_PAUSE,
         saw: format!(
             "{connections} connections reopened where {dropped} were dropped, {answered} of {questions} questions \
-             answered after all, response time p99 {p99:.0} ms"
+             answered in the end, response time p99 {p99:.0} ms"
         ),
     }
 }
 
-/// A server that sheds every question over its capacity, by its own count: the highest rate is known.
+/// A server sheds every question over its capacity, and counts them: the highest rate is known.
 fn known_capacity() -> Result<Vec<Outcome>> {
     let server = Fake::start(Behavior { capacity: Some(CAPACITY), ..Behavior::default() })?;
     let plan = Plan { connections: 4, pipeline: 16, warmup: Duration::from_millis(200), ..Plan::default() };
@@ -193,12 +193,12 @@ fn known_capacity() -> Result<Vec<Outcome>> {
         name: "find-max",
         ok: (0.9..=1.1).contains(&(found as f64 / f64::from(CAPACITY))) && shed > 0,
         saw: format!(
-            "{CAPACITY_OBJECTIVE} up to {found} a second where the server sheds beyond {CAPACITY}, as it did {shed} times"
+            "{CAPACITY_OBJECTIVE} up to {found} a second where the server sheds beyond {CAPACITY}, {shed} times in all"
         ),
     }])
 }
 
-/// A plan without a warm-up.
+/// Returns a plan without a warm-up.
 fn plan(duration: Duration) -> Plan {
     Plan { warmup: Duration::ZERO, duration, ..Plan::default() }
 }
@@ -219,12 +219,12 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// How long the slow server takes for an answer.
+/// The time that the slow server takes for an answer.
 const DELAY: Duration = Duration::from_millis(20);
 /// When and for how long the server is stopped: half of the run.
 const BEFORE_FREEZE: Duration = Duration::from_millis(500);
 const FROZEN: Duration = Duration::from_secs(1);
-/// Questions a second while that happens.
+/// Questions a second while the server is stopped.
 const FREEZE_RATE: u64 = 500;
 /// Questions a second at the server that drops connections.
 const RETRY_RATE: u64 = 500;
@@ -232,7 +232,7 @@ const RETRY_RATE: u64 = 500;
 const SHORTEST_PAUSE: f64 = 25.0;
 /// Questions a second that the shedding server answers.
 const CAPACITY: u32 = 2_000;
-/// A percentile that a busy machine does not disturb, and no shedding to speak of.
+/// A percentile that a busy machine does not disturb, and almost no shedding.
 const CAPACITY_OBJECTIVE: &str = "p90<200ms,errors<1%";
 
 #[cfg(test)]
@@ -242,8 +242,9 @@ mod tests {
 
     const MS: Nanos = 1_000_000;
 
-    /// What `frozen_half` measures if all goes well: a question every 2 ms for 2 s, over eight connections, of a server
-    /// that stands still from 0.5 to 1.5 s. `counts_from_due`: as it must be, and not from the actual send.
+    /// Returns what `frozen_half` measures if all goes well: a question every 2 ms for 2 s, over eight connections, to
+    /// a server that is stopped from 0.5 to 1.5 s. With `counts_from_due` times count from when a question was due, as
+    /// they must, else from the actual send.
     fn frozen_run(counts_from_due: bool) -> Measured {
         let (duration, thawed) = (2 * FROZEN, 1_500 * MS);
         let mut tally = Tally::new(true);

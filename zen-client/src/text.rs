@@ -1,4 +1,4 @@
-//! Lines of text: what goes into them, and where they go.
+//! Lines of text: escaping, and writing to the standard streams.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 
-/// The most bytes of the network that one line shows.
+/// The most bytes from the network that one line shows.
 const SHOWN: usize = 64;
 
-/// `bytes` in quotes, escaped, cut where they are long.
+/// Returns `bytes` in quotes, escaped, and cut if they are long.
 pub(crate) fn quoted(bytes: &[u8]) -> String {
     if bytes.len() <= SHOWN {
         return format!("\"{}\"", bytes.escape_ascii());
@@ -19,7 +19,7 @@ pub(crate) fn quoted(bytes: &[u8]) -> String {
     format!("\"{}\"… ({} bytes)", bytes[..SHOWN].escape_ascii(), bytes.len())
 }
 
-/// `text` without control characters, so that it stays one line and cannot steer a terminal.
+/// Escapes control characters, so that the text stays one line and cannot control a terminal.
 pub(crate) fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
@@ -33,14 +33,14 @@ pub(crate) fn printable(text: &str) -> String {
     line
 }
 
-/// A standard stream whose writes wait for room. A parent, such as Node, may have made it non-blocking.
+/// A standard stream whose writes wait for room. A parent such as Node may have made it non-blocking.
 pub(crate) struct WaitsForRoom<S>(pub(crate) S);
 
 impl<S: AsFd> Write for WaitsForRoom<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(&self.0, bytes) {
-                // An error of the stream ends the wait as well, and the next write tells it.
+                // An error of the stream ends the wait as well, and the next write returns it.
                 Err(Errno::AGAIN) => {
                     retry_on_intr(|| poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None))?;
                 }
@@ -49,13 +49,13 @@ impl<S: AsFd> Write for WaitsForRoom<S> {
         }
     }
 
-    /// Returns at once, as nothing is buffered.
+    /// Returns immediately, because nothing is buffered.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Standard output.
+/// Returns standard output.
 pub(crate) fn stdout() -> impl Write {
     WaitsForRoom(io::stdout())
 }
@@ -65,12 +65,12 @@ pub(crate) fn print(stdout: &mut impl Write, line: fmt::Arguments<'_>) -> Result
     stdout.write_all(format!("{line}\n").as_bytes()).context("cannot write to stdout")
 }
 
-/// True: `error` only means that nobody reads stdout any more, as in `zen-client | head -1`.
+/// Returns whether `error` only means that stdout is closed, as in `zen-client | head -1`.
 pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// One line on stderr. If that is closed there is nobody left to tell.
+/// Prints one line on stderr. If that is closed, the line is lost.
 pub(crate) fn print_error(line: &str) {
     let _ = WaitsForRoom(io::stderr()).write_all(format!("{}\n", printable(line)).as_bytes());
 }

@@ -1,16 +1,16 @@
 //! Faulty example: a readiness loop that ignores errors of `accept`.
 //!
 //! **The fault.** When no descriptor is left, `accept` fails, and the client stays in the backlog. The listener is
-//! still ready, so the next wait returns at once and `accept` fails again. The loop uses a whole processor until a
+//! still ready, so the next wait returns immediately and `accept` fails again. The loop uses a whole processor until a
 //! descriptor is free. With a log line for each failure it would also fill the disk. The new client is connected but
 //! receives no answer.
 //!
-//! **History.** The problem is older than the book: libev's manual warns of it, and nginx stops polling its listeners
-//! for half a second. The loop of *Foundations of Python Network Programming* does not catch the error, and ends when
-//! it first occurs.
+//! **History.** The problem is well known: libev's manual warns of it, and nginx stops polling its listeners for half a
+//! second. The poll server of *Foundations of Python Network Programming* does not catch the error. The first failure
+//! of `accept` ends it.
 //!
-//! **See it.** 20 descriptors are soon used up. Then `top` shows that the server is busy although all clients are
-//! silent.
+//! **See it.** The server may open only 20 descriptors. When they are used up, `top` shows that it is busy although all
+//! clients are silent.
 //!
 //! ```console
 //! $ cargo build -p zen-poll --example accept_spin
@@ -77,7 +77,7 @@ fn main() -> anyhow::Result<()> {
 
 /// Reads once, answers, and returns whether the connection stays open.
 ///
-/// It ends without a lingering close, which is another fault: see `hasty_close` of zen-single.
+/// The caller closes the connection without lingering, which is another fault: see `hasty_close` of zen-single.
 fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {
@@ -91,7 +91,7 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
         }
     }
     while conversation.wants() == Want::Write {
-        let n = stream.write(conversation.outgoing())?; // it may block, which is another fault
+        let n = stream.write(conversation.outgoing())?; // this may block, which is another fault
         conversation.sent(n, Instant::now());
     }
     Ok(conversation.wants() == Want::Read)

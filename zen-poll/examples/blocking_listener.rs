@@ -1,12 +1,12 @@
 //! Faulty example: two readiness loops share one listener, and the listener is a blocking one.
 //!
 //! **The fault.** A client connects, and the listener becomes ready in both loops. Each loop serves its ready clients
-//! first. Then one loop accepts the client. The other calls `accept` a moment later, finds the backlog empty, and
-//! sleeps there. Its clients receive no answers until another client happens to connect. The listener was ready
-//! when the kernel reported it, but no longer when `accept` is called.
+//! first. Then one loop accepts the client. The other calls `accept` a moment later, when the backlog is empty again,
+//! and sleeps in this call. Its clients receive no answers until another client connects. The listener was ready when
+//! the kernel reported it, but no longer when `accept` was called.
 //!
 //! **History.** *Foundations of Python Network Programming* calls multiplexing "asynchronous blocking", because it
-//! blocks in `poll` and nowhere else. That holds only if the descriptors cannot block.
+//! blocks in `poll` and nowhere else. This is true only if all descriptors are non-blocking.
 //!
 //! **See it.**
 //!
@@ -57,7 +57,7 @@ fn serve(listener: TcpListener) -> anyhow::Result<()> {
     let (mut clients, mut events, mut last_key) = (HashMap::new(), Events::new(), 0);
     loop {
         events.clear();
-        poller.wait(&mut events, None)?; // it is meant to sleep here and nowhere else
+        poller.wait(&mut events, None)?; // the thread should sleep here and nowhere else
         for key in events.iter().map(|event| event.key).filter(|key| *key > 0) {
             let Some((stream, conversation)) = clients.get_mut(&key) else { continue };
             if !turn(Registration::source(stream), conversation).unwrap_or(false) {
@@ -65,7 +65,7 @@ fn serve(listener: TcpListener) -> anyhow::Result<()> {
             }
         }
         if events.iter().any(|event| event.key == 0) {
-            // BUG: if the other loop was quicker, this one sleeps here, and its clients wait.
+            // BUG: if the other loop has already accepted the client, this one sleeps here, and its clients wait.
             let (stream, _) = listener.source().accept()?;
             last_key += 1;
             let stream = Registration::new(poller, stream, Event::readable(last_key))?;
@@ -76,7 +76,7 @@ fn serve(listener: TcpListener) -> anyhow::Result<()> {
 
 /// Reads once, answers, and returns whether the connection stays open.
 ///
-/// It ends without a lingering close, which is another fault: see `hasty_close` of zen-single.
+/// The caller closes the connection without lingering, which is another fault: see `hasty_close` of zen-single.
 fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {
@@ -90,7 +90,7 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
         }
     }
     while conversation.wants() == Want::Write {
-        let n = stream.write(conversation.outgoing())?; // it may block, which is another fault
+        let n = stream.write(conversation.outgoing())?; // this may block, which is another fault
         conversation.sent(n, Instant::now());
     }
     Ok(conversation.wants() == Want::Read)

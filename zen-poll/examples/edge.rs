@@ -1,26 +1,27 @@
-//! An edge-triggered loop: the kernel reports that a client *became* ready, once, and the loop must remember it.
+//! An edge-triggered loop: the kernel reports only once that a client *became* ready, and the loop must remember it.
 //!
-//! Level mode reports readiness as long as it lasts, so a loop may read a little and wait again. In edge mode the
-//! kernel does not report again what is left. So the loop reads until the call would block. That costs each answer one
-//! more recv(), which finds nothing, and saves the epoll_ctl() when a client stops reading its answers.
+//! In level mode the kernel reports a client in every wait while it is ready, so a loop may read a little and wait
+//! again. In edge mode the kernel does not report a second time that bytes are left. So the loop reads until the call
+//! would block. This costs one more recv() for each answer, which finds nothing. It saves the epoll_ctl() when a client
+//! stops reading its answers.
 //!
-//! **The bound.** A client that sends as fast as the loop reads never blocks, and would occupy the loop. After
-//! [`CALLS_PER_TURN`] calls the other clients have their turn. The kernel has nothing more to report about that
-//! client. So the loop puts its key on a list of its own, and the next wait does not sleep.
+//! **The limit for each turn.** If a client sends as fast as the loop reads, recv() never blocks, and the loop would
+//! serve this client only. So after [`CALLS_PER_TURN`] calls the other clients have their turn. The kernel reports
+//! nothing more about the first client, which is still ready. The loop remembers its key in `unfinished`, and does not
+//! sleep in the next wait.
 //!
-//! `half_drained.rs` is this loop with the classic fault.
+//! `half_drained.rs` is such a loop with the classic fault.
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example edge
 //! $ cargo run -p zen-client -- check
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind};
 use std::mem::take;
 use std::net::{Shutdown, TcpStream};
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use polling::{Event, Events, PollMode, Poller};
@@ -30,11 +31,11 @@ use zen_proto::server::{
 };
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "in edge mode no interest is ever changed")]
+#[expect(dead_code, reason = "the interest is changed only once, to edge mode, which this type does not have")]
 mod registration;
 use registration::Registration;
 
-/// A client, with the readiness that the kernel has reported and will not report again.
+/// A client, and the readiness that the kernel has reported and will not report again.
 struct Client {
     stream: Registration<TcpStream>,
     connection: Connection,
@@ -48,29 +49,32 @@ fn main() -> ExitCode {
 
 /// Serves until no more clients are accepted and the last is closed.
 ///
-/// 1. Sleep until a client becomes ready. Do not sleep if the turn of a client was stopped at the bound.
-/// 2. Accept until accept() would block.
-/// 3. Remember what became ready. Give a turn to these clients, and to those whose last turn was stopped.
+/// 1. Sleep until a client becomes ready. Do not sleep if a client's last turn ended at the limit.
+/// 2. Remember which clients became ready.
+/// 3. Accept until accept() would block.
+/// 4. Give a turn to the clients that became ready or are new, and to those whose last turn ended at the limit.
 fn serve(server: &'static Server) -> anyhow::Result<()> {
     let poller: &'static Poller = Box::leak(Box::new(Poller::new()?));
-    let mut listener = server.listener().map(|it| Registration::new(poller, it, Event::readable(0))).transpose()?;
     let mut clients: HashMap<usize, Client> = HashMap::new();
+    let mut listener = None; // the listener, while the poller has it
     let (mut events, mut buffer, mut last_key) = (Events::new(), [0; READ_SIZE], 0);
-    let (mut is_accepting, mut next_sweep, mut unfinished) = (true, Instant::now() + TICK, Vec::new());
+    let (mut is_accepting, mut next_sweep, mut timeout) = (true, Instant::now() + TICK, Duration::ZERO);
+    let mut unfinished = BTreeSet::new(); // a set, so that an event adds no second turn
     while is_accepting || !clients.is_empty() {
         events.clear();
-        poller.wait(&mut events, Some(if unfinished.is_empty() { TICK } else { Duration::ZERO }))?;
+        poller.wait(&mut events, Some(if unfinished.is_empty() { timeout } else { Duration::ZERO }))?;
+        timeout = TICK;
         let mut turns = take(&mut unfinished);
         for event in events.iter() {
             if let Some(client) = clients.get_mut(&event.key) {
                 client.is_readable |= event.readable;
                 client.is_writable |= event.writable;
-                turns.push(event.key);
+                turns.insert(event.key);
             }
         }
         if next_sweep <= Instant::now() || server.stop.is_requested() {
             next_sweep = Instant::now() + TICK;
-            turns = clients.keys().copied().collect(); // has a deadline passed?
+            turns = clients.keys().copied().collect(); // every client gets a turn, which notices a passed deadline
         }
         while is_accepting {
             match server.try_accept() {
@@ -80,14 +84,22 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
                         Ok(stream) => {
                             let client = Client { stream, connection, is_readable: true, is_writable: true };
                             clients.insert(last_key, client);
-                            turns.push(last_key);
+                            turns.insert(last_key);
                         }
                         Err(error) => connection.close(Err(error)),
                     }
                 }
                 Accepted::Next => {}
-                Accepted::WouldBlock => break,
-                Accepted::Later(pause) => thread::sleep(pause), // all clients wait here
+                Accepted::WouldBlock => {
+                    // If this fails, the loop still looks for clients once a tick.
+                    let watch = |it| Registration::new(poller, it, Event::readable(0)).ok();
+                    listener = listener.or_else(|| server.listener().and_then(watch));
+                    break;
+                }
+                Accepted::Later(pause) => {
+                    (listener, timeout) = (None, pause); // if it were watched, it would end every wait immediately
+                    break;
+                }
                 Accepted::Closed => (is_accepting, listener) = (false, None),
             }
         }
@@ -96,7 +108,7 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
             let result = match client.take_turn(server, &mut buffer) {
                 Ok(Turn::Blocked) => continue,
                 Ok(Turn::Unfinished) => {
-                    unfinished.push(key);
+                    unfinished.insert(key);
                     continue;
                 }
                 Ok(Turn::Over) => Ok(()),
@@ -107,11 +119,10 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
             drop(stream);
         }
     }
-    drop(listener);
     Ok(())
 }
 
-/// Registers a client for its whole life, because in edge mode no interest is ever changed.
+/// Registers a client for reading and writing. In edge mode this need not be changed later.
 fn register(poller: &'static Poller, stream: TcpStream, key: usize) -> io::Result<Registration<TcpStream>> {
     let stream = Registration::new(poller, stream, Event::none(key))?;
     poller.modify_with_mode(stream.source(), Event::all(key), PollMode::Edge)?;
@@ -120,43 +131,43 @@ fn register(poller: &'static Poller, stream: TcpStream, key: usize) -> io::Resul
 
 /// How a turn ended.
 enum Turn {
-    /// A call would block. The kernel reports when it would not.
+    /// A call would block. The kernel will report when the client is ready again.
     Blocked,
-    /// The bound was reached. The kernel will report nothing.
+    /// The limit was reached. The client may be still ready, and the kernel will not report it again.
     Unfinished,
     /// The conversation is over.
     Over,
 }
 
 impl Client {
-    /// Does what the conversation wants until a call would block, or the bound is reached.
+    /// Does what the conversation wants until a call would block, or the limit is reached.
     fn take_turn(&mut self, server: &Server, buffer: &mut [u8]) -> io::Result<Turn> {
         let Self { stream, connection, is_readable, is_writable } = self;
         let stream = stream.source();
         for _ in 0..CALLS_PER_TURN {
             let now = Instant::now();
             let wants = connection.next(now);
-            let is_expired = connection.is_expired(now); // then a call that would block ends the conversation
+            let is_expired = connection.is_expired(now); // if so, the conversation ends when a call would block
             match wants {
                 Want::Read if *is_readable || is_expired => match try_read(stream, buffer) {
                     Ok(0) => connection.received_eof(),
                     Ok(n) => {
-                        *is_readable = true; // also when only an expired deadline led to the call
+                        *is_readable = true; // there may be more, even if the read was made because of the deadline
                         let mut input = &buffer[..n];
                         while let Some(question) = connection.next_question(&mut input, now) {
-                            let answer = server.answer(question); // a slow answer is worked out here; all wait
+                            let answer = server.answer(question); // all clients wait for a slow answer
                             connection.answer(answer);
                         }
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        *is_readable = false; // only now will the kernel report more
+                        *is_readable = false; // from now on the kernel reports new bytes
                         connection.read_blocked(now);
                     }
                     Err(error) => return Err(error),
                 },
                 Want::Write if *is_writable || is_expired => match try_write(stream, connection.outgoing()) {
                     Ok(n) => {
-                        *is_writable = true; // the kernel reports no edge for room that was never lacking
+                        *is_writable = true; // there was room, so the kernel will not report that there is room now
                         connection.sent(n, now);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -181,5 +192,5 @@ impl Client {
     }
 }
 
-/// The most calls in a row for one client, so that others have their turn: five questions and their answers.
+/// The largest number of calls in one client's turn: five recv() and five send() of a client that asks and reads.
 const CALLS_PER_TURN: usize = 10;

@@ -1,15 +1,15 @@
 //! Faulty example: an edge-triggered loop that reads once for each event.
 //!
-//! **The fault.** In edge mode the kernel reports that bytes arrived, not that bytes are there. It does not report
-//! again what one read leaves behind. The rest of the question stays in the kernel. The server waits for an event, and
-//! the client receives no answer.
+//! **The fault.** In edge mode the kernel reports that bytes arrived, not that bytes are there. If one read does not
+//! take all bytes, the rest of the question stays in the kernel, which does not report it again. The server waits for
+//! an event, and the client receives no answer.
 //!
-//! **History.** Every loop that went from poll() to `EPOLLET` by changing one flag has this fault. epoll(7) has a
-//! section on it. With a large buffer the fault stays hidden until a client sends more than fits. Here the buffer is
+//! **History.** A loop in level mode gets this fault when `EPOLLET` is added and nothing else is changed. epoll(7)
+//! warns of it. With a large buffer the fault stays hidden until a client sends more than fits. Here the buffer is
 //! small.
 //!
-//! **See it.** The question has 22 bytes or more, and the buffer 16. `edge`, which reads until the call would block,
-//! answers:
+//! **See it.** A question has at least 22 bytes, and the buffer has 16. The client receives no answer from
+//! `half_drained`, and one from `edge`, which reads until the call would block:
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example half_drained
@@ -29,7 +29,7 @@ use polling::{Event, Events, PollMode, Poller};
 use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "a client's interest is changed once, to edge mode, which this type does not have")]
+#[expect(dead_code, reason = "the interest is changed only once, to edge mode, which this type does not have")]
 mod registration;
 use registration::Registration;
 
@@ -70,7 +70,7 @@ fn main() -> anyhow::Result<()> {
 
 /// Reads once, answers, and returns whether the connection stays open.
 ///
-/// It ends without a lingering close, which is another fault: see `hasty_close` of zen-single.
+/// The caller closes the connection without lingering, which is another fault: see `hasty_close` of zen-single.
 fn handle_ready(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut buffer = [0; 16];
     // BUG: one read for each event. The kernel does not report again what does not fit into the buffer.
@@ -85,7 +85,7 @@ fn handle_ready(mut stream: &TcpStream, conversation: &mut Conversation) -> io::
         }
     }
     while conversation.wants() == Want::Write {
-        let n = stream.write(conversation.outgoing())?; // it may block, which is another fault
+        let n = stream.write(conversation.outgoing())?; // this may block, which is another fault
         conversation.sent(n, Instant::now());
     }
     Ok(conversation.wants() == Want::Read)

@@ -1,8 +1,8 @@
-//! The readiness loop in one function, with nothing between the reader and the poller.
+//! The readiness loop in one function, without layers.
 //!
-//! It is the book's `srv_async_poll`, fixed: no key is used twice (a descriptor's number soon belongs to another
-//! client), a full send buffer is waited for, and silent clients are disconnected. zen-poll itself adds more loops and
-//! another style.
+//! It is the book's `srv_async_poll` with its faults corrected. Each client has a new key; the number of a closed
+//! descriptor is soon given to another client. While a client's send buffer is full, the loop serves the others. Silent
+//! clients are disconnected. zen-poll itself adds more loops and another style.
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example raw
@@ -12,11 +12,11 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::thread;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use clap::Parser;
 use polling::{Event, Events, Poller};
 use zen_proto::Want;
 use zen_proto::server::{self, Accepted, Options, READ_SIZE, Server, TICK, Waiting, reset};
@@ -25,41 +25,36 @@ use zen_proto::server::{self, Accepted, Options, READ_SIZE, Server, TICK, Waitin
 mod registration;
 use registration::Registration;
 
-/// Serves the aphorisms from one readiness loop.
-#[derive(Debug, Parser)]
-struct Arguments {
-    #[command(flatten)]
-    common: Options,
-}
-
-impl server::Arguments for Arguments {
-    fn common(&self) -> &Options {
-        &self.common
-    }
-}
-
 fn main() -> ExitCode {
-    server::main(|arguments: Arguments| {
-        serve(Server::listen(&arguments.common, Waiting::ForReadiness { pollers: 1 }, None)?)
+    server::main(|options: Options| {
+        let server = Server::listen(&options, Waiting::ForReadiness { pollers: 1 }, None)?;
+        serve(server, server.listener(), |_| server.try_accept())
     })
 }
 
-fn serve(server: &'static Server) -> anyhow::Result<()> {
+/// Serves until no more clients are accepted and the last is closed.
+///
+/// The example `per_core` runs this loop in several threads, each with its own `listener` and `accept`.
+pub(crate) fn serve(
+    server: &'static Server,
+    mut listener: Option<Arc<OwnedFd>>,
+    accept: impl Fn(Option<&OwnedFd>) -> Accepted,
+) -> anyhow::Result<()> {
     let poller: &'static Poller = Box::leak(Box::new(Poller::new()?));
-    let mut listener = server.listener().map(|it| Registration::new(poller, it, Event::readable(0))).transpose()?;
-    let mut clients = HashMap::new();
+    let (mut clients, mut watched) = (HashMap::new(), None); // `watched` is the listener, while the poller has it
     let (mut events, mut buffer, mut last_key) = (Events::new(), [0; READ_SIZE], 0);
-    let (mut is_accepting, mut next_sweep) = (true, Instant::now() + TICK);
+    let (mut is_accepting, mut next_sweep, mut timeout) = (true, Instant::now() + TICK, Duration::ZERO);
     while is_accepting || !clients.is_empty() {
         events.clear();
-        poller.wait(&mut events, Some(TICK))?; // the thread sleeps here (and, with --delay, in server.answer)
+        poller.wait(&mut events, Some(timeout))?; // the thread sleeps here (and, with --delay, in server.answer)
+        timeout = TICK;
         let mut ready: Vec<usize> = events.iter().map(|event| event.key).collect();
         if next_sweep <= Instant::now() || server.stop.is_requested() {
             next_sweep = Instant::now() + TICK;
-            ready = clients.keys().copied().collect(); // has a deadline passed?
+            ready = clients.keys().copied().collect(); // every client gets a turn, which notices a passed deadline
         }
         while is_accepting {
-            match server.try_accept() {
+            match accept(listener.as_deref()) {
                 Accepted::Client(stream, connection) => {
                     last_key += 1;
                     match Registration::new(poller, stream, Event::readable(last_key)) {
@@ -68,9 +63,17 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
                     }
                 }
                 Accepted::Next => {}
-                Accepted::WouldBlock => break,
-                Accepted::Later(pause) => thread::sleep(pause), // all clients wait here
-                Accepted::Closed => (is_accepting, listener) = (false, None),
+                Accepted::WouldBlock => {
+                    // If this fails, the loop still looks for clients once a tick.
+                    let watch = |it| Registration::new(poller, it, Event::readable(0)).ok();
+                    watched = watched.or_else(|| listener.clone().and_then(watch));
+                    break;
+                }
+                Accepted::Later(pause) => {
+                    (watched, timeout) = (None, pause); // if it were watched, it would end every wait immediately
+                    break;
+                }
+                Accepted::Closed => (is_accepting, watched, listener) = (false, None, None),
             }
         }
         for key in ready {
@@ -86,7 +89,7 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
                             has_read = true;
                             let mut input = &buffer[..n];
                             while let Some(question) = connection.next_question(&mut input, now) {
-                                let answer = server.answer(question); // a slow answer is worked out here; all wait
+                                let answer = server.answer(question); // all clients of this loop wait for a slow answer
                                 connection.answer(answer);
                             }
                         }
@@ -126,6 +129,5 @@ fn serve(server: &'static Server) -> anyhow::Result<()> {
             }
         }
     }
-    drop(listener);
     Ok(())
 }

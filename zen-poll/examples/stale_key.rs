@@ -1,14 +1,14 @@
 //! Faulty example: a readiness loop that uses descriptors as keys, and cleans up after a client one iteration late.
 //!
-//! **The fault.** The loop closes a client's socket at once but removes its entries only after the next wait.
+//! **The fault.** The loop closes a client's socket immediately but removes its entries only after the next wait.
 //! Meanwhile the kernel gives a new client the lowest free descriptor number, which is the number that was just
 //! closed. The late cleanup then removes the entries of the new client. That client is disconnected without an answer.
 //!
 //! **History.** `srv_async_poll` of *Foundations of Python Network Programming* closes a client that has disconnected,
-//! and removes its entries when `poll` reports the closed number. The listener has the lowest number of all and is
-//! reported first, so its new client already has the number by then.
+//! and removes its entries when `poll` reports the closed number. `poll` reports the listener first, because it has the
+//! lowest number of all. So when the closed number is reported, a new client already has it.
 //!
-//! **See it.** Three clients that connect, ask and disconnect, again and again, are enough:
+//! **See it.** Three clients that repeatedly connect, ask and disconnect are enough:
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example stale_key
@@ -16,8 +16,8 @@
 //! $ cargo xtask lab stale-key
 //! ```
 //!
-//! **The fix.** Keys with a generation (`Client::key` in `src/event_loop.rs`), and a cleanup at the moment of the
-//! close. `examples/raw.rs` never uses a key twice.
+//! **The fix.** Keys with a generation (`Client::key` in `src/event_loop.rs`), and a cleanup when the socket is closed.
+//! `examples/raw.rs` never uses a key twice.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -49,7 +49,8 @@ fn main() -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     let poller: &'static Poller = Box::leak(Box::new(Poller::new()?));
     let listener = Registration::new(poller, listener, Event::readable(0))?;
-    // What poll() would report as POLLNVAL. epoll drops a descriptor that is closed, so the loop keeps the number.
+    // The numbers of the closed sockets. poll() would report each of them with POLLNVAL in the next wait. epoll forgets
+    // a closed descriptor, so this loop remembers the numbers itself.
     let mut closed = Vec::new();
     let (mut streams, mut conversations, mut events) = (HashMap::new(), HashMap::new(), Events::new());
     loop {
@@ -57,7 +58,7 @@ fn main() -> anyhow::Result<()> {
         poller.wait(&mut events, None)?;
         if events.iter().any(|event| event.key == 0) {
             let (stream, _) = listener.source().accept()?;
-            let number = stream.as_raw_fd() as usize; // BUG: the key is a number that is reused
+            let number = stream.as_raw_fd() as usize; // BUG: the kernel soon gives this number to another client
             streams.insert(number, Registration::new(poller, stream, Event::readable(number))?);
             conversations.insert(number, Conversation::new(Timeouts::NEVER, Instant::now()));
         }
@@ -71,7 +72,7 @@ fn main() -> anyhow::Result<()> {
                 continue;
             };
             if !turn(stream.source(), conversation).unwrap_or(false) {
-                streams.remove(&number); // this closes it
+                streams.remove(&number); // this closes the socket
                 closed.push(number);
             }
         }
@@ -80,7 +81,7 @@ fn main() -> anyhow::Result<()> {
 
 /// Reads once, answers, and returns whether the connection stays open.
 ///
-/// It ends without a lingering close, which is another fault: see `hasty_close` of zen-single.
+/// The caller closes the connection without lingering, which is another fault: see `hasty_close` of zen-single.
 fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
     let mut chunk = [0; 4096];
     match stream.read(&mut chunk)? {
@@ -94,7 +95,7 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
         }
     }
     while conversation.wants() == Want::Write {
-        let n = stream.write(conversation.outgoing())?; // it may block, which is another fault
+        let n = stream.write(conversation.outgoing())?; // this may block, which is another fault
         conversation.sent(n, Instant::now());
     }
     Ok(conversation.wants() == Want::Read)

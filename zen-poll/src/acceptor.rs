@@ -15,22 +15,23 @@ use crate::registration::Registration;
 /// The listener's key in the poller. No client has it, because their slots are small numbers.
 pub(crate) const LISTENER: usize = usize::MAX - 1;
 
-/// A client on its way to a loop.
+/// An accepted client that no loop has registered yet.
 pub(crate) type NewClient = (TcpStream, Connection);
 
-/// The acceptor's end of a loop.
+/// What the acceptor needs of one loop.
 pub(crate) struct LoopHandle {
     pub(crate) new_clients: Sender<NewClient>,
     pub(crate) poller: &'static Poller,
-    /// The number of the loop's clients, including those on their way.
+    /// The number of the loop's clients, including those that it has not registered yet.
     pub(crate) load: Arc<AtomicUsize>,
 }
 
-/// The acceptor for all loops. Only the first loop has one, and drops it when no more clients are accepted.
+/// The acceptor for all loops. The first loop owns it, and drops it when no more clients are accepted.
 pub(crate) struct Acceptor {
     server: &'static Server,
-    /// `None` until the first wait, and during a back-off.
+    /// `None` until the backlog is first found empty, and during a back-off.
     listener: Option<Registration<Arc<OwnedFd>>>,
+    /// When to accept even if the poller has not reported the listener.
     retry_at: Option<Instant>,
     /// The loops, this one first.
     loops: Vec<LoopHandle>,
@@ -41,7 +42,7 @@ impl Acceptor {
         Self { server, listener: None, retry_at: Some(Instant::now()), loops }
     }
 
-    /// Accepts pending clients, at most [`ACCEPTS_PER_ITERATION`]. The existing clients are served in between.
+    /// Accepts at most [`ACCEPTS_PER_ITERATION`] clients, so that the loop soon serves its existing clients again.
     ///
     /// Returns false when no more clients are accepted.
     pub(crate) fn accept_pending(&mut self) -> bool {
@@ -50,7 +51,7 @@ impl Acceptor {
                 Accepted::Client(stream, connection) => self.hand_over((stream, connection)),
                 Accepted::Next => {}
                 Accepted::WouldBlock => {
-                    self.listen();
+                    self.watch_listener();
                     return true;
                 }
                 Accepted::Later(pause) => {
@@ -60,19 +61,20 @@ impl Acceptor {
                 Accepted::Closed => return false,
             }
         }
-        // The listener may report nothing more although clients over the limit are not rejected yet.
+        // More clients may be in the backlog. Clients over the limit may wait to be rejected by `try_accept` some
+        // milliseconds later, and the listener does not become readable for that. So the loop calls it again by itself.
         self.retry_at = Some(Instant::now());
         true
     }
 
-    /// Returns when to accept although the listener has reported nothing.
+    /// Returns the time of the next accept() that does not wait for the listener, if there is one.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// Lets the poller report the next client. While draining, the loop tries again after a tick, to find the backlog
-    /// empty.
-    fn listen(&mut self) {
+    /// Lets the poller report the listener when the next client connects. While draining, the acceptor also tries again
+    /// after a tick, because the drain ends when the backlog has been empty for a tick.
+    fn watch_listener(&mut self) {
         self.retry_at = self.server.stop.is_requested().then(|| Instant::now() + TICK);
         let Some(listener) = self.server.listener().filter(|_| self.listener.is_none()) else { return };
         match Registration::new(self.loops[0].poller, listener, Event::readable(LISTENER)) {
@@ -84,7 +86,7 @@ impl Acceptor {
         }
     }
 
-    /// Removes the listener from the poller, which would report a level-triggered one without end.
+    /// Removes the listener from the poller, which would otherwise report it in every wait (level mode).
     fn back_off(&mut self, pause: Duration) {
         self.listener = None;
         self.retry_at = Some(Instant::now() + pause);
@@ -94,17 +96,15 @@ impl Acceptor {
         let Some((number, least_loaded)) = self.least_loaded() else { return };
         least_loaded.load.fetch_add(1, Ordering::Relaxed);
         if let Err(SendError(client)) = least_loaded.new_clients.send(client) {
-            // That loop has panicked and the server drains. The other loops take its clients.
+            // That loop has panicked and the server drains. Another loop takes this client.
             self.loops.remove(number);
             self.hand_over(client);
         } else if number > 0 {
-            // It fails only when the poller is broken. Then that loop ends the server.
-            let _ = least_loaded.poller.notify();
+            let _ = least_loaded.poller.notify(); // if it fails, that loop's wait fails too, and the server ends
         }
     }
 
-    /// Returns the loop with the fewest clients, and the last among equals: while the first loop is busy, it cannot
-    /// accept.
+    /// Returns the loop with the fewest clients. Among equals it is the last, because the first loop also accepts.
     fn least_loaded(&self) -> Option<(usize, &LoopHandle)> {
         self.loops.iter().enumerate().rev().min_by_key(|(_, other)| other.load.load(Ordering::Relaxed))
     }
@@ -120,5 +120,5 @@ impl Drop for Acceptor {
     }
 }
 
-/// The most accepts per iteration of the loop.
+/// The largest number of accepts in one iteration of the loop.
 const ACCEPTS_PER_ITERATION: usize = 64;

@@ -1,6 +1,7 @@
 //! The callback style: the loop calls a method when something has happened to a client.
 //!
-//! It is asyncio's `Protocol`, with the conversation instead of the transport.
+//! The methods are those of asyncio's `Protocol`. asyncio gives a protocol a transport to write to; here it has a
+//! [`Connection`], which collects the answers.
 
 use std::io;
 use std::time::Instant;
@@ -22,7 +23,7 @@ impl Protocol for Callback {
     fn data_received(&mut self, mut data: &[u8], now: Instant) {
         let server = self.connection.server();
         while let Some(question) = self.connection.next_question(&mut data, now) {
-            let answer = server.answer(question); // a slow answer is worked out here; all clients of this loop wait
+            let answer = server.answer(question); // all clients of this loop wait for a slow answer
             self.connection.answer(answer);
         }
     }

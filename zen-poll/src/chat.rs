@@ -11,7 +11,7 @@ use zen_proto::server::Connection;
 
 use crate::event_loop::Protocol;
 
-/// A client whose protocol receives the pieces and the ends of questions.
+/// A client whose protocol collects the pieces of a question.
 pub(crate) struct Chat {
     connection: Connection,
     question: Vec<u8>,

@@ -25,26 +25,26 @@ pub(crate) trait Protocol: Send + Sized {
     fn data_received(&mut self, data: &[u8], now: Instant);
     /// Ends the protocol, because the conversation is over or the socket failed.
     fn connection_lost(self, result: io::Result<()>);
-    /// Returns the connection, which says what to do next for this client. asyncio keeps this in the transport.
+    /// Returns the connection, which knows what to do next for this client. In asyncio the transport knows this.
     fn connection(&mut self) -> &mut Connection;
 }
 
 /// Serves from `loops` threads, of which this is the first, until no more clients are accepted and the last is closed.
 pub(crate) fn serve<P: Protocol>(server: &'static Server, loops: usize) -> Result<()> {
     let mut handles = Vec::new();
-    let mut others = Vec::new();
+    let mut all = Vec::new();
     for _ in 0..loops {
         let poller: &'static Poller = Box::leak(Box::new(Poller::new().context("cannot make a poller")?));
         server.stop.on_request(|| _ = poller.notify());
         let (sender, new_clients) = channel();
         let load = Arc::new(AtomicUsize::new(0));
         handles.push(LoopHandle { new_clients: sender, poller, load: Arc::clone(&load) });
-        others.push(EventLoop::<P>::new(server, poller, new_clients, load));
+        all.push(EventLoop::<P>::new(server, poller, new_clients, load));
     }
-    let mut first = others.remove(0);
+    let mut first = all.remove(0);
     first.acceptor = Some(Acceptor::new(server, handles));
     thread::scope(|scope| {
-        for (number, other) in (2..).zip(others) {
+        for (number, other) in (2..).zip(all) {
             thread::Builder::new()
                 .name(format!("loop-{number}"))
                 .spawn_scoped(scope, || other.run())
@@ -61,7 +61,8 @@ struct EventLoop<P> {
     poller: &'static Poller,
     /// Only the first loop has one, for as long as clients are accepted.
     acceptor: Option<Acceptor>,
-    /// Declared before the clients, so a loop that panics drops it first. The acceptor then hands over to other loops.
+    /// Declared before the clients, because fields are dropped in order. If this loop panics, the channel is closed
+    /// first, so the acceptor gives no more clients to this loop.
     new_clients: Receiver<NewClient>,
     load: Arc<AtomicUsize>,
     clients: Slab<Client<P>>,
@@ -75,10 +76,10 @@ struct EventLoop<P> {
 struct Client<P> {
     stream: Registration<TcpStream>,
     protocol: P,
-    /// The client's generation, which is in its key above the slot. A slot is soon used again. An event that is still
-    /// pending for the previous client must not be taken for one of this client. (The book trusted bare descriptors.)
+    /// The client's generation: the upper 32 bits of its key. A slot is soon used again. An event that is still pending
+    /// for the slot's previous client must not be taken for an event of this client.
     generation: u32,
-    /// Whether the loop waits for room to write to this client, and not for something to read.
+    /// True if the loop waits until it can write to this client; false if it waits until it can read.
     wants_write: bool,
 }
 
@@ -174,7 +175,7 @@ impl<P: Protocol> EventLoop<P> {
             };
             let now = Instant::now();
             let mut protocol = P::connection_made(connection);
-            let _ = protocol.connection().next(now); // it drains, if a stop was requested since accept
+            let _ = protocol.connection().next(now); // lets the client drain if a stop was requested since accept()
             self.generation = self.generation.wrapping_add(1);
             let (generation, entry) = (self.generation, self.clients.vacant_entry());
             match Registration::new(self.poller, stream, Event::readable(key(generation, entry.key()))) {
@@ -184,7 +185,8 @@ impl<P: Protocol> EventLoop<P> {
                     protocol.connection_lost(Err(error));
                 }
             }
-            // A new client has a tick. One that is registered while the server drains is swept at once.
+            // There must be a sweep within a tick, which checks the new client's deadline. While draining, it comes
+            // now.
             let next = if self.is_draining { now } else { now + TICK };
             self.next_sweep = Some(self.next_sweep.map_or(next, |sweep| sweep.min(next)));
         }
@@ -192,8 +194,8 @@ impl<P: Protocol> EventLoop<P> {
 
     /// Handles every client whose deadline has passed, and all clients when draining begins.
     ///
-    /// The next sweep is at the next deadline, but after a tick at most. So a deadline that begins between two sweeps
-    /// costs no system call.
+    /// The next sweep is at the earliest deadline, and a tick from now at the latest. A deadline that is set between
+    /// two sweeps does not change that time, so it costs nothing, but it may be noticed a tick late.
     fn sweep(&mut self, buffer: &mut [u8]) {
         let mut now = Instant::now();
         let begins_draining = self.server.stop.is_requested() && !self.is_draining;
@@ -214,11 +216,10 @@ impl<P: Protocol> EventLoop<P> {
 }
 
 impl<P: Protocol> Client<P> {
-    /// Does what the conversation wants, with at most one recv() and then one send(), so all clients are served in
-    /// turn.
+    /// Does what the conversation wants, with at most one recv() and then one send(), so that each client gets a turn.
     ///
-    /// Returns false when the conversation is over. `now` is read once, after the send(). For the recv() before it, the
-    /// end of the previous client's turn is exact enough.
+    /// Returns false when the conversation is over. A turn reads the clock once, after its send(), and leaves the time
+    /// in `now`. So a recv() uses the time at which the previous client's turn ended, which is exact enough.
     fn handle_ready(&mut self, key: usize, buffer: &mut [u8], now: &mut Instant) -> io::Result<bool> {
         let stream = self.stream.source();
         let (mut has_read, mut has_written) = (false, false);
@@ -258,8 +259,10 @@ impl<P: Protocol> Client<P> {
                 }
             }
         }
+        // If nothing was sent, `now` is still from before the answers were computed: one may have failed after long
+        // work.
         if has_read && !has_written {
-            *now = Instant::now(); // an answer may have taken long, and then failed
+            *now = Instant::now();
         }
         let wants_write = self.protocol.connection().next(*now) == Want::Write;
         if wants_write != self.wants_write {
@@ -279,6 +282,6 @@ fn key(generation: u32, slot: usize) -> usize {
     (generation as usize) << SLOT_BITS | slot
 }
 
-/// The number of lower bits of a key that are its slot.
+/// The number of low bits of a key that contain the slot. The upper bits contain the generation.
 const SLOT_BITS: u32 = 32;
 const SLOT: usize = (1 << SLOT_BITS) - 1;

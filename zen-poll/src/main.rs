@@ -7,31 +7,31 @@
 //! $ cargo run -p zen-poll -- --style chat --loops 2
 //! ```
 //!
-//! `--help` lists the flags. `--style` chooses how the loop tells the protocol what has happened, `--loops N` starts
-//! several loops, and `--delay 700ms` makes each answer slow.
+//! `--help` lists the flags. `--style` chooses what a client's protocol receives, `--loops N` starts several loops, and
+//! `--delay 700ms` makes each answer slow.
 //!
 //! # How it works
 //!
-//! 1. `main` parses, listens, serves.
+//! 1. `main` parses the command line, listens, and serves.
 //! 2. `event_loop` sleeps in `Poller::wait` (epoll, on Linux) until descriptors are ready. It gives each ready
 //!    client one `recv()` and one `send()`, neither of which can sleep.
-//! 3. `callback` is a `Protocol` as in asyncio: the loop calls it when something has happened. `chat` is another,
-//!    as in asynchat: it receives the pieces and the ends of questions.
-//! 4. The loop works out the answers as well. With `--delay` its thread sleeps there, and all its clients wait.
+//! 3. `callback` is a `Protocol` in the style of asyncio: the loop passes it the received bytes. `chat` is one in the
+//!    style of asynchat: it receives the pieces of a question, and is told which piece is the last.
+//! 4. The loop also computes the answers. With `--delay` its thread sleeps there, and all its clients wait.
 //! 5. With `--loops N` the first loop accepts, and hands each new client to the loop with the fewest.
 //!
 //! # Limits
 //!
-//! - A fifth client is served like the first four. But while a loop works out an answer, it serves no other client.
+//! - A fifth client is served like the first four. But while a loop computes an answer, it serves no other client.
 //! - A client over `--max-connections` is rejected.
-//! - When no descriptor is left, the listener is not polled for 100 ms; existing clients continue.
-//! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.
-//! - Timeouts are exact to a tick of 250 ms.
+//! - When no descriptor is left, the loop ignores the listener for 100 ms; existing clients continue.
+//! - On SIGTERM the server accepts the clients in the backlog, answers every whole question that it has received, and
+//!   exits.
+//! - A timeout may fire up to one tick of 250 ms late.
 
 mod acceptor;
 mod callback;
 mod chat;
-
 mod event_loop;
 mod options;
 mod registration;

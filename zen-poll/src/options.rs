@@ -9,11 +9,11 @@ use zen_proto::server::{self, Options};
 #[derive(Debug, Parser)]
 #[command(version = zen_proto::VERSION)]
 pub(crate) struct Arguments {
-    /// How many threads run a loop each
+    /// Number of loops, each in a thread of its own
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) loops: NonZeroUsize,
 
-    /// How the protocol is told what happened: as in asyncio, or as in asynchat
+    /// Style of a client's protocol: asyncio's data_received, or asynchat's found_terminator
     #[arg(long, value_enum, default_value = "callback", value_name = "callback|chat")]
     pub(crate) style: Style,
 
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     pub(crate) common: Options,
 }
 
-/// The form in which a protocol is told what happened.
+/// What a client's protocol receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Style {
     /// Received bytes, as in asyncio.

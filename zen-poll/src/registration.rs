@@ -1,11 +1,11 @@
-//! The only `unsafe` code of the server: a descriptor and its registration with a poller, which end together.
+//! A descriptor that is registered with a poller until it is dropped. This is the only `unsafe` code of the server.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use polling::{Event, PollMode, Poller};
 
-/// A source of events that is registered with a poller for as long as it lives.
+/// A source of events, such as a socket, which is registered with a poller for as long as this value exists.
 #[derive(Debug)]
 pub(crate) struct Registration<S: AsFd> {
     poller: &'static Poller,
@@ -13,7 +13,7 @@ pub(crate) struct Registration<S: AsFd> {
 }
 
 impl<S: AsFd> Registration<S> {
-    /// Registers `source` in level mode, so a source that is still ready at the next wait is reported again.
+    /// Registers `source` in level mode: a source that is still ready at the next wait is reported again.
     #[allow(unsafe_code)]
     pub(crate) fn new(poller: &'static Poller, source: S, interest: Event) -> io::Result<Self> {
         // SAFETY: a source must be deleted from its poller before it is closed. This guard owns the source,
@@ -22,7 +22,7 @@ impl<S: AsFd> Registration<S> {
         Ok(Self { poller, source })
     }
 
-    /// Changes the events to wait for. The key is part of the interest.
+    /// Changes the events to wait for. `interest` also contains the key.
     pub(crate) fn modify(&self, interest: Event) -> io::Result<()> {
         self.poller.modify_with_mode(&self.source, interest, PollMode::Level)
     }
@@ -35,7 +35,7 @@ impl<S: AsFd> Registration<S> {
 
 impl<S: AsFd> Drop for Registration<S> {
     fn drop(&mut self) {
-        // It fails only if the kernel has removed the descriptor already.
+        // This fails only if the kernel has already removed the descriptor.
         let _ = self.poller.delete(&self.source);
     }
 }

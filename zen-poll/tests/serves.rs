@@ -1,4 +1,4 @@
-//! One thread serves all clients at once, whichever style and number of loops.
+//! One thread serves all clients at the same time, in each style and with two loops.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -13,22 +13,14 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
-fn the_second_client_is_served_at_once() {
-    assert_served_at_once(&[]);
-}
-
-#[test]
-fn the_second_client_is_served_at_once_in_chat_style() {
-    assert_served_at_once(&["--style", "chat"]);
-}
-
-#[test]
-fn the_second_client_is_served_at_once_by_two_loops() {
-    assert_served_at_once(&["--loops", "2"]);
+fn the_second_client_is_served_immediately() {
+    assert_both_are_served(&[]);
+    assert_both_are_served(&["--style", "chat"]);
+    assert_both_are_served(&["--loops", "2"]);
 }
 
 /// Asks three questions while another client is in the middle of one.
-fn assert_served_at_once(arguments: &[&str]) {
+fn assert_both_are_served(arguments: &[&str]) {
     let (server, address) = Server::start(arguments);
     let (mut slow, quick) = (connect(address), connect(address));
     slow.write_all(b"Simple is ").unwrap();
@@ -39,7 +31,7 @@ fn assert_served_at_once(arguments: &[&str]) {
     server.stop();
 }
 
-/// A server in a process of its own, which is killed and reaped on every path. Its log is shown when a test fails.
+/// A server in a process of its own. It is killed and reaped on every path, and its log is shown when a test fails.
 struct Server {
     child: Child,
     stdout: Lines<BufReader<UnixStream>>,
@@ -48,7 +40,7 @@ struct Server {
 impl Server {
     /// Starts a server on a free port, and returns when it listens.
     fn start(arguments: &[&str]) -> (Self, SocketAddr) {
-        let (ours, theirs) = UnixStream::pair().unwrap(); // unlike those of a pipe, its reads can be bounded
+        let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
         ours.set_read_timeout(Some(BOUND)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_zen-poll"));
         command.args(["-v", "-p", "0"]).args(arguments).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
@@ -74,20 +66,18 @@ impl Drop for Server {
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
-    TcpStream::connect_timeout(&server, BOUND).unwrap()
+    let client = TcpStream::connect_timeout(&server, BOUND).unwrap();
+    client.set_read_timeout(Some(BOUND)).unwrap();
+    client
 }
 
+/// Sends a question, or what is missing of one, and receives its answer.
 fn ask(mut client: &TcpStream, question: &str, answer: &str) {
     client.write_all(question.as_bytes()).unwrap();
-    receive(client, answer);
-}
-
-fn receive(mut client: &TcpStream, answer: &str) {
     let mut bytes = vec![0; answer.len()];
-    client.set_read_timeout(Some(BOUND)).unwrap();
     client.read_exact(&mut bytes).unwrap();
     assert_eq!(String::from_utf8_lossy(&bytes), answer);
 }
 
-/// The longest wait for bytes that must arrive. They arrive within milliseconds.
+/// The limit for each wait. What a test waits for happens within milliseconds.
 const BOUND: Duration = Duration::from_secs(20);

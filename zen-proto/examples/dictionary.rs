@@ -1,4 +1,4 @@
-//! A server of one's own: the drive loop of zen-single, and answers from a dictionary that is loaded at the start.
+//! A server of your own: the loop of zen-single, and answers from a dictionary that is loaded at start.
 //!
 //! ```console
 //! $ cargo run -p zen-proto --features server --example dictionary
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 /// An answer for each question.
 type Dictionary = HashMap<&'static str, Answer>;
 
-/// Loads the dictionary. An entry that is no answer keeps the server from starting.
+/// Loads the dictionary. If an entry is not a valid answer, the server does not start.
 fn load() -> anyhow::Result<Dictionary> {
     let entries = ENTRIES.lines().filter_map(|line| line.split_once(' '));
     entries.map(|(word, meaning)| Ok((word, Answer::new(meaning).with_context(|| word)?))).collect()
@@ -50,7 +50,7 @@ fn converse(stream: &TcpStream, connection: &mut Connection, dictionary: &Dictio
                     let (mut input, now) = (&buffer[..n], Instant::now());
                     while let Some(question) = connection.next_question(&mut input, now) {
                         let began = Instant::now();
-                        let answer = server::catch(|| look_up(dictionary, question)); // the others wait meanwhile
+                        let answer = server::catch(|| look_up(dictionary, question)); // all other clients wait
                         log::info!("{} took {:?}", Excerpt(question), began.elapsed());
                         connection.answer(answer);
                     }
@@ -76,9 +76,10 @@ fn converse(stream: &TcpStream, connection: &mut Connection, dictionary: &Dictio
     }
 }
 
-/// Returns the meaning of a word: a database would be asked here.
+/// Returns the meaning of a word. A server with a database would query it here.
 fn look_up(dictionary: &Dictionary, question: &[u8]) -> Answer {
-    // BUG: a client may send any bytes, and this panics unless they are text. `catch` makes that cost one client.
+    // BUG: a client may send any bytes, and this panics unless they are text. Because of `catch`, only that client is
+    // disconnected.
     let word = std::str::from_utf8(question).expect("a question is text");
     dictionary.get(word).unwrap_or(&UNKNOWN).clone()
 }

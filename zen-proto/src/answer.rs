@@ -1,10 +1,10 @@
-//! A text that a client can find the end of.
+//! A text whose end a client can find.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-/// A text that ends in `.` and contains no other, so that a client finds its end (rule 1).
+/// A text that ends in `.` and contains no other `.`, so that a client finds its end (rule 1).
 ///
 /// ```
 /// use zen_proto::{Answer, InvalidAnswer};
@@ -19,14 +19,14 @@ use std::fmt;
 pub struct Answer(Cow<'static, str>);
 
 impl Answer {
-    /// The most bytes of an answer, its `.` included: with [`crate::MAX_QUESTION`] it bounds the memory of a client.
+    /// The most bytes of an answer, its `.` included. With [`crate::MAX_QUESTION`] this bounds the memory for a client.
     pub const MAX: usize = 256;
 
-    /// Makes an answer of a constant text.
+    /// Creates an answer from a constant text.
     ///
     /// # Panics
     ///
-    /// When `text` is no answer; in a constant this is an error of the compiler.
+    /// Panics if `text` is not a valid answer. In a `const`, compilation fails.
     pub const fn from_static(text: &'static str) -> Self {
         match check(text) {
             Ok(()) => Self(Cow::Borrowed(text)),
@@ -36,11 +36,12 @@ impl Answer {
         }
     }
 
-    /// Makes an answer of a text that was worked out.
+    /// Creates an answer from a computed text.
     ///
     /// # Errors
     ///
-    /// What is wrong with the text. A server answers with a text of its own then, or with `None`.
+    /// Returns what is wrong with the text. A server can then send another answer, or end the conversation by passing
+    /// `None` to [`Conversation::answer`](crate::Conversation::answer).
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidAnswer> {
         let text = text.into();
         check(&text)?;
@@ -52,13 +53,13 @@ impl Answer {
         &self.0
     }
 
-    /// Returns the answer as it goes over the network.
+    /// Returns the answer as it is sent.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
-/// The reason why a text is no answer.
+/// The reason why a text is not a valid answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidAnswer {
     /// It does not end in `.`.

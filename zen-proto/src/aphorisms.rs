@@ -21,10 +21,10 @@ pub static APHORISMS: [Aphorism; 3] = [
     Aphorism { question: "Simple is better than?", answer: Answer::from_static("complex.") },
 ];
 
-/// The answer to any other question. (The book's lacked the full stop: its client then waits for ever.)
+/// The answer to any other question. (In the book it had no full stop, so its client waits for ever.)
 pub static UNKNOWN: Answer = Answer::from_static("Error: unknown aphorism.");
 
-/// The answer to a question whose 257th byte has come (rule 5).
+/// The answer to a question whose 257th byte has arrived (rule 5).
 pub static TOO_LONG: Answer = Answer::from_static("Error: question too long.");
 
 /// The only answer that a client over the connection limit gets (rule 7).

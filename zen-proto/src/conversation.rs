@@ -12,11 +12,11 @@ pub enum Want {
     Read,
     /// Write [`Conversation::outgoing`] to the client.
     Write,
-    /// Shut down the sending side; what the client still sends is read then.
+    /// Shut down the sending side. The client's remaining bytes are read and discarded afterwards.
     EndSending,
     /// Close the connection.
     Close,
-    /// Reset the connection, so that the kernel keeps nothing for this client.
+    /// Reset the connection, so that the kernel discards unsent answers.
     Reset,
 }
 
@@ -24,16 +24,19 @@ pub enum Want {
 ///
 /// How to drive it:
 ///
-/// 1. Do what [`wants`](Self::wants) says, and report what happened.
-/// 2. Bytes have come: ask for each [`next_question`](Self::next_question) in them and [`answer`](Self::answer) it,
-///    until there is none. The end of file is [`received_eof`](Self::received_eof).
-/// 3. Bytes have gone: [`sent`](Self::sent). The sending side is shut down: [`ended_sending`](Self::ended_sending).
-/// 4. A read found nothing, or a write no room: [`read_blocked`](Self::read_blocked),
-///    [`write_blocked`](Self::write_blocked). When [`deadline`](Self::deadline) has passed, read or write once more
-///    without waiting. A deadline counts only if a call after it blocked, so a server that was itself suspended does
-///    not punish its clients.
-/// 5. The server stops: [`drain`](Self::drain). The deadline is then now, or soon, and step 4 ends the conversation.
-/// 6. Go on until it wants [`Want::Close`] or [`Want::Reset`].
+/// 1. Do what [`wants`](Self::wants) returns, and report the result.
+/// 2. After a read, call [`next_question`](Self::next_question) until it returns `None`, and [`answer`](Self::answer)
+///    each question. At the end of file call [`received_eof`](Self::received_eof).
+/// 3. After a write call [`sent`](Self::sent). After a shutdown of the sending side call
+///    [`ended_sending`](Self::ended_sending).
+/// 4. If a read or write would block, call [`read_blocked`](Self::read_blocked) or
+///    [`write_blocked`](Self::write_blocked). When [`deadline`](Self::deadline) has passed, try once more without
+///    waiting. The deadline takes effect only if that attempt would block, too. So no client is disconnected because
+///    the server itself was suspended.
+/// 5. When the server drains, call [`drain`](Self::drain). Pending answers keep their deadline. Then the server reads
+///    without waiting until a read would block, at most 64 KiB. Only a client that has not asked is waited for, until
+///    100 ms after its accept.
+/// 6. Continue until `wants` returns [`Want::Close`] or [`Want::Reset`].
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -66,19 +69,20 @@ pub enum Want {
 /// assert_eq!(conversation.ending(), Some(&Ending::CutShort(b"Expl"[..].into())));
 /// ```
 ///
-/// While an answer is pending it never wants to read. That is all the back-pressure there is, and it bounds the
-/// memory: one read of `n` bytes makes at most `n` answers.
+/// While an answer is pending, `wants` never returns [`Want::Read`]. This is the back-pressure, and it bounds the
+/// memory: a read of `n` bytes contains at most `n` questions.
 ///
-/// The form is that of the sans-IO libraries h11 and quinn-proto.
+/// The design follows the sans-IO libraries h11 and quinn-proto.
 #[derive(Debug)]
 pub struct Conversation {
     timeouts: Timeouts,
-    /// The pieces of a question whose end has not come, or that is being answered; empty: none has begun.
+    /// The received bytes of an unfinished question, or of one that is being answered. Empty if there is none, or if
+    /// the question is in the input as a whole.
     question: Vec<u8>,
-    /// Answers to send; the first `written` bytes are with the network already.
+    /// Answers to send. The first `written` bytes are already written.
     pending: Vec<u8>,
     written: u32,
-    /// Bytes that are taken while draining, or while lingering.
+    /// The number of bytes that are still accepted while draining or lingering.
     room: u32,
     deadline: Option<Instant>,
     accepted: Instant,
@@ -92,15 +96,15 @@ pub struct Conversation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Questions are taken.
+    /// Questions are accepted.
     Open,
-    /// No further question is taken; pending answers go out, then the sending side is shut down.
+    /// No more questions are accepted. Pending answers are sent, then the sending side is shut down.
     Finishing,
-    /// The sending side is shut down; what comes is discarded.
+    /// The sending side is shut down, and received bytes are discarded.
     Lingering,
-    /// Pending answers go out, then the connection is closed.
+    /// Pending answers are sent, then the connection is closed.
     Closing,
-    /// Nothing goes out any more.
+    /// The connection must be reset.
     Resetting,
     /// The connection is closed.
     Closed,
@@ -126,7 +130,7 @@ impl Conversation {
         }
     }
 
-    /// Begins the conversation with a client from the backlog of a server that drains already: it is read once.
+    /// Begins the conversation with a client that is accepted during a drain. The server reads from it without waiting.
     pub fn new_draining(timeouts: Timeouts, now: Instant) -> Self {
         let mut conversation = Self::new(timeouts, now);
         conversation.drain(now);
@@ -134,10 +138,12 @@ impl Conversation {
         conversation
     }
 
-    /// Returns the next whole question in `input`, whose bytes it takes; `None` when no other is there.
+    /// Returns the next whole question in `input`, and advances `input` past it. Returns `None` when `input` has no
+    /// further whole question.
     ///
-    /// Each question gets one [`answer`](Self::answer) before the next is asked for. After a question that is too
-    /// long, beyond the limit while draining, and while lingering, all of `input` is discarded.
+    /// Call [`answer`](Self::answer) once for each question before the next call. The rest of `input` is discarded
+    /// after a question that is too long, after an answer that failed, after 64 KiB while draining, and while
+    /// lingering.
     #[inline(always)]
     pub fn next_question<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8], now: Instant) -> Option<&'s [u8]> {
         loop {
@@ -147,9 +153,10 @@ impl Conversation {
         }
     }
 
-    /// Returns the next frame in `input`, whose bytes it takes: a piece of a question, or its last piece.
+    /// Returns the next frame in `input`, a piece of a question or its last piece, and advances `input` past it.
     ///
-    /// For a server that collects questions itself; otherwise as [`next_question`](Self::next_question).
+    /// This is for a server that collects questions itself. Otherwise it works like
+    /// [`next_question`](Self::next_question).
     #[inline(always)]
     pub fn next_frame<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
         debug_assert!(!self.is_answering, "the question before this one has no answer yet");
@@ -163,7 +170,8 @@ impl Conversation {
         }
     }
 
-    /// Takes the answer to the question. `None`: it failed, and the conversation ends after the answers before it.
+    /// Adds the answer to the pending ones. `None` means that answering failed: the conversation ends after the answers
+    /// before it are sent.
     #[inline(always)]
     pub fn answer(&mut self, answer: Option<Answer>) {
         debug_assert!(self.is_answering, "there is no question to answer");
@@ -177,7 +185,7 @@ impl Conversation {
         }
     }
 
-    /// The client has shut down its sending side.
+    /// Reports that the client has shut down its sending side.
     pub fn received_eof(&mut self) {
         if self.state == State::Open {
             let question = std::mem::take(&mut self.question);
@@ -187,7 +195,7 @@ impl Conversation {
         self.state = State::Closing;
     }
 
-    /// The network took the first `n` bytes of [`outgoing`](Self::outgoing), at `now`.
+    /// Reports that the first `n` bytes of [`outgoing`](Self::outgoing) were written at `now`.
     pub fn sent(&mut self, n: usize, now: Instant) {
         if n < self.outgoing().len() {
             self.written += n as u32; // it fits: it is less than what is pending
@@ -208,12 +216,14 @@ impl Conversation {
         };
     }
 
-    /// A read that began at `began` found nothing. Before the [`deadline`](Self::deadline) that means nothing.
+    /// Reports that a read which began at `began` would block. Before the [`deadline`](Self::deadline) this has no
+    /// effect.
     pub fn read_blocked(&mut self, began: Instant) {
         self.expire(began);
     }
 
-    /// A write that began at `began` found no room. The client's time to make some begins, or is over.
+    /// Reports that a write which began at `began` would block. The first time this starts the question timeout. After
+    /// the [`deadline`](Self::deadline) it ends the conversation.
     pub fn write_blocked(&mut self, began: Instant) {
         if self.deadline.is_none() {
             self.deadline = self.timeouts.question_deadline(began);
@@ -222,15 +232,15 @@ impl Conversation {
         }
     }
 
-    /// The sending side is shut down, at `now`.
+    /// Reports that the sending side was shut down at `now`.
     pub fn ended_sending(&mut self, now: Instant) {
         self.state = State::Lingering;
         self.room = LINGER_BYTES;
         self.deadline = Some(now + if self.is_draining { DRAINING_LINGER } else { LINGER });
     }
 
-    /// The server drains: what the client has sent is still answered, and a client that was just accepted may still
-    /// ask. Only the first call counts.
+    /// Reports that the server drains. Questions that the client has already sent, in at most 64 KiB, are answered. A
+    /// client that has not asked yet has 100 ms from its accept to send a question. Further calls have no effect.
     pub fn drain(&mut self, now: Instant) {
         if self.is_draining {
             return;
@@ -240,7 +250,7 @@ impl Conversation {
             State::Open => {
                 self.room = DRAIN_BYTES;
                 if self.pending.is_empty() {
-                    // The first question of a client that was just accepted may be right behind.
+                    // The first question of a client that was just accepted may not have arrived yet.
                     self.deadline = Some(if self.has_asked { now } else { now.max(self.accepted + FRESH) });
                 }
             }
@@ -249,7 +259,7 @@ impl Conversation {
         }
     }
 
-    /// Returns what to do next. Asking changes nothing.
+    /// Returns what to do next. A call has no side effects.
     #[inline]
     pub fn wants(&self) -> Want {
         match self.state {
@@ -267,7 +277,7 @@ impl Conversation {
         &self.pending[self.written as usize..]
     }
 
-    /// Returns the next time at which a read or write must not wait; `None`: it may wait for ever.
+    /// Returns the time until which a read or write may wait, or `None` if there is no limit.
     #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -279,12 +289,12 @@ impl Conversation {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
-    /// Returns why the conversation is over; `None` while questions are taken.
+    /// Returns why the conversation has ended, or `None` while questions are accepted.
     pub fn ending(&self) -> Option<&Ending> {
         self.ending.as_deref()
     }
 
-    /// Returns whether the client has ever begun a question. One that has not may be a probe.
+    /// Returns whether the client has ever begun a question. If not, it may be a probe.
     pub fn has_asked(&self) -> bool {
         self.has_asked
     }
@@ -295,7 +305,7 @@ impl Conversation {
         if self.question.is_empty() { last } else { &self.question }
     }
 
-    /// The connection is closed, for whatever reason.
+    /// Reports that the connection is closed.
     pub fn closed(&mut self) {
         self.state = State::Closed;
     }
@@ -333,9 +343,9 @@ impl Conversation {
         frame.ok()
     }
 
-    /// Nothing is left of what was read.
+    /// Handles the end of the bytes that were read.
     fn used_up(&mut self, now: Instant) {
-        // A flood of white space is silence.
+        // White space is no question, so a client that keeps sending it is silent.
         if self.pending.is_empty() && !self.is_draining {
             self.expire(now);
         }
@@ -352,7 +362,7 @@ impl Conversation {
     }
 
     fn collect(&mut self, data: &[u8], now: Instant) {
-        // While an answer is pending the client's time stands still.
+        // While an answer is pending, the question timeout does not run.
         if self.question.is_empty() && self.pending.is_empty() {
             self.deadline = if self.is_draining { Some(now) } else { self.timeouts.question_deadline(now) };
         }
@@ -373,20 +383,20 @@ impl Conversation {
         self.state = State::Finishing;
     }
 
-    /// Discards bytes that are no questions any more.
+    /// Discards bytes that are not part of a question.
     fn discard(&mut self, length: usize) {
         if self.state == State::Lingering && !self.take_room(length) {
             self.state = State::Closing;
         }
     }
 
-    /// Returns whether there is room for more after these.
+    /// Counts `length` further bytes, and returns whether more are accepted after them.
     fn take_room(&mut self, length: usize) -> bool {
         self.room = self.room.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
         self.room > 0
     }
 
-    /// Ends what the client has no more time for.
+    /// Ends the conversation, or its lingering, if the deadline has passed at `now`.
     fn expire(&mut self, now: Instant) {
         if !self.is_expired(now) {
             return;
@@ -414,20 +424,20 @@ impl Conversation {
     }
 }
 
-/// How long a client may take to end its sending side after the server has ended its own (rule 8).
+/// The time that a client has to shut down its sending side after the server has shut down its own (rule 8).
 const LINGER: Duration = Duration::from_secs(1);
 
-/// As [`LINGER`], while the server drains and all wait for the slowest client.
+/// The same time while the server drains, shorter because the drain waits for the slowest client.
 const DRAINING_LINGER: Duration = Duration::from_millis(250);
 
-/// How long after accept a silent client is not closed by draining.
+/// The time after accept in which a drain still waits for a client's first question.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// Bytes that are read and discarded while lingering.
+/// The number of bytes that are read and discarded while lingering.
 const LINGER_BYTES: u32 = 64 * 1024;
 
-/// Bytes that are read after the server began to drain.
+/// The number of bytes that are read from a client after the drain began.
 const DRAIN_BYTES: u32 = 64 * 1024;
 
-/// A buffer of more bytes is freed when it is empty: an idle client should cost next to nothing.
+/// The capacity in bytes above which an empty buffer is freed, so that an idle client needs little memory.
 const KEPT_CAPACITY: usize = 24;

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The reason why a conversation is over, or about to be.
 ///
-/// The table has also what ends a connection from outside the conversation. `…` stands for any text. Lines marked *-v*
+/// The table also contains what ends a connection from outside the conversation. `…` is any text. Lines marked *-v*
 /// appear only with `-v`. All but `panicked at …` and `--grace is over: …` begin with the client's address.
 ///
 /// | cause | the client receives | then | log line |
@@ -24,13 +24,13 @@ use std::fmt;
 /// | client's reset, before it has asked | – | – | `connection error: …` (*-v*) |
 ///
 /// A close sends FIN. A lingering close sends FIN, then reads and discards until the client's end of file, 64 KiB or
-/// 1 s (250 ms while draining). A reset sends RST and discards what is pending. A client for which no thread can be
-/// started is rejected as one over the limit is; its log line says so.
+/// 1 s (250 ms while draining). A reset sends RST and discards what is pending. A client for which no thread or
+/// process can be started is rejected like one over the limit; its log line gives the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// The client ended it after its last whole question.
+    /// The client shut down its sending side after a whole question, or without having asked.
     Finished,
-    /// The client ended it within this question, which is dropped.
+    /// The client shut down its sending side within this question, which is dropped.
     CutShort(Box<[u8]>),
     /// A question had more than [`crate::MAX_QUESTION`] bytes.
     TooLong,
@@ -47,8 +47,8 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// Returns whether the log has nothing to tell by default: the client was done, the server stops, or, after a
-    /// failed answer, the log has told already.
+    /// Returns whether this ending is logged only with `-v`: the client was done, the server stops, or an answer
+    /// failed. A panic is already in the log; another failure is logged by the code that failed.
     pub fn is_usual(&self) -> bool {
         matches!(self, Self::Finished | Self::Drained | Self::Failed)
     }

@@ -1,4 +1,4 @@
-//! Where a question begins and ends: bytes in, pieces of questions out, however TCP cut the stream.
+//! Finds where questions begin and end in a stream of bytes, which TCP may cut anywhere.
 
 /// The longest question that is answered, in bytes, its `?` included (rule 5).
 pub const MAX_QUESTION: usize = 256;
@@ -6,29 +6,30 @@ pub const MAX_QUESTION: usize = 256;
 /// A piece of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// A piece of a question whose end has not come yet.
+    /// A piece of a question whose end has not arrived yet.
     Data(&'a [u8]),
-    /// The last piece of a question, its `?` included. A question that came whole is this piece alone.
+    /// The last piece of a question, its `?` included. A question that arrived whole has this piece only.
     Last(&'a [u8]),
 }
 
-/// Byte [`MAX_QUESTION`]` + 1` of a question has come.
+/// The error of a question with more than [`MAX_QUESTION`] bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuestionTooLong;
 
-/// Finds the questions in a stream of bytes. It keeps none of them, only the length of the present one.
+/// Finds the questions in a stream of bytes. It stores no bytes, only the length of the current question.
 #[derive(Debug, Default)]
 pub struct Framing {
-    /// Bytes of the present question so far; 0: none has begun.
-    length: u16, // at most MAX_QUESTION; small, as every idle client has one
+    /// The number of bytes of the current question so far. 0 means that none has begun.
+    length: u16, // at most MAX_QUESTION; a small type, because every idle client has one
 }
 
 impl Framing {
-    /// Takes the next piece off the front of `input`; `None` when nothing is left there.
+    /// Returns the next piece at the beginning of `input`, and advances `input` past it. Returns `None` when nothing is
+    /// left.
     ///
     /// # Errors
     ///
-    /// The question is too long. All of `input` is taken then.
+    /// The question is too long. In that case the rest of `input` is discarded.
     #[inline(always)]
     pub fn next<'i>(&mut self, input: &mut &'i [u8]) -> Option<Result<Frame<'i>, QuestionTooLong>> {
         if self.length == 0 {
@@ -54,7 +55,7 @@ impl Framing {
     }
 }
 
-/// Skips exactly these four, so that people can type one question a line (rule 3).
+/// Skips these four bytes and no others, so that people can type one question per line (rule 3).
 fn skip_white_space(bytes: &[u8]) -> &[u8] {
     let begin = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
     &bytes[begin.unwrap_or(bytes.len())..]

@@ -1,10 +1,11 @@
-//! How long a conversation waits for its client.
+//! The timeouts of a conversation.
 
 use std::time::{Duration, Instant};
 
 /// The two timeouts of a conversation.
 ///
-/// Eight bytes, since every idle client has them: milliseconds, of which 0 is never.
+/// Each is a number of milliseconds, of which 0 means no timeout. They take only eight bytes, because every idle client
+/// has a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timeouts {
     idle: u32,
@@ -12,13 +13,14 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// No timeout: a conversation that waits for its client for ever.
+    /// No timeouts: the conversation waits for its client without limit.
     pub const NEVER: Self = Self { idle: 0, question: 0 };
 
-    /// Timeouts to the millisecond; a duration of zero, or of more than 49 days, is never.
+    /// Creates timeouts with a precision of a millisecond. A duration of zero, or of more than 49 days, is no timeout.
     ///
-    /// `idle` counts from accept, or from the last answer sent, until a question begins. `question` counts from a
-    /// question's first byte to its `?`; and from the first write that found no room, renewed by every byte taken.
+    /// `idle` runs from accept, or from the last answer sent, until a question begins. `question` runs from the first
+    /// byte of a question to its `?`, or from the sending of the answers before it. It also runs from the first write
+    /// that is not accepted as a whole, and restarts whenever the kernel accepts bytes.
     pub fn new(idle: Duration, question: Duration) -> Self {
         Self { idle: milliseconds(idle), question: milliseconds(question) }
     }

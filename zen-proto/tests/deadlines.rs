@@ -162,7 +162,7 @@ fn lingering_is_bounded_in_bytes() {
 }
 
 #[test]
-fn draining_closes_a_silent_client_at_once() {
+fn draining_closes_a_silent_client_immediately() {
     let mut test = Test::new();
     test.drain(3);
     assert_eq!(test.conversation.wants(), Want::Read, "once more");

@@ -45,18 +45,18 @@ fn draining_answers_what_has_been_asked() {
     assert!(log.contains("stopped after 2 clients and 0 panics"), "{log}");
 }
 
-/// A server in a process of its own: killed and reaped on every path, and its log is shown when a test fails.
+/// A server in a process of its own. It is killed and reaped on every path, and its log is shown when a test fails.
 struct Server {
     child: Child,
     stdout: Lines<BufReader<UnixStream>>,
 }
 
 impl Server {
-    /// Starts it on a free port, and returns when it listens.
+    /// Starts a server on a free port, and returns when it listens.
     fn start() -> (Self, SocketAddr) {
-        let (ours, theirs) = UnixStream::pair().unwrap(); // unlike those of a pipe, its reads can be bounded
+        let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
         ours.set_read_timeout(Some(BOUND)).unwrap();
-        // `cargo test` builds the examples next to the tests; with `--test dictionary` alone it does not.
+        // `cargo test` builds the examples, too, but `cargo test --test dictionary` does not.
         let mut command = Command::new(current_exe().unwrap().with_file_name("../examples/dictionary"));
         command.args(["-p", "0"]).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
         let mut server = Self { child: command.spawn().unwrap(), stdout: BufReader::new(ours).lines() };
@@ -64,7 +64,7 @@ impl Server {
         (server, ready_line.strip_prefix("listening on ").unwrap().parse().unwrap())
     }
 
-    /// Ends it by SIGTERM: it prints nothing more, and its status is 0. Returns its log.
+    /// Ends the server by SIGTERM, and asserts that it prints nothing more and exits with status 0. Returns its log.
     fn stop(mut self) -> String {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         assert!(self.stdout.next().is_none());
@@ -85,18 +85,18 @@ fn connect(server: SocketAddr) -> TcpStream {
     TcpStream::connect_timeout(&server, BOUND).unwrap()
 }
 
-/// Sends `questions`, ends its sending side, and returns all that comes.
+/// Sends `questions`, shuts down the sending side, and returns everything that arrives.
 fn said(mut client: &TcpStream, questions: &[u8]) -> String {
     client.write_all(questions).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     rest(client)
 }
 
-/// Returns what comes until the end of file, which a reset is not.
+/// Returns everything that arrives until the end of file. A reset is an error.
 fn rest(client: &TcpStream) -> String {
     client.set_read_timeout(Some(BOUND)).unwrap();
     io::read_to_string(client).unwrap()
 }
 
-/// At most this long is waited for what must come. It comes within milliseconds.
+/// The limit for each wait. What a test waits for happens within milliseconds.
 const BOUND: Duration = Duration::from_secs(20);

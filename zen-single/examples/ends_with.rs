@@ -1,8 +1,9 @@
-//! Faulty example: all bytes up to a read that ends in `?` count as one question. One client is served at a time.
+//! Faulty example: when a read ends in `?`, the server takes all bytes so far for one question. One client is served at
+//! a time.
 //!
 //! **The fault.** TCP carries a stream of bytes without boundaries, so a read may end anywhere.
 //!
-//! - Two questions that arrive together also end in `?`. They are taken for one unknown question, and the client
+//! - Two questions that arrive together also end in `?`. The server takes them for one unknown question, and the client
 //!   receives one error message instead of two answers.
 //! - Input with a newline after the `?` does not end in `?`. The server waits for more, and the client for its answer.
 //! - A client that never sends a `?` fills the memory of the server.

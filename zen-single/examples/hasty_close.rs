@@ -1,11 +1,12 @@
-//! Faulty example: the server reports an over-long question and closes at once. One thread serves one client at a time.
+//! Faulty example: the server reports a question that is too long, and closes immediately. One thread serves one client
+//! at a time.
 //!
 //! **The fault.** `send` only hands the answers to the kernel. When the server closes while bytes of the client are
 //! still unread, the kernel resets the connection and discards what it has not delivered yet. The client sees a reset.
 //! It loses the error message, and perhaps answers before it.
 //!
 //! **History.** The servers of *Foundations of Python Network Programming* end with `sendall` followed by `close`, as
-//! nearly every example does. Nothing is lost while no client sends more than it should.
+//! nearly every example does. Nothing is lost as long as no client sends more than the server reads.
 //!
 //! **See it.**
 //!

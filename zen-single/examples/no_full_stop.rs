@@ -1,11 +1,11 @@
 //! Faulty example: the answer to an unknown question has no full stop. One thread serves one client at a time.
 //!
-//! **The fault.** The `.` at its end is the only sign that an answer is complete, and the error message lacks it. The
-//! client waits for the rest of the answer while the server waits for the next question. Neither has a timeout, so both
-//! wait for ever.
+//! **The fault.** Only the `.` at its end shows that an answer is complete, and the error message has none. The client
+//! waits for the rest of the answer while the server waits for the next question. Neither has a timeout, so both wait
+//! for ever.
 //!
-//! **History.** The error message of the zen server in *Foundations of Python Network Programming*, as it was posted,
-//! has no full stop. The mistake went unnoticed because no client there asks an unknown question.
+//! **History.** The error message of the zen server in *Foundations of Python Network Programming* has no full stop.
+//! The mistake was not noticed, because no client in the book asks an unknown question.
 //!
 //! **See it.** `check` names the rule that is broken:
 //!

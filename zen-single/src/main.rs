@@ -12,14 +12,14 @@
 //!
 //! # How it works
 //!
-//! 1. `main` parses, listens, serves.
+//! 1. `main` parses the command line, listens, and serves.
 //! 2. `accept()` sleeps until a client connects.
 //! 3. `recv()` and `send()` sleep until that client sends or reads. Meanwhile no other client is served. The kernel
-//!    completes their handshakes and keeps them in the backlog.
+//!    completes the handshakes of further clients and keeps them in the backlog.
 //! 4. `accept()`, `recv()` and `send()` return after a tick of 250 ms at the latest, so that deadlines and signals are
 //!    noticed.
-//! 5. The same thread works out the answers. With `--delay` it sleeps there, with `--burn` it computes; in both cases
-//!    all other clients wait for this answer.
+//! 5. The same thread computes the answers. With `--delay` it sleeps first, with `--burn` it computes for that time. In
+//!    both cases all other clients wait for this answer.
 //!
 //! # Limits
 //!
@@ -27,8 +27,9 @@
 //! - A fifth client is connected by the kernel and receives nothing until the four before it have disconnected.
 //!   `--max-connections` does not change that.
 //! - When no descriptor is left, `accept()` is tried again after 100 ms.
-//! - On SIGTERM the server accepts the queued clients, answers every whole question that it has received, and exits.
-//! - Timeouts are exact to a tick of 250 ms.
+//! - On SIGTERM the server accepts the clients in the backlog, answers every whole question that it has received, and
+//!   exits.
+//! - A timeout may fire up to one tick of 250 ms late.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The simplest server: a loop over clients, and inside it a loop over what one client's conversation wants.
+//! The simplest server: a loop over clients, and for each client a loop over the steps of its conversation ([`Want`]).
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -11,7 +11,7 @@ use zen_proto::server::{Connection, READ_SIZE, Server, is_tick, read, reset, wri
 ///
 /// 1. accept() sleeps until a client connects. The others wait in the backlog.
 /// 2. The client is served until its conversation is over; see [`converse`].
-/// 3. The end of the loop body closes the connection. Only then is the next client accepted.
+/// 3. At the end of the loop body the stream is dropped, which closes it. Only then is the next client accepted.
 pub(crate) fn serve(server: &'static Server) {
     while let Some((stream, mut connection)) = server.accept() {
         let result = converse(&stream, &mut connection);
@@ -19,20 +19,21 @@ pub(crate) fn serve(server: &'static Server) {
     }
 }
 
-/// Does what the conversation wants, until it wants to close.
+/// Does what the conversation wants, until it is over.
 fn converse(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
     let server = connection.server();
     let mut buffer = [0; READ_SIZE];
     loop {
         let now = Instant::now();
         match connection.next(now) {
-            // recv() sleeps here while the client is silent: for a tick at most, and not at all past its deadline.
+            // recv() sleeps here while the client is silent, for at most a tick. After the client's deadline it does
+            // not sleep: if nothing has arrived, the conversation ends.
             Want::Read => match read(stream, &mut buffer, connection.is_expired(now)) {
                 Ok(0) => connection.received_eof(),
                 Ok(n) => {
                     let (mut input, now) = (&buffer[..n], Instant::now());
                     while let Some(question) = connection.next_question(&mut input, now) {
-                        let answer = server.answer(question); // a slow answer is worked out here; all others wait
+                        let answer = server.answer(question); // all other clients wait for a slow answer
                         connection.answer(answer);
                     }
                 }

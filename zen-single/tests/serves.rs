@@ -22,12 +22,13 @@ fn the_second_client_is_served_when_the_first_has_left() {
     ask(&first, "Simple is better than?", "complex.");
     second.set_read_timeout(Some(A_WHILE)).unwrap();
     assert_eq!(second.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    second.set_read_timeout(Some(BOUND)).unwrap();
     drop(first);
-    receive(&second, "complex.");
+    ask(&second, "", "complex.");
     server.stop();
 }
 
-/// A server in a process of its own, which is killed and reaped on every path. Its log is shown when a test fails.
+/// A server in a process of its own. It is killed and reaped on every path, and its log is shown when a test fails.
 struct Server {
     child: Child,
     stdout: Lines<BufReader<UnixStream>>,
@@ -36,7 +37,7 @@ struct Server {
 impl Server {
     /// Starts a server on a free port, and returns when it listens.
     fn start() -> (Self, SocketAddr) {
-        let (ours, theirs) = UnixStream::pair().unwrap(); // unlike those of a pipe, its reads can be bounded
+        let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
         ours.set_read_timeout(Some(BOUND)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_zen-single"));
         command.args(["-v", "-p", "0"]).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
@@ -62,22 +63,20 @@ impl Drop for Server {
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
-    TcpStream::connect_timeout(&server, BOUND).unwrap()
+    let client = TcpStream::connect_timeout(&server, BOUND).unwrap();
+    client.set_read_timeout(Some(BOUND)).unwrap();
+    client
 }
 
+/// Sends a question, or the rest of one that was sent in part, and receives its answer.
 fn ask(mut client: &TcpStream, question: &str, answer: &str) {
     client.write_all(question.as_bytes()).unwrap();
-    receive(client, answer);
-}
-
-fn receive(mut client: &TcpStream, answer: &str) {
     let mut bytes = vec![0; answer.len()];
-    client.set_read_timeout(Some(BOUND)).unwrap();
     client.read_exact(&mut bytes).unwrap();
     assert_eq!(String::from_utf8_lossy(&bytes), answer);
 }
 
-/// The longest wait for bytes that must arrive. They arrive within milliseconds.
+/// The limit for each wait. What a test waits for happens within milliseconds.
 const BOUND: Duration = Duration::from_secs(20);
 
 /// The time to wait for bytes that must not arrive.

@@ -6,10 +6,10 @@
 //! server ends.
 //!
 //! **History.** This is the most common cause of `CLOSE_WAIT` in production, in any language: a session table, a
-//! broadcast list, or a pool that is only filled. The kernel has no timeout for this state, because only the program
-//! knows whether it has more to send.
+//! broadcast list, or a pool from which nothing is removed. The kernel has no timeout for this state, because only the
+//! program knows whether it has more to send.
 //!
-//! **See it.** Meanwhile, `ss -tn state close-wait` lists the sockets.
+//! **See it.** While the load runs, `ss -tn state close-wait` lists the sockets.
 //!
 //! ```console
 //! $ cargo run -p zen-threaded --example forgets_to_close
@@ -17,8 +17,9 @@
 //! $ cargo xtask lab close-wait
 //! ```
 //!
-//! **The fix.** One owner. `src/per_connection.rs` moves the stream into its thread, and the socket is closed when the
-//! thread returns. A server that needs a list of clients removes the entry at that point.
+//! **The fix.** One owner. In `src/per_connection.rs` the client's thread takes the stream out of the slot that it
+//! shares with the acceptor, so the socket is closed when the thread returns. A server that needs a list of clients
+//! removes the entry at that point.
 
 #![forbid(unsafe_code)]
 
@@ -48,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept()?;
-        // BUG: nothing ever takes the copy out. Fix: remove it when `converse` returns, or keep no copy.
+        // BUG: nothing ever removes the copy. Fix: remove it when `converse` returns, or keep no copy.
         CLIENTS.lock().unwrap_or_else(PoisonError::into_inner).push(stream.try_clone()?);
         thread::spawn(move || converse(&stream));
     }
@@ -73,7 +74,11 @@ fn converse(mut stream: &TcpStream) -> io::Result<()> {
                 let n = stream.write(conversation.outgoing())?;
                 conversation.sent(n, Instant::now());
             }
-            Want::EndSending | Want::Close | Want::Reset => return Ok(()),
+            Want::EndSending => {
+                stream.shutdown(std::net::Shutdown::Write)?;
+                conversation.ended_sending(Instant::now());
+            }
+            Want::Close | Want::Reset => return Ok(()),
         }
     }
 }

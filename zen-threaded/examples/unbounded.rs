@@ -4,10 +4,10 @@
 //! or the time that each may stay silent. One machine can open a few thousand connections at almost no cost. When
 //! descriptors or threads run out, the server ends, and all clients are disconnected.
 //!
-//! **History.** `ThreadingMixIn` of Python's `socketserver`, as *Foundations of Python Network Programming* shows it.
-//! The book concludes that the architecture is unfit for use. Only this unlimited version is.
+//! **History.** `ThreadingMixIn` of Python's `socketserver` does this, and *Foundations of Python Network Programming*
+//! shows it. The book concludes that a thread for each connection is unfit for use. This is true only without limits.
 //!
-//! **See it.** Meanwhile, `ps -C unbounded -o nlwp` counts the threads.
+//! **See it.** While the clients are connected, `ps -C unbounded -o nlwp` counts the threads.
 //!
 //! ```console
 //! $ cargo run -p zen-threaded --example unbounded
@@ -44,7 +44,7 @@ fn main() -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept()?;
-        // BUG: nothing limits the threads. `spawn` panics when the system has no more. Fix: reject over a limit.
+        // BUG: nothing limits the threads. `spawn` panics when it can start no more. Fix: reject clients over a limit.
         thread::spawn(move || converse(&stream));
     }
 }

@@ -1,4 +1,4 @@
-//! One thread with one client: the loop of zen-single, asleep in recv() or send().
+//! One thread with one client: the same loop as in zen-single, in which the thread sleeps in recv() or send().
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -13,20 +13,21 @@ pub(crate) fn converse(stream: &TcpStream, mut connection: Connection) {
     connection.close(result);
 }
 
-/// Does what the conversation wants, until it wants to close.
+/// Does what the conversation wants, until it is over.
 fn drive(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
     let server = connection.server();
     let mut buffer = [0; READ_SIZE];
     loop {
         let now = Instant::now();
         match connection.next(now) {
-            // recv() sleeps here while the client is silent: for a tick at most, and not at all past its deadline.
+            // recv() sleeps here while the client is silent, for at most a tick. After the client's deadline it does
+            // not sleep: if nothing has arrived, the conversation ends.
             Want::Read => match read(stream, &mut buffer, connection.is_expired(now)) {
                 Ok(0) => connection.received_eof(),
                 Ok(n) => {
                     let (mut input, now) = (&buffer[..n], Instant::now());
                     while let Some(question) = connection.next_question(&mut input, now) {
-                        let answer = server.answer(question); // a slow answer is worked out here; this client waits
+                        let answer = server.answer(question); // only this client waits for a slow answer
                         connection.answer(answer);
                     }
                 }

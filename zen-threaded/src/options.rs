@@ -1,4 +1,4 @@
-//! The command line of zen-threaded: the flags that choose the threads.
+//! The command line of zen-threaded: the mode, the number of workers, and the length of the queue.
 
 use std::num::NonZeroUsize;
 
@@ -9,8 +9,8 @@ use zen_proto::server::{self, Options};
 #[derive(Debug, Parser)]
 #[command(version = zen_proto::VERSION)]
 pub(crate) struct Arguments {
-    /// A few threads that share accept, a thread for each connection, or an acceptor with a queue and a few threads
-    #[arg(long, value_enum, default_value = "workers", value_name = "workers|per-connection|pool")]
+    /// A few threads with one listener, a thread or a process for each connection, or a few threads with a queue
+    #[arg(long, value_enum, default_value = "workers", value_name = "workers|per-connection|per-process|pool")]
     pub(crate) mode: Mode,
 
     /// How many threads serve clients, with --mode workers or pool [default: 4]
@@ -25,13 +25,15 @@ pub(crate) struct Arguments {
     pub(crate) common: Options,
 }
 
-/// The threads of the server.
+/// The threads or processes of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// A few workers that share accept.
+    /// A few workers that call accept() on one listener.
     Workers,
     /// One thread for each connection.
     PerConnection,
+    /// One process for each connection.
+    PerProcess,
     /// One thread that accepts, and a few workers that take clients from a queue.
     Pool,
 }
@@ -41,14 +43,14 @@ impl Arguments {
         self.workers.map_or(WORKERS, NonZeroUsize::get)
     }
 
-    /// Returns how many clients have a permit at once. `None` means as many as `--max-connections`.
-    pub(crate) fn at_once(&self) -> Option<usize> {
+    /// Returns how many clients may be connected at the same time. `None` means `--max-connections`.
+    pub(crate) fn capacity(&self) -> Option<usize> {
         match self.mode {
             Mode::Workers => Some(self.workers()),
-            Mode::PerConnection => None,
+            Mode::PerConnection | Mode::PerProcess => None,
             Mode::Pool => {
-                let held = self.workers().saturating_add(self.queue.map_or(QUEUE, NonZeroUsize::get));
-                Some(self.common.max_connections.map_or(held, |most| held.min(most.get())))
+                let all = self.workers().saturating_add(self.queue.map_or(QUEUE, NonZeroUsize::get));
+                Some(self.common.max_connections.map_or(all, |most| all.min(most.get())))
             }
         }
     }
@@ -64,7 +66,11 @@ impl server::Arguments for Arguments {
             Mode::PerConnection if self.workers.is_some() => {
                 Some("--workers cannot be used with --mode per-connection")
             }
-            Mode::Workers | Mode::PerConnection if self.queue.is_some() => {
+            Mode::PerProcess if self.workers.is_some() => Some("--workers cannot be used with --mode per-process"),
+            Mode::PerProcess if self.common.processes.is_some() => {
+                Some("--processes cannot be used with --mode per-process, which has a process for each connection")
+            }
+            Mode::Workers | Mode::PerConnection | Mode::PerProcess if self.queue.is_some() => {
                 Some("--queue can only be used with --mode pool")
             }
             _ => None,

@@ -13,8 +13,8 @@ use crate::converse::converse;
 
 /// Serves from `workers` threads until there are no more clients.
 ///
-/// 1. The main thread sleeps in accept(). It rejects a client when all workers are busy and the queue is full. There
-///    are as many permits as workers and queue entries together.
+/// 1. The main thread sleeps in accept(), which rejects a client when all workers are busy and the queue is full. The
+///    connection limit is the number of workers plus the length of the queue.
 /// 2. Every other client goes to the end of the queue, which wakes one worker.
 /// 3. A worker takes the first client of the queue and serves it until its conversation is over. The client's
 ///    deadlines begin here.
@@ -22,7 +22,7 @@ use crate::converse::converse;
 pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
     let queue = Queue::default();
     thread::scope(|scope| {
-        let open = Open(&queue);
+        let _guard = CloseOnDrop(&queue);
         for number in 1..=workers {
             let worker = || {
                 while let Some((stream, mut connection)) = queue.take() {
@@ -38,12 +38,11 @@ pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
         while let Some(client) = server.accept() {
             queue.put(client);
         }
-        drop(open);
         Ok(())
     })
 }
 
-/// The accepted clients that wait for a worker. The permits limit their number.
+/// The accepted clients that wait for a worker. The connection limit also limits their number.
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
@@ -84,10 +83,11 @@ impl Queue {
     }
 }
 
-/// A guard that closes the queue when it is dropped, on every path, because the scope waits for the workers.
-struct Open<'a>(&'a Queue);
+/// Closes the queue when it is dropped, also after an error. Otherwise the workers would never end, and the scope would
+/// wait for them.
+struct CloseOnDrop<'a>(&'a Queue);
 
-impl Drop for Open<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         self.0.state().is_closed = true;
         self.0.changed.notify_all();

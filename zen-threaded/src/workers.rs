@@ -1,4 +1,4 @@
-//! A few threads that share accept on one listener.
+//! A few threads that call accept() on one listener.
 
 use std::thread;
 
@@ -24,7 +24,7 @@ pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
             thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn_scoped(scope, worker)
-                .inspect_err(|_| server.stop.request()) // or the scope would wait for the started workers
+                .inspect_err(|_| server.stop.request()) // otherwise the scope would wait for the started workers
                 .context("cannot start all workers: lower --workers")?;
         }
         Ok(())

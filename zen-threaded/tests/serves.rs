@@ -1,4 +1,4 @@
-//! Workers serve as many clients as there are workers; a thread for each connection serves all.
+//! Workers serve as many clients as there are workers; a thread or a process for each connection serves all.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -17,30 +17,25 @@ fn the_fifth_client_is_served_when_one_of_four_has_left() {
     let (server, address) = Server::start(&[]);
     let [first, second, third, fourth, mut fifth] = [(); 5].map(|()| connect(address));
     fifth.write_all(b"Simple is better than?").unwrap();
-    for served in [&first, &second, &third, &fourth] {
-        ask(served, "Beautiful is better than?", "ugly.");
-        ask(served, "Explicit is better than?", "implicit.");
-        ask(served, "Simple is better than?", "complex.");
-    }
+    [&first, &second, &third, &fourth].into_iter().for_each(ask_all);
     fifth.set_read_timeout(Some(A_WHILE)).unwrap();
     assert_eq!(fifth.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    fifth.set_read_timeout(Some(BOUND)).unwrap();
     drop(second);
-    receive(&fifth, "complex.");
+    ask(&fifth, "", "complex.");
     server.stop();
 }
 
 #[test]
-fn a_thread_for_each_connection_serves_the_fifth_at_once() {
-    let (server, address) = Server::start(&["--mode", "per-connection"]);
-    for client in &[(); 5].map(|()| connect(address)) {
-        ask(client, "Beautiful is better than?", "ugly.");
-        ask(client, "Explicit is better than?", "implicit.");
-        ask(client, "Simple is better than?", "complex.");
+fn a_thread_or_a_process_for_each_connection_serves_the_fifth_immediately() {
+    for mode in ["per-connection", "per-process"] {
+        let (server, address) = Server::start(&["--mode", mode]);
+        [(); 5].map(|()| connect(address)).iter().for_each(ask_all);
+        server.stop();
     }
-    server.stop();
 }
 
-/// A server in a process of its own, which is killed and reaped on every path. Its log is shown when a test fails.
+/// A server in a process of its own. It is killed and reaped on every path, and its log is shown when a test fails.
 struct Server {
     child: Child,
     stdout: Lines<BufReader<UnixStream>>,
@@ -49,7 +44,7 @@ struct Server {
 impl Server {
     /// Starts a server on a free port, and returns when it listens.
     fn start(arguments: &[&str]) -> (Self, SocketAddr) {
-        let (ours, theirs) = UnixStream::pair().unwrap(); // unlike those of a pipe, its reads can be bounded
+        let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
         ours.set_read_timeout(Some(BOUND)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_zen-threaded"));
         command.args(["-v", "-p", "0"]).args(arguments).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
@@ -75,22 +70,27 @@ impl Drop for Server {
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
-    TcpStream::connect_timeout(&server, BOUND).unwrap()
+    let client = TcpStream::connect_timeout(&server, BOUND).unwrap();
+    client.set_read_timeout(Some(BOUND)).unwrap();
+    client
 }
 
+/// Asks the three known questions, one after the other.
+fn ask_all(client: &TcpStream) {
+    ask(client, "Beautiful is better than?", "ugly.");
+    ask(client, "Explicit is better than?", "implicit.");
+    ask(client, "Simple is better than?", "complex.");
+}
+
+/// Sends a question, or what is missing of one, and receives its answer.
 fn ask(mut client: &TcpStream, question: &str, answer: &str) {
     client.write_all(question.as_bytes()).unwrap();
-    receive(client, answer);
-}
-
-fn receive(mut client: &TcpStream, answer: &str) {
     let mut bytes = vec![0; answer.len()];
-    client.set_read_timeout(Some(BOUND)).unwrap();
     client.read_exact(&mut bytes).unwrap();
     assert_eq!(String::from_utf8_lossy(&bytes), answer);
 }
 
-/// The longest wait for bytes that must arrive. They arrive within milliseconds.
+/// The limit for each wait. What a test waits for happens within milliseconds.
 const BOUND: Duration = Duration::from_secs(20);
 
 /// The time to wait for bytes that must not arrive.

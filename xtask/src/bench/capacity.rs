@@ -1,7 +1,8 @@
-//! `cargo xtask deploy plan`: how many machines a number of clients needs, from what `cargo xtask bench` measured.
+//! `cargo xtask deploy plan`: calculates how many machines a number of clients needs, from results of `cargo xtask
+//! bench`.
 //!
-//! Arithmetic and no more. Whatever runs out on a machine is a [`Resource`]: what all clients need of it together,
-//! what one machine gives, and where both numbers come from. The one that wants the most machines decides.
+//! Everything that can run out on a machine is a [`Resource`]: what all clients together need of it, what one machine
+//! has, and where both numbers come from. The resource that needs the most machines decides.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,16 +13,16 @@ use super::format::{self, bytes, count, number, percent};
 use super::found;
 use super::results::{CPU, Level, Results, Row};
 
-/// Says how many machines a number of clients needs, from what bench measured here
+/// Calculates how many machines a number of clients needs, from what bench measured here
 #[derive(clap::Args)]
 pub(crate) struct Flags {
-    /// How many clients are connected at once
+    /// How many clients are connected at the same time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST))]
     clients: u64,
     /// How many questions they ask in a second, all together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST))]
     rate: u64,
-    /// Which server
+    /// The server
     #[arg(long, value_name = "NAME", default_value = "poll")]
     server: String,
     /// A results.json, its folder, or its name under target/bench
@@ -39,22 +40,21 @@ pub(crate) struct Flags {
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
-    let results = found(&flags.results).context(
-        "there is nothing to calculate with: measure first, with `cargo xtask bench`, or name it with --results",
-    )?;
-    print!("{}", told(flags, &results)?);
+    let results = found(&flags.results)
+        .context("there are no results: measure first, with `cargo xtask bench`, or name some with --results")?;
+    print!("{}", text(flags, &results)?);
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a machine has only so much of.
+/// A resource of which a machine has a limited amount.
 #[derive(Debug)]
 struct Resource {
     name: &'static str,
-    /// By all clients together.
+    /// What all clients together need.
     needed: f64,
-    /// By one machine.
+    /// What one machine has.
     given: f64,
-    shown: fn(f64) -> String,
+    write: fn(f64) -> String,
     /// Where the two numbers come from.
     origin: String,
 }
@@ -65,14 +65,14 @@ impl Resource {
         (self.needed / self.given).ceil().max(1.0)
     }
 
-    /// Returns the share in use of what this number of machines gives.
+    /// Returns which share of it this number of machines uses.
     fn share(&self, machines: f64) -> f64 {
         self.needed / (self.given * machines)
     }
 }
 
-/// Returns the plan in words and a table.
-fn told(flags: &Flags, results: &Results) -> Result<String> {
+/// Returns the plan as sentences and a table.
+fn text(flags: &Flags, results: &Results) -> Result<String> {
     let names = || results.servers.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ");
     let row = results
         .row(&flags.server)
@@ -83,7 +83,8 @@ fn told(flags: &Flags, results: &Results) -> Result<String> {
     resources.sort_by(|one, other| other.share(machines).total_cmp(&one.share(machines)));
     let [clients, rate] = [flags.clients, flags.rate].map(|n| count(n as f64));
     let mut text = format!(
-        "{clients} clients, {rate} questions a second, {}: {} machine{} of {} processor{} and {}, and one more, so that one may fail\n\n",
+        "{clients} clients, {rate} questions a second, {}: {} machine{} of {} processor{} and {}, and another one, \
+        so that one may fail\n\n",
         row.name,
         count(machines),
         plural(machines),
@@ -91,13 +92,13 @@ fn told(flags: &Flags, results: &Results) -> Result<String> {
         plural(machine.processors),
         bytes(machine.memory),
     );
-    let mut table = format::table(&["which", "for all", "a machine gives", "machines", "used of them"]);
+    let mut table = format::table(&["which", "needed", "per machine", "machines", "used"]);
     for it in &resources {
         let share = percent(it.share(machines));
         table.add_row([
             it.name.to_owned(),
-            (it.shown)(it.needed),
-            (it.shown)(it.given),
+            (it.write)(it.needed),
+            (it.write)(it.given),
             count(it.machines()),
             share.trim_start_matches('+').to_owned(),
         ]);
@@ -105,7 +106,7 @@ fn told(flags: &Flags, results: &Results) -> Result<String> {
     text.push_str(&format!("{table}\n\n"));
     if let [first, second, ..] = &resources[..] {
         text.push_str(&format!(
-            "First to run out on these machines: {}, at {} times this load; then {}, at {} times.\n",
+            "First to run out on these machines: {}, at {} times this load. Next: {}, at {} times.\n",
             first.name,
             number(1.0 / first.share(machines)),
             second.name,
@@ -127,17 +128,17 @@ fn told(flags: &Flags, results: &Results) -> Result<String> {
         settings.seconds * 1e3,
     ));
     for problem in results.problems.iter().filter(|problem| problem.starts_with(&format!("{}, ", row.name))) {
-        text.push_str(&format!("- FAILED when it was measured, so measure again: {problem}\n"));
+        text.push_str(&format!("- measure again, because its measurement failed: {problem}\n"));
     }
-    text.push_str("- not in it: the network's bandwidth, thinking (bench asks what costs nothing to answer), connecting and leaving\n");
+    text.push_str("- left out: the network's bandwidth, work on answers, connecting and closing\n");
     Ok(text)
 }
 
-/// One of the machines, all alike.
+/// One of the machines, which are all equal.
 struct Machine {
     processors: f64,
     memory: f64,
-    /// What may be used of both.
+    /// The share of both that may be used.
     share: f64,
 }
 
@@ -151,7 +152,7 @@ impl Machine {
     }
 }
 
-/// Returns all that can run out, as far as the results know it.
+/// Returns all resources that the results know of.
 fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> Result<Vec<Resource>> {
     let clients = flags.clients as f64;
     let Machine { processors, share, .. } = *machine;
@@ -164,9 +165,10 @@ fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> 
         name: "processors",
         needed: flags.rate as f64 * cost / 1e6,
         given: processors * share,
-        shown: number,
+        write: number,
         origin: format!(
-            "{} µs an answer, {at}.rounds[].cpu_us_per_answer, their median; {used} {processors} processors, assumed to be kept busy by a process each (--processes {processors})",
+            "{} µs per answer (the median of {at}.rounds[].cpu_us_per_answer); {used} {processors} processors, each \
+            assumed to be busy with a process (--processes {processors})",
             number(cost)
         ),
     }];
@@ -178,24 +180,33 @@ fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> 
             name: "memory",
             needed: clients * (idle.bytes_per_client + KERNEL_BYTES),
             given,
-            shown: bytes,
+            write: bytes,
             origin: format!(
-                "{} a client, servers[{}].idle.bytes_per_client, and {} in the kernel for its socket, an assumption, as bench does not see it; {used} {}, less {} for each process, idle.bytes_before",
-                bytes(idle.bytes_per_client), row.name, bytes(KERNEL_BYTES), bytes(machine.memory), bytes(idle.bytes_before as f64),
+                "{} per client (servers[{}].idle.bytes_per_client) and {} in the kernel for its socket (assumed, not \
+                measured); {used} {}, less {} for each process (idle.bytes_before)",
+                bytes(idle.bytes_per_client),
+                row.name,
+                bytes(KERNEL_BYTES),
+                bytes(machine.memory),
+                bytes(idle.bytes_before as f64),
             ),
         });
     }
     let sysctl = |name: &str| results.machine.sysctls.get(name).and_then(|value| value.parse::<f64>().ok());
     if let Some(most) = sysctl("fs.nr_open") {
         let hint = results.machine.descriptor_limit.map_or(String::new(), |limit| {
-            format!("; the limit here is {}, so that a service wants LimitNOFILE={most}", count(limit as f64))
+            format!("; the limit here is {}, so set LimitNOFILE={most} for a service", count(limit as f64))
         });
         resources.push(Resource {
             name: "descriptors",
             needed: clients,
             given: processors * (most - SPARE_DESCRIPTORS),
-            shown: count,
-            origin: format!("one a client, and {SPARE_DESCRIPTORS} of a process for itself, an assumption; {} a process, fs.nr_open{hint}", count(most)),
+            write: count,
+            origin: format!(
+                "one per client, and {SPARE_DESCRIPTORS} for a process itself (assumed); {} per process \
+                 (fs.nr_open){hint}",
+                count(most)
+            ),
         });
     }
     let fewest = &row.levels[0];
@@ -207,9 +218,9 @@ fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> 
             name: "threads",
             needed: clients * per_client,
             given: most * share,
-            shown: count,
+            write: count,
             origin: format!(
-                "{} a client, {at}.rounds[].threads against levels[{}]; {used} {}, kernel.pid_max",
+                "{} per client ({at}.rounds[].threads against levels[{}]); {used} {} (kernel.pid_max)",
                 number(per_client),
                 fewest.connections,
                 count(most)
@@ -218,17 +229,17 @@ fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> 
     }
     if let Some(at_once) = row.at_once {
         resources.push(Resource {
-            name: "places",
+            name: "clients at once",
             needed: clients,
             given: at_once as f64 * processors,
-            shown: count,
-            origin: format!("servers[{}].at_once, for each process; later clients wait", row.name),
+            write: count,
+            origin: format!("servers[{}].at_once for each process; further clients wait", row.name),
         });
     }
     Ok(resources)
 }
 
-/// To one server's port a balancer has as many connections as it has ports, from each of its addresses.
+/// Returns how many addresses a balancer needs: from each it has one connection per port to a server.
 fn balancers(flags: &Flags, results: &Results, machines: f64) -> String {
     let range = results.machine.sysctls.get("net.ipv4.ip_local_port_range");
     let bounds = range
@@ -238,7 +249,8 @@ fn balancers(flags: &Flags, results: &Results, machines: f64) -> String {
     let ports = high - low + 1.0;
     let addresses = (flags.clients as f64 / machines / ports).ceil();
     format!(
-        "Behind a balancer: {} of its addresses for each machine, as one has {} ports for each of them ({}, net.ipv4.ip_local_port_range).\n",
+        "Behind a balancer: {} of its addresses for each machine, because an address has {} ports ({}, \
+        net.ipv4.ip_local_port_range).\n",
         count(addresses),
         count(ports),
         range.map_or("", String::as_str),
@@ -249,16 +261,15 @@ fn plural(n: f64) -> &'static str {
     if n == 1.0 { "" } else { "s" }
 }
 
-/// Bytes that Linux keeps for a connected TCP socket with empty buffers: the socket, its inode, its file, its entry in
-/// epoll.
+/// Bytes that Linux keeps for a connected TCP socket with empty buffers: socket, inode, file, and entry in epoll.
 const KERNEL_BYTES: f64 = 4096.0;
 
-/// The listener, the log, epoll, the metrics, and what comes and goes.
+/// Descriptors for the listener, the log, epoll, the metrics, and a reserve.
 const SPARE_DESCRIPTORS: f64 = 64.0;
 
 const GIB: f64 = (1_u64 << 30) as f64;
 
-/// Beyond it a number is a slip of the finger.
+/// Larger numbers are typing errors.
 const MOST: u64 = 1_000_000_000_000;
 
 #[cfg(test)]
@@ -309,7 +320,7 @@ mod tests {
     fn each_resource_is_counted() {
         let counted = of("--clients 10000000 --rate 1000000 --headroom 50", &results());
         let expected = [
-            // 10 µs × 1,000,000; half of four.
+            // 10 µs × 1,000,000; half of four processors.
             ("processors", 10.0, 2.0, 5.0),
             // 904 + 4096 bytes each; half of 8 GiB, less four processes of 256 MiB: 3 GiB.
             ("memory", 50e9, 3_221_225_472.0, 16.0),
@@ -329,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_for_each_client_and_a_place_for_few_are_limits() {
+    fn threads_and_clients_at_once_are_limits() {
         let mut results = results();
         let row = results.servers.iter_mut().find(|row| row.name == "per-connection").expect("it is there");
         for level in &mut row.levels {
@@ -338,46 +349,53 @@ mod tests {
         let counted = of("--clients 50000 --rate 1 --headroom 50 --server per-connection", &results);
         assert_eq!(counted[3], ("threads", 50_000.0, 5_000.0, 10.0));
         let counted = of("--clients 100 --rate 1 --server workers", &results);
-        assert_eq!(counted[2], ("places", 100.0, 16.0, 7.0));
+        assert_eq!(counted[2], ("clients at once", 100.0, 16.0, 7.0));
     }
 
     #[test]
     fn a_process_too_big_for_the_machine_is_an_error() {
         let flags = plan("--clients 1 --rate 1 --processors 64 --memory 1");
-        let error = told(&flags, &results()).expect_err("64 times 256 MiB");
+        let error = text(&flags, &results()).expect_err("64 times 256 MiB");
         assert_eq!(error.to_string(), "the machine is too small: the processes alone need 16.0 GiB");
-        let error = told(&plan("--clients 1 --rate 1 --server nobody"), &results()).expect_err("nobody");
-        assert!(error.to_string().starts_with("the results have no \"nobody\", but single, workers, "), "{error}");
+        let error = text(&plan("--clients 1 --rate 1 --server none"), &results()).expect_err("no such server");
+        assert!(error.to_string().starts_with("the results have no \"none\", but single, workers, "), "{error}");
     }
 
     #[test]
-    fn the_plan_is_told_with_its_origins() {
+    fn the_text_has_the_origins() {
         let mut results = results();
         results.problems =
             ["poll, 1 connection: 3 reset", "poll-chat, 1 connection: 3 reset"].map(str::to_owned).into();
-        let text = told(&plan("--clients 10000000 --rate 1000000 --headroom 50"), &results).expect("it fits");
-        assert_eq!(text, TOLD, "{text}");
+        let text = text(&plan("--clients 10000000 --rate 1000000 --headroom 50"), &results).expect("it fits");
+        assert_eq!(text, TEXT, "{text}");
     }
 
-    const TOLD: &str = r#"10,000,000 clients, 1,000,000 questions a second, poll: 16 machines of 4 processors and 8.00 GiB, and one more, so that one may fail
+    const TEXT: &str = "\
+10,000,000 clients, 1,000,000 questions a second, poll: 16 machines of 4 processors and 8.00 GiB, and another one, \
+so that one may fail
 
-┌──────────────────────────────────────────────────────────────────────┐
-│ which            for all   a machine gives   machines   used of them │
-╞══════════════════════════════════════════════════════════════════════╡
-│ memory          46.6 GiB          3.00 GiB         16           97 % │
-│ processors          10.0              2.00          5           31 % │
-│ descriptors   10,000,000         4,000,000          3           16 % │
-└──────────────────────────────────────────────────────────────────────┘
+┌──────────────────────────────────────────────────────────┐
+│ which             needed   per machine   machines   used │
+╞══════════════════════════════════════════════════════════╡
+│ memory          46.6 GiB      3.00 GiB         16   97 % │
+│ processors          10.0          2.00          5   31 % │
+│ descriptors   10,000,000     4,000,000          3   16 % │
+└──────────────────────────────────────────────────────────┘
 
-First to run out on these machines: memory, at 1.03 times this load; then processors, at 3.20 times.
-Behind a balancer: 63 of its addresses for each machine, as one has 10,000 ports for each of them (10001 20000, net.ipv4.ip_local_port_range).
+First to run out on these machines: memory, at 1.03 times this load. Next: processors, at 3.20 times.
+Behind a balancer: 63 of its addresses for each machine, because an address has 10,000 ports (10001 20000, \
+net.ipv4.ip_local_port_range).
 
 Where the numbers come from
-- memory: 904 B a client, servers[poll].idle.bytes_per_client, and 4.00 KiB in the kernel for its socket, an assumption, as bench does not see it; 50 % of 8.00 GiB, less 256 MiB for each process, idle.bytes_before
-- processors: 10.0 µs an answer, servers[poll].levels[10000].rounds[].cpu_us_per_answer, their median; 50 % of 4 processors, assumed to be kept busy by a process each (--processes 4)
-- descriptors: one a client, and 64 of a process for itself, an assumption; 1,000,064 a process, fs.nr_open; the limit here is 20,000, so that a service wants LimitNOFILE=1000064
-- measured: fixture of 2000-01-01T00:00:00Z, commit 0123456789ab, 3 rounds of 200 ms, over loopback: a real network card costs more
-- FAILED when it was measured, so measure again: poll, 1 connection: 3 reset
-- not in it: the network's bandwidth, thinking (bench asks what costs nothing to answer), connecting and leaving
-"#;
+- memory: 904 B per client (servers[poll].idle.bytes_per_client) and 4.00 KiB in the kernel for its socket (assumed, \
+not measured); 50 % of 8.00 GiB, less 256 MiB for each process (idle.bytes_before)
+- processors: 10.0 µs per answer (the median of servers[poll].levels[10000].rounds[].cpu_us_per_answer); 50 % of 4 \
+processors, each assumed to be busy with a process (--processes 4)
+- descriptors: one per client, and 64 for a process itself (assumed); 1,000,064 per process (fs.nr_open); the limit \
+here is 20,000, so set LimitNOFILE=1000064 for a service
+- measured: fixture of 2000-01-01T00:00:00Z, commit 0123456789ab, 3 rounds of 200 ms, over loopback: a real network \
+card costs more
+- measure again, because its measurement failed: poll, 1 connection: 3 reset
+- left out: the network's bandwidth, work on answers, connecting and closing
+";
 }

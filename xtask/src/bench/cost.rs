@@ -1,9 +1,6 @@
-//! What serving costs the machine: processor time, context switches, threads, descriptors, and memory for each idle
-//! client.
+//! The cost of serving: processor time, context switches, threads, descriptors, and memory for each idle client.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,28 +12,28 @@ use nix::unistd::Pid;
 use super::processors::Processors;
 use super::results::Idle;
 use super::target::{Running, Setting, Target};
-use crate::harness::WAIT_LIMIT;
 use crate::harness::client::APHORISMS;
+use crate::harness::{Client, process};
 
-/// The processes whose costs are counted.
+/// Samples what some processes use.
 pub(crate) struct ProcessSampler {
-    /// One clock for each process. The kernel counts its threads together, also those that have ended, to the
-    /// nanosecond and at once; adding up /proc/PID/task/*/schedstat would take a while where there are 10,000 threads,
-    /// and be late by a tick for those that run.
+    /// The clock of each process, the first process first. It counts all threads, also those that have ended, to the
+    /// nanosecond. Adding up /proc/PID/task/*/schedstat would take long for 10,000 threads, and lag by a tick for
+    /// running ones.
     clocks: Vec<ClockId>,
     processes: Vec<PathBuf>,
-    /// Threads whose switches are counted: all, or every n-th of many.
+    /// Threads whose context switches are counted: all, or every n-th of many.
     tasks: Vec<PathBuf>,
     pub(crate) threads: usize,
 }
 
-/// What they had used at a moment: of processor time in seconds.
+/// Processor time used up to a moment, in seconds.
 pub(crate) struct Cpu {
     at: Instant,
     seconds: f64,
 }
 
-/// How often they had given the processor away at a moment, and how often it was taken from them.
+/// Context switches up to a moment: by a thread that waits, and by the scheduler.
 pub(crate) struct Switches {
     at: Instant,
     voluntary: u64,
@@ -44,14 +41,14 @@ pub(crate) struct Switches {
 }
 
 impl Cpu {
-    /// Returns how many processors were busy since then.
+    /// Returns how many processors were busy since `before`.
     pub(crate) fn since(&self, before: &Cpu) -> f64 {
         (self.seconds - before.seconds).max(0.0) / (self.at - before.at).as_secs_f64()
     }
 }
 
 impl Switches {
-    /// Returns how many there were a second since then: voluntary, and others.
+    /// Returns context switches per second since `before`: voluntary ones, and others.
     pub(crate) fn since(&self, before: &Switches) -> (f64, f64) {
         let time = (self.at - before.at).as_secs_f64();
         let more = |now: u64, then: u64| now.saturating_sub(then) as f64 / time;
@@ -61,15 +58,18 @@ impl Switches {
 
 impl ProcessSampler {
     pub(crate) fn new(processes: &[i32]) -> Result<ProcessSampler> {
-        ensure!(!processes.is_empty(), "the server has ended");
-        let clock = |&pid: &i32| ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).context("a process has no clock");
-        let processes_in_proc: Vec<PathBuf> =
-            processes.iter().map(|pid| Path::new("/proc").join(pid.to_string())).collect();
+        // Where a process serves one client, some exit before their clocks are known.
+        let clock = |&pid: &i32| {
+            let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok()?;
+            Some((clock, Path::new("/proc").join(pid.to_string())))
+        };
+        let (clocks, processes_in_proc): (Vec<_>, Vec<PathBuf>) = processes.iter().filter_map(clock).unzip();
+        ensure!(!clocks.is_empty(), "the server has exited");
         let tasks: Vec<PathBuf> = processes_in_proc.iter().flat_map(|process| entries(&process.join("task"))).collect();
         let threads = tasks.len();
         let every = threads.div_ceil(MOST_TASKS).max(1);
         Ok(ProcessSampler {
-            clocks: processes.iter().map(clock).collect::<Result<_>>()?,
+            clocks,
             processes: processes_in_proc,
             tasks: tasks.into_iter().step_by(every).collect(),
             threads,
@@ -77,11 +77,20 @@ impl ProcessSampler {
     }
 
     pub(crate) fn cpu(&self) -> Result<Cpu> {
-        let (at, mut used) = (Instant::now(), Duration::ZERO);
-        for clock in &self.clocks {
-            used += Duration::from(clock.now().context("a process of the server has ended")?);
-        }
-        Ok(Cpu { at, seconds: used.as_secs_f64() })
+        let at = Instant::now();
+        let (parent, children) = self.clocks.split_first().context("the server has exited")?;
+        let own = Duration::from(parent.now().context("the server has exited")?);
+        // The time of processes that have exited since is in that of the parent's children.
+        let alive: Duration = children.iter().filter_map(|clock| clock.now().ok()).map(Duration::from).sum();
+        Ok(Cpu { at, seconds: (own + alive).as_secs_f64() + self.ended_children()? })
+    }
+
+    /// Returns the seconds used by children that have exited, which the kernel counts in ticks (proc_pid_stat(5)).
+    fn ended_children(&self) -> Result<f64> {
+        let stat = fs::read_to_string(self.processes[0].join("stat")).context("the server has exited")?;
+        let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ')).into_iter().flatten();
+        let ticks: u64 = fields.skip(13).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
     pub(crate) fn switches(&self) -> Switches {
@@ -91,7 +100,7 @@ impl ProcessSampler {
             voluntary += field(&status, "voluntary_ctxt_switches:");
             involuntary += field(&status, "nonvoluntary_ctxt_switches:");
         }
-        // As if all had been looked at.
+        // Extrapolated from the sample to all threads.
         let all = |of_some: u64| of_some * self.threads as u64 / self.tasks.len().max(1) as u64;
         Switches { at, voluntary: all(voluntary), involuntary: all(involuntary) }
     }
@@ -107,46 +116,37 @@ impl ProcessSampler {
     }
 }
 
-/// Returns what `clients` idle clients cost. Each has asked once, so that it was surely accepted, and is silent since.
+/// Measures the memory of `clients` idle clients. Each has asked one question, so that it was certainly accepted.
 pub(crate) fn idle(target: &Target, setting: Setting, processors: &Processors, clients: usize) -> Result<Idle> {
     processors.for_server()?;
     let server = target.start(setting, &[], &[])?;
     processors.for_load()?;
-    // What is made for the first client ever is no client's cost.
+    // What a server allocates for its first client is no cost of a client.
     drop(ask_once(&server)?);
     thread::sleep(SETTLING / 3);
     let bytes_before = memory(&server)?;
     let idle = (0..clients).map(|_| ask_once(&server)).collect::<Result<Vec<_>>>()?;
     thread::sleep(SETTLING);
     let bytes_with = memory(&server)?;
-    // The server first: else it would be told of each client's end.
+    // The server first, or it would handle the close of each client.
     drop(server);
     drop(idle);
     let per_client = (bytes_with as f64 - bytes_before as f64) / clients as f64;
     Ok(Idle { clients, bytes_before, bytes_with, bytes_per_client: per_client })
 }
 
-fn ask_once(server: &Running) -> Result<TcpStream> {
-    let mut client = TcpStream::connect(server.address()).context("an idle client cannot connect")?;
-    client.set_read_timeout(Some(WAIT_LIMIT))?;
+fn ask_once(server: &Running) -> Result<Client> {
+    let mut client = Client::connect(server.address()).context("an idle client")?;
     let (question, answer) = APHORISMS[0];
-    client.write_all(question).context("an idle client's question")?;
-    let mut came = vec![0; answer.len()];
-    client.read_exact(&mut came).context("an idle client's answer")?;
-    ensure!(came == answer, "an idle client got a wrong answer");
+    client.ask(question, answer).context("an idle client")?;
     Ok(client)
 }
 
-/// Proportional share of all pages, and the tables that map them, of all processes. What the kernel keeps for sockets
-/// and threads is not in it.
+/// Returns the proportional share of all pages, and the tables that map them, of all processes. Memory of the kernel
+/// for sockets and threads is not included.
 fn memory(server: &Running) -> Result<u64> {
-    let mut kilobytes = 0;
-    for pid in server.processes() {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the memory of the server")?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the memory of the server")?;
-        kilobytes += field(&rollup, "Pss:") + field(&status, "VmPTE:");
-    }
-    Ok(kilobytes * 1024)
+    let processes = server.processes();
+    Ok(process::memory_of(&processes, "smaps_rollup", "Pss:")? + process::memory_of(&processes, "status", "VmPTE:")?)
 }
 
 /// Returns the number after `name` in a file of /proc.
@@ -159,10 +159,10 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Reading more of them takes longer than the moment that is meant.
+/// How many threads are sampled: reading more takes too long for one moment.
 const MOST_TASKS: usize = 256;
 
-/// For an allocator, or a sweep, to give back what it gives back: more than one tick of any server.
+/// Time for an allocator or a sweep to give memory back: more than one tick of any server.
 const SETTLING: Duration = Duration::from_millis(300);
 
 #[cfg(test)]
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_watched() {
+    fn this_process_is_sampled() {
         let own = i32::try_from(std::process::id()).expect("the kernel numbers processes with an i32");
         let sampler = ProcessSampler::new(&[own]).expect("it runs");
         let (before, switches) = (sampler.cpu().expect("it runs"), sampler.switches());

@@ -1,4 +1,4 @@
-//! Two results against each other, by the rule of one: ranges apart, by more than a server differs from itself.
+//! Compares two results: figures differ if their ranges are apart, by more than one server differs from itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -6,10 +6,10 @@ use std::fmt::Write;
 use comfy_table::Table;
 
 use super::format::{self, bytes, comparison, connections, number};
-use super::results::{CPU, Figure, P50, P99, Results, Row, SPEED};
+use super::results::{CPU, Figure, P50, P99, Results, Row, SPEED, Settings};
 use super::statistics::Comparison;
 
-/// Returns all that can be said of two results.
+/// Returns the comparison of two results as text.
 pub(crate) fn of(before: &Results, after: &Results) -> String {
     let mut text = circumstances(before, after);
     let mut differences = 0;
@@ -39,18 +39,18 @@ pub(crate) fn of(before: &Results, after: &Results) -> String {
     }
     let counted = counted(before, after);
     if !counted.is_empty() {
-        let _ = write!(text, "\nCounted, not measured\n{counted}\n");
+        let _ = write!(text, "\nSystem calls and memory\n{counted}\n");
     }
     let verdict = match differences {
         0 => "no difference".to_owned(),
-        1 => "1 figure differs by more than one server does from itself".to_owned(),
-        n => format!("{n} figures differ by more than one server does from itself"),
+        1 => "1 figure differs by more than a server differs from itself".to_owned(),
+        n => format!("{n} figures differ by more than a server differs from itself"),
     };
     let _ = writeln!(text, "\n{verdict}");
     text
 }
 
-/// Returns what else has changed, that the A/A pairs within the runs cannot know of.
+/// Lists changed circumstances, which the A/A pairs within the runs do not show.
 fn circumstances(before: &Results, after: &Results) -> String {
     let mut text = String::new();
     for (name, results) in [("before", before), ("after", after)] {
@@ -59,10 +59,11 @@ fn circumstances(before: &Results, after: &Results) -> String {
     }
     let (one, other) = (&before.machine, &after.machine);
     let settings = |results: &Results| {
-        let settings = &results.settings;
-        format!("{} rounds of {:.0} ms, {} at once", settings.rounds, settings.seconds * 1e3, settings.pipeline)
+        let Settings { rounds, seconds, pipeline, .. } = &results.settings;
+        format!("{rounds} rounds of {:.0} ms, {pipeline} questions in flight", seconds * 1e3)
     };
     let mut changed = vec![
+        ("workload", before.settings.workload.shown(), after.settings.workload.shown()),
         ("machine", one.shown(), other.shown()),
         ("toolchain", one.toolchain.clone(), other.toolchain.clone()),
         ("profile", one.profile.clone(), other.profile.clone()),
@@ -74,12 +75,12 @@ fn circumstances(before: &Results, after: &Results) -> String {
         changed.extend(names.into_iter().map(|name| (name.as_str(), value(old, name), value(new, name))));
     }
     for (what, was, is) in changed.into_iter().filter(|(_, was, is)| was != is) {
-        let _ = writeln!(text, "another {what}: {was} → {is}");
+        let _ = writeln!(text, "{what} changed: {was} → {is}");
     }
     text
 }
 
-/// System calls and memory: figures without ranges, which hardly vary.
+/// Returns the table of figures without ranges, which hardly vary: system calls and memory.
 fn counted(before: &Results, after: &Results) -> Table {
     let mut table = format::table(&["server", "figure", "before", "after", "after against before"]);
     for (one, other) in
@@ -104,7 +105,7 @@ fn counted(before: &Results, after: &Results) -> Table {
 const FIGURES: [(&str, Figure); 4] =
     [("processor µs/answer", CPU), ("answers/s", SPEED), ("p50 µs", P50), ("p99 µs", P99)];
 
-/// Timers and chance make that much.
+/// Timers and chance cause differences up to this share.
 const COUNTED_ALIKE: f64 = 0.05;
 
 #[cfg(test)]
@@ -117,7 +118,19 @@ mod tests {
         let results = fixture::results();
         let text = of(&results, &results);
         assert!(text.ends_with("\nno difference\n"), "{text}");
-        assert!(!text.contains("another") && !text.contains('×') && !text.contains('+'), "{text}");
+        assert!(!text.contains(" changed") && !text.contains('×') && !text.contains('+'), "{text}");
+    }
+
+    #[test]
+    fn another_workload_is_named() {
+        let before = fixture::results();
+        let mut after = fixture::results();
+        after.settings.workload.rate = Some(40);
+        let text = of(&before, &after);
+        assert!(
+            text.contains("workload changed: saturated: ") && text.contains(" → saturated: 40 questions"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -128,9 +141,9 @@ mod tests {
         let smol = after.servers.iter_mut().find(|row| row.name == "smol").expect("it is there");
         smol.levels[1].rounds.iter_mut().for_each(|round| round.cpu_us_per_answer *= 1.5);
         let text = of(&before, &after);
-        assert!(text.contains("net.core.somaxconn: 4096 → 128"), "{text}");
+        assert!(text.contains("net.core.somaxconn changed: 4096 → 128"), "{text}");
         assert!(
-            text.contains("+50 %") && text.ends_with("1 figure differs by more than one server does from itself\n"),
+            text.contains("+50 %") && text.ends_with("1 figure differs by more than a server differs from itself\n"),
             "{text}"
         );
     }

@@ -1,4 +1,4 @@
-//! An invented result, always the same, for what must be tested without measuring.
+//! An invented result, always the same, for tests that do not measure.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::target::Target;
 use super::workload::{SATURATED, Workload};
 use crate::servers::SERVERS;
 
-/// Every server of the list, the control's duplicate, and a peer whose name is a nuisance.
+/// Returns every server of the list, the control's duplicate, and a peer whose name needs escaping.
 pub(crate) fn results() -> Results {
     let mut servers: Vec<Row> = SERVERS.iter().enumerate().map(|(at, entry)| row(&Target::server(entry), at)).collect();
     let control = servers.iter().position(|row| row.name == "poll").unwrap_or(0);
@@ -90,7 +90,7 @@ fn row(target: &Target, at: usize) -> Row {
     }
 }
 
-/// Cheaper with more connections, and a little dearer each round.
+/// Returns figures that fall with more connections and rise a little in each round.
 fn level(connections: usize, share: f64) -> Level {
     let cost = share * (2.0 + 10.0 / (connections as f64).sqrt());
     let round = |round: usize| {
@@ -98,6 +98,7 @@ fn level(connections: usize, share: f64) -> Level {
         let rate = 1e6 / cost;
         let wait = connections as f64 / rate * 1e6;
         Measurement {
+            objectives: Vec::new(),
             round,
             seconds: 0.2,
             answers: (rate * 0.2) as u64,

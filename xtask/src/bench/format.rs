@@ -1,10 +1,10 @@
-//! How figures are written: three digits that mean something, and the same everywhere.
+//! The format of figures: three significant digits, the same everywhere.
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::statistics::{Comparison, Range};
 
-/// Three significant digits; thousands apart.
+/// Formats a figure with three significant digits and thousands separators.
 pub(crate) fn number(value: f64) -> String {
     let magnitude = value.abs();
     match magnitude {
@@ -35,7 +35,7 @@ pub(crate) fn count(value: f64) -> String {
     if value < 0.0 { format!("-{text}") } else { text }
 }
 
-/// `1.23 (1.20–1.31)`.
+/// Formats a range: `1.23 (1.20–1.31)`.
 pub(crate) fn range(range: &Range) -> String {
     format!("{} ({}–{})", number(range.median), number(range.low), number(range.high))
 }
@@ -51,7 +51,7 @@ pub(crate) fn bytes(value: f64) -> String {
     if unit == "B" { format!("{value:.0} B") } else { format!("{} {unit}", number(value)) }
 }
 
-/// `+12 %`, `×3.4`, `no difference`.
+/// Formats a comparison: `+12 %`, `×3.4`, `no difference`.
 pub(crate) fn comparison(compared: Comparison) -> String {
     match compared {
         Comparison::NoDifference => "no difference".to_owned(),
@@ -60,23 +60,23 @@ pub(crate) fn comparison(compared: Comparison) -> String {
     }
 }
 
-/// `+1.2 %`, `−12 %`.
+/// Formats a share: `+1.2 %`, `−12 %`.
 pub(crate) fn percent(share: f64) -> String {
     let digits = if share.abs() < 0.0995 { 1 } else { 0 };
     let sign = if share < 0.0 { "−" } else { "+" };
     format!("{sign}{:.digits$} %", (share * 100.0).abs())
 }
 
-/// `1`, `2–4`: which places one may have.
-pub(crate) fn place(place: Option<(usize, usize)>) -> String {
-    match place {
+/// Formats ranks: `1`, or `2–4` if a server may have any of them.
+pub(crate) fn rank(rank: Option<(usize, usize)>) -> String {
+    match rank {
         Some((first, last)) if first == last => first.to_string(),
         Some((first, last)) => format!("{first}–{last}"),
         None => "–".to_owned(),
     }
 }
 
-/// `1 connection`, `1,000 connections`.
+/// Formats a number of connections: `1 connection`, `1,000 connections`.
 pub(crate) fn connections(n: usize) -> String {
     format!("{} connection{}", count(n as f64), if n == 1 { "" } else { "s" })
 }
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(comparison(Comparison::Times(1.123)), "+12 %");
         assert_eq!(comparison(Comparison::Times(0.985)), "−1.5 %");
         assert_eq!(comparison(Comparison::Times(3.4)), "×3.40");
-        assert_eq!([place(Some((2, 2))), place(Some((2, 4))), place(None)], ["2", "2–4", "–"]);
+        assert_eq!([rank(Some((2, 2))), rank(Some((2, 4))), rank(None)], ["2", "2–4", "–"]);
         assert_eq!([connections(1), connections(1000)], ["1 connection", "1,000 connections"]);
     }
 }

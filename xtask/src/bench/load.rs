@@ -1,4 +1,4 @@
-//! `zen-client load`: started, followed until it asks, and read when it has ended.
+//! Runs `zen-client load` and reads its result.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,38 +10,39 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use super::results::Objective;
 use super::workload::Workload;
 use crate::harness::capture::Capture;
 use crate::harness::group::Group;
 use crate::harness::{WAIT_LIMIT, wait_for};
 use crate::workspace::{self, Profile};
 
-/// What is asked of it.
+/// The parameters of a load.
 #[derive(Clone, Copy)]
 pub(crate) struct LoadConfig<'a> {
     pub(crate) profile: Profile,
     pub(crate) workload: &'a Workload,
-    /// All clients, also those that stay silent.
+    /// All clients, silent ones included.
     pub(crate) clients: usize,
     pub(crate) pipeline: usize,
     pub(crate) threads: usize,
     pub(crate) warmup: Duration,
     pub(crate) measured: Duration,
     pub(crate) seed: u64,
-    /// Where it may leave a file.
+    /// A folder for its result.
     pub(crate) folder: &'a Path,
 }
 
-/// A load that is under way.
+/// A running load.
 pub(crate) struct Load {
     group: Group,
     stderr: Capture,
-    /// Its result may be longer than a pipe or a memory of ours should hold.
+    /// The file of its result, which may be too long for a pipe.
     output: PathBuf,
     longest: Duration,
 }
 
-/// What is read of its result.
+/// The part of its result that is used here.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Report {
     schema: String,
@@ -49,12 +50,23 @@ pub(crate) struct Report {
     pub(crate) answers: u64,
     pub(crate) answers_per_second: f64,
     pub(crate) failures: BTreeMap<String, u64>,
+    pub(crate) retries: Retries,
     pub(crate) missed: u64,
     pub(crate) unserved: u64,
     pub(crate) cpu_seconds: f64,
     pub(crate) response_time_us: Times,
     pub(crate) verdicts: Vec<Verdict>,
-    pub(crate) histogram: Histogram,
+    /// `None` without `--histogram`.
+    pub(crate) histogram: Option<Histogram>,
+}
+
+/// What was tried again after a failure.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Retries {
+    pub(crate) connections: u64,
+    pub(crate) questions: u64,
+    pub(crate) answered: u64,
+    pub(crate) given_up: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,6 +84,8 @@ pub(crate) struct Verdict {
     /// `None`: there was nothing to judge.
     pub(crate) ok: Option<bool>,
     pub(crate) text: String,
+    /// Of an objective: seconds, or a share of 1. `None` where the questions of the metric were not answered.
+    value: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,16 +112,17 @@ impl Load {
         }
         config.workload.rate.iter().for_each(|rate| _ = command.args(["--rate", &rate.to_string()]));
         command.args(&config.workload.flags);
+        config.workload.objectives.iter().for_each(|objectives| _ = command.args(["--fail-if", objectives]));
         let milliseconds = |time: Duration| format!("{}ms", time.as_millis());
         command.args(["--warmup", &milliseconds(config.warmup), "--duration", &milliseconds(config.measured)]);
         command.stdin(Stdio::null()).stdout(File::create(&output)?).stderr(Stdio::piped());
         let mut group = Group::start(&mut command)?;
-        let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
+        let stderr = group.capture_stderr()?;
         Ok(Load { group, stderr, output, longest: config.warmup + config.measured + WAIT_LIMIT })
     }
 
-    /// Waits until all connections are open and the first question is asked, and returns when that was.
-    /// The warm-up begins with the load's threads.
+    /// Waits until all connections are open and the first question is sent, and returns when that was. The warm-up
+    /// begins when the threads of the load start.
     pub(crate) fn begins(&mut self) -> Result<Instant> {
         let tasks = PathBuf::from(format!("/proc/{}/task", self.group.id()));
         let asks = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("load-"));
@@ -124,15 +139,14 @@ impl Load {
         }
     }
 
-    /// Its result. A failure of the load is part of it; an error is what has no result.
+    /// Waits for the end and returns the result. Failures of the load are in the result; an error means that there is
+    /// none.
     pub(crate) fn finish(mut self) -> Result<Report> {
         let ended = wait_for(self.longest, || self.group.ended_within(Duration::ZERO));
         let status = ended.with_context(|| format!("the load did not end within {:?}", self.longest))?;
         let text = fs::read_to_string(&self.output)?;
         let said = || format!("the load ended with {status}: {}", self.stderr.text().trim_end());
-        let report: Report = serde_json::from_str(&text).with_context(said)?;
-        ensure!(report.schema == SCHEMA, "the load speaks {:?}, and not {SCHEMA:?}", report.schema);
-        Ok(report)
+        Report::parse(text.as_bytes()).with_context(said)
     }
 }
 
@@ -143,9 +157,30 @@ impl Drop for Load {
 }
 
 impl Report {
-    /// Why the run must not be trusted, if there is a reason: wrong bytes, or figures that contradict each other.
+    /// Reads what `zen-client load --json` prints.
+    pub(crate) fn parse(json: &[u8]) -> Result<Report> {
+        let report: Report = serde_json::from_slice(json)?;
+        ensure!(report.schema == SCHEMA, "the load's result has the schema {:?}, expected {SCHEMA:?}", report.schema);
+        Ok(report)
+    }
+
+    /// Returns how many questions failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    pub(crate) fn p50(&self) -> Duration {
+        micros(self.response_time_us.p50)
+    }
+
+    pub(crate) fn p99(&self) -> Duration {
+        micros(self.response_time_us.p99)
+    }
+
+    /// Returns why the run must not be trusted, if there is a reason: wrong answers, or figures that contradict each
+    /// other.
     ///
-    /// Clients that were not served, or not in time, are a result.
+    /// Clients that were not served, or not in time, are a result and no such reason.
     pub(crate) fn problem(&self) -> Option<String> {
         let wrong = self.failures.get("wrong").filter(|&&n| n > 0).map(|n| format!("{n} wrong answers"));
         let law = self.verdicts.iter().find(|verdict| verdict.name == "littles_law" && verdict.ok == Some(false));
@@ -154,13 +189,27 @@ impl Report {
         (!problems.is_empty()).then(|| problems.join(", "))
     }
 
-    /// Returns whether the server could have answered more than was asked.
+    /// Returns how each objective of the workload was judged.
+    pub(crate) fn objectives(&self) -> Vec<Objective> {
+        let verdicts = self.verdicts.iter().filter(|verdict| verdict.name == "objective");
+        // The load fails if an objective holds.
+        let objective =
+            |it: &Verdict| Objective { text: it.text.clone(), is_met: it.ok == Some(false), value: it.value };
+        verdicts.map(objective).collect()
+    }
+
+    /// Returns whether the load was the bottleneck: the server could have answered more questions.
     pub(crate) fn was_bottleneck(&self) -> bool {
         self.verdicts.iter().any(|verdict| verdict.name == "processor" && verdict.ok == Some(false))
     }
 }
 
+/// Returns a time; zero where nothing was answered.
+fn micros(time: Option<f64>) -> Duration {
+    Duration::from_secs_f64(time.unwrap_or_default() / 1e6)
+}
+
 const SCHEMA: &str = "zen-client load 2";
 
-/// How exactly the beginning is known.
+/// How precisely the beginning is measured.
 const GLANCE: Duration = Duration::from_micros(500);

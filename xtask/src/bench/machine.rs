@@ -1,4 +1,4 @@
-//! Where and with what was measured: without it a figure says nothing.
+//! The circumstances of a measurement: machine, kernel, toolchain, versions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::harness::git;
 use crate::workspace;
 
-/// The machine, its kernel, and what was built how.
+/// The machine, its kernel, and how the programs were built.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
@@ -20,16 +20,16 @@ pub(crate) struct Machine {
     pub(crate) is_virtual: bool,
     pub(crate) memory_bytes: u64,
     pub(crate) kernel: String,
-    /// Load average of the last minute when the run began. Other busy programs affect the figures.
+    /// Load average of the last minute at the start of the run. Other busy programs affect the figures.
     pub(crate) load_average: f64,
     pub(crate) descriptor_limit: Option<u64>,
     pub(crate) sysctls: BTreeMap<String, String>,
-    /// What was checked out, if that is known, and whether it was changed since.
+    /// The commit that is checked out, if known, and whether files were changed since.
     pub(crate) commit: Option<String>,
     pub(crate) is_changed: bool,
     pub(crate) toolchain: String,
     pub(crate) profile: String,
-    /// Of the runtimes and of what they stand on.
+    /// Versions of the runtimes and of the libraries under them.
     pub(crate) versions: BTreeMap<String, String>,
 }
 
@@ -48,7 +48,7 @@ impl Machine {
             load_average: line("/proc/loadavg").split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0.0),
             descriptor_limit: getrlimit(Resource::Nofile).maximum,
             sysctls: SYSCTLS.iter().map(|name| ((*name).to_owned(), sysctl(name))).collect(),
-            // Without git, the one that this was built from.
+            // Without git, the commit that this task was built from.
             commit: said_by_git(&["rev-parse", "--short=12", "HEAD"]).or(zen_proto::COMMIT.map(str::to_owned)),
             is_changed: said_by_git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty()),
             toolchain: said(Command::new("rustc").arg("-V").current_dir(workspace::root()?)).unwrap_or_default(),
@@ -57,22 +57,22 @@ impl Machine {
         })
     }
 
-    /// Returns one line for people.
+    /// Returns the machine as one line of text.
     pub(crate) fn shown(&self) -> String {
         let kind = if self.is_virtual { ", virtual" } else { "" };
         let memory = (self.memory_bytes as f64 / (1 << 30) as f64).round();
         format!("{} ({} processors{kind}), {memory} GiB, {}", self.processor, self.processors, self.kernel)
     }
 
-    /// Returns the commit, and whether it tells all.
+    /// Returns the commit, and whether there were changes.
     pub(crate) fn commit_shown(&self) -> String {
         let commit = self.commit.as_deref().unwrap_or("unknown");
         if self.is_changed { format!("{commit} with changes") } else { commit.to_owned() }
     }
 }
 
-/// The processor's name. On x86 the kernel knows it; on 64-bit Arm it knows two numbers, which lscpu(1) turns into a
-/// name; elsewhere it may know neither.
+/// Returns the name of the processor. On x86 the kernel knows it; on 64-bit Arm it knows two numbers, from which
+/// lscpu(1) derives a name; elsewhere it may know neither.
 fn processor(cpuinfo: &str) -> String {
     let arm = || {
         let (implementer, part) = (named(cpuinfo, "CPU implementer")?, named(cpuinfo, "CPU part")?);
@@ -89,7 +89,7 @@ fn named(text: &str, name: &str) -> Option<String> {
     values.map(|(_, value)| value.trim()).find(|value| !value.is_empty()).map(str::to_owned)
 }
 
-/// `NAME` → `1.2.3` from Cargo.lock.
+/// Reads versions from Cargo.lock: `NAME` → `1.2.3`.
 fn versions(lock: &str) -> BTreeMap<String, String> {
     let quoted = |line: &str, key: &str| Some(line.strip_prefix(key)?.trim_matches('"').to_owned());
     let mut versions = BTreeMap::new();
@@ -121,7 +121,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Those that a server of many clients, or its load, runs into.
+/// Settings of the kernel that limit a server with many clients, or its load.
 const SYSCTLS: &[&str] = &[
     "fs.nr_open",
     "kernel.pid_max",

@@ -1,4 +1,4 @@
-//! What is measured: servers × connections × rounds, in which order, and how long each.
+//! The plan of a run: servers × connections × rounds, their order, and the time of each measurement.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,27 +7,29 @@ use anyhow::{Context, Result, ensure};
 
 use super::Flags;
 use super::target::Target;
-use super::workload::{MOST_WAITING, SATURATED, Workload};
-use crate::servers::SERVERS;
+use super::workload::{MOST_WAITING, MOSTLY_IDLE, SATURATED, Workload};
+use crate::servers::{self, SERVERS};
 
-/// All that a run does.
+/// Everything that a run does.
 pub(crate) struct Plan {
     pub(crate) targets: Vec<Target>,
-    /// Which of them was entered twice.
+    /// The index of the target that was entered twice.
     pub(crate) control: Option<usize>,
     /// Every pair of a target and a number of connections.
     pub(crate) cells: Vec<Cell>,
     pub(crate) workload: Workload,
     pub(crate) rounds: usize,
-    /// Whether all rounds are wanted, however long they take.
+    /// Whether all rounds are run, however long they take.
     pub(crate) is_exact: bool,
     pub(crate) pipeline: usize,
     pub(crate) seed: u64,
     /// How many clients are idle while memory is measured.
     pub(crate) idle: usize,
-    /// What the whole may take.
+    /// At a fixed rate, a measurement lasts long enough for this many answers, unless `duration` is given.
+    pub(crate) fewest_answers: u64,
+    /// How long the whole run may take.
     pub(crate) budget: Duration,
-    /// How long one measurement lasts, if that is not left to the budget.
+    /// How long one measurement lasts; `None`: as long as the budget allows.
     pub(crate) duration: Option<Duration>,
 }
 
@@ -39,10 +41,12 @@ pub(crate) struct Cell {
 }
 
 impl Plan {
-    pub(crate) fn of(flags: &Flags, workload: Workload) -> Result<Plan> {
-        let (targets, control) = targets(&flags.server, &flags.peer, &workload)?;
+    /// Returns the plan for a workload with these servers, or all, and the peers of the command line.
+    pub(crate) fn of(flags: &Flags, servers: &[String], workload: Workload) -> Result<Plan> {
+        let mut targets = targets(servers, &flags.peer, &workload)?;
+        let control = enter_twice(&mut targets);
         let levels = if flags.connections.is_empty() { &workload.clients } else { &flags.connections };
-        let is_memory_measured = [SATURATED, "mostly-idle"].contains(&workload.name.as_str());
+        let is_memory_measured = [SATURATED, MOSTLY_IDLE].contains(&workload.name.as_str());
         let idle = match (is_memory_measured, flags.quick) {
             (false, _) => 0,
             (true, true) => QUICK_IDLE,
@@ -59,17 +63,18 @@ impl Plan {
             pipeline: flags.pipeline,
             seed: flags.seed.unwrap_or_else(|| fastrand::u32(..).into()),
             idle,
+            fewest_answers: if flags.quick { FEWEST_ANSWERS } else { ENOUGH_ANSWERS },
             budget: if flags.quick { QUICK_BUDGET } else { BUDGET },
             duration: flags.duration,
         })
     }
 
-    /// Returns the most connections that any server gets, busy or idle: all of them are started with room for it.
+    /// Returns the most connections that any server gets, busy or idle: every server is started with room for them.
     pub(crate) fn most_clients(&self) -> usize {
         self.cells.iter().map(|cell| cell.connections).max().unwrap_or(1).max(self.idle)
     }
 
-    /// Leaves out what this process, or a server, has not the descriptors for; says so if that is anything.
+    /// Leaves out what exceeds the descriptor limit of this process or of a server; returns a note about that.
     pub(crate) fn fit(&mut self, descriptors: usize) -> Option<String> {
         let most = descriptors.saturating_sub(SPARE);
         let too_many = self.cells.extract_if(.., |cell| cell.connections > most).map(|cell| cell.connections);
@@ -81,7 +86,7 @@ impl Plan {
     }
 
     /// Returns the cells of one round: the numbers of connections in random order, and for each the servers in random
-    /// order. So those that are compared are measured one right after the other, and none is always the first.
+    /// order. So servers that are compared are measured one right after the other, and none is always the first.
     pub(crate) fn order(&self, round: usize) -> Vec<Cell> {
         let mut random = fastrand::Rng::with_seed(self.seed.wrapping_add(round as u64));
         let mut levels: Vec<usize> = self.levels();
@@ -101,31 +106,29 @@ impl Plan {
         levels.into_iter().collect()
     }
 
-    /// Returns how long each measurement may last, if `left` is there for all of them.
+    /// Returns how long each measurement may last if all of them have `left`.
     ///
-    /// `besides` is what one takes in addition: starting, connecting, ending.
-    pub(crate) fn measured_time(&self, left: Duration, besides: Duration) -> Duration {
-        let each = left.as_secs_f64() / (self.cells.len() * self.rounds) as f64 - besides.as_secs_f64();
+    /// `overhead` is the additional time of one measurement: starting, connecting, closing.
+    pub(crate) fn measured_time(&self, left: Duration, overhead: Duration) -> Duration {
+        if let Some(duration) = self.duration {
+            return duration;
+        }
+        let each = left.as_secs_f64() / (self.cells.len() * self.rounds) as f64 - overhead.as_secs_f64();
         let share = |cell: &Cell| each - cell.connections as f64 * PER_CONNECTION;
         let mean = self.cells.iter().map(share).sum::<f64>() / self.cells.len() as f64;
-        let time = self.duration.unwrap_or(Duration::from_secs_f64(mean.max(0.0) * (1.0 - WARMUP)));
-        self.duration.unwrap_or(time.clamp(SHORTEST, LONGEST))
+        let time = Duration::from_secs_f64(mean.max(0.0) * (1.0 - WARMUP));
+        let shortest = SHORTEST.max(self.workload.time_of(self.fewest_answers));
+        let longest = LONGEST.max(self.workload.time_of(ENOUGH_ANSWERS));
+        time.clamp(shortest, longest)
     }
 }
 
-/// The targets of these names, or of all, with their peers and the duplicate; and which of them was entered twice.
-pub(crate) fn targets(
-    servers: &[String],
-    peers: &[String],
-    workload: &Workload,
-) -> Result<(Vec<Target>, Option<usize>)> {
+/// Returns the servers of these names, or all, and the peers.
+pub(crate) fn targets(servers: &[String], peers: &[String], workload: &Workload) -> Result<Vec<Target>> {
     let mut targets: Vec<Target> = Vec::new();
-    for name in servers {
-        let known = || SERVERS.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
-        ensure!(SERVERS.iter().any(|entry| entry.name == name), "no server is called {name}: there are {}", known());
-    }
-    let is_meant = |name: &str| servers.is_empty() || servers.iter().any(|meant| meant == name);
-    targets.extend(SERVERS.iter().filter(|entry| is_meant(entry.name)).map(Target::server));
+    servers.iter().try_for_each(|name| servers::named(name).map(drop))?;
+    let is_chosen = |name: &str| servers.is_empty() || servers.iter().any(|chosen| chosen == name);
+    targets.extend(SERVERS.iter().filter(|entry| is_chosen(entry.name)).map(Target::server));
     if workload.sleeps() {
         let smol = targets.iter().find(|target| target.name == "smol").cloned();
         targets.extend(smol.iter().flat_map(|smol| WAYS.map(|(name, flags)| smol.with(name, flags))));
@@ -135,39 +138,40 @@ pub(crate) fn targets(
     }
     let names: BTreeSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
     ensure!(names.len() == targets.len(), "two servers have the same name");
-    let control = control(&targets);
-    targets.extend(control.map(|control| targets[control].duplicate()));
-    Ok((targets, control))
+    Ok(targets)
 }
 
-/// How much of a measurement's time is warm-up.
+/// The share of a measurement's time that is warm-up.
 pub(crate) const WARMUP: f64 = 0.25;
 
-/// Returns the target that is entered twice: the readiness loop if it takes part, else the first that takes any number
-/// of clients.
-pub(crate) fn control(targets: &[Target]) -> Option<usize> {
+/// Enters one target twice and returns its index: the readiness loop if it takes part, else the first target that
+/// serves any number of clients.
+pub(crate) fn enter_twice(targets: &mut Vec<Target>) -> Option<usize> {
     let is_first_choice = |target: &Target| target.name == "poll";
     let takes_many = |target: &Target| target.at_once.is_none();
     let position = |is: &dyn Fn(&Target) -> bool| targets.iter().position(is);
-    position(&is_first_choice).or_else(|| position(&takes_many)).or(if targets.is_empty() { None } else { Some(0) })
+    let control = position(&is_first_choice).or_else(|| position(&takes_many)).unwrap_or(0);
+    let duplicate = targets.get(control)?.duplicate();
+    targets.push(duplicate);
+    Some(control)
 }
 
-/// In a closed loop a server that serves n at once gets at most n connections, since the next would only wait.
+/// Returns the cells of these targets. In a closed loop a server that serves n together gets at most n connections,
+/// because further ones would only wait.
 pub(crate) fn cells(targets: &[Target], levels: &[usize], is_closed: bool) -> Vec<Cell> {
     let mut cells = BTreeSet::new();
     for (number, target) in targets.iter().enumerate() {
         let most = match target.at_once {
             Some(at_once) if is_closed => at_once,
             Some(_) => MOST_WAITING,
-            None if target.name == "per-process" => MOST_PROCESSES,
-            None => usize::MAX,
+            None => target.most_clients(),
         };
         cells.extend(levels.iter().map(|&level| Cell { connections: level.min(most), target: number }));
     }
     cells.into_iter().collect()
 }
 
-/// `--connections 1,16,256`.
+/// Parses a number of connections, as in `--connections 1,16,256`.
 pub(crate) fn level(text: &str) -> Result<usize> {
     let level: usize = text.replace(['_', '\''], "").parse().context("not a number")?;
     ensure!((1..=MOST).contains(&level), "1 to {MOST} connections");
@@ -177,23 +181,25 @@ pub(crate) fn level(text: &str) -> Result<usize> {
 /// Descriptors in addition to those of clients.
 pub(crate) const SPARE: usize = 100;
 /// The other ways in which zen-async works out a slow answer.
-const WAYS: [(&str, &[&str]); 2] = [("await", &["--await"]), ("offload", &["--offload"])];
-/// A process for each client is measured with fewer clients, as each takes a millisecond to start.
-const MOST_PROCESSES: usize = 1000;
+pub(crate) const WAYS: [(&str, &[&str]); 2] = [("await", &["--await"]), ("offload", &["--offload"])];
 const ROUNDS: usize = 7;
 const QUICK_ROUNDS: usize = 5;
 const IDLE: usize = 10_000;
 const QUICK_IDLE: usize = 1000;
-/// What the documentation promises, less some time for the report.
+/// The documented time, less some for the report.
 const BUDGET: Duration = Duration::from_secs(9 * 60);
 const QUICK_BUDGET: Duration = Duration::from_secs(52);
-/// Below it the edges of a measurement would count.
+/// In shorter measurements, start and end would count too much.
 const SHORTEST: Duration = Duration::from_millis(80);
-/// Above it more rounds would tell more.
+/// Enough for the 99th percentile of one measurement.
+const ENOUGH_ANSWERS: u64 = 100;
+/// The same for quick runs and `choose`. Only the measurements of all rounds together have a 99th percentile.
+pub(crate) const FEWEST_ANSWERS: u64 = 20;
+/// Instead of longer measurements, more rounds are better.
 const LONGEST: Duration = Duration::from_secs(2);
-/// Opening a connection, accepting it, closing it on both sides, in seconds.
+/// Seconds to open a connection, accept it, and close it on both sides.
 const PER_CONNECTION: f64 = 120e-6;
-/// Beyond it one machine has no ports left for one server.
+/// With more connections, one machine has no ports left for one server.
 const MOST: usize = 100_000;
 
 #[cfg(test)]
@@ -214,6 +220,7 @@ mod tests {
             pipeline: 1,
             seed: 7,
             idle: 10,
+            fewest_answers: ENOUGH_ANSWERS,
             budget: QUICK_BUDGET,
             duration: None,
         }
@@ -251,7 +258,9 @@ mod tests {
         let long = plan.measured_time(Duration::from_secs(600), Duration::ZERO);
         assert!(plan.measured_time(Duration::from_secs(45), Duration::ZERO) < long);
         assert_eq!(plan.measured_time(Duration::ZERO, Duration::from_millis(50)), SHORTEST);
-        let chosen = Plan { duration: Some(Duration::from_secs(9)), ..plan };
+        let at_a_rate = Plan { workload: Workload::named("slow-answers", true, 1).expect("it is in the list"), ..plan };
+        assert_eq!(at_a_rate.measured_time(Duration::ZERO, Duration::ZERO), Duration::from_millis(2500));
+        let chosen = Plan { duration: Some(Duration::from_secs(9)), ..at_a_rate };
         assert_eq!(chosen.measured_time(Duration::ZERO, Duration::from_millis(50)), Duration::from_secs(9));
     }
 }

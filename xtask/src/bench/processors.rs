@@ -1,4 +1,4 @@
-//! Where the two sides run: the server on some processors, the load on others, if there are two.
+//! The processors of the two sides: some for the server, others for the load, if there are two.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,9 +15,9 @@ pub(crate) struct Processors {
 }
 
 impl Processors {
-    /// Splits what this process may use into halves that share no core.
+    /// Splits the processors of this process into halves that share no core.
     pub(crate) fn of_this_machine() -> Result<Processors> {
-        let allowed = sched_getaffinity(None).context("which processors may be used?")?;
+        let allowed = sched_getaffinity(None).context("cannot find out which processors may be used")?;
         let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
         let mut cores: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         all.iter().for_each(|&cpu| cores.entry(core(cpu)).or_default().push(cpu));
@@ -30,12 +30,12 @@ impl Processors {
         self.server != self.load
     }
 
-    /// Makes what this thread starts from now on run on the server's processors.
+    /// Pins this thread, and the processes that it starts from now on, to the server's processors.
     pub(crate) fn for_server(&self) -> Result<()> {
         go_to(&self.server)
     }
 
-    /// Makes what this thread starts from now on run on the load's processors, as this thread does, which only watches.
+    /// Pins this thread, which only observes, and the processes that it starts from now on, to the load's processors.
     pub(crate) fn for_load(&self) -> Result<()> {
         go_to(&self.load)
     }
@@ -49,11 +49,12 @@ impl Processors {
 fn go_to(processors: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     processors.iter().for_each(|&cpu| set.set(cpu));
-    // Children inherit it: nothing has to be done between fork() and exec().
+    // Children inherit it, so nothing has to be done between fork() and exec().
     sched_setaffinity(None, &set).context("cannot choose a processor")
 }
 
-/// Two hyperthreads of one core are no two processors. Whole cores only, as long as there are two.
+/// Splits the cores, of which one hyperthread each is used. Two hyperthreads of one core are split if there is no
+/// other.
 fn halves(cores: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
     match cores {
         [] => (Vec::new(), Vec::new()),
@@ -67,13 +68,13 @@ fn halves(cores: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
     }
 }
 
-/// Returns what two processors of one core have in common.
+/// Returns the siblings of a processor, which are the same for all processors of a core.
 fn core(cpu: usize) -> String {
     let siblings = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
     fs::read_to_string(siblings).unwrap_or_else(|_| cpu.to_string())
 }
 
-/// More than any architecture of the list has threads that are busy.
+/// More processors than any architecture of the list has busy threads.
 const MOST: usize = 4;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! How far a run is, and how long it will still take: a bar on a terminal, else a line now and then.
+//! The progress of a run and the time it still takes: a bar on a terminal, else a line now and then.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ pub(crate) struct Progress {
     steps: usize,
     done: usize,
     start: Instant,
-    said: Instant,
-    /// The run ends with its budget, whatever a guess from a few quick steps says.
+    reported: Instant,
+    /// The time after which the run ends, however much an estimate from a few quick steps exceeds it.
     budget: Duration,
 }
 
@@ -23,7 +23,7 @@ impl Progress {
             style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
         });
         let now = Instant::now();
-        Progress { bar, steps, done: 0, start: now, said: now, budget }
+        Progress { bar, steps, done: 0, start: now, reported: now, budget }
     }
 
     /// Records that one step is done.
@@ -35,8 +35,8 @@ impl Progress {
                 bar.set_position(self.done as u64);
                 bar.set_message(format!("about {left} s left  {what}"));
             }
-            None if self.said.elapsed() >= PAUSE => {
-                self.said = Instant::now();
+            None if self.reported.elapsed() >= PAUSE => {
+                self.reported = Instant::now();
                 eprintln!("{} of {} done, about {left} s left: {what}", self.done, self.steps);
             }
             None => {}
@@ -57,5 +57,5 @@ impl Progress {
     }
 }
 
-/// Time between two lines, for people who read a log.
+/// Time between two lines of a log.
 const PAUSE: Duration = Duration::from_secs(5);

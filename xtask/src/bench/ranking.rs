@@ -1,56 +1,84 @@
-//! Which server is cheapest with a number of connections, and whether that is certain: for table, report and README.
+//! Which server is the cheapest with a number of connections, and whether that is certain: for table, report and
+//! README.
 
-use super::format::{self, connections, number};
-use super::results::{CPU, Figure, Results, Row, SPEED};
-use super::statistics::{Comparison, Noise, places};
+use super::format::{self, comparison, connections, number};
+use super::results::{CPU, Figure, Level, P50, P99, P999, Results, Row, SPEED, SWITCHES};
+use super::statistics::{Comparison, Noise, ranks};
 
-/// Says in words which server is cheapest, and whether that is certain.
+/// Returns a sentence about the cheapest server, and whether that is certain.
 pub(crate) fn finding(results: &Results) -> String {
     let level = headline(results);
     let ranked: Vec<_> = ranked(results, level).into_iter().filter(|(row, _)| !row.is_duplicate).collect();
     let first: Vec<&Row> =
-        ranked.iter().filter(|(_, place)| matches!(place, Some((1, _)))).map(|(row, _)| *row).collect();
+        ranked.iter().filter(|(_, rank)| matches!(rank, Some((1, _)))).map(|(row, _)| *row).collect();
     let Some(cheapest) = first.first() else { return String::new() };
     let names: Vec<&str> = first.iter().map(|row| row.name.as_str()).collect();
     let cost = cheapest.series(level, CPU).range().map_or(0.0, |range| range.median);
     let speed = cheapest.series(level, SPEED).range().map_or(0.0, |range| range.median);
-    let who = match &names[..] {
+    let cheapest = match &names[..] {
         [one] => format!("{one} answers cheapest"),
         [before @ .., last] => {
-            format!("{} and {last} answer cheapest, and no difference between them can be told", before.join(", "))
+            format!("{} and {last} answer cheapest, without a difference between them", before.join(", "))
         }
         [] => String::new(),
     };
     format!(
-        "With {}, {who}: {} µs of processor time for an answer, {} answers a second.",
+        "With {}, {cheapest}: {} µs of processor time per answer, {} answers a second.",
         connections(level),
         number(cost),
         number(speed)
     )
 }
 
-/// Returns the number of connections that most is said about: many, but no crowd.
+/// Returns the number of connections for headlines: as many as possible up to [`HEADLINE`].
 pub(crate) fn headline(results: &Results) -> usize {
     let levels = results.levels();
     let wide = levels.iter().filter(|&&level| {
         let measured = results.servers.iter().filter(|row| row.level(level).is_some()).count();
         measured * 2 > results.servers.len()
     });
-    let liked: Vec<usize> = wide.copied().collect();
-    let few = |level: &&usize| **level <= LIKED;
-    liked.iter().filter(few).max().or(liked.first()).or(levels.first()).copied().unwrap_or(1)
+    let candidates: Vec<usize> = wide.copied().collect();
+    let few = |level: &&usize| **level <= HEADLINE;
+    candidates.iter().filter(few).max().or(candidates.first()).or(levels.first()).copied().unwrap_or(1)
 }
 
-/// Returns the servers that were measured with this number of connections, the cheapest first, each with the places it
-/// may take.
+/// Returns the servers that were measured with this number of connections, the cheapest first, each with its possible
+/// ranks.
 pub(crate) fn ranked(results: &Results, level: usize) -> Vec<(&Row, Option<(usize, usize)>)> {
     let mut rows: Vec<&Row> = results.servers.iter().filter(|row| row.level(level).is_some()).collect();
     let cost = |row: &Row| row.series(level, CPU).range().map_or(f64::INFINITY, |range| range.median);
     rows.sort_by(|one, other| cost(one).total_cmp(&cost(other)));
     let series: Vec<_> = rows.iter().filter(|row| !row.is_duplicate).map(|row| row.series(level, CPU)).collect();
-    let mut places = places(&series, results.noise(level, CPU)).into_iter();
-    // A server's second name has no place of its own.
-    rows.into_iter().map(|row| (row, if row.is_duplicate { None } else { places.next().flatten() })).collect()
+    let mut ranks = ranks(&series, results.noise(level, CPU)).into_iter();
+    // A server's second name has no rank of its own.
+    rows.into_iter().map(|row| (row, if row.is_duplicate { None } else { ranks.next().flatten() })).collect()
+}
+
+/// Returns the cells that a server has in every table of one number of connections: rank, name, processor time per
+/// answer, the same against the control, answers per second, p50, p99, p99.9, context switches.
+pub(crate) fn cells(results: &Results, (row, rank): (&Row, Option<(usize, usize)>), level: usize) -> Vec<String> {
+    let limit = if row.level(level).is_some_and(Level::was_limited) { "≥ " } else { "" };
+    vec![
+        format::rank(rank),
+        row.name.clone(),
+        cost(row, level),
+        against_control(results, row, level, CPU).map_or("–".to_owned(), comparison),
+        format!("{limit}{}", median(row, level, SPEED)),
+        median(row, level, P50),
+        median(row, level, P99),
+        median(row, level, P999),
+        median(row, level, SWITCHES),
+    ]
+}
+
+/// Formats the processor time per answer with its range.
+pub(crate) fn cost(row: &Row, level: usize) -> String {
+    row.series(level, CPU).range().map_or("–".to_owned(), |range| format::range(&range))
+}
+
+/// Formats the median of a figure.
+pub(crate) fn median(row: &Row, level: usize, figure: Figure) -> String {
+    row.series(level, figure).range().map_or("–".to_owned(), |range| number(range.median))
 }
 
 /// Compares a server with the one that was entered twice.
@@ -62,7 +90,7 @@ pub(crate) fn against_control(results: &Results, row: &Row, level: usize, figure
     row.series(level, figure).against(&control.series(level, figure), results.noise(level, figure))
 }
 
-/// Says in words by how much one server differs from itself. `None` without a server that was entered twice.
+/// Returns a sentence about how much one server differs from itself. `None` without a server that was entered twice.
 pub(crate) fn control(results: &Results, level: usize) -> Option<String> {
     let (one, duplicate) = results.pair()?;
     let (own, other) = (one.series(level, CPU), duplicate.series(level, CPU));
@@ -70,7 +98,7 @@ pub(crate) fn control(results: &Results, level: usize) -> Option<String> {
     let verdict = match other.against(&own, Noise::UNKNOWN)? {
         Comparison::NoDifference => "no difference".to_owned(),
         Comparison::Times(ratio) => {
-            format!("{}: less than that this run cannot tell", format::percent(ratio - 1.0))
+            format!("{}: this run cannot show smaller differences", format::percent(ratio - 1.0))
         }
     };
     let farthest = format::percent(noise.share());
@@ -81,8 +109,8 @@ pub(crate) fn control(results: &Results, level: usize) -> Option<String> {
     ))
 }
 
-/// A crowd begins above it.
-const LIKED: usize = 16;
+/// Up to this number a headline is about many connections and not about a crowd.
+const HEADLINE: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -90,10 +118,10 @@ mod tests {
     use crate::bench::fixture;
 
     #[test]
-    fn a_twin_has_no_place() {
+    fn a_duplicate_has_no_rank() {
         let results = fixture::results();
-        for (row, place) in ranked(&results, 16) {
-            assert_eq!(place.is_none(), row.is_duplicate, "{}", row.name);
+        for (row, rank) in ranked(&results, 16) {
+            assert_eq!(rank.is_none(), row.is_duplicate, "{}", row.name);
         }
     }
 }

@@ -1,12 +1,10 @@
-//! The report: one page that needs nothing but itself, with four pictures, their figures as tables, and how they were
-//! made.
+//! The report: one self-contained page with four pictures, their figures as tables, and how they were measured.
 
 mod families;
 mod panels;
 mod pictures;
 mod rows;
 mod scale;
-mod svg;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,9 +14,10 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
 
-use super::format::{self, bytes, comparison, connections, number};
-use super::ranking::{against_control, control, finding, headline, ranked};
-use super::results::{CPU, Figure, Level, P50, P99, P999, Probe, Results, Row, SPEED, SWITCHES};
+use super::format::{self, bytes, connections, number};
+use super::ranking::{cells, control, finding, headline, median, ranked};
+use super::results::{CPU, Figure, Level, P50, P99, P999, Probe, Results, Row, SPEED};
+use crate::svg::Svg;
 use families::Families;
 
 /// Writes `report.html` into the folder.
@@ -47,7 +46,7 @@ pub(crate) fn page(results: &Results) -> Result<String> {
     Ok(environment.get_template("page.html")?.render(Serde(page))?)
 }
 
-/// What the page is made of.
+/// The data of the page's template.
 #[derive(Serialize)]
 struct Page<'a> {
     style: &'static str,
@@ -66,7 +65,7 @@ struct Page<'a> {
 pub(crate) fn picture(results: &Results) -> (String, String) {
     let families = Families::of_results(results);
     let text = finding(results);
-    (pictures::cost(results, &families, true).standalone(STYLE, TITLE, &text), text)
+    (pictures::cost(results, &families, true).standalone(STYLE, "picture", "alone", TITLE, &text), text)
 }
 
 /// A picture, or several small ones that belong together.
@@ -74,7 +73,7 @@ pub(crate) fn picture(results: &Results) -> (String, String) {
 struct Picture {
     title: String,
     lead: String,
-    /// For a wide page and for a narrow one; the same for both in small ones.
+    /// One for a wide page and one for a narrow page; small ones serve for both.
     panels: Vec<Panel>,
     headings: Vec<String>,
     figures: Vec<Vec<String>>,
@@ -91,13 +90,13 @@ fn pictures_of(results: &Results) -> Vec<Picture> {
     let families = Families::of_results(results);
     let level = headline(results);
     let with = connections(level);
-    let both = |id: &str, title: &str, text: &str, draw: &dyn Fn(bool) -> Option<svg::Svg>| {
+    let both = |id: &str, title: &str, text: &str, draw: &dyn Fn(bool) -> Option<Svg>| {
         let one =
             |is_wide: bool, class: &str| Some(draw(is_wide)?.inline(&format!("{id}-{class}"), class, title, text));
         [one(true, "wide"), one(false, "narrow")].into_iter().flatten().collect::<String>()
     };
-    let small = |id: &str, title: &str, drawn: Vec<svg::Svg>, text: &dyn Fn(usize) -> String| {
-        let panel = |(number, svg): (usize, svg::Svg)| {
+    let small = |id: &str, title: &str, drawn: Vec<Svg>, text: &dyn Fn(usize) -> String| {
+        let panel = |(number, svg): (usize, Svg)| {
             let name = families.title(number);
             let svg = svg.inline(&format!("{id}-{number}"), "small", &format!("{title}: {name}"), &text(number));
             Panel { title: name.to_owned(), family: number, svg }
@@ -114,40 +113,58 @@ fn pictures_of(results: &Results) -> Vec<Picture> {
         Picture {
             title: format!("{TITLE}, {with}"),
             lead: format!(
-                "A dot is the median of the rounds, the bar behind it all of them. The shaded band is how far {control} has been from itself under a \
-                 second name; a hollow dot cannot be told from {control}. Further left is cheaper; each step to the right is a factor."
+                "A dot is the median of the rounds, and the bar behind it their range. The shaded band shows how far \
+                {control} was from itself under a second name; a hollow dot does not differ from {control}. Further \
+                left is cheaper; each step to the right is a factor."
             ),
-            panels: single(both("cost", TITLE, &finding(results), &|wide| Some(pictures::cost(results, &families, wide)))),
+            panels: single(both("cost", TITLE, &finding(results), &|is_wide| {
+                Some(pictures::cost(results, &families, is_wide))
+            })),
             headings: ["server", "µs/answer", "lowest", "highest", "answers/s"].map(str::to_owned).into(),
             figures: cost_figures(results, level),
         },
         Picture {
-            title: "The same with more and more connections".to_owned(),
-            lead: "A readiness loop that finds several clients ready shares one wait among them: more connections make its answers \
-                   cheaper, up to a point. A thread that sleeps for one client pays a wake-up each time."
-                .to_owned(),
-            panels: small("connections", "Processor time by connections", pictures::cost_by_connections(results, &families), &family_in_words(CPU, "µs")),
-            headings: std::iter::once("server".to_owned()).chain(results.levels().into_iter().map(connections)).collect(),
+            title: "The processor time of one answer by connections".to_owned(),
+            lead:
+                "An event loop that finds several clients ready shares one wait among them, so that more connections \
+                make its answers cheaper, up to a point. A thread that sleeps for one client pays a wake-up each time."
+                    .to_owned(),
+            panels: small(
+                "connections",
+                "Processor time by connections",
+                pictures::cost_by_connections(results, &families),
+                &family_in_words(CPU, "µs"),
+            ),
+            headings: std::iter::once("server".to_owned())
+                .chain(results.levels().into_iter().map(connections))
+                .collect(),
             figures: by_level(results, CPU),
         },
         Picture {
             title: format!("How long clients wait, {with}"),
-            lead: "Half of the answers came within the time at the left end of a line; only one in ten thousand took longer than at the right. A line that \
-                   turns up early has a long tail. In a closed loop a slow server is also asked less; one that serves fewer at once has only as many clients."
+            lead: "Half of the answers took no longer than the left end of a line; one in ten thousand took longer \
+                than its right end. A line that turns up early has a long tail. In a closed loop a slow server is also \
+                asked less, and a server that serves few clients at the same time has only as many."
                 .to_owned(),
-            panels: small("latency", "Latency", pictures::latency(results, &families), &family_in_words(P99, "µs for 99 % of the answers")),
+            panels: small(
+                "latency",
+                "Latency",
+                pictures::latency(results, &families),
+                &family_in_words(P99, "µs for 99 % of the answers"),
+            ),
             headings: ["server", "p50 µs", "p99 µs", "p99.9 µs"].map(str::to_owned).into(),
             figures: latency_figures(results, level),
         },
     ];
     if pictures::memory(results, &families, true).is_some() {
-        let title = "What an idle client holds";
+        let title = "The memory of an idle client";
         let figures = memory_figures(results);
         let text = figures.iter().map(|row| format!("{}: {}", row[0], row[1])).collect::<Vec<_>>().join("; ");
         pictures.push(Picture {
             title: title.to_owned(),
-            lead: "Each client has asked once and is silent. Counted are the pages of all processes (PSS) and the tables that map them, before the \
-                   first client and with the last; not what the kernel keeps for sockets, and for each thread."
+            lead: "Each client has asked once and is silent. Counted are the pages of all processes (PSS) and the \
+                tables that map them, before the first client and with the last one. Memory of the kernel for sockets \
+                and threads is not counted."
                 .to_owned(),
             panels: single(both("memory", title, &text, &|wide| pictures::memory(results, &families, wide))),
             headings: ["server", "each client", "clients", "before", "with all"].map(str::to_owned).into(),
@@ -162,17 +179,11 @@ fn in_words(results: &Results, families: &Families, family: usize, figure: Figur
     let rows = results.servers.iter().filter(|row| families.of(row) == family && !row.is_duplicate);
     let of_row = |row: &Row| {
         let at = |level: &Level| {
-            let median =
-                row.series(level.connections, figure).range().map_or("–".to_owned(), |range| number(range.median));
-            format!("{median} {unit} with {}", connections(level.connections))
+            format!("{} {unit} with {}", median(row, level.connections, figure), connections(level.connections))
         };
         format!("{}: {}", row.name, row.levels.iter().map(at).collect::<Vec<_>>().join(", "))
     };
     rows.map(of_row).collect::<Vec<_>>().join("; ")
-}
-
-fn median(row: &Row, level: usize, figure: Figure) -> String {
-    row.series(level, figure).range().map_or("–".to_owned(), |range| number(range.median))
 }
 
 fn cost_figures(results: &Results, level: usize) -> Vec<Vec<String>> {
@@ -226,21 +237,8 @@ struct LevelTable {
 }
 
 fn level_of(results: &Results, level: usize) -> LevelTable {
-    let row = |(row, place): (&Row, Option<(usize, usize)>)| {
-        let limit = if row.level(level).is_some_and(Level::was_limited) { "≥ " } else { "" };
-        vec![
-            format::place(place),
-            row.name.clone(),
-            row.series(level, CPU).range().map_or("–".to_owned(), |range| format::range(&range)),
-            against_control(results, row, level, CPU).map_or("–".to_owned(), comparison),
-            format!("{limit}{}", median(row, level, SPEED)),
-            median(row, level, P50),
-            median(row, level, P99),
-            median(row, level, P999),
-            median(row, level, SWITCHES),
-        ]
-    };
-    LevelTable { title: connections(level), rows: ranked(results, level).into_iter().map(row).collect() }
+    let rows = ranked(results, level).into_iter().map(|row| cells(results, row, level)).collect();
+    LevelTable { title: connections(level), rows }
 }
 
 const TITLE: &str = "The processor time of one answer";
@@ -253,7 +251,7 @@ mod tests {
     use crate::bench::fixture;
 
     #[test]
-    fn a_page_needs_nothing_but_itself() {
+    fn a_page_is_self_contained() {
         let page = page(&fixture::results()).expect("it is a result");
         assert!(
             !page.contains("http:")
@@ -264,7 +262,7 @@ mod tests {
         let pictures = page.matches("<svg").count();
         assert_eq!(pictures, page.matches("</desc>").count());
         assert!(pictures >= 4 && !page.contains("NaN"), "{pictures} pictures");
-        // Whatever a peer is called.
+        // The name of a peer is escaped.
         assert!(page.contains("a &lt;b&gt; &amp; &quot;c&quot;") && !page.contains("a <b>"));
     }
 

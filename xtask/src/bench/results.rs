@@ -1,5 +1,5 @@
-//! What a run found, as data: written as `results.json`, and all that is shown comes from there. `xtask/README.md`
-//! documents it.
+//! The results of a run as data, written as `results.json`; everything that is shown is computed from it.
+//! `xtask/README.md` documents it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::statistics::{Noise, Series};
 use super::workload::Workload;
 
-/// Changes when a field changes its meaning or goes away; new fields may come without.
+/// Changes when the meaning of a field changes or a field is removed; a new field does not change it.
 pub(crate) const SCHEMA: &str = "zen bench 2";
 
 /// A whole run.
@@ -20,12 +20,12 @@ pub(crate) const SCHEMA: &str = "zen bench 2";
 pub(crate) struct Results {
     pub(crate) schema: String,
     pub(crate) name: String,
-    /// When it began, in UTC.
+    /// When the run began, in UTC.
     pub(crate) taken: String,
     pub(crate) settings: Settings,
     pub(crate) machine: Machine,
     pub(crate) servers: Vec<Row>,
-    /// Each makes the exit status 1.
+    /// Reasons not to trust the run; with any, the exit status is 1.
     pub(crate) problems: Vec<String>,
     /// What to know when reading the figures.
     pub(crate) notes: Vec<String>,
@@ -37,7 +37,7 @@ pub(crate) struct Settings {
     pub(crate) workload: Workload,
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
-    /// How long each measurement lasted, and what went before it.
+    /// How long each measurement lasted, without the warm-up.
     pub(crate) seconds: f64,
     pub(crate) pipeline: usize,
     pub(crate) seed: u64,
@@ -48,22 +48,22 @@ pub(crate) struct Settings {
     pub(crate) server_processors: Vec<usize>,
     pub(crate) load_processors: Vec<usize>,
     pub(crate) load_threads: usize,
-    /// How long all of it took.
+    /// How long the run took.
     pub(crate) took_seconds: f64,
 }
 
-/// One that was measured.
+/// A server that was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
     /// Its package, or `peer`.
     pub(crate) family: String,
-    /// Whether it is another's duplicate.
+    /// Whether it is the second name of another server.
     pub(crate) is_duplicate: bool,
     pub(crate) command: String,
-    /// How many it serves at once; null: any number.
+    /// How many clients it serves at the same time; null: any number.
     pub(crate) at_once: Option<usize>,
-    /// What it said of itself at start.
+    /// The settings that it logged at start.
     pub(crate) reported: Option<String>,
     pub(crate) system_calls: Probe<SystemCalls>,
     pub(crate) idle: Probe<Idle>,
@@ -71,7 +71,7 @@ pub(crate) struct Row {
     pub(crate) levels: Vec<Level>,
 }
 
-/// What a run of its own found, or why there was none.
+/// The result of a measurement of its own, or why there is none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Probe<T> {
@@ -79,7 +79,7 @@ pub(crate) enum Probe<T> {
     Missing(String),
 }
 
-/// Counted under strace.
+/// System calls per answer, counted under strace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SystemCalls {
     pub(crate) connections: usize,
@@ -88,7 +88,7 @@ pub(crate) struct SystemCalls {
     pub(crate) calls: BTreeMap<String, f64>,
 }
 
-/// Memory of all its processes: pages (PSS) and page tables.
+/// Memory of all processes of a server: pages (PSS) and page tables.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Idle {
     pub(crate) clients: usize,
@@ -106,7 +106,7 @@ pub(crate) struct Level {
     pub(crate) latency: Vec<(f64, f64)>,
 }
 
-/// One round.
+/// The figures of one round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measurement {
     pub(crate) round: usize,
@@ -114,7 +114,7 @@ pub(crate) struct Measurement {
     pub(crate) answers: u64,
     pub(crate) answers_per_second: f64,
     pub(crate) cpu_us_per_answer: f64,
-    /// How many processors it kept busy.
+    /// How many processors the server kept busy.
     pub(crate) busy: f64,
     pub(crate) p50_us: Option<f64>,
     pub(crate) p90_us: Option<f64>,
@@ -135,9 +135,22 @@ pub(crate) struct Measurement {
     pub(crate) is_held: bool,
     pub(crate) load_busy: f64,
     pub(crate) load_was_bottleneck: bool,
+    /// How the objectives of the workload were judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) objectives: Vec<Objective>,
 }
 
-/// A figure of a measurement.
+/// An objective, judged by the load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Objective {
+    /// `p99<5ms: p99 was 4.2 ms`
+    pub(crate) text: String,
+    pub(crate) is_met: bool,
+    /// Seconds, or a share of 1. `None` where the questions of the metric were not answered.
+    pub(crate) value: Option<f64>,
+}
+
+/// Reads one figure of a measurement.
 pub(crate) type Figure = fn(&Measurement) -> Option<f64>;
 
 pub(crate) const CPU: Figure = |it| (it.answers > 0).then_some(it.cpu_us_per_answer);
@@ -147,7 +160,7 @@ pub(crate) const P99: Figure = |it| it.p99_us;
 pub(crate) const P999: Figure = |it| it.p999_us;
 pub(crate) const SWITCHES: Figure = |it| Some(it.voluntary_switches_per_answer + it.involuntary_switches_per_answer);
 
-/// What is read before the rest, which depends on it.
+/// The schema, which is read before the rest.
 #[derive(Deserialize)]
 struct Schema {
     schema: String,
@@ -181,7 +194,7 @@ impl Results {
         self.servers.iter().find(|row| row.name == name)
     }
 
-    /// Returns the one that was entered twice, and its duplicate.
+    /// Returns the server that was entered twice, and its duplicate.
     pub(crate) fn pair(&self) -> Option<(&Row, &Row)> {
         let (name, duplicate) = self.settings.control.as_ref()?;
         Some((self.row(name)?, self.row(duplicate)?))
@@ -196,18 +209,18 @@ impl Results {
             .unwrap_or(Noise::UNKNOWN)
     }
 
-    /// What the servers said of their settings: once for all that said the same. Only how many they serve may differ.
+    /// Returns the settings that the servers logged, once for all servers with the same. Their limits may differ.
     pub(crate) fn equal_settings(&self) -> Vec<String> {
-        let mut said: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
+        let mut settings_of: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
         for row in self.servers.iter().filter(|row| !row.is_duplicate) {
             let reported = row.reported.as_deref().and_then(|line| line.split_once(" clients at once, "));
             if let Some((most, settings)) = reported {
-                said.entry(settings).or_default().entry(most).or_default().push(&row.name);
+                settings_of.entry(settings).or_default().entry(most).or_default().push(&row.name);
             }
         }
-        let of_settings = said.iter().flat_map(|(settings, by_most)| {
-            let places = by_most.iter().map(|(most, names)| format!("{} ({most})", names.join(", ")));
-            [format!("{settings}: so report {}", places.collect::<Vec<_>>().join("; "))]
+        let of_settings = settings_of.iter().flat_map(|(settings, by_most)| {
+            let limits = by_most.iter().map(|(most, names)| format!("{} ({most})", names.join(", ")));
+            [format!("{settings}: reported by {}", limits.collect::<Vec<_>>().join("; "))]
         });
         of_settings.collect()
     }
@@ -218,10 +231,14 @@ impl Row {
         self.levels.iter().find(|level| level.connections == connections)
     }
 
+    /// Returns all rounds with this number of connections; none if it was not measured.
+    pub(crate) fn rounds(&self, connections: usize) -> &[Measurement] {
+        self.level(connections).map(|level| level.rounds.as_slice()).unwrap_or_default()
+    }
+
     /// Returns a figure of all rounds with this number of connections; empty if there were none.
     pub(crate) fn series(&self, connections: usize, figure: Figure) -> Series {
-        let rounds = self.level(connections).map(|level| level.rounds.as_slice()).unwrap_or_default();
-        Series::new(rounds.iter().filter_map(|it| Some((it.round, figure(it)?))))
+        Series::new(self.rounds(connections).iter().filter_map(|it| Some((it.round, figure(it)?))))
     }
 }
 
@@ -269,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pair_says_how_much_is_noise() {
+    fn the_pair_measures_the_noise() {
         let mut results = fixture::results();
         assert_eq!(results.noise(16, CPU), Noise::UNKNOWN);
         let (_, duplicate) = results.settings.control.clone().expect("there is a pair");
@@ -277,7 +294,7 @@ mod tests {
         duplicate.levels[2].rounds[0].cpu_us_per_answer *= 1.25;
         assert!((results.noise(256, CPU).share() - 0.25).abs() < 1e-9);
         assert_eq!(results.noise(16, CPU).share(), 0.0);
-        // Where the pair was not measured the worst of the others counts.
+        // Where the pair was not measured, the worst of the other levels counts.
         assert!((results.noise(4, CPU).share() - 0.25).abs() < 1e-9);
     }
 }

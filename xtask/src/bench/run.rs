@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::cost::ProcessSampler;
-use super::load::{Load, LoadConfig, Report};
+use super::load::{Load, LoadConfig};
 use super::plan::WARMUP;
 use super::processors::Processors;
 use super::results::Measurement;
@@ -24,7 +24,7 @@ pub(crate) struct Conditions<'a> {
     pub(crate) folder: &'a Path,
 }
 
-/// What came out of one measurement.
+/// The result of one measurement.
 pub(crate) struct Outcome {
     pub(crate) measurement: Measurement,
     /// `[microseconds, count]`.
@@ -44,7 +44,7 @@ pub(crate) fn measure(
     conditions.processors.for_server()?;
     let server = target.start(conditions.setting, &conditions.workload.work, &[])?;
     conditions.processors.for_load()?;
-    let config = conditions.config(connections, seed);
+    let config = conditions.config(connections, target.accepting(), seed);
     let mut load = Load::start(server.address(), config)?;
     let start = load.begins()? + config.warmup;
     // Late in the warm-up, when every client is accepted and has the thread that serves it.
@@ -53,7 +53,7 @@ pub(crate) fn measure(
     let descriptors = sampler.descriptors();
     sleep_until(start);
     let (cpu_before, switches_before) = (sampler.cpu()?, sampler.switches());
-    // A little earlier: when the load has ended, so have the threads that served it.
+    // A little early: when the load ends, so do the threads that serve it.
     sleep_until(start + config.measured.mul_f64(0.9));
     let switches = sampler.switches().since(&switches_before);
     sleep_until(start + config.measured);
@@ -61,7 +61,7 @@ pub(crate) fn measure(
     let report = load.finish().with_context(|| format!("{} with {connections} connections", target.name))?;
     let problem = report.problem();
     let per_answer = |rate: f64| if report.answers > 0 { rate / report.answers_per_second } else { 0.0 };
-    let failed = report.failures.values().sum();
+    let failed = report.failures();
     let measurement = Measurement {
         round,
         seconds: report.seconds,
@@ -84,20 +84,21 @@ pub(crate) fn measure(
         is_held: failed + report.missed + report.unserved == 0,
         load_busy: report.cpu_seconds / report.seconds,
         load_was_bottleneck: report.was_bottleneck(),
+        objectives: report.objectives(),
     };
-    let Report { histogram, .. } = report;
-    Ok(Outcome { measurement, histogram: histogram.response_time_us, problem })
+    let histogram = report.histogram.context("the load's result has no histogram")?.response_time_us;
+    Ok(Outcome { measurement, histogram, problem })
 }
 
 impl Conditions<'_> {
-    fn config(&self, connections: usize, seed: u64) -> LoadConfig<'_> {
+    fn config(&self, connections: usize, accepting: Duration, seed: u64) -> LoadConfig<'_> {
         LoadConfig {
             profile: self.setting.profile,
             workload: self.workload,
             clients: connections,
             pipeline: self.pipeline,
             threads: self.processors.load.len().clamp(1, self.workload.asking(connections)),
-            warmup: warmup(self.measured, connections),
+            warmup: warmup(self.measured, accepting.mul_f64(connections as f64)),
             measured: self.measured,
             seed,
             folder: self.folder,
@@ -105,14 +106,13 @@ impl Conditions<'_> {
     }
 }
 
-/// Returns the length of the warm-up, in which clients ask and nothing is measured.
-pub(crate) fn warmup(measured: Duration, connections: usize) -> Duration {
-    measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP).max(ACCEPTING.mul_f64(connections as f64))
+/// Returns the length of the warm-up, in which clients ask and nothing is measured. It is at least `accepting`, the
+/// time to accept all clients.
+pub(crate) fn warmup(measured: Duration, accepting: Duration) -> Duration {
+    measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP).max(accepting)
 }
 
-/// What a server takes at most to accept one client, with a thread for it.
-const ACCEPTING: Duration = Duration::from_micros(60);
-/// Long enough that every server has filled its caches.
+/// Long enough for every server to fill its caches.
 const SHORTEST_WARMUP: Duration = Duration::from_millis(25);
 
 fn sleep_until(moment: Instant) {

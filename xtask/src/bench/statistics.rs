@@ -1,11 +1,11 @@
-//! When two figures differ: not because their medians do, but when their ranges are apart, by more than one server
-//! differs from itself.
+//! Decides when two figures differ: if their ranges are apart, by more than one server differs from itself. Different
+//! medians are not enough.
 
 /// A figure in each round.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Series(Vec<(usize, f64)>);
 
-/// What the rounds lie between, and their median.
+/// The lowest, the median and the highest figure of the rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Range {
     pub(crate) low: f64,
@@ -18,17 +18,17 @@ pub(crate) struct Range {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Noise(f64);
 
-/// What can be said of one figure against another.
+/// The comparison of one figure with another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Comparison {
-    /// Nothing: the ranges overlap, or the A/A pair differs as much.
+    /// No difference: the ranges overlap, or the A/A pair differs as much.
     NoDifference,
     /// A multiple of the other: the median of the rounds' ratios.
     Times(f64),
 }
 
 impl Series {
-    /// Collects the figures of the rounds. One that is no number (nothing was answered) is none.
+    /// Collects the figures of the rounds. Figures that are not numbers, because nothing was answered, are left out.
     pub(crate) fn new(figures: impl IntoIterator<Item = (usize, f64)>) -> Series {
         Series(figures.into_iter().filter(|(_, figure)| figure.is_finite()).collect())
     }
@@ -39,21 +39,20 @@ impl Series {
         Some(Range { low: *sorted.first()?, median: median(&sorted)?, high: *sorted.last()? })
     }
 
-    /// This against `base`, round by round: what changed from one round to the next has hit both.
+    /// Returns the ratios to `base`, round by round, because a disturbance of a round affects both.
     fn ratios(&self, base: &Series) -> Series {
         let of_round = |round| base.0.iter().find(|(other, _)| *other == round).map(|&(_, figure)| figure);
         Series::new(self.0.iter().filter_map(|&(round, figure)| Some((round, figure / of_round(round)?))))
     }
 
-    /// Compares by the rule of this file. Figures of different runs have no rounds in common, so their medians are
-    /// compared.
+    /// Compares with `base` by the rule of this file. Without common rounds, the medians are compared.
     pub(crate) fn against(&self, base: &Series, noise: Noise) -> Option<Comparison> {
         let (own, other) = (self.range()?, base.range()?);
         let ratio = self.ratios(base).range().map_or(own.median / other.median, |ratios| ratios.median);
         Some(own.told_apart(&other, ratio, noise))
     }
 
-    /// Compares series of two runs, whose rounds have nothing to do with each other.
+    /// Compares with the series of another run, whose rounds are unrelated.
     pub(crate) fn against_other_run(&self, base: &Series, noise: Noise) -> Option<Comparison> {
         let (own, other) = (self.range()?, base.range()?);
         Some(own.told_apart(&other, own.median / other.median, noise))
@@ -72,10 +71,10 @@ impl Range {
 }
 
 impl Noise {
-    /// Without a pair: the ranges alone decide.
+    /// The noise without a pair: the ranges alone decide.
     pub(crate) const UNKNOWN: Noise = Noise(1.0);
 
-    /// Of an A/A pair; `None` if it was not measured.
+    /// Returns the noise of an A/A pair; `None` if it was not measured.
     pub(crate) fn of(one: &Series, other: &Series) -> Option<Noise> {
         let ratios = one.ratios(other);
         let farthest = ratios.0.iter().map(|&(_, ratio)| ratio.ln().abs()).filter(|apart| apart.is_finite());
@@ -86,7 +85,7 @@ impl Noise {
         Noise(self.0.max(other.0))
     }
 
-    /// 0.02 for 2 %.
+    /// Returns the noise as a share: 0.02 for 2 %.
     pub(crate) fn share(self) -> f64 {
         self.0 - 1.0
     }
@@ -97,19 +96,22 @@ impl Noise {
     }
 }
 
-/// Returns which places each may take, the smallest figure first: 1–3 if two others cannot be told from it.
-pub(crate) fn places(all: &[Series], noise: Noise) -> Vec<Option<(usize, usize)>> {
-    let is_less = |one: &Series, other: &Series| matches!(one.against(other, noise), Some(Comparison::Times(ratio)) if ratio < 1.0);
+/// Returns the ranks that each series may have, the smallest figure first: 1–3 if two others do not differ from it.
+pub(crate) fn ranks(all: &[Series], noise: Noise) -> Vec<Option<(usize, usize)>> {
+    let is_less = |one: &Series, other: &Series| {
+        let compared = one.against(other, noise);
+        matches!(compared, Some(Comparison::Times(ratio)) if ratio < 1.0)
+    };
     let taking_part = all.iter().filter(|series| series.range().is_some()).count();
-    let place = |series: &Series| {
+    let rank = |series: &Series| {
         let below = all.iter().filter(|other| is_less(other, series)).count();
         let above = all.iter().filter(|other| is_less(series, other)).count();
         series.range().map(|_| (below + 1, taking_part - above))
     };
-    all.iter().map(place).collect()
+    all.iter().map(rank).collect()
 }
 
-/// Of sorted numbers.
+/// Returns the median of sorted numbers.
 fn median(sorted: &[f64]) -> Option<f64> {
     let middle = sorted.len() / 2;
     match sorted.len() {
@@ -119,7 +121,7 @@ fn median(sorted: &[f64]) -> Option<f64> {
     }
 }
 
-/// `[percentile, value]` of a histogram, at those percentiles that its count can tell.
+/// Returns `[percentile, value]` of a histogram, for the percentiles that its count allows.
 pub(crate) fn percentiles(histogram: &[(f64, u64)]) -> Vec<(f64, f64)> {
     let mut sorted = histogram.to_vec();
     sorted.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
@@ -133,12 +135,12 @@ pub(crate) fn percentiles(histogram: &[(f64, u64)]) -> Vec<(f64, f64)> {
         });
         value.map(|&(value, _)| (percentile, value))
     };
-    // Above it stand fewer than ten answers.
-    let can_tell = |percentile: &&f64| all as f64 * (1.0 - **percentile / 100.0) >= 10.0;
-    PERCENTILES.iter().filter(can_tell).filter_map(|&percentile| at(percentile)).collect()
+    // Ten answers are above it.
+    let is_allowed = |percentile: &&f64| all as f64 * (1.0 - **percentile / 100.0) >= 10.0;
+    PERCENTILES.iter().filter(is_allowed).filter_map(|&percentile| at(percentile)).collect()
 }
 
-/// Evenly spaced where the distribution is drawn: by how many nines.
+/// Evenly spaced in nines, as the distribution is drawn.
 const PERCENTILES: &[f64] = &[
     1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 92.5, 95.0, 96.5, 98.0, 99.0, 99.25,
     99.5, 99.65, 99.8, 99.9, 99.925, 99.95, 99.965, 99.98, 99.99, 99.995, 99.999,
@@ -167,7 +169,7 @@ mod tests {
         let (one, other) = (series(&[1.0, 2.0, 4.0]), series(&[1.1, 2.2, 4.4]));
         let ratios = other.ratios(&one).range().expect("they have rounds in common");
         assert!((ratios.low - 1.1).abs() < 1e-9 && (ratios.high - 1.1).abs() < 1e-9);
-        // But their ranges overlap: nothing is said.
+        // But their ranges overlap, so there is no difference.
         assert_eq!(other.against(&one, Noise::UNKNOWN), Some(Comparison::NoDifference));
         // A round that one of them lacks is left out.
         let lacking = Series::new([(1, 2.2), (2, 4.4), (9, 100.0)]);
@@ -196,9 +198,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_has_a_place_of_its_own_where_ranges_overlap() {
+    fn servers_share_ranks_where_ranges_overlap() {
         let all = [series(&[1.0, 1.2]), series(&[1.1, 1.3]), series(&[3.0, 3.1]), series(&[]), series(&[2.0, 2.1])];
-        assert_eq!(places(&all, Noise::UNKNOWN), [Some((1, 2)), Some((1, 2)), Some((4, 4)), None, Some((3, 3))]);
+        assert_eq!(ranks(&all, Noise::UNKNOWN), [Some((1, 2)), Some((1, 2)), Some((4, 4)), None, Some((3, 3))]);
     }
 
     #[test]
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_end_where_the_count_does() {
+    fn percentiles_need_enough_answers() {
         let histogram: Vec<(f64, u64)> = (1..=1000).map(|n| (f64::from(n), 1)).rev().collect();
         let percentiles = percentiles(&histogram);
         assert!(percentiles.contains(&(50.0, 500.0)) && percentiles.contains(&(99.0, 990.0)));

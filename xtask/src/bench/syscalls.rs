@@ -1,24 +1,25 @@
-//! How many system calls an answer costs: two runs under strace, a short and a long one. Their difference is the
-//! answers' own, without starting, accepting and ending.
+//! System calls per answer, from two runs under strace, a short and a long one. Their difference leaves out starting,
+//! accepting and closing.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::load::{Load, LoadConfig};
 use super::results::SystemCalls;
 use super::run::Conditions;
 use super::target::Target;
+use crate::harness::tracer::counted;
 use crate::harness::{Missing, WAIT_LIMIT, process, strace};
 
-/// Counts them for a target.
+/// Counts the system calls per answer of a target.
 pub(crate) fn per_answer(conditions: &Conditions<'_>, target: &Target) -> Result<SystemCalls> {
     for _ in 0..ATTEMPTS {
         let counted = once(conditions, target)?;
-        // Less than nothing: in the short run the server has slept and woken more often than in the long one.
+        // Less than nothing: in the short run the server has slept and woken up more often than in the long one.
         if counted.calls.values().all(|&share| share > -FAR_OFF) {
             return Ok(counted);
         }
@@ -46,7 +47,7 @@ fn traced(
     connections: usize,
     time: Duration,
 ) -> Result<(u64, BTreeMap<String, u64>)> {
-    // Nothing here looks at the clock.
+    // Nothing here measures time.
     conditions.processors.anywhere()?;
     let strace = strace()?;
     let table = conditions.folder.join("strace.txt");
@@ -66,45 +67,23 @@ fn traced(
     };
     let report = Load::start(server.address(), config)?.finish()?;
     ensure!(report.failures.values().all(|&n| n == 0), "under strace: {}", report.problem().unwrap_or_default());
-    // strace tells what it has counted when those that it traces have ended.
+    // strace writes its table when the traced processes have exited.
     for pid in server.processes() {
         if process::binary(pid).is_some_and(|binary| binary.file_name() != strace.file_name()) {
-            let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
+            let _ = process::signal(pid, Signal::KILL);
         }
     }
-    ensure!(server.ends_within(WAIT_LIMIT), "strace does not end");
+    ensure!(server.ends_within(WAIT_LIMIT), "strace does not exit");
     let text = fs::read_to_string(&table).context("the table of strace")?;
     let _ = fs::remove_file(&table);
-    let calls: BTreeMap<_, _> = text.lines().filter_map(row).collect();
-    ensure!(!calls.is_empty(), "strace counted nothing");
-    Ok((report.answers, calls))
+    Ok((report.answers, counted(&text)?))
 }
 
-/// Parses a row of `strace -c -U name,calls`; the headings and the sum are none.
-fn row(line: &str) -> Option<(String, u64)> {
-    let mut fields = line.split_whitespace();
-    let (name, calls) = (fields.next()?, fields.next()?);
-    (name != "total").then_some((name.to_owned(), calls.parse().ok()?))
-}
-
-/// Enough that a server that waits for many at once does.
+/// Enough connections for a server to find several of them ready.
 const CONNECTIONS: usize = 16;
 const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_millis(250);
 const ATTEMPTS: usize = 3;
 const FAR_OFF: f64 = 0.02;
-/// A rarer call is a start, an end or a timer.
+/// A rarer call belongs to a start, an end or a timer.
 const WORTH_TELLING: f64 = 0.005;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_of_strace_are_read() {
-        assert_eq!(row("recvfrom        123"), Some(("recvfrom".to_owned(), 123)));
-        assert_eq!(row("total           456"), None);
-        assert_eq!(row("--------- ---------"), None);
-        assert_eq!(row("syscall       calls"), None);
-    }
-}

@@ -1,14 +1,14 @@
-//! The result on a terminal: a table for each number of connections, the cheapest server first, and one of
-//! what does not depend on it.
+//! The result on a terminal: a table for each number of connections, the cheapest server first, and one for figures
+//! that do not depend on it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use comfy_table::Table;
 
-use super::format::{self, bytes, comparison, connections, count, number};
-use super::ranking::{against_control, control, ranked};
-use super::results::{CPU, Figure, Level, Measurement, P50, P99, P999, Probe, Results, SPEED, SWITCHES};
+use super::format::{self, bytes, connections, count, number};
+use super::ranking::{cells, control, ranked};
+use super::results::{Level, Measurement, Probe, Results};
 
 /// Returns all tables of a result.
 pub(crate) fn of(results: &Results) -> String {
@@ -16,14 +16,14 @@ pub(crate) fn of(results: &Results) -> String {
     for level in results.levels() {
         let _ = write!(text, "\n{}\n{}\n", connections(level), of_level(results, level));
     }
-    let _ = write!(text, "\nWhatever the connections\n{}\n", of_servers(results));
+    let _ = write!(text, "\nWith any number of connections\n{}\n", of_servers(results));
     text.push_str(&foot(results));
     text
 }
 
 fn head(results: &Results) -> String {
     let (settings, machine) = (&results.settings, &results.machine);
-    let apart = if settings.server_processors == settings.load_processors { "sharing" } else { "apart, each on" };
+    let apart = if settings.server_processors == settings.load_processors { "share" } else { "have each" };
     let processors = settings.server_processors.len();
     format!(
         "{}\n{}\ncommit {}, {}; {} rounds of {:.0} ms{}; server and load {apart} {processors} processor{}\n",
@@ -33,7 +33,7 @@ fn head(results: &Results) -> String {
         machine.toolchain,
         settings.rounds,
         settings.seconds * 1e3,
-        if settings.pipeline > 1 { format!(", {} questions at once", settings.pipeline) } else { String::new() },
+        if settings.pipeline > 1 { format!(", {} questions in flight", settings.pipeline) } else { String::new() },
         if processors == 1 { "" } else { "s" },
     )
 }
@@ -57,34 +57,20 @@ fn of_level(results: &Results, level: usize) -> Table {
         "rate held",
     ];
     let mut table = format::table(&headings);
-    for (row, place) in ranked(results, level) {
-        let median = |figure: Figure| row.series(level, figure).range().map(|range| range.median);
-        let figure = |figure: Figure| median(figure).map_or("–".to_owned(), number);
+    for (row, rank) in ranked(results, level) {
         let Some(of_level) = row.level(level) else { continue };
-        table.add_row([
-            format::place(place),
-            row.name.clone(),
-            row.series(level, CPU).range().map_or("–".to_owned(), |range| format::range(&range)),
-            against_control(results, row, level, CPU).map_or("–".to_owned(), comparison),
-            format!(
-                "{}{}",
-                if of_level.was_limited() { "≥ " } else { "" },
-                median(SPEED).map_or("–".to_owned(), number)
-            ),
-            figure(P50),
-            figure(P99),
-            figure(P999),
-            figure(SWITCHES),
+        let more = [
             most(of_level, |it| it.threads),
             most(of_level, |it| it.descriptors),
             count(of_level.unserved() as f64),
             if of_level.is_held() { "yes" } else { "no" }.to_owned(),
-        ]);
+        ];
+        table.add_row(cells(results, (row, rank), level).into_iter().chain(more));
     }
     table
 }
 
-/// Returns the largest count of all rounds, as a round that was observed too late counts too few.
+/// Returns the largest count of all rounds, because a round that was sampled too late counts too few.
 fn most(level: &Level, held: fn(&Measurement) -> usize) -> String {
     level.rounds.iter().map(held).max().map_or("–".to_owned(), |most| count(most as f64))
 }
@@ -106,7 +92,7 @@ fn of_servers(results: &Results) -> Table {
     table
 }
 
-/// `recvfrom 1.00, sendto 1.00, …`: the most frequent first.
+/// Lists the most frequent calls: `recvfrom 1.00, sendto 1.00, …`.
 fn which(calls: &BTreeMap<String, f64>) -> String {
     let mut calls: Vec<_> = calls.iter().collect();
     calls.sort_by(|one, other| other.1.total_cmp(one.1));
@@ -115,7 +101,7 @@ fn which(calls: &BTreeMap<String, f64>) -> String {
     shown.join(", ") + rest
 }
 
-/// Returns what the A/A pair says of the run, what was equal, what to know, and what went wrong.
+/// Returns the lines below the tables: the A/A pair, equal settings, notes, and problems.
 pub(crate) fn foot(results: &Results) -> String {
     let mut text = String::new();
     let control = results.levels().into_iter().filter_map(|level| control(results, level));
@@ -132,7 +118,7 @@ pub(crate) fn foot(results: &Results) -> String {
     text
 }
 
-/// Says which clients were never served, as a figure and not as a failure.
+/// Returns sentences about clients that were never served, which are a figure and not a failure.
 pub(super) fn unserved(results: &Results) -> String {
     let mut text = String::new();
     for level in results.levels() {
@@ -153,7 +139,7 @@ pub(super) fn unserved(results: &Results) -> String {
     text
 }
 
-/// The others hardly count.
+/// Rarer calls hardly count.
 const MOST_CALLS: usize = 4;
 
 #[cfg(test)]

@@ -1,37 +1,37 @@
-//! What is measured: a server of the list, a peer of any language, or one of them under a second name; how it starts.
+//! What is measured and how it starts: a server of the list, a peer in any language, or one of them under a second
+//! name.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::capture::Capture;
 use crate::harness::client::connect;
 use crate::harness::group::Group;
-use crate::harness::{Server, WAIT_LIMIT, process, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, free_address, process, wait_for};
 use crate::servers::Entry;
 use crate::workspace::{self, Profile};
 
-/// One that takes part.
+/// A server that is measured.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) at_once: Option<usize>,
-    /// Whether this is another server under a second name: what the two differ by is noise.
+    /// Whether this is the second name of another target: their difference is noise.
     pub(crate) is_duplicate: bool,
     kind: Kind,
 }
 
 #[derive(Clone)]
 enum Kind {
-    /// One of the list, with further arguments.
+    /// A server of the list, with further arguments.
     Server(&'static Entry, &'static [&'static str]),
-    /// A command for the shell, with `{port}`.
+    /// A shell command, with `{port}`.
     Peer(String),
 }
 
-/// What every server is started with.
+/// Settings that every server is started with.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting {
     pub(crate) profile: Profile,
@@ -58,7 +58,7 @@ impl Target {
         Target { name: format!("{}-{name}", self.name), kind, ..self.clone() }
     }
 
-    /// Returns the row of the list of servers; none for a peer.
+    /// Returns the row in the list of servers; `None` for a peer.
     pub(crate) fn entry(&self) -> Option<&'static Entry> {
         match self.kind {
             Kind::Server(entry, _) => Some(entry),
@@ -66,11 +66,25 @@ impl Target {
         }
     }
 
-    /// `NAME=COMMAND {port}`.
+    /// Returns the most clients that it is measured with.
+    pub(crate) fn most_clients(&self) -> usize {
+        if self.forks() { MOST_PROCESSES } else { usize::MAX }
+    }
+
+    /// Returns the longest time that it takes to accept one client, with a thread or process for it.
+    pub(crate) fn accepting(&self) -> Duration {
+        if self.forks() { STARTING } else { ACCEPTING }
+    }
+
+    fn forks(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.forks)
+    }
+
+    /// Parses `NAME=COMMAND {port}`.
     pub(crate) fn peer(text: &str) -> Result<Target> {
         let (name, command) =
             text.split_once('=').with_context(|| format!("--peer {text}: not NAME='COMMAND {{port}}'"))?;
-        ensure!(command.contains("{port}"), "--peer {name}: the command must say {{port}} where the port belongs");
+        ensure!(command.contains("{port}"), "--peer {name}: the command must have {{port}} in the place of the port");
         ensure!(!name.trim().is_empty(), "--peer {text}: it has no name");
         Ok(Target {
             name: name.trim().to_owned(),
@@ -80,12 +94,12 @@ impl Target {
         })
     }
 
-    /// Returns this target once more, under a second name.
+    /// Returns this target under a second name.
     pub(crate) fn duplicate(&self) -> Target {
         Target { name: format!("{} again", self.name), is_duplicate: true, ..self.clone() }
     }
 
-    /// Its package, or `peer`: what it is drawn together with.
+    /// Returns its package, or `peer`: targets of a family are drawn together.
     pub(crate) fn family(&self) -> &'static str {
         match self.kind {
             Kind::Server(entry, _) => entry.package,
@@ -93,7 +107,7 @@ impl Target {
         }
     }
 
-    /// Returns how it is started, as a person would write it.
+    /// Returns its command as a user would write it.
     pub(crate) fn shown(&self, setting: Setting, work: &[String]) -> String {
         match &self.kind {
             Kind::Server(entry, more) => {
@@ -116,16 +130,16 @@ impl Target {
                 Ok(Running::Ours(Server::run(&mut command)?))
             }
             Kind::Peer(text) => {
-                let port = free_port()?;
+                let address = free_address()?;
                 let is_told = work.is_empty() || text.contains("{work}");
                 ensure!(is_told, "this workload needs {{work}} in its command: it becomes {:?}", work.join(" "));
-                let text = text.replace("{port}", &port.to_string()).replace("{work}", &work.join(" "));
-                // Without the shell in between, its processes are only its own.
+                let text = text.replace("{port}", &address.port().to_string()).replace("{work}", &work.join(" "));
+                // Without the shell in between, the group has only the peer's own processes.
                 let is_plain = !text.contains([';', '&', '|', '(', ')', '<', '>', '\n']);
                 let text = if is_plain { format!("exec {text}") } else { text };
                 let mut command = wrapped(wrapper, "sh");
                 command.args(["-c", &text]).current_dir(workspace::root()?);
-                Running::peer(&mut command, (Ipv4Addr::LOCALHOST, port).into())
+                Running::peer(&mut command, address)
             }
         }
         .with_context(|| format!("{} does not start", self.name))
@@ -146,7 +160,7 @@ fn wrapped(wrapper: &[String], program: &str) -> Command {
     command
 }
 
-/// One that runs; it is gone when this is dropped.
+/// A running target, killed on drop.
 pub(crate) enum Running {
     Ours(Server),
     Peer { group: Group, address: SocketAddr },
@@ -155,10 +169,10 @@ pub(crate) enum Running {
 impl Running {
     fn peer(command: &mut Command, address: SocketAddr) -> Result<Running> {
         let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
-        let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
+        let stderr = group.capture_stderr()?;
         let is_ready = || connect(address, WAIT_LIMIT).ok().map(|_| true);
         let ready = wait_for(WAIT_LIMIT, || is_ready().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
-        ensure!(ready == Some(true), "no server listens on {address}; it says {:?}", stderr.text());
+        ensure!(ready == Some(true), "no server listens on {address}; it prints {:?}", stderr.text());
         Ok(Running::Peer { group, address })
     }
 
@@ -176,7 +190,7 @@ impl Running {
         }
     }
 
-    /// Returns whether all of it has ended within `limit`.
+    /// Returns whether all its processes have exited within `limit`.
     pub(crate) fn ends_within(&mut self, limit: Duration) -> bool {
         match self {
             Running::Ours(server) => server.ended_within(limit).is_some(),
@@ -184,7 +198,7 @@ impl Running {
         }
     }
 
-    /// Returns what it says of itself at start: the line that proves equal settings.
+    /// Returns the settings that it logs at start, which show that all servers have the same.
     pub(crate) fn reported(&self) -> Option<String> {
         let Running::Ours(server) = self else { return None };
         let found = |log: &str| log.lines().find_map(|line| line.find("at most ").map(|at| line[at..].to_owned()));
@@ -192,17 +206,19 @@ impl Running {
     }
 }
 
-/// Returns a port that no program listens on.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
+/// The most processes that one server gets. Each has threads of its own: more would measure the machine's memory.
+const MOST_PROCESSES: usize = 1000;
+/// What accepting a client takes at most, with a thread for it.
+const ACCEPTING: Duration = Duration::from_micros(60);
+/// The same with a process for it.
+const STARTING: Duration = Duration::from_millis(4);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_has_a_name_and_a_place_for_the_port() {
+    fn a_peer_has_a_name_and_a_port() {
         let peer = Target::peer("lean=/tmp/lean {port} 2").expect("it is one");
         assert_eq!((peer.name.as_str(), peer.family()), ("lean", "peer"));
         for wrong in ["lean", "lean=/tmp/lean", "=x {port}"] {

@@ -1,4 +1,4 @@
-//! A plan carried out: probes first, then round after round, until all is measured or the time is over.
+//! Carries out a plan: single measurements first, then round after round, until all is measured or the time is over.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,7 +42,11 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
             _ if target.is_duplicate => Probe::Missing(DUPLICATE.to_owned()),
             _ if plan.idle == 0 => Probe::Missing(ELSEWHERE.to_owned()),
             Some(at_once) => Probe::Missing(format!("it serves {at_once} at once")),
-            None => probe(cost::idle(target, setting, &processors, plan.idle), &target.name, &mut problems),
+            None => probe(
+                cost::idle(target, setting, &processors, plan.idle.min(target.most_clients())),
+                &target.name,
+                &mut problems,
+            ),
         };
         progress.did(&format!("memory of {}", target.name));
         let system_calls = match target.is_duplicate {
@@ -64,24 +68,24 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
         });
     }
 
-    let besides = besides(&mut conditions, plan);
-    conditions.measured = plan.measured_time(plan.budget.saturating_sub(start.elapsed()), besides);
+    let overhead = overhead(&mut conditions, plan);
+    conditions.measured = plan.measured_time(plan.budget.saturating_sub(start.elapsed()), overhead);
     let mut histograms: BTreeMap<_, Vec<(f64, u64)>> = BTreeMap::new();
     let mut failures: BTreeMap<_, Vec<String>> = BTreeMap::new();
     let mut longest = Duration::ZERO;
     let mut rounds = 0;
     for round in 0..plan.rounds {
         let begun = Instant::now();
-        // Only whole rounds count. In part of one some servers would be measured at another time than the others.
+        // Only whole rounds count: in part of one, some servers would be measured at another time than the others.
         if !plan.is_exact && round > 0 && start.elapsed() + longest > plan.budget {
-            notes.push(format!("{round} of {} rounds fitted into the time", plan.rounds));
+            notes.push(format!("{round} of {} rounds were completed in the time", plan.rounds));
             break;
         }
         for cell in plan.order(round) {
             let target = &plan.targets[cell.target];
             let case = format!("{}, {} connections", target.name, cell.connections);
             let mut failed = |what: String| failures.entry(case.clone()).or_default().push(what);
-            // The same questions for all of a round.
+            // The same questions in all measurements of a round.
             let seed = plan.seed.wrapping_add(round as u64) & u64::from(u32::MAX);
             match measure(&conditions, target, cell.connections, round, seed) {
                 Ok(outcome) => {
@@ -129,17 +133,24 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
     })
 }
 
-/// Returns what a measurement takes on this machine in addition to its own time, from one that is thrown away.
-fn besides(conditions: &mut Conditions<'_>, plan: &Plan) -> Duration {
+/// Returns the additional time of a measurement on this machine: the mean of some that are thrown away.
+fn overhead(conditions: &mut Conditions<'_>, plan: &Plan) -> Duration {
+    let fewest_connections = |target| plan.cells.iter().find(|cell| cell.target == target);
+    let mut tried: Vec<_> = (0..plan.targets.len()).filter_map(fewest_connections).collect();
+    // At a fixed rate, the load waits until the timeout for clients that a server leaves unserved, so each target is
+    // tried.
+    tried.truncate(if plan.workload.is_closed() { 1 } else { usize::MAX });
     conditions.measured = TRIAL;
     let begun = Instant::now();
-    // If it fails, so will those that count.
-    let _ =
-        plan.cells.first().map(|cell| measure(conditions, &plan.targets[cell.target], cell.connections, 0, plan.seed));
-    begun.elapsed().saturating_sub(TRIAL + run::warmup(TRIAL, 1))
+    for cell in &tried {
+        // If it fails, so will those that count.
+        let _ = measure(conditions, &plan.targets[cell.target], cell.connections, 0, plan.seed);
+    }
+    let each = begun.elapsed() / tried.len().max(1) as u32;
+    each.saturating_sub(TRIAL + run::warmup(TRIAL, Duration::ZERO))
 }
 
-/// Returns what makes figures worth less than they look.
+/// Returns notes about circumstances that make the figures less reliable.
 fn conditions_to_know(machine: &Machine, processors: &Processors) -> Vec<String> {
     let mut notes = Vec::new();
     if !processors.is_apart() {
@@ -147,12 +158,12 @@ fn conditions_to_know(machine: &Machine, processors: &Processors) -> Vec<String>
     }
     if machine.load_average > BUSY {
         let load = machine.load_average;
-        notes.push(format!("the machine was busy with something else when this began (load average {load:.1})"));
+        notes.push(format!("other programs kept the machine busy at the start (load average {load:.1})"));
     }
     notes
 }
 
-/// Turns an outcome into a probe: one that lacks a tool says so, one that fails is a problem.
+/// Turns an outcome into a probe: a missing tool is stated, and an error is a problem.
 fn probe<T>(done: Result<T>, name: &str, problems: &mut Vec<String>) -> Probe<T> {
     match done {
         Ok(found) => Probe::Found(found),
@@ -176,10 +187,10 @@ impl Row {
 
 /// The workloads differ in what an answer waits for, not in its system calls.
 const ELSEWHERE: &str = "counted in the workload saturated";
-/// Of what is counted and not measured, a second name would say the same.
+/// A second name has the same system calls and memory.
 const DUPLICATE: &str = "counted under its first name";
 const TRIAL: Duration = Duration::from_millis(60);
-/// Backlog in which no client is dropped while 10,000 connect at once; the kernel cuts it to net.core.somaxconn.
+/// Backlog in which no client is dropped while 10,000 connect together; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: usize = 4096;
-/// On an idle machine the load average is below this.
+/// The load average of an idle machine is below this.
 const BUSY: f64 = 0.5;

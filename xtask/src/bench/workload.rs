@@ -1,22 +1,27 @@
 //! Workloads: how many clients there are, what they ask and how often, and how long an answer takes.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// What the clients do and what the server works out for them.
+/// What the clients do, and how much work an answer is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Workload {
     pub(crate) name: String,
-    /// How many clients are connected at once; each number is measured.
+    /// How many clients are connected at the same time; each number is measured.
     pub(crate) clients: Vec<usize>,
     /// The share of the clients that ask; the others stay silent.
     pub(crate) busy: f64,
-    /// Questions a second of all clients together, whether or not answers come; null: the next after each answer.
+    /// Questions a second of all clients together, whether or not answers arrive; null: the next after each answer.
     pub(crate) rate: Option<u64>,
     /// The server's flags for the work on an answer.
     pub(crate) work: Vec<String>,
     /// Further flags of `zen-client load`.
     pub(crate) flags: Vec<String>,
+    /// What each round is judged by, in the grammar of `zen-client load --fail-if`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) objectives: Option<String>,
 }
 
 impl Workload {
@@ -29,16 +34,17 @@ impl Workload {
             rate,
             work: work.iter().map(ToString::to_string).collect(),
             flags: flags.iter().map(ToString::to_string).collect(),
+            objectives: None,
         };
         let crowds: &[usize] = if is_quick { &[1000] } else { &[1000, 10_000] };
         let heavy = (MACHINE_SHARE * processors as f64 / BURN_SECONDS) as u64;
         Ok(match name {
             SATURATED if is_quick => workload(&[1, 16, 256], 1.0, None, &[], &[]),
             SATURATED => workload(&[1, 16, 256, 1000, 10_000], 1.0, None, &[], &[]),
-            "mostly-idle" => workload(crowds, 0.01, Some(2000), &[], &[]),
+            MOSTLY_IDLE => workload(crowds, 0.01, Some(2000), &[], &[]),
             "churn" => workload(&[16], 1.0, Some(500), &[], &["--churn"]),
-            // Four fifths of what one sleeping thread can answer, so that each architecture can hold it.
-            "slow-answers" => workload(&[100], 1.0, Some(40), &["--delay", "20ms"], &["--arrivals", "poisson"]),
+            // Four fifths of what one sleeping thread can answer, so that each architecture can hold the rate.
+            SLOW_ANSWERS => workload(&[100], 1.0, Some(40), &["--delay", "20ms"], &["--arrivals", "poisson"]),
             "heavy-answers" => workload(&[100], 1.0, Some(heavy), &["--burn", "2ms"], &["--arrivals", "poisson"]),
             "mixed" => workload(&[100], 1.0, Some(2000), &[], &["--mix", "good=80,drip=10,silent=10"]),
             _ => return Err(anyhow::anyhow!("no workload is called {name}: there are {}", WORKLOADS.join(", "))),
@@ -48,6 +54,11 @@ impl Workload {
     /// Returns whether a client asks again as soon as it is answered.
     pub(crate) fn is_closed(&self) -> bool {
         self.rate.is_none()
+    }
+
+    /// Returns the time in which `questions` are asked at the workload's rate; 0 without a rate.
+    pub(crate) fn time_of(&self, questions: u64) -> Duration {
+        self.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(questions as f64 / rate.max(1) as f64))
     }
 
     /// Returns how many of these clients ask, at least one.
@@ -66,7 +77,7 @@ impl Workload {
         self.work.first().is_some_and(|flag| flag == "--delay")
     }
 
-    /// Returns one sentence for people.
+    /// Returns the workload as one line of text.
     pub(crate) fn shown(&self) -> String {
         let asks = match self.rate {
             Some(rate) => format!("{} questions a second", super::format::count(rate as f64)),
@@ -80,10 +91,12 @@ impl Workload {
     }
 }
 
-/// The workload that is measured if none is named.
+/// The default workload.
 pub(crate) const SATURATED: &str = "saturated";
-pub(crate) const WORKLOADS: [&str; 6] = [SATURATED, "mostly-idle", "churn", "slow-answers", "heavy-answers", "mixed"];
-/// Servers that serve few clients at once keep more than these waiting all along, and a measurement would show no more.
+pub(crate) const MOSTLY_IDLE: &str = "mostly-idle";
+pub(crate) const SLOW_ANSWERS: &str = "slow-answers";
+pub(crate) const WORKLOADS: [&str; 6] = [SATURATED, MOSTLY_IDLE, "churn", SLOW_ANSWERS, "heavy-answers", "mixed"];
+/// With servers that serve few clients at the same time, more waiting clients than these change nothing.
 pub(crate) const MOST_WAITING: usize = 1000;
 const MACHINE_SHARE: f64 = 0.8;
 const BURN_SECONDS: f64 = 0.002;

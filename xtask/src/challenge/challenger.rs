@@ -22,12 +22,20 @@ pub(super) struct Challenger {
 impl Challenger {
     /// Starts a command on a free port, which replaces `{port}`, and waits until it can be connected to.
     pub(super) fn start(command: &[String]) -> Result<Self> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        Self::start_on(command, address)
+        Self::start_on(command, free_address()?, WAIT_LIMIT)
     }
 
-    /// Starts a command on the port of `address`.
-    pub(super) fn start_on(command: &[String], address: SocketAddr) -> Result<Self> {
+    /// Starts a command that may compile the server first, as `cargo run` and `go run` do.
+    pub(super) fn compile_and_start(command: &[String]) -> Result<Self> {
+        Self::start_on(command, free_address()?, LONGEST_COMPILATION)
+    }
+
+    /// Starts a command on the port of `address` again.
+    pub(super) fn restart(&self, command: &[String]) -> Result<Self> {
+        Self::start_on(command, self.address, WAIT_LIMIT)
+    }
+
+    fn start_on(command: &[String], address: SocketAddr, limit: Duration) -> Result<Self> {
         let port = address.port().to_string();
         let words: Vec<_> = command.iter().map(|word| word.replace("{port}", &port)).collect();
         let (program, arguments) = words.split_first().context("no command")?;
@@ -35,7 +43,7 @@ impl Challenger {
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut group = Group::start(&mut command)?;
         let is_up = || connect(address, WAIT_LIMIT).ok().map(|_| true);
-        let up = wait_for(WAIT_LIMIT, || is_up().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
+        let up = wait_for(limit, || is_up().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
         ensure!(up == Some(true), "nothing listens on {address} after `{}`", words.join(" "));
         Ok(Self { group, address, observed: RefCell::default() })
     }
@@ -64,8 +72,12 @@ impl Challenger {
 
     /// Bytes of stacks and heap.
     pub(super) fn memory(&self) -> u64 {
-        process::usage(self.group.id()).memory
+        process::usage(process::members(self.group.id())).memory
     }
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// Returns what each thread of a process group is blocked in at this moment, a line for each. Without strace, or the
@@ -101,6 +113,8 @@ fn calls(strace: &str) -> BTreeMap<&str, String> {
     calls
 }
 
+/// Enough for any of our servers and what it depends on.
+const LONGEST_COMPILATION: Duration = Duration::from_secs(120);
 /// Seconds in which every blocked thread has been seen.
 const WATCHED: &str = "0.2";
 /// Characters of a call: enough for its name and its descriptor.
@@ -112,9 +126,11 @@ mod tests {
 
     #[test]
     fn what_has_not_returned_is_what_a_thread_is_blocked_in() {
-        let strace = "11 ppoll([{fd=4<UNIX-STREAM>}], 1 <unfinished ...>\n12 recvfrom(5<TCP:[1->2]>, 0x7f, 8, 0, NULL, NULL) = 3\n\
+        let strace = "11 ppoll([{fd=4<UNIX-STREAM>}], 1 <unfinished ...>\n\
+            12 recvfrom(5<TCP:[1->2]>, 0x7f, 8, 0, NULL, NULL) = 3\n\
             12 recvfrom(5<TCP:[1->2]>,  <unfinished ...>\n13 futex(0x7f, FUTEX_WAIT <unfinished ...>\n\
-            13 <... futex resumed>) = 0\n11 <... ppoll resumed> <detached ...>\n12 <... recvfrom resumed> <detached ...>\n\
+            13 <... futex resumed>) = 0\n11 <... ppoll resumed> <detached ...>\n\
+            12 <... recvfrom resumed> <detached ...>\n\
             14 accept4(3,  <detached ...>\n";
         let expected =
             [("11", "ppoll([{fd=4<UNIX-STREAM>}], 1"), ("12", "recvfrom(5<TCP:[1->2]>,"), ("14", "accept4(3,")];

@@ -70,7 +70,7 @@ pub(super) const STAGES: [Stage; 6] = [
             Probe {
                 name: "64-clients-at-once",
                 run: crowd,
-                about: "64 clients are connected at once, and all are answered; see `cargo xtask lab backlog workers`",
+                about: "64 clients are connected together, and all are answered; see `cargo xtask lab backlog workers`",
             },
         ],
     },
@@ -102,7 +102,7 @@ pub(super) const STAGES: [Stage; 6] = [
             Probe {
                 name: "restarts",
                 run: restarts,
-                about: "the server can be started again at once on its port; see `cargo xtask lab reuse`",
+                about: "the server can be started again immediately on its port; see `cargo xtask lab reuse`",
             },
         ],
     },
@@ -193,7 +193,7 @@ fn restarts(challenger: &Challenger, command: &[String]) -> Result<String> {
     drop(client);
     let _kept_open = challenger.client()?;
     terminates(challenger, command)?;
-    Challenger::start_on(command, challenger.address).context("it cannot listen on its port again")?;
+    challenger.restart(command).context("it cannot listen on its port again")?;
     Ok("it listens again".into())
 }
 

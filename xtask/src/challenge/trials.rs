@@ -1,6 +1,8 @@
 //! Tests of the challenge: every case has its stage, a failure explains itself, and each starter passes
 //! the first stage.
 
+mod formats;
+
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -22,7 +24,11 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
             a_failure_shows_what_threads_are_blocked_in,
         ),
         Trial::new("challenge::a_server_that_does_not_start_fails", a_server_that_does_not_start_fails),
+        Trial::new("challenge::the_first_start_may_compile", the_first_start_may_compile).slow(),
     ];
+    for (name, run) in formats::TESTS {
+        trials.push(Trial::new(format!("challenge::formats::{name}"), run));
+    }
     for (language, tools, build, start) in STARTERS {
         let run = move || a_starter_passes_the_first_stage(tools, build, start);
         trials.push(Trial::new(format!("challenge::starters::{language}"), run));
@@ -62,6 +68,19 @@ fn a_server_that_does_not_start_fails() -> Result<()> {
     let shown = stage(1, &["true".to_owned(), "{port}".to_owned()])?;
     ensure!(shown.contains("FAILED known-questions: saw nothing listens on 127.0.0.1:"), "{shown}");
     ensure!(shown.contains("\n0 passed, 5 failed"), "{shown}");
+    Ok(())
+}
+
+/// Runs all of `challenge` with a command whose first start takes longer than any other may.
+fn the_first_start_may_compile() -> Result<()> {
+    let folder = Folder::for_programs()?;
+    let compiled = folder.path().join("compiled");
+    let compile = format!("test -e {0} || {{ sleep {1}; touch {0}; }}", compiled.display(), WAIT_LIMIT.as_secs() + 1);
+    let script = format!("{compile}; exec {} -q -p {{port}}", workspace::binary("zen-single")?.display());
+    let mut challenge = Command::new(std::env::current_exe()?);
+    challenge.args(["challenge", "--stage", "1", "--", "sh", "-c", &script]);
+    let output = run_within(4 * WAIT_LIMIT, &mut challenge)?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! dns: one name with three addresses, of which one is dead, told by a real dnsmasq on a host of our own.
+//! dns: one name with three addresses, of which one is dead, from a real dnsmasq in a network namespace.
 
 use std::process::{Command, Stdio};
 use std::thread;
@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Signal, getuid};
-use serde::Deserialize;
 
 use super::fixture::{part, succeeds};
 use super::service::entry;
-use crate::harness::capture::Capture;
+use crate::bench::load::{Report, Retries};
 use crate::harness::folder::Folder;
 use crate::harness::group::{Group, run_within};
 use crate::harness::{Missing, Server, WAIT_LIMIT, tool};
@@ -24,7 +23,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     ])
 }
 
-/// Whichever address comes first, one of those that live answers, and the client says which.
+/// Whichever address is first, one of the living servers answers, and the client says which.
 fn the_next_address_answers() -> Result<()> {
     let host = Host::make()?;
     let _servers = [host.start(0)?, host.start(2)?];
@@ -32,16 +31,16 @@ fn the_next_address_answers() -> Result<()> {
     for _ in 0..VISITS {
         let said = succeeds(host.client()?.args([NAME, "-v", "-n", "1"]))?;
         let by = [0, 2].map(|number| said.contains(&format!("{}:1060", SERVERS[number])));
-        ensure!(by[0] != by[1], "who has answered? {said}");
+        ensure!(by[0] != by[1], "it is not clear which server has answered: {said}");
         answered[usize::from(by[1])] += 1;
     }
-    note(format!("{VISITS} visits at a name with three addresses, the second dead: the others answered {answered:?}"));
-    // They are named in turn, so it is not always the same one.
-    ensure!(answered.iter().all(|&answers| answers > 0), "the two have answered {answered:?}");
+    note(format!("{VISITS} questions to a name with three addresses, the second dead: {answered:?} by the others"));
+    // dnsmasq rotates the addresses, so it is not always the same server.
+    ensure!(answered.iter().all(|&answers| answers > 0), "the two servers gave {answered:?} answers");
     Ok(())
 }
 
-/// The second is dead all along, and the first dies under load.
+/// The second server is dead from the start, and the first one dies under load.
 fn nothing_is_lost() -> Result<()> {
     let host = Host::make()?;
     let [first, _last] = [host.start(0)?, host.start(2)?];
@@ -53,43 +52,27 @@ fn nothing_is_lost() -> Result<()> {
         killed.and(load)
     })?;
     let said = String::from_utf8_lossy(&load.stdout);
-    let report: Report = serde_json::from_str(&said)
+    let report = Report::parse(&load.stdout)
         .with_context(|| format!("{}: {said}{}", load.status, String::from_utf8_lossy(&load.stderr)))?;
-    let Report { answers, retries: Retries { connections, questions, answered, given_up }, missed } = &report;
+    let Report { answers, retries: Retries { connections, questions, answered, given_up }, missed, .. } = &report;
     note(format!(
         "1,000 visits a second at a name with three addresses, the second dead, the first killed: {answers} answers, \
-         {missed} missed, {connections} connections made anew, {questions} questions asked again, {given_up} lost"
+         {missed} missed, {connections} reconnections, {questions} questions asked again, {given_up} lost"
     ));
     ensure!(load.status.success() && *given_up == 0, "{said}");
-    ensure!(*answered > 0, "nobody came to those that are dead: {said}");
+    ensure!(*answered > 0, "no client tried an address that is dead: {said}");
     Ok(())
 }
 
-/// What `zen-client load --json` tells, as far as it is asked here.
-#[derive(Deserialize)]
-struct Report {
-    answers: u64,
-    missed: u64,
-    retries: Retries,
-}
-
-#[derive(Deserialize)]
-struct Retries {
-    connections: u64,
-    questions: u64,
-    answered: u64,
-    given_up: u64,
-}
-
-/// A host with all four addresses, on which dnsmasq tells who has them.
+/// A network namespace with all four addresses, in which dnsmasq resolves the name.
 struct Host {
-    place: Group,
+    namespace: Group,
     _dnsmasq: Group,
 }
 
 impl Host {
     fn make() -> Result<Host> {
-        ensure!(getuid().is_root(), Missing("root, who alone may make network namespaces,".to_owned()));
+        ensure!(getuid().is_root(), Missing("root, which network namespaces need,".to_owned()));
         let dnsmasq = tool("dnsmasq")?;
         let folder = Folder::new()?;
         let resolver = folder.write("resolv.conf", &format!("nameserver {BALANCER}\n"))?;
@@ -97,48 +80,49 @@ impl Host {
         let conf = folder.write("dnsmasq.conf", &part("dnsmasq.conf")?)?;
         let mut command = Command::new(tool("unshare")?);
         command.args(["--net", "--mount", "sh", "-c", SET_UP, "sh"]).arg(tool("ip")?).arg(resolver).arg(switch);
-        let place = started(command.args([BALANCER]).args(SERVERS), "here")?;
-        let mut command = entering(&place)?;
-        // It stays in the foreground, and says on stderr when it has started.
+        let namespace = started(command.args([BALANCER]).args(SERVERS), "here")?;
+        let mut command = entering(&namespace)?;
+        // dnsmasq stays in the foreground, and reports on stderr when it has started.
         command.arg(dnsmasq).args(["--keep-in-foreground", "--log-facility=-"]);
         command.arg(format!("--pid-file={}", folder.path().join("pid").display()));
         let dnsmasq = started(command.arg("-C").arg(conf), "started")?;
-        Ok(Host { place, _dnsmasq: dnsmasq })
+        Ok(Host { namespace, _dnsmasq: dnsmasq })
     }
 
-    /// A server with the address that dnsmasq says it has.
+    /// Starts a server at one of the addresses of the name.
     fn start(&self, number: usize) -> Result<Server> {
         let inner = entry(number)?.command()?;
-        let mut command = entering(&self.place)?;
+        let mut command = entering(&self.namespace)?;
         Server::run(command.arg(inner.get_program()).args(inner.get_args()).arg(SERVERS[number]))
     }
 
-    /// `zen-client` on this host.
+    /// Returns the command `zen-client` on this host.
     fn client(&self) -> Result<Command> {
-        let mut command = entering(&self.place)?;
+        let mut command = entering(&self.namespace)?;
         command.arg(workspace::binary("zen-client")?);
         Ok(command)
     }
 }
 
-/// Starts what says a word on stderr when it is ready.
+/// Starts a program and waits until it prints a word on stderr.
 fn started(command: &mut Command, word: &str) -> Result<Group> {
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
-    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let stderr = group.capture_stderr()?;
     let said = stderr.wait_for(WAIT_LIMIT, |said| String::from_utf8_lossy(said).contains(word).then_some(()));
-    said.with_context(|| format!("{command:?} said {}", stderr.text()))?;
+    said.with_context(|| format!("{command:?} printed {}", stderr.text()))?;
     Ok(group)
 }
 
-/// The beginning of a command that is to run on the host.
-fn entering(place: &Group) -> Result<Command> {
+/// Returns the beginning of a command that runs on the host.
+fn entering(namespace: &Group) -> Result<Command> {
     let mut command = Command::new(tool("nsenter")?);
-    let of = format!("/proc/{}/ns", place.id());
+    let of = format!("/proc/{}/ns", namespace.id());
     command.args([format!("--net={of}/net"), format!("--mount={of}/mnt")]);
     Ok(command)
 }
 
-/// With ip, two files and the addresses: names are looked up there alone, and all addresses are of this host.
+/// A script with the arguments ip, two files and the addresses. It makes names resolve through dnsmasq alone, and gives
+/// the host all addresses.
 const SET_UP: &str = "ip=$1
 mount --bind \"$2\" /etc/resolv.conf && mount --bind \"$3\" /etc/nsswitch.conf || exit
 \"$ip\" link set lo up
@@ -147,16 +131,16 @@ for address; do \"$ip\" address add \"$address/32\" dev lo || exit; done
 echo here >&2
 exec sleep 600";
 
-/// As `dnsmasq.conf` has them.
+/// The name and addresses in `dnsmasq.conf`.
 const NAME: &str = "zen.example";
 const BALANCER: &str = "10.0.0.10";
 const SERVERS: [&str; 3] = ["10.0.0.11", "10.0.0.12", "10.0.0.13"];
 
 const VISITS: usize = 30;
 
-/// A new connection for each of a thousand visits a second.
+/// A thousand questions a second, each on a new connection.
 const LOAD: [&str; 12] =
     ["--rate", "1000", "--churn", "-c", "200", "--retries", "8", "--duration", "3s", "--warmup", "0", "--json"];
 
-/// In the middle of it.
+/// When a server is killed, in the middle of the load.
 const LATER: Duration = Duration::from_millis(1500);

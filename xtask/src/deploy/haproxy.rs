@@ -1,4 +1,4 @@
-//! A real HAProxy before three servers, and what it says of them.
+//! A real HAProxy in front of three servers, and its view of them.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,9 +13,9 @@ use crate::harness::folder::Folder;
 use crate::harness::group::Group;
 use crate::harness::{WAIT_LIMIT, tool, wait_for};
 
-/// It runs as long as this lives.
+/// A running HAProxy, killed on drop.
 pub(super) struct Balancer {
-    // First, so that it has gone before its files go.
+    // First, so that HAProxy has exited before its files are removed.
     _group: Group,
     stderr: Capture,
     socket: PathBuf,
@@ -29,7 +29,7 @@ impl Balancer {
         let folder = Folder::new()?;
         let socket = folder.path().join("zen.sock");
         let privileges = "    user haproxy\n    group haproxy\n    chroot /var/lib/haproxy\n";
-        // Only root could give them up.
+        // Only root could drop them.
         let own = replaced(configuration, &[(privileges, ""), ("/run/haproxy/zen.sock", &socket.to_string_lossy())])?;
         let file = folder.write("haproxy.cfg", &own)?;
         let haproxy = tool("haproxy")?;
@@ -41,31 +41,31 @@ impl Balancer {
             }
             None => Command::new(haproxy),
         };
-        // -db: it stays in the foreground.
+        // -db: HAProxy stays in the foreground.
         command.arg("-db").arg("-f").arg(file);
         let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
-        let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+        let stderr = group.capture_stderr()?;
         let balancer = Balancer { _group: group, stderr, socket, _folder: folder };
         SERVERS.iter().try_for_each(|name| balancer.waits_until(name, "UP", WAIT_LIMIT).map(drop))?;
         Ok(balancer)
     }
 
-    /// How long it takes until a server is `UP`, or `DOWN`.
+    /// Waits until a server is `UP`, or `DOWN`, and returns how long that took.
     pub(super) fn waits_until(&self, server: &str, state: &str, limit: Duration) -> Result<Duration> {
         let start = Instant::now();
         let is_so = || self.state(server).is_ok_and(|now| now == state).then(|| start.elapsed());
         wait_for(limit, is_so).with_context(|| {
             let now = self.state(server).unwrap_or_else(|error| format!("{error:#}"));
-            format!("{server} is not {state} but {now} after {limit:?}; HAProxy said {}", self.stderr.text())
+            format!("{server} is not {state} but {now} after {limit:?}; HAProxy printed {}", self.stderr.text())
         })
     }
 
-    /// What it says of a server: `UP`, `DOWN`, `UP 1/2` on its way down, and so on.
+    /// Returns the state of a server: `UP`, `DOWN`, `UP 1/2` on its way down, and so on.
     pub(super) fn state(&self, server: &str) -> Result<String> {
         self.statistic(server, STATUS)
     }
 
-    /// How many clients it has at a server now.
+    /// Returns how many clients HAProxy has at a server now.
     pub(super) fn clients(&self, server: &str) -> Result<usize> {
         Ok(self.statistic(server, CLIENTS)?.parse()?)
     }
@@ -77,7 +77,7 @@ impl Balancer {
         Ok(line.split(',').nth(column).context("a column")?.to_owned())
     }
 
-    /// What it answers to a command.
+    /// Sends a command to HAProxy's socket and returns the response.
     pub(super) fn command(&self, command: &str) -> Result<String> {
         let mut socket = UnixStream::connect(&self.socket).context("HAProxy's socket")?;
         socket.set_read_timeout(Some(WAIT_LIMIT))?;
@@ -88,18 +88,18 @@ impl Balancer {
     }
 }
 
-/// A part with something in it replaced, which must be there.
+/// Replaces texts in a file of `xtask/deploy/`; each must be there.
 pub(super) fn replaced(part: &str, changes: &[(&str, &str)]) -> Result<String> {
     changes.iter().try_fold(part.to_owned(), |text, (old, new)| {
-        ensure!(text.contains(old), "there is no {old:?} in it");
+        ensure!(text.contains(old), "the file has no {old:?}");
         Ok(text.replace(old, new))
     })
 }
 
-/// As the configuration calls them.
+/// The names of the servers in the configuration.
 pub(super) const SERVERS: [&str; 3] = ["a", "b", "c"];
 
-/// Within this a server that does not answer is found by the checks.
+/// How long the checks may take to find a server that does not answer.
 pub(super) const FOUND: Duration = Duration::from_secs(3);
 
 /// Columns of `show stat`.

@@ -1,4 +1,4 @@
-//! A listener that outlives its servers: what systemd does with `zen@.socket`.
+//! A listener that outlives its servers, as systemd keeps it for `zen@.socket`.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 use crate::harness::{Server, WAIT_LIMIT};
 use crate::servers::Entry;
 
-/// It keeps the listener open, and one server on it.
+/// A listener with one server on it.
 pub(super) struct Holder {
     entry: &'static Entry,
     listener: TcpListener,
@@ -30,7 +30,7 @@ impl Holder {
         self.server.address()
     }
 
-    /// Stops the server, which must end well, and starts the next one: in between clients wait in the kernel.
+    /// Stops the server, which must exit cleanly, and starts the next one; meanwhile clients wait in the backlog.
     pub(super) fn restart(&mut self) -> Result<()> {
         self.server.stop(WAIT_LIMIT)?;
         self.server = Server::start_on(&self.listener, self.entry, ARGUMENTS)?;
@@ -38,8 +38,8 @@ impl Holder {
     }
 }
 
-/// Of a thousand clients a second so many wait while a slow machine starts a server.
+/// The backlog: of a thousand clients a second, this many wait while a slow machine starts a server.
 const BACKLOG: i32 = 4096;
 
-/// And all who have waited come at once.
+/// The limit of the next server, which accepts all of them immediately.
 const ARGUMENTS: &[&str] = &["--max-connections", "4096"];

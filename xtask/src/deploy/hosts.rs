@@ -1,5 +1,5 @@
-//! hosts: client, balancer and three servers are hosts of their own on one switch, with the addresses of `haproxy.cfg`;
-//! a link goes down.
+//! hosts: client, balancer and three servers are network namespaces on one switch, with the addresses of `haproxy.cfg`.
+//! One link goes down.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -9,39 +9,39 @@ use anyhow::{Result, ensure};
 use super::fixture::part;
 use super::haproxy::{Balancer, FOUND};
 use super::service::entry;
-use super::visitors::{Behavior, SOME, Visitors};
+use super::visits::{Behavior, SOME, Visits};
 use crate::harness::network::Lan;
 use crate::harness::{Server, WAIT_LIMIT, tool};
 use crate::trial::{Trial, note};
 
 pub(crate) fn trials() -> Result<Vec<Trial>> {
-    // Alone, as there is a bound on how long the checks take.
+    // Alone, because the time that the checks take has a bound.
     Ok(vec![Trial::new("deploy::hosts::a_link_goes_down", a_link_goes_down).alone()])
 }
 
-/// Whatever is sent to that host is lost, without a word. Nothing but the checks can find that.
+/// Everything that is sent to that host is lost silently, so that only the checks can find it.
 fn a_link_goes_down() -> Result<()> {
     let lan = Lan::make(&HOSTS.map(|host| format!("{host}/24")).each_ref().map(String::as_str))?;
     let servers = (0..3).map(|number| start(&lan, number)).collect::<Result<Vec<_>>>()?;
     let balancer = Balancer::start(&lan.wrapper(BALANCER), &part("haproxy.cfg")?)?;
     let address: SocketAddr = format!("{}:1060", HOSTS[BALANCER]).parse()?;
-    let visitors = lan.on(CLIENT, || Visitors::start(address, Behavior::MANY))?;
-    visitors.have_answers(SOME)?;
+    let visits = lan.on(CLIENT, || Visits::start(address, Behavior::MANY))?;
+    visits.have_answers(SOME)?;
     lan.unplug(FIRST_SERVER + 1)?;
     let found = balancer.waits_until("b", "DOWN", FOUND)?;
-    visitors.have_answers(SOME)?;
+    visits.have_answers(SOME)?;
     lan.plug(FIRST_SERVER + 1)?;
     let back = balancer.waits_until("b", "UP", WAIT_LIMIT)?;
-    visitors.have_answers(SOME)?;
-    let counts = visitors.finish()?;
+    visits.have_answers(SOME)?;
+    let counts = visits.finish()?;
     note(format!("one host of three off the network (found in {found:.1?}, back in {back:.1?}): {counts}"));
     ensure!(counts.lost == 0, "{counts}");
-    ensure!(counts.retried > 0, "nobody was at the server that was cut off: {counts}");
+    ensure!(counts.retried > 0, "no client was at the server that was cut off: {counts}");
     drop(servers);
     Ok(())
 }
 
-/// A server on its host, where the configuration expects it.
+/// Starts a server on its host, where the configuration expects it.
 fn start(lan: &Lan, number: usize) -> Result<Server> {
     let host = FIRST_SERVER + number;
     let [nsenter, namespace] = lan.wrapper(host);
@@ -50,7 +50,7 @@ fn start(lan: &Lan, number: usize) -> Result<Server> {
     Server::run(command.arg(namespace).arg(inner.get_program()).args(inner.get_args()).arg(HOSTS[host]))
 }
 
-/// The client is anybody; the others are those of `haproxy.cfg`.
+/// The addresses of the client and of the hosts in `haproxy.cfg`.
 const HOSTS: [&str; 5] = ["10.0.0.1", "10.0.0.10", "10.0.0.11", "10.0.0.12", "10.0.0.13"];
 const CLIENT: usize = 0;
 const BALANCER: usize = 1;

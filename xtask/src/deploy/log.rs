@@ -1,4 +1,4 @@
-//! log: to the journal with priorities, to a file otherwise; and no client, and no balancer, can flood it.
+//! log: to the journal with priorities, else to a file; neither clients nor a balancer can flood it.
 
 use std::fs;
 use std::process::Command;
@@ -26,25 +26,25 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(cases.into_iter().flatten().collect())
 }
 
-/// As the journal wants them: how bad, and no time, which it knows itself.
+/// Lines for the journal have a priority and no time, which the journal records itself.
 fn priorities(entry: &'static Entry) -> Result<()> {
     ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &["-vv", "--panic-on", FATAL], |ctx| {
         converse_and_panic(ctx)?;
         ctx.server.stop(WAIT_LIMIT)?;
         let log = ctx.server.whole_log();
         for line in log.lines() {
-            ensure!(priority(line).is_some() && !has_time(&line[3..]), "not for the journal: {line}");
+            ensure!(priority(line).is_some() && !has_time(&line[3..]), "not a line for the journal: {line}");
         }
-        let says =
+        let has =
             |priority: &str, what: &str| log.lines().any(|line| line.starts_with(priority) && line.contains(what));
-        ensure!(says("<3>", FATAL_SAID), "no error");
-        ensure!(says("<6>", START) && says("<6>", "question cut short"), "no information");
-        ensure!(says("<7>", " accepted") && says("<7>", "complex."), "nothing for who looks closely");
+        ensure!(has("<3>", PANICKED), "no line with priority error");
+        ensure!(has("<6>", START) && has("<6>", "question cut short"), "no line with priority info");
+        ensure!(has("<7>", " accepted") && has("<7>", "complex."), "no line with priority debug");
         Ok(())
     })
 }
 
-/// Where stderr is not the journal, though somebody else's may be: with the time.
+/// JOURNAL_STREAM that names another stream than stderr is ignored: lines have the time.
 fn no_journal(entry: &'static Entry) -> Result<()> {
     ended(entry, &["env", "JOURNAL_STREAM=1:2"], &["-vv"], |ctx| {
         converse_and_panic(ctx)?;
@@ -53,7 +53,7 @@ fn no_journal(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// A file is not the journal.
+/// A log file is not the journal: lines have the time.
 fn log_file(entry: &'static Entry) -> Result<()> {
     let folder = Folder::new()?;
     let path = folder.write("log", "")?;
@@ -65,7 +65,7 @@ fn log_file(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// With the real program, told to rotate now: the server and its workers go on in a new file, and no client notices.
+/// The real logrotate is told to rotate: the server and its workers go on in a new file, and no client notices.
 fn logrotate(entry: &'static Entry) -> Result<()> {
     let logrotate = tool("logrotate")?;
     let folder = Folder::new()?;
@@ -74,7 +74,7 @@ fn logrotate(entry: &'static Entry) -> Result<()> {
         let mut conf = part("logrotate.conf")?;
         let signal = format!("kill -HUP {}", ctx.server.pid());
         let all = folder.path().join("*.log");
-        // The folder, the user and the process are those of this test.
+        // Folder, user and process are those of this test.
         for (of_the_part, of_the_test) in [
             ("/var/log/zen/*.log", &*all.to_string_lossy()),
             ("    su zen zen\n", ""),
@@ -85,8 +85,7 @@ fn logrotate(entry: &'static Entry) -> Result<()> {
         }
         let conf = folder.write("logrotate.conf", &conf)?;
         let processes = ctx.server.processes().len();
-        let mut client = ctx.client()?;
-        client.ask_all()?;
+        let mut client = ctx.server.served_client()?;
         let state = folder.path().join("state");
         succeeds(Command::new(logrotate).arg("--force").arg("--state").args([&state, &conf]))?;
         wait_for(WAIT_LIMIT, || path.exists().then_some(())).context("there is no new file")?;
@@ -97,19 +96,19 @@ fn logrotate(entry: &'static Entry) -> Result<()> {
         ensure!(old.contains(START) && !old.contains("stopped"), "the old file has {old:?}");
         let new = fs::read_to_string(&path)?;
         let stopped = new.matches("stopped").count();
-        ensure!(stopped == processes, "{stopped} of {processes} processes end in the new file: {new:?}");
+        ensure!(stopped == processes, "{stopped} of {processes} processes log their end in the new file: {new:?}");
         Ok(())
     })
 }
 
-/// Answers and probes leave no line. Of clients who end badly some have one, and the rest is counted: nobody is
-/// forgotten.
+/// Answers and health checks leave no line. Some clients with an unusual ending have a line each, and the others are
+/// counted.
 fn lines_under_load(entry: &'static Entry) -> Result<()> {
     ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &[], |ctx| {
-        // Each process that serves says that it begins.
+        // Each process that serves logs its start.
         let serving = ctx.server.workers().len();
         let begun = |log: &str| (log.matches(START).count() == serving).then(|| log.to_owned());
-        let before = ctx.server.wait_for_log(WAIT_LIMIT, begun).context("not all say that they begin")?;
+        let before = ctx.server.wait_for_log(WAIT_LIMIT, begun).context("not all processes log their start")?;
         let mut busy = ctx.client()?;
         for (question, answer) in [APHORISMS[0]; 20] {
             busy.send(&question.repeat(100))?;
@@ -117,14 +116,14 @@ fn lines_under_load(entry: &'static Entry) -> Result<()> {
         }
         busy.leave()?;
         for _ in 0..CROWD {
-            // A check that only connects; one that resets, as HAProxy's does; and one that asks.
+            // A check that only connects, one that resets as HAProxy's does, and one that asks.
             drop(ctx.client()?);
             ctx.client()?.reset()?;
             let mut check = ctx.client()?;
             check.ask(APHORISMS[0].0, APHORISMS[0].1)?;
             check.leave()?;
         }
-        ensure!(ctx.server.log() == before, "who is served well shows");
+        ensure!(ctx.server.log() == before, "a client that ended well is logged");
         let start = Instant::now();
         for _ in 0..CROWD {
             let mut client = ctx.client()?;
@@ -137,21 +136,23 @@ fn lines_under_load(entry: &'static Entry) -> Result<()> {
         });
         let log = counted.with_context(|| format!("not all of {CROWD} are counted"))?;
         let stand_for: Vec<usize> = log.lines().filter(|line| line.contains(CUT_SHORT)).map(stands_for).collect();
-        ensure!(stand_for.iter().sum::<usize>() == CROWD, "more than came: {stand_for:?}");
-        // At most ten in a second of each process, whose seconds are not ours, and one that tells of the rest.
+        ensure!(stand_for.iter().sum::<usize>() == CROWD, "more than {CROWD} are counted: {stand_for:?}");
+        // At most ten lines per second and process, whose seconds begin at other times, and one with the number of the
+        // rest.
         let seconds = usize::try_from(start.elapsed().as_secs())? + 2;
-        let most = (10 * seconds + 1) * ctx.server.workers().len();
+        // A process of one client has one line to write.
+        let most = if ctx.entry.forks { CROWD } else { (10 * seconds + 1) * ctx.server.workers().len() };
         ensure!(stand_for.len() <= most, "{} lines in {seconds} s", stand_for.len());
         ctx.server.stop(WAIT_LIMIT)
     })
 }
 
-/// One client that is answered, one that is cut short, and one at which the server panics.
+/// Runs one client that is answered, one that is cut short, and one whose answer panics.
 fn converse_and_panic(ctx: &Ctx) -> Result<()> {
     converse(&ctx.server)?;
     let mut client = ctx.client()?;
     client.send(FATAL.as_bytes())?;
-    // Where nothing panics it is an unknown aphorism.
+    // Without --panic-on it is an unknown aphorism.
     client.end_sending()?;
     client.read_some().map(drop)
 }
@@ -163,27 +164,27 @@ fn all_have_time(log: &str) -> Result<()> {
     Ok(())
 }
 
-/// `<6>` is 6.
+/// Parses the priority: `<6>` is 6.
 fn priority(line: &str) -> Option<u32> {
     let (digit, _) = line.strip_prefix('<')?.split_once('>')?;
     digit.parse().ok().filter(|priority| (3..=7).contains(priority))
 }
 
-/// `2026-01-31T…`
+/// Returns whether the line begins like `2026-01-31T…`.
 fn has_time(line: &str) -> bool {
     let shape = |(at, byte): (usize, u8)| if [4, 7].contains(&at) { byte == b'-' } else { byte.is_ascii_digit() };
     line.len() > 10 && line.bytes().take(10).enumerate().all(shape) && line.as_bytes()[10] == b'T'
 }
 
-/// What systemd does for a service whose stderr is the journal.
+/// A shell that sets JOURNAL_STREAM as systemd does when stderr is the journal.
 const IS_JOURNAL: &str = "JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr) exec \"$@\"";
 
 const FATAL: &str = "Who panics?";
 
 const START: &str = "clients at once";
 
-/// What a panic says of itself.
-const FATAL_SAID: &str = "panicked";
+/// A word of the panic's line.
+const PANICKED: &str = "panicked";
 
 const CUT_SHORT: &str = "question cut short";
 

@@ -1,4 +1,4 @@
-//! see, alert: what a server tells of itself is well formed and right, and a real Prometheus alerts when it should.
+//! metrics: what a server reports is well formed and correct, and a real Prometheus alerts when it should.
 
 mod prometheus;
 
@@ -10,15 +10,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Signal, getuid};
+use rustix::process::Signal;
 
-use super::fixture::{every, has_workers, is_one_process, kill, on_each, succeeds};
+use super::fixture::{every, has_workers, is_one_process, on_each, succeeds};
 use crate::harness::client::APHORISMS;
 use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
 use crate::harness::metrics::{exchange, metrics_of, scrape, text};
 use crate::harness::verdict::{Ctx, ended, served};
-use crate::harness::{Client, Missing, Server, WAIT_LIMIT, tool, wait_for};
+use crate::harness::{self, Client, Server, WAIT_LIMIT, process, tool, wait_for};
 use crate::servers::Entry;
 use crate::trial::Trial;
 
@@ -30,20 +30,20 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         on_each("metrics::draining", every, draining),
         on_each("metrics::a_worker_dies", has_workers, a_worker_dies),
         on_each("metrics::idle_connections", every, idle_connections),
-        on_each("metrics::without_proc", is_one_process, without_proc),
+        on_each("metrics::without_proc", |entry| is_one_process(entry) && !entry.forks, without_proc),
         on_each("metrics::wrong_command_lines", Entry::is_first_of_package, wrong_command_lines),
         prometheus::trials(),
     ];
     Ok(cases.into_iter().flatten().collect())
 }
 
-/// Prometheus's own tool has nothing against a line of it; whoever asks for something else receives so.
+/// Prometheus's own tool accepts every line, and requests for anything else get an error.
 fn format(entry: &'static Entry) -> Result<()> {
     let promtool = tool("promtool")?;
     served(entry, &[], &["--metrics", "0"], false, |ctx| {
         ctx.client()?.ask_all()?;
         let address = metrics_of(&ctx.server)?;
-        ensure!(address.ip().is_loopback(), "{address} is for everybody");
+        ensure!(address.ip().is_loopback(), "{address} is not a loopback address");
         let folder = Folder::new()?;
         let file = folder.write("metrics", &text(address)?)?;
         let mut command = Command::new("sh");
@@ -58,14 +58,11 @@ fn format(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// Each client, question and panic counts once. How each ending counts is in the matrix.
+/// Each client, question and panic is counted once. The matrix tests how each ending is counted.
 fn counts(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0", "--panic-on", FATAL], |ctx| {
         for _ in 0..3 {
-            let mut client = ctx.client()?;
-            client.ask_all()?;
-            client.end_sending()?;
-            client.expect_end()?;
+            ctx.server.served_client()?.leave()?;
         }
         let mut fatal = ctx.client()?;
         fatal.send(FATAL.as_bytes())?;
@@ -89,77 +86,76 @@ fn counts(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// Over the limit.
+/// A client over the limit is counted as rejected, and not as accepted.
 fn rejected(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0", "--max-connections", "4"], |ctx| {
-        let mut here = (0..4).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
-        here.iter_mut().try_for_each(Client::ask_all)?;
+        let mut clients = ctx.server.clients(4)?;
+        clients.iter_mut().try_for_each(Client::ask_all)?;
         ctx.client()?.expect(b"Error: too many clients.")?;
         becomes(
             &ctx.server,
             &[("zen_connections_active", 4.0), ("zen_connections_max", 4.0), ("zen_connections_rejected_total", 1.0)],
         )?;
         becomes(&ctx.server, &[("zen_connections_accepted_total", 4.0)])?;
-        drop(here);
+        drop(clients);
         becomes(&ctx.server, &[("zen_connections_active", 0.0), ("zen_connections_rejected_total", 1.0)])?;
         ctx.server.stop(WAIT_LIMIT)
     })
 }
 
-/// Who looks while it stops sees that it does.
+/// The metrics of a draining server say that it drains.
 fn draining(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0", "--delay", "3s"], |ctx| {
-        let mut client = ctx.client()?;
-        client.send(APHORISMS[0].0)?;
+        let mut client = ctx.server.asking_client()?;
         let accepted = |ctx: &Ctx| (scrape(&ctx.server).ok()?["zen_connections_active"] == 1.0).then_some(());
         wait_for(WAIT_LIMIT, || accepted(ctx)).context("the client is not counted")?;
         ctx.server.signal(Signal::TERM)?;
         let drains = || (scrape(&ctx.server).ok()?["zen_draining"] >= 1.0).then_some(());
-        wait_for(WAIT_LIMIT, drains).context("it does not say that it drains")?;
+        wait_for(WAIT_LIMIT, drains).context("zen_draining does not become 1")?;
         client.expect(APHORISMS[0].1)?;
         client.expect_end()
     })
 }
 
-/// What it has counted stays, and no look sees less than the one before.
+/// The counts of a dead worker are kept, and no counter ever falls.
 fn a_worker_dies(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0"], |ctx| {
         let workers = ctx.server.workers();
         let all = ("zen_workers", workers.len() as f64);
         let ask = |ctx: &Ctx| (0..10).try_for_each(|_| ctx.client()?.ask_all());
         ask(ctx)?;
-        // What a worker has not told yet would go with it.
+        // Counts that a worker has not reported yet would be lost with it.
         becomes(&ctx.server, &[("zen_questions_total", 30.0), ("zen_connections_active", 0.0), all])?;
         let mut latest = scrape(&ctx.server)?;
-        kill(workers[0], Signal::KILL)?;
+        process::signal(workers[0], Signal::KILL)?;
         let seen = wait_for(WAIT_LIMIT, || {
             let before = scrape(&ctx.server).map(|now| replace(&mut latest, now));
             let fell = before.and_then(|before| no_counter_fell(&before, &latest));
             let is_over = latest["zen_worker_exits_total"] == 1.0 && latest[all.0] == all.1;
             (fell.is_err() || is_over).then_some(fell)
         });
-        seen.context("no worker is said to have died")??;
+        seen.context("zen_worker_exits_total does not become 1")??;
         ask(ctx)?;
         becomes(&ctx.server, &[("zen_questions_total", 60.0), ("zen_worker_exits_total", 1.0)])?;
         ctx.server.stop(WAIT_LIMIT)
     })
 }
 
-/// A scrape is answered in time though a hundred connections are silent and another hundred send byte by byte. These
+/// A scrape is answered in time although a hundred connections are silent and another hundred send byte by byte. They
 /// cost few descriptors, little memory, and no thread.
 fn idle_connections(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0"], |ctx| {
         let address = metrics_of(&ctx.server)?;
         text(address)?;
-        // Its ready line may come before its last thread and descriptor are there.
-        ctx.server.falls_asleep(WAIT_LIMIT)?;
+        // The ready line may be printed before the last thread and descriptor are there.
+        ctx.server.wait_until_asleep(WAIT_LIMIT)?;
         let before = ctx.server.usage();
         let connect = |_| TcpStream::connect_timeout(&address, WAIT_LIMIT);
         let idle = (0..CONNECTIONS).map(connect).collect::<Result<Vec<_>, _>>()?;
         let mut dripping = (0..CONNECTIONS).map(connect).collect::<Result<Vec<_>, _>>()?;
         for _ in 0..5 {
             for connection in &mut dripping {
-                // Those that made room for others have been closed.
+                // The server closes some of them to make room for others.
                 let _ = connection.write_all(b"G");
             }
             let start = Instant::now();
@@ -173,30 +169,27 @@ fn idle_connections(entry: &'static Entry) -> Result<()> {
         ensure!(is_bounded, "they cost {before:?} to {now:?}");
         drop((idle, dripping));
         let gone = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before.descriptors).then_some(()));
-        gone.context("they have gone, and their descriptors have not")?;
+        gone.context("descriptors of closed connections are left open")?;
         ctx.server.stop(WAIT_LIMIT)
     })
 }
 
-/// What cannot be read is left out. Everything else works, also the reset at the end of --grace.
+/// Without /proc the metrics of the process are left out. Everything else works, also the reset at the end of --grace.
 fn without_proc(entry: &'static Entry) -> Result<()> {
-    ensure!(getuid().is_root(), Missing("root, who alone may hide /proc,".to_owned()));
-    let hide = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"];
-    ended(entry, &hide, &["--metrics", "0", "--delay", "1h", "--grace", "300ms"], |ctx| {
+    ended(entry, &harness::without_proc()?, &["--metrics", "0", "--delay", "1h", "--grace", "300ms"], |ctx| {
         let told = scrape(&ctx.server)?;
         let of_process: Vec<_> = told.keys().filter(|name| name.starts_with("process_")).collect();
-        ensure!(of_process.is_empty() && told.contains_key("zen_questions_total"), "it tells {told:?}");
-        let mut client = ctx.client()?;
-        client.send(APHORISMS[0].0)?;
-        let is_here = || (scrape(&ctx.server).ok()?["zen_connections_active"] == 1.0).then_some(());
-        wait_for(WAIT_LIMIT, is_here).context("the client is not accepted")?;
+        ensure!(of_process.is_empty() && told.contains_key("zen_questions_total"), "the metrics are {told:?}");
+        let mut client = ctx.server.asking_client()?;
+        let is_accepted = || (scrape(&ctx.server).ok()?["zen_connections_active"] == 1.0).then_some(());
+        wait_for(WAIT_LIMIT, is_accepted).context("the client is not accepted")?;
         ctx.server.signal(Signal::TERM)?;
         client.expect_reset()
     })
 }
 
 fn no_counter_fell(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) -> Result<()> {
-    // Processor time is told of those who are alive.
+    // Processor time is that of living processes, so it may fall.
     let counters = before.iter().filter(|(name, _)| name.starts_with("zen_") && name.contains("_total"));
     for (name, value) in counters {
         ensure!(now.get(name) >= Some(value), "{name} was {value} and is {:?}", now.get(name));
@@ -204,7 +197,7 @@ fn no_counter_fell(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) 
     Ok(())
 }
 
-/// Two of the same place, and one client's server that would live too short to be looked at.
+/// A port for metrics that is in use is an error, and so are metrics for one client's server, which exits too soon.
 fn wrong_command_lines(entry: &'static Entry) -> Result<()> {
     let first = Server::start(entry, &["--metrics", "0"])?;
     let busy = metrics_of(&first)?.to_string();
@@ -219,11 +212,11 @@ fn wrong_command_lines(entry: &'static Entry) -> Result<()> {
         ensure!(errors == 1 && output.stdout.is_empty(), "{arguments:?}: {said}");
     }
     let silent = Server::start(entry, &[])?;
-    ensure!(!silent.log().contains("metrics"), "nobody asked for metrics");
+    ensure!(!silent.log().contains("metrics"), "metrics are served without --metrics");
     Ok(())
 }
 
-/// Waits until it tells all these values, and says what it tells if it never does.
+/// Waits until the metrics have all these values.
 fn becomes(server: &Server, expected: &[(&str, f64)]) -> Result<()> {
     let mut latest = BTreeMap::new();
     let met = wait_for(WAIT_LIMIT, || {
@@ -231,13 +224,13 @@ fn becomes(server: &Server, expected: &[(&str, f64)]) -> Result<()> {
         expected.iter().all(|(name, value)| latest.get(*name) == Some(value)).then_some(())
     });
     let wrong = expected.iter().filter(|(name, value)| latest.get(*name) != Some(value));
-    met.with_context(|| format!("it should be {:?} in {latest:?}", wrong.collect::<Vec<_>>()))
+    met.with_context(|| format!("expected {:?} in {latest:?}", wrong.collect::<Vec<_>>()))
 }
 
 const FATAL: &str = "Who panics?";
 
-/// Many more than a server keeps.
+/// Many more connections than a server keeps.
 const CONNECTIONS: usize = 100;
 
-/// As in prometheus.yml.
+/// The scrape timeout in prometheus.yml.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);

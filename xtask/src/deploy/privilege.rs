@@ -1,4 +1,4 @@
-//! least privilege: what the unit leaves a server is little, and enough.
+//! privilege: the unit leaves a server few privileges, and they are enough.
 
 mod filter;
 
@@ -10,9 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Signal, getuid, set_child_subreaper};
 
-use super::fixture::{every, kill, on_each, part, succeeds};
+use super::fixture::{every, on_each, part, succeeds};
 use super::unit::Unit;
-use crate::harness::client::APHORISMS;
 use crate::harness::folder::Folder;
 use crate::harness::metrics::scrape;
 use crate::harness::verdict::{Ctx, ended, served};
@@ -33,7 +32,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(cases.into_iter().flatten().collect())
 }
 
-/// Becomes a command, under the unit's filter of system calls
+/// Executes a command under the unit's filter of system calls
 #[derive(clap::Args)]
 #[command(hide = true)]
 pub(super) struct Confined {
@@ -43,14 +42,14 @@ pub(super) struct Confined {
 
 pub(super) fn confined(flags: &Confined) -> Result<ExitCode> {
     let (program, arguments) = flags.command.split_first().context("clap wants a command")?;
-    // What the command leaves behind is for whoever started us.
+    // Orphans of the command belong to the parent of this task.
     set_child_subreaper(None)?;
     filter::install(&Unit::of(PORT)?)?;
     let error = Command::new(program).args(arguments).exec();
-    bail!("cannot become {}: {error}", program.display())
+    bail!("cannot execute {}: {error}", program.display())
 }
 
-/// systemd's own judgement, without installing anything: 0 is locked up, 10 may do everything.
+/// systemd rates the unit, without installing it: 0 is locked up, 10 may do everything.
 fn exposure() -> Result<()> {
     let folder = Folder::new()?;
     let unit = folder.write("zen@1060.service", &part("zen@.service")?)?;
@@ -66,62 +65,55 @@ fn exposure() -> Result<()> {
     Ok(())
 }
 
-/// What an ordinary user may do, and a server need not: to be nicer, and to ask the kernel about its network.
+/// The filter refuses what an ordinary user may do and a server need not: to change its priority, and to use netlink.
 fn the_filter_bites() -> Result<()> {
     let ip = tool("ip")?.display().to_string();
     let confined = wrapper()?;
-    // As in the unit, env(1) starts it.
+    // As in the unit, env(1) executes the command.
     let said = |wrapper: &[String], command: &[&str]| succeeds(Command::new("env").args(wrapper).args(command));
     let nice = ["nice", "-n", "5", "nice"];
-    ensure!(said(&[], &nice)? == "5\n", "nobody can be nice here: nothing is tested");
+    ensure!(said(&[], &nice)? == "5\n", "nice does not work on this machine: nothing is tested");
     let refused = said(&confined, &nice)?;
-    ensure!(
-        refused.starts_with("0\n") && refused.contains("not permitted"),
-        "setpriority(2) is let through: {refused}"
-    );
+    ensure!(refused.starts_with("0\n") && refused.contains("not permitted"), "setpriority(2) is allowed: {refused}");
     said(&[], &[&ip, "link"])?;
-    ensure!(said(&confined, &[&ip, "link"]).is_err(), "a socket of AF_NETLINK is let through");
+    ensure!(said(&confined, &[&ip, "link"]).is_err(), "a socket of AF_NETLINK is allowed");
     Ok(())
 }
 
-/// All that the judge asks for, with metrics, and with workers that are replaced.
+/// A confined server passes `check`, serves metrics, and replaces its workers.
 fn serves(entry: &'static Entry) -> Result<()> {
     let wrapper = wrapper()?;
     served(entry, &wrapper.each_ref().map(String::as_str), &["--metrics", "0"], false, |ctx| {
         is_conformant(ctx.server.address())?;
-        ensure!(scrape(&ctx.server)?.contains_key("process_open_fds"), "it cannot look at its own processes");
+        ensure!(scrape(&ctx.server)?.contains_key("process_open_fds"), "the metrics of its processes are missing");
         if entry.processes > 1 { replaces_a_worker(ctx) } else { Ok(()) }
     })
 }
 
 fn replaces_a_worker(ctx: &Ctx) -> Result<()> {
     let before = ctx.server.workers();
-    kill(before[0], Signal::KILL)?;
-    let is_replaced = |now: &[i32]| now.len() == before.len() && !now.contains(&before[0]);
-    wait_for(WAIT_LIMIT, || is_replaced(&ctx.server.workers()).then_some(())).context("the worker is not replaced")
+    process::signal(before[0], Signal::KILL)?;
+    ctx.server.replaces_first(&before, WAIT_LIMIT)
 }
 
-/// When --grace is over, whoever is still there is reset: that takes a call which few programs need.
+/// A confined server resets its clients when --grace is over, which takes a system call that few programs need.
 fn resets(entry: &'static Entry) -> Result<()> {
     let wrapper = wrapper()?;
     ended(entry, &wrapper.each_ref().map(String::as_str), &["--delay", "1h", "--grace", "300ms"], |ctx| {
-        let mut client = ctx.client()?;
-        client.send(APHORISMS[0].0)?;
-        // Were it not accepted yet, the end of the listener would reset it, too.
+        let mut client = ctx.server.asking_client()?;
+        // A client in the backlog would be reset by the close of the listener.
         let accepted =
             wait_for(WAIT_LIMIT, || process::accepted_socket(ctx.server.address(), client.stream().local_addr().ok()?));
         accepted.context("the client is not accepted")?;
         ctx.server.signal(Signal::TERM)?;
         client.expect_reset()?;
-        let status = ctx.server.ended_within(WAIT_LIMIT).context("it does not end")?;
-        ensure!(status.success(), "it ended with {status}");
-        Ok(())
+        ctx.server.ends_well()
     })
 }
 
-/// Of /proc it sees itself and its workers, and can still tell what they use.
+/// A server that sees only itself and its workers in /proc can still report what they use.
 fn sees_no_other(entry: &'static Entry) -> Result<()> {
-    ensure!(getuid().is_root(), Missing("root, who alone may mount a /proc of another kind,".to_owned()));
+    ensure!(getuid().is_root(), Missing("root, which mounting /proc needs,".to_owned()));
     let unit = Unit::of(PORT)?;
     let of_unit =
         |key: &str| unit.all(key).last().map(str::to_owned).with_context(|| format!("the unit has no {key}="));
@@ -133,7 +125,8 @@ fn sees_no_other(entry: &'static Entry) -> Result<()> {
         let told = scrape(&ctx.server)?;
         // The kernel counts in hundredths.
         let start = told["process_start_time_seconds"];
-        ensure!((begun - 1.0..=since_1970()? + 1.0).contains(&start), "it began at {start}, not after {begun}");
+        let range = begun - 1.0..=since_1970()? + 1.0;
+        ensure!(range.contains(&start), "the start time is {start}, expected {begun} or later");
         ensure!(told["process_open_fds"] > 3.0 && told["process_resident_memory_bytes"] > 1e5, "{told:?}");
         ctx.server.stop(WAIT_LIMIT)
     })
@@ -143,15 +136,15 @@ fn since_1970() -> Result<f64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
 }
 
-/// What a command runs under, to be confined.
+/// Returns the program that a command runs under to be confined.
 fn wrapper() -> Result<[String; 3]> {
-    // For want of this nothing can be confined.
+    // Without it the sets of system calls are not known.
     tool("systemd-analyze")?;
     let xtask = std::env::current_exe()?.to_str().context("a path that is text")?.to_owned();
     Ok([xtask, "deploy".to_owned(), "confined".to_owned()])
 }
 
-/// Any will do.
+/// Any port.
 const PORT: u16 = 1060;
 
 const MOST_EXPOSED: f32 = 1.5;

@@ -1,40 +1,40 @@
-//! rolling: three servers behind a real HAProxy are restarted one after the other, each drained.
+//! rolling: three servers behind a real HAProxy are drained and restarted one after the other.
 
 use anyhow::{Context, Result, ensure};
 
 use super::fixture::part;
 use super::haproxy::SERVERS;
 use super::service::Service;
-use super::visitors::{Behavior, SOME, Visitors};
+use super::visits::{Behavior, SOME, Visits};
 use crate::harness::{WAIT_LIMIT, wait_for};
 use crate::trial::{Trial, note};
 
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(vec![
-        Trial::new("deploy::rolling::whoever_tries_again_is_answered", whoever_tries_again_is_answered),
-        Trial::new("deploy::rolling::nobody_need_try_again", nobody_need_try_again),
+        Trial::new("deploy::rolling::clients_that_retry_are_answered", clients_that_retry_are_answered).alone(),
+        Trial::new("deploy::rolling::no_client_needs_to_retry", no_client_needs_to_retry).alone(),
     ])
 }
 
-/// The servers alone: SIGTERM drains, and HAProxy learns by its checks, or when it is refused, that one is away.
-fn whoever_tries_again_is_answered() -> Result<()> {
+/// Each server is drained by SIGTERM alone; HAProxy notices by its checks, or when a connection is refused.
+fn clients_that_retry_are_answered() -> Result<()> {
     let mut service = Service::start(&part("haproxy.cfg")?)?;
-    let visitors = Visitors::start(service.address, Behavior::MANY)?;
+    let visits = Visits::start(service.address, Behavior::MANY)?;
     for (number, name) in SERVERS.iter().enumerate() {
         service.restart(number)?;
         service.balancer.waits_until(name, "UP", WAIT_LIMIT)?;
-        visitors.have_answers(SOME)?;
+        visits.have_answers(SOME)?;
     }
-    let counts = visitors.finish()?;
+    let counts = visits.finish()?;
     note(format!("rolling restart, drained by SIGTERM: {counts}"));
     ensure!(counts.lost == 0, "{counts}");
     Ok(())
 }
 
-/// HAProxy is told first that a server will go: then nobody is on it when it does.
-fn nobody_need_try_again() -> Result<()> {
+/// HAProxy first drains each server, so that no client is connected to it when it stops.
+fn no_client_needs_to_retry() -> Result<()> {
     let mut service = Service::start(&part("haproxy.cfg")?)?;
-    let visitors = Visitors::start(service.address, Behavior::MANY)?;
+    let visits = Visits::start(service.address, Behavior::MANY)?;
     for (number, name) in SERVERS.iter().enumerate() {
         service.balancer.command(&format!("set server zen/{name} state drain"))?;
         let is_empty = || (service.balancer.clients(name).ok()? == 0).then_some(());
@@ -42,9 +42,9 @@ fn nobody_need_try_again() -> Result<()> {
         service.restart(number)?;
         service.balancer.command(&format!("set server zen/{name} state ready"))?;
         service.balancer.waits_until(name, "UP", WAIT_LIMIT)?;
-        visitors.have_answers(SOME)?;
+        visits.have_answers(SOME)?;
     }
-    let counts = visitors.finish()?;
+    let counts = visits.finish()?;
     note(format!("rolling restart, drained by HAProxy first: {counts}"));
     ensure!(counts.retried == 0, "{counts}");
     Ok(())

@@ -1,4 +1,4 @@
-//! start: whoever starts a server, systemd or inetd, a client cannot tell. What they are told is what the parts say.
+//! start: systemd and inetd start servers as the unit and `inetd.conf` say, and clients notice no difference.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -24,7 +24,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(cases.into_iter().flatten().collect())
 }
 
-/// systemd understands every line of the units.
+/// systemd accepts every line of the units.
 fn units_verify() -> Result<()> {
     let folder = Folder::new()?;
     let mut command = Command::new(tool("systemd-analyze")?);
@@ -33,14 +33,14 @@ fn units_verify() -> Result<()> {
         command.arg(folder.write(&format!("zen@1060.{kind}"), &part(&format!("zen@.{kind}"))?)?);
     }
     let said = succeeds(&mut command)?;
-    // An older systemd (before 254) knows no back-off and says so.
+    // systemd before 254 warns of the settings of the back-off.
     let is_known = |line: &&str| ["'RestartSteps'", "'RestartMaxDelaySec'"].iter().any(|key| line.contains(key));
     let strange: Vec<&str> = said.lines().filter(|line| !is_known(line)).collect();
     ensure!(strange.is_empty(), "{}", strange.join("\n"));
     Ok(())
 }
 
-/// The unit's own command line, with the listener that its socket hands over.
+/// The command line of the unit works with the listener of its socket.
 fn as_the_unit_says(entry: &'static Entry) -> Result<()> {
     let address = free_address()?;
     let server = Unit::of(address.port())?.command(entry, &[])?;
@@ -52,7 +52,7 @@ fn by_inetd(entry: &'static Entry, word: &str) -> Result<()> {
     activation::servers_exit(&inetd)
 }
 
-/// A real inetd with the line of `inetd.conf` that has this word, but for port, user and which server it is.
+/// Starts inetd with the line of `inetd.conf` that has this word; only address, user and server are changed.
 pub(super) fn inetd(entry: &Entry, word: &str, address: SocketAddr) -> Result<Group> {
     let text = part("inetd.conf")?;
     let mut lines =
@@ -60,7 +60,7 @@ pub(super) fn inetd(entry: &Entry, word: &str, address: SocketAddr) -> Result<Gr
     let line = lines.find(|fields| fields.get(3).is_some_and(|wait| wait.split('.').next() == Some(word)));
     let line = line.with_context(|| format!("inetd.conf has no line with {word}"))?;
     let [_, stream, tcp, wait, _, _, _, arguments @ ..] = &line[..] else { bail!("{line:?} is too short") };
-    // A test has not the minute for which a server waits for its next client.
+    // By default a server waits a minute for the next client.
     let sooner = if word == "wait" { " --idle-exit 1s" } else { "" };
     let arguments = format!("{}{sooner}", arguments.join(" "));
     activation::inetd(entry, address, &format!("{stream} {tcp} {wait}"), &arguments)

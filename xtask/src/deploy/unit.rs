@@ -1,4 +1,4 @@
-//! `zen@.service` as systemd reads it, as far as a test does systemd's work.
+//! The part of `zen@.service` that a test carries out as systemd does.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -18,12 +18,12 @@ impl Unit {
         Ok(Unit(settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
     }
 
-    /// All that is set under this name, in order.
+    /// Returns all values of this key, in order.
     pub(super) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(set, _)| set == key).map(|(_, value)| value.as_str())
     }
 
-    /// What `ExecStart=` becomes where the environment file names this server, with `arguments` after its own.
+    /// Returns the command of `ExecStart=`, if the environment file names this server, with `arguments` after its own.
     pub(super) fn command(&self, entry: &Entry, arguments: &[&str]) -> Result<Command> {
         let server = entry.command()?;
         let own = server.get_args().map(|argument| argument.to_string_lossy().into_owned());

@@ -1,29 +1,32 @@
-//! Programs that listen for a server and start it when a client comes: inetd and systemd-socket-activate.
+//! Programs that listen for a server and start it when a client connects: inetd and systemd-socket-activate.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::capture::Capture;
 use super::client::Client;
 use super::folder::Folder;
 use super::group::{Group, run_within};
-use super::{WAIT_LIMIT, is_conformant, process, tool, wait_for};
+use super::{Missing, WAIT_LIMIT, is_conformant, process, tool, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
-/// Starts systemd-socket-activate with these options, and judges the server. Also returns what the two write to stdout.
+/// Starts systemd-socket-activate with these options and judges the server. Also returns what the two print on stdout.
 pub(crate) fn systemd(options: &[&str], address: SocketAddr, server: &Command) -> Result<(Group, Capture)> {
     let mut command = Command::new(tool("systemd-socket-activate")?);
     command.args(options).args(["-l", &address.to_string()]).arg(server.get_program()).args(server.get_args());
     judged(&mut command, address)
 }
 
-/// Starts inetd with one line of configuration, and judges the server. `kind` is `stream tcp wait`, or another of three
+/// Starts inetd with one line of configuration and judges the server. `kind` is `stream tcp wait` or another three
 /// words.
 pub(crate) fn inetd(entry: &Entry, address: SocketAddr, kind: &str, arguments: &str) -> Result<Group> {
-    let user = String::from_utf8(run_within(WAIT_LIMIT, Command::new("id").arg("-un"))?.stdout)?;
+    let name = run_within(WAIT_LIMIT, Command::new("id").arg("-un"))?;
+    // As in a container that was started with a bare number.
+    ensure!(name.status.success(), Missing("a name for this user, which inetd needs,".to_owned()));
+    let user = String::from_utf8(name.stdout)?;
     let server = entry.command()?;
     let own = server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
     let (user, program) = (user.trim(), entry.package);
@@ -31,7 +34,7 @@ pub(crate) fn inetd(entry: &Entry, address: SocketAddr, kind: &str, arguments: &
     let line = format!("{address} {kind} {user} ./{program} {program} {own} {arguments}\n");
     let folder = Folder::new()?;
     let mut command = Command::new(tool("inetd")?);
-    // -d: it stays in the foreground and says on stderr what is wrong with the line.
+    // -d: inetd stays in the foreground and reports errors of the line on stderr.
     command.arg("-d").arg(folder.write("inetd.conf", &line)?);
     command.current_dir(workspace::binary(entry.binary)?.parent().context("a folder")?);
     let (group, _) = judged(&mut command, address).with_context(|| line.clone())?;
@@ -40,17 +43,17 @@ pub(crate) fn inetd(entry: &Entry, address: SocketAddr, kind: &str, arguments: &
 
 /// Waits until every server that inetd has started has exited.
 pub(crate) fn servers_exit(inetd: &Group) -> Result<()> {
-    // They are no members of inetd's group, but sessions of their own.
+    // They do not belong to inetd's group: each is a session of its own.
     let exited = wait_for(WAIT_LIMIT, || process::children(inetd.id()).is_empty().then_some(()));
-    exited.with_context(|| format!("there are still servers: {:?}", process::children(inetd.id())))
+    exited.with_context(|| format!("these servers have not exited: {:?}", process::children(inetd.id())))
 }
 
-/// Starts a program that listens at `address`: the first client starts the server, and a client cannot tell.
+/// Starts a program that listens at `address`. The first client starts the server, which must answer it like any other.
 fn judged(command: &mut Command, address: SocketAddr) -> Result<(Group, Capture)> {
     command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut group = Group::start(command)?;
-    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
-    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let stdout = group.capture_stdout()?;
+    let stderr = group.capture_stderr()?;
     let first = wait_for(WAIT_LIMIT, || Client::connect(address).ok());
     let judged = first.context("it does not listen").and_then(|mut client| {
         client.ask_all()?;

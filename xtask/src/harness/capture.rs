@@ -1,4 +1,4 @@
-//! What a child says on a pipe: always read, so that the child never blocks, and kept up to a bound.
+//! The output of a child: always read, so that the child never blocks, and kept up to a bound.
 
 use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::WAIT_LIMIT;
 
-/// A log longer than this is a defect which its beginning explains.
+/// Bytes that are kept. A longer log is a defect, which its beginning explains.
 const KEPT: usize = 1 << 20;
 
 pub(crate) struct Capture(Arc<Shared>);
@@ -45,7 +45,7 @@ impl Capture {
         Ok(capture)
     }
 
-    /// What `find` finds in all that was said, as soon as it does; `None` when the pipe ended or `limit` is over.
+    /// Calls `find` with the whole output until it finds something. `None` when the pipe has ended or `limit` is over.
     pub(crate) fn wait_for<T>(&self, limit: Duration, mut find: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
         let mut said = self.0.lock();
@@ -61,13 +61,13 @@ impl Capture {
         }
     }
 
-    /// All that was said, once the pipe has ended.
+    /// Waits until the pipe has ended, and returns the whole output.
     pub(crate) fn at_end(&self) -> Vec<u8> {
         self.wait_for(WAIT_LIMIT, |_| None::<()>);
         self.0.lock().bytes.clone()
     }
 
-    /// All that was said so far, control bytes escaped but for newlines.
+    /// Returns the output so far; control bytes other than newlines are escaped.
     pub(crate) fn text(&self) -> String {
         let escaped =
             |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() };

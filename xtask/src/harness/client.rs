@@ -1,4 +1,4 @@
-//! A client for transcripts: literal bytes out, literal bytes in, and a time-out on each step.
+//! A client for transcripts: literal bytes out, literal bytes in, and a timeout on each step.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -47,17 +47,17 @@ impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Result<Client> {
         let mut address = address;
         if address.ip().is_unspecified() {
-            // A server on every address is met on this one, which is there without IPv6, too.
+            // A server on every address is reached at this one, also without IPv6.
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
         let stream = connect(address, WAIT_LIMIT).context("cannot connect")?;
         Client::over(stream)
     }
 
-    /// Connects with a receive buffer of about `bytes`: a client for whom the network soon has no room.
+    /// Connects with a receive buffer of about `bytes`, which soon fills up when the client does not read.
     pub(crate) fn connect_with_buffer(address: SocketAddr, bytes: usize) -> Result<Client> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // Before connecting, as the window is announced with the first segment.
+        // Before connecting, because the first segment announces the window.
         socket.set_recv_buffer_size(bytes)?;
         socket.connect_timeout(&address.into(), WAIT_LIMIT).context("cannot connect")?;
         refuse_self(&socket, address)?;
@@ -83,7 +83,7 @@ impl Client {
         self.stream.write_all(bytes).with_context(|| format!("cannot send {}", shown(bytes)))
     }
 
-    /// Sends as many of these bytes as the network takes without waiting; 0: it takes none now.
+    /// Sends as many of these bytes as the kernel takes without waiting; returns how many.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match rustix::net::send(&self.stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(n) => Ok(n),
@@ -99,19 +99,19 @@ impl Client {
         Ok(())
     }
 
-    /// Expects exactly these bytes next; says nothing about what follows them.
+    /// Reads exactly these bytes; what follows them is left unread.
     pub(crate) fn expect(&mut self, bytes: &[u8]) -> Result<()> {
         let mut got = vec![0; bytes.len()];
         let mut filled = 0;
         while filled < got.len() && got[..filled] == bytes[..filled] {
             match self.stream.read(&mut got[filled..]) {
-                Ok(0) => bail!("end of file after {}, not {}", shown(&got[..filled]), shown(bytes)),
+                Ok(0) => bail!("end of file after {}, expected {}", shown(&got[..filled]), shown(bytes)),
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => bail!("{} after {}, not {}", named(&error), shown(&got[..filled]), shown(bytes)),
+                Err(error) => bail!("{} after {}, expected {}", named(&error), shown(&got[..filled]), shown(bytes)),
             }
         }
-        ensure!(got[..filled] == *bytes, "{} came, not {}", shown(&got[..filled]), shown(bytes));
+        ensure!(got[..filled] == *bytes, "received {}, expected {}", shown(&got[..filled]), shown(bytes));
         Ok(())
     }
 
@@ -121,45 +121,45 @@ impl Client {
         self.expect(answer)
     }
 
-    /// Asks the three aphorisms.
+    /// Asks the three aphorisms and expects their answers.
     pub(crate) fn ask_all(&mut self) -> Result<()> {
         APHORISMS.iter().try_for_each(|(question, answer)| self.ask(question, answer))
     }
 
-    /// Expects that the server ends its sending side, with nothing more said, and without a reset.
+    /// Expects that the server ends its sending side without a reset and without further bytes.
     pub(crate) fn expect_end(&mut self) -> Result<()> {
         match self.read_some()? {
-            Came::Bytes(bytes) => bail!("{} came, not end of file", shown(&bytes)),
+            Came::Bytes(bytes) => bail!("received {}, expected end of file", shown(&bytes)),
             Came::End => Ok(()),
-            Came::Reset => bail!("a reset came, not end of file"),
-            Came::Nothing => bail!("nothing came, not end of file"),
+            Came::Reset => bail!("received a reset, expected end of file"),
+            Came::Nothing => bail!("received nothing, expected end of file"),
         }
     }
 
-    /// Expects that the server resets this client, whatever bytes come before.
+    /// Expects that the server resets the connection; bytes before the reset are ignored.
     pub(crate) fn expect_reset(&mut self) -> Result<()> {
         loop {
             match self.read_some()? {
                 Came::Bytes(_) => {}
                 Came::Reset => return Ok(()),
-                Came::End => bail!("end of file came, not a reset"),
-                Came::Nothing => bail!("nothing came, not a reset"),
+                Came::End => bail!("received end of file, expected a reset"),
+                Came::Nothing => bail!("received nothing, expected a reset"),
             }
         }
     }
 
-    /// Expects that nothing comes for `time`.
+    /// Expects that the server sends nothing for `time`.
     pub(crate) fn expect_silence(&mut self, time: Duration) -> Result<()> {
         self.set_timeout(time)?;
         let came = self.read_some()?;
         self.set_timeout(WAIT_LIMIT)?;
         match came {
             Came::Nothing => Ok(()),
-            came => bail!("{came:?} came, not silence"),
+            came => bail!("received {came:?}, expected silence"),
         }
     }
 
-    /// Whatever comes next.
+    /// Waits for the next event: bytes, end of file, a reset, or the timeout.
     pub(crate) fn read_some(&mut self) -> Result<Came> {
         let mut chunk = vec![0; 65536];
         loop {
@@ -179,20 +179,20 @@ impl Client {
         }
     }
 
-    /// Whatever is there already.
-    pub(crate) fn look(&mut self) -> Result<Came> {
+    /// Reads what is there already, without waiting.
+    pub(crate) fn try_read(&mut self) -> Result<Came> {
         self.stream.set_nonblocking(true)?;
         let came = self.read_some();
         self.stream.set_nonblocking(false)?;
         came
     }
 
-    /// Ends the sending side: the server sees end of file.
+    /// Shuts down the sending side: the server reads end of file.
     pub(crate) fn end_sending(&mut self) -> Result<()> {
         self.stream.shutdown(Shutdown::Write).context("cannot end the sending side")
     }
 
-    /// Ends the sending side, and waits until the server has ended its own.
+    /// Shuts down the sending side, and waits until the server has closed.
     pub(crate) fn leave(mut self) -> Result<()> {
         self.end_sending()?;
         self.expect_end()
@@ -204,19 +204,19 @@ impl Client {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).context("cannot set the linger time")
     }
 
-    /// The stream itself, for what is rarely done.
+    /// Returns the stream itself, for what is rarely done.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
 }
 
-/// What came at a client.
+/// What a client received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Came {
     Bytes(Vec<u8>),
     End,
     Reset,
-    /// Nothing, for as long as the client has timeout.
+    /// Nothing before the client's timeout.
     Nothing,
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::workspace;
 
-/// A temporary folder, removed when this goes.
+/// A temporary folder, removed on drop.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -16,12 +16,12 @@ impl Folder {
         Folder::within(&env::temp_dir())
     }
 
-    /// Makes one whose programs may be run: where temporary files lie that may be forbidden.
+    /// Makes a folder whose programs may be executed; the system's folder for temporary files may forbid that.
     pub(crate) fn for_programs() -> Result<Folder> {
         Folder::within(&workspace::target()?.join("tmp"))
     }
 
-    /// Makes one in another folder, which is made too if it is missing.
+    /// Makes a temporary folder in another folder, which is made too if it is missing.
     pub(crate) fn within(place: &Path) -> Result<Folder> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -30,7 +30,7 @@ impl Folder {
         Ok(Folder(path))
     }
 
-    /// Writes a file and says where it is.
+    /// Writes a file and returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.0.join(name);
         fs::write(&path, text).with_context(|| path.display().to_string())?;

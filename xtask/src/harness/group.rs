@@ -1,5 +1,5 @@
-//! Process groups that cannot outlive the test: each child leads one, and the whole group is killed and reaped when
-//! the [`Group`] is dropped, when its time is over, and when the task itself is told to end.
+//! Process groups that cannot outlive the test. Each child leads one; the whole group is killed and reaped when the
+//! [`Group`] is dropped, when its time is over, and when the task itself is told to end.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::SigSet;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpgid};
 use signal_hook::consts::SIGCHLD;
@@ -16,28 +16,28 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::capture::Capture;
-use super::{WAIT_LIMIT, wait_for};
+use super::{WAIT_LIMIT, process, wait_for};
 use crate::signals::{ENDING, IGNORED, is_ignored};
 
-/// The groups alive, and when each must be gone.
+/// The living groups, each with the time at which it is killed.
 static GROUPS: Mutex<BTreeMap<i32, Instant>> = Mutex::new(BTreeMap::new());
 
-/// No server of a test is needed for longer, unless the test says so.
+/// How long a group may live, unless the test extends it. No test needs a server for longer.
 const LIFE: Duration = Duration::from_secs(150);
 
-/// Makes this process responsible for whatever its children leave behind, also when it is itself told to end.
+/// Makes this process kill and reap everything that its children leave behind, also when it is told to end.
 pub(crate) fn take_charge() -> Result<()> {
-    // The workers of a parent that was killed become our children, so that they can be reaped.
+    // The workers of a killed parent become children of this process, so that they can be reaped.
     set_child_subreaper(Some(getpid()))?;
     LazyLock::force(&IGNORED);
-    // A signal that we ignored our children would ignore, too, and some tests send it to them. So it is caught, without
-    // effect.
+    // A signal that is ignored here would be ignored by the children too, and some tests send it to them. So it is
+    // caught, without effect.
     let mut signals = Signals::new(ENDING.map(|(signal, _)| signal))?;
     if is_ignored(SIGCHLD)? {
-        // A process that ignores it cannot wait for its children.
+        // A process that ignores SIGCHLD cannot wait for its children.
         flag::register(SIGCHLD, Arc::default())?;
     }
-    // What is blocked here would be blocked in every thread and in every process of a test.
+    // A signal that is blocked here would be blocked in every thread and in every process of a test.
     SigSet::all().thread_unblock()?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().find(|signal| IGNORED.iter().all(|(ignored, _)| ignored != signal)) {
@@ -64,7 +64,7 @@ fn kill_groups(is_due: impl Fn(Instant) -> bool) {
 
 fn kill(group: i32) {
     if let Some(group) = Pid::from_raw(group) {
-        // It may be gone already.
+        // It may have exited already.
         let _ = kill_process_group(group, Signal::KILL);
     }
 }
@@ -77,7 +77,7 @@ pub(crate) struct Group {
 impl Group {
     /// Starts `command` as the leader of a group of its own.
     pub(crate) fn start(command: &mut Command) -> Result<Group> {
-        // Held while the child starts, so that a signal to this task finds the group complete.
+        // Held while the child starts, so that a signal to this task finds every group.
         let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.process_group(0).spawn().with_context(|| format!("cannot start {command:?}"))?;
         let group = Group { child };
@@ -85,7 +85,7 @@ impl Group {
         Ok(group)
     }
 
-    /// The number of the group, which is its leader's.
+    /// Returns the number of the group, which is the pid of its leader.
     pub(crate) fn id(&self) -> i32 {
         i32::try_from(self.child.id()).expect("the kernel numbers processes with an i32")
     }
@@ -94,35 +94,58 @@ impl Group {
         &mut self.child
     }
 
-    /// Lets it live for `time` from now, where that is more than a test needs.
+    /// Starts to read the leader's stdout, which must be piped.
+    pub(crate) fn capture_stdout(&mut self) -> Result<Capture> {
+        Capture::of(self.child.stdout.take().context("stdout is not piped")?)
+    }
+
+    /// Starts to read the leader's stderr, which must be piped.
+    pub(crate) fn capture_stderr(&mut self) -> Result<Capture> {
+        Capture::of(self.child.stderr.take().context("stderr is not piped")?)
+    }
+
+    /// Sends a signal to the leader.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        process::signal(self.id(), signal)
+    }
+
+    /// Extends its life to `time` from now, for a test that needs more.
     pub(crate) fn extend_time_limit(&self, time: Duration) {
         GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id(), Instant::now() + time);
     }
 
-    /// The leader's status, if it ends within `limit`.
+    /// Waits until the leader ends, at most for `limit`, and returns its status.
     pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         wait_for(limit, || self.child.try_wait().ok().flatten())
+    }
+
+    /// Waits until the leader ends, and expects status 0.
+    pub(crate) fn ends_well(&mut self) -> Result<()> {
+        let threads = |group: &Self| format!("it does not exit:\n{}", process::threads_shown(group.id()));
+        let status = self.ended_within(WAIT_LIMIT).with_context(|| threads(self))?;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         let id = self.id();
-        // The number stays ours until the leader and all orphans are reaped; so kill first, forget, then reap.
+        // The number stays reserved until the leader and all orphans are reaped; so kill first, forget, then reap.
         kill(id);
         GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         let _ = self.child.wait();
         let Some(group) = Pid::from_raw(id) else { return };
-        // An orphan is handed to us a moment after its parent died; ECHILD says that none is left.
+        // An orphan is handed over a moment after its parent died; ECHILD says that none is left.
         wait_for(WAIT_LIMIT, || waitpgid(group, WaitOptions::NOHANG).is_err().then_some(()));
     }
 }
 
-/// Runs `command` to its end, with a bound on its time and on what it says.
+/// Runs `command` to its end, with a bound on its time and on its output.
 pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<Output> {
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
-    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let stdout = group.capture_stdout()?;
+    let stderr = group.capture_stderr()?;
     let Some(status) = group.ended_within(limit) else {
         bail!("{command:?} did not end within {limit:?}; stderr so far: {}", stderr.text());
     };
@@ -149,7 +172,7 @@ mod tests {
         Ok(())
     }
 
-    /// The test starts itself under something like nohup(1); what is started takes charge and waits.
+    /// Starts this test again with SIGHUP ignored, as nohup(1) does; the second one takes charge and waits.
     #[test]
     fn what_was_ignored_stays_ignored() {
         const STARTED: &str = "ZEN_TEST_WAITS";
@@ -167,7 +190,7 @@ mod tests {
         command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(std::env::current_exe().expect("it runs"));
         command.args(["--exact", "--nocapture", "harness::group::tests::what_was_ignored_stays_ignored"]);
         let mut group = Group::start(command.env(STARTED, "").stdout(Stdio::piped())).expect("it starts");
-        let stdout = Capture::of(group.child().stdout.take().expect("it is piped")).expect("a thread");
+        let stdout = group.capture_stdout().expect("a thread");
         let masks = stdout.wait_for(WAIT_LIMIT, |said| {
             let text = String::from_utf8_lossy(said);
             let (whole, _) = text.rsplit_once('\n')?;
@@ -176,7 +199,7 @@ mod tests {
             let masks: Vec<bool> = masks.map(|mask| mask & 1 == 1).collect();
             (masks.len() == 2).then_some(masks)
         });
-        // A server does as it does anywhere; cargo, which shares our group, as we do.
+        // A server gets the default disposition; cargo, which shares this process group, gets what this task has.
         assert_eq!(masks, Some(vec![false, true]), "{}", stdout.text());
         let pid = Pid::from_raw(group.id()).expect("a number");
         kill_process(pid, Signal::HUP).expect("it is there");

@@ -1,4 +1,4 @@
-//! An honest client that goes on asking in the background, while somebody else misbehaves.
+//! An honest client that goes on asking in the background while another client misbehaves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use anyhow::{Context, Result, anyhow};
 use super::client::{APHORISMS, Client};
 use super::{WAIT_LIMIT, wait_for};
 
-/// How often it asks.
+/// The pause between two questions.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Asks every 20 ms until it is told to [`finish`](Honest::finish).
+/// A client that asks every 20 ms until [`finish`](Honest::finish) is called.
 pub(crate) struct Honest {
     is_over: Arc<AtomicBool>,
     answers: Arc<AtomicUsize>,
     asking: Option<JoinHandle<Result<Report>>>,
 }
 
-/// What an honest client went through.
+/// What an honest client measured.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// One time per question, from before it was asked (or connected for) until its answer, the shortest first.
+    /// The time of each question, from before it was asked (or connected for) until its answer; the shortest first.
     pub(crate) waits: Vec<Duration>,
 }
 
 impl Honest {
-    /// Starts asking, and has its first answer when this returns. Where clients wait for their turn it
-    /// `connects_for_each` question, and else stays connected.
+    /// Starts asking, and returns after the first answer. With `connects_for_each`, the client connects for each
+    /// question, which suits servers where clients wait in the backlog; otherwise it stays connected.
     pub(crate) fn start(address: SocketAddr, connects_for_each: bool) -> Result<Honest> {
         let is_over = Arc::new(AtomicBool::new(false));
         let answers = Arc::new(AtomicUsize::new(0));
@@ -44,7 +44,7 @@ impl Honest {
         }
     }
 
-    /// How many answers it has had so far.
+    /// Returns how many answers it has received so far.
     pub(crate) fn answers(&self) -> usize {
         self.answers.load(Ordering::Relaxed)
     }
@@ -53,7 +53,7 @@ impl Honest {
         self.asking.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Ends the asking. An error if any question was not answered as it should be.
+    /// Stops asking. An error if any question was not answered as it should be.
     pub(crate) fn finish(mut self) -> Result<Report> {
         self.is_over.store(true, Ordering::Relaxed);
         let asking = self.asking.take().context("it asks until it is finished")?;
@@ -68,7 +68,7 @@ impl Drop for Honest {
 }
 
 impl Report {
-    /// The wait which `percent` of all waits do not exceed.
+    /// Returns the wait which `percent` of all waits do not exceed.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let last = self.waits.len().saturating_sub(1);
         self.waits.get(last * percent / 100).copied().unwrap_or_default()
@@ -93,7 +93,7 @@ fn ask_until(
         waits.push(start.elapsed());
         answers.fetch_add(1, Ordering::Relaxed);
         client = (!connects_for_each).then_some(asking);
-        // At least one question is asked, however short the meantime was.
+        // At least one question is asked, even if the test is over already.
         if is_over.load(Ordering::Relaxed) {
             break;
         }

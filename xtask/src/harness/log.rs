@@ -1,10 +1,13 @@
-//! What a server logs about its clients.
+//! Log lines of a server about its clients.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+use std::process::ExitStatus;
+
+use anyhow::{Result, ensure};
 
 use super::Server;
 
-/// Makes two clients come and go: one that is answered, and one that leaves in the middle of a question.
+/// Runs two clients: one that is answered, and one that leaves in the middle of a question.
 pub(crate) fn converse(server: &Server) -> Result<()> {
     let mut client = server.client()?;
     client.ask(b"Simple is better than?", b"complex.")?;
@@ -12,6 +15,35 @@ pub(crate) fn converse(server: &Server) -> Result<()> {
     let mut client = server.client()?;
     client.send(b"Simple is bet")?;
     client.leave()
+}
+
+/// Splits a line `TIME [LEVEL PID/THREAD] TEXT` into PID/THREAD and the text.
+pub(crate) fn writer_and_text(line: &str) -> Option<(&str, &str)> {
+    let (head, text) = line.split_once("] ")?;
+    Some((head.split_whitespace().last()?, text))
+}
+
+/// Returns the pauses before new workers, `100ms`, after a crash loop. Expects that they doubled, and that the server
+/// gave up in the end: with status 1, after one line of error.
+pub(crate) fn pauses_of_crash_loop(status: ExitStatus, log: &str) -> Result<Vec<&str>> {
+    ensure!(status.code() == Some(1), "it ended with {status}: {log}");
+    let pauses = log.lines().filter_map(|line| line.split_once("the next starts in "));
+    let pauses: Vec<&str> = pauses.map(|(_, pause)| pause).collect();
+    // On a busy machine some workers may have lived long enough not to count.
+    let grow = pauses.windows(3).any(|three| three == ["100ms", "200ms", "400ms"]);
+    ensure!(grow, "the pauses were {pauses:?}");
+    let errors = log.lines().filter(|line| line.starts_with("error: ")).count();
+    ensure!(errors == 1, "{errors} errors say why it exited: {log}");
+    Ok(pauses)
+}
+
+/// Counts the lines with `what` that each process and thread has written, by `PID/THREAD`.
+pub(crate) fn lines_by_writer(log: &str, what: &str) -> BTreeMap<String, usize> {
+    let mut lines = BTreeMap::new();
+    for (writer, _) in log.lines().filter_map(writer_and_text).filter(|(_, text)| text.contains(what)) {
+        *lines.entry(writer.to_owned()).or_default() += 1;
+    }
+    lines
 }
 
 /// Returns how many clients a line stands for: `… (and 7 more like it)`, `7 more lines were left out that are like: …`.
@@ -24,6 +56,22 @@ pub(crate) fn stands_for(line: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_has_its_writer_and_its_text() {
+        let line = "2026-01-01T00:00:00.000Z [INFO 17/main] 127.0.0.1:80 closed: question cut short: \"[a] b\"";
+        assert_eq!(writer_and_text(line), Some(("17/main", "127.0.0.1:80 closed: question cut short: \"[a] b\"")));
+        assert_eq!(writer_and_text("noise"), None);
+    }
+
+    #[test]
+    fn shares_are_read_from_the_log() {
+        let log = "T [INFO 7/main] at most 4 clients\nT [DEBUG 7/main] 127.0.0.1:5 accepted\n\
+                   T [DEBUG 7/loop-2] 127.0.0.1:5 closed: finished\nT [DEBUG 8/loop-2] 127.0.0.1:6 closed: finished\n\
+                   T [DEBUG 7/loop-2] 127.0.0.1:7 closed: finished\nnoise\n";
+        let expected = [("7/loop-2".to_owned(), 2), ("8/loop-2".to_owned(), 1)];
+        assert_eq!(lines_by_writer(log, " closed: "), BTreeMap::from(expected));
+    }
 
     #[test]
     fn lines_stand_for_clients() {

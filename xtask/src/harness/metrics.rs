@@ -1,4 +1,4 @@
-//! What a server reports about itself under `--metrics`.
+//! The metrics of a server with `--metrics`.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Server, WAIT_LIMIT};
 
-/// Returns every series and its value now: `zen_connections_accepted_total` is 7.
+/// Returns the current value of every series, such as 7 for `zen_connections_accepted_total`.
 pub(crate) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
     let series = |line: &str| {
         let (name, value) = line.rsplit_once(' ')?;
@@ -18,7 +18,7 @@ pub(crate) fn scrape(server: &Server) -> Result<BTreeMap<String, f64>> {
     Ok(text.lines().filter(|line| !line.starts_with('#')).filter_map(series).collect())
 }
 
-/// Returns the address of its metrics, which the log names at start.
+/// Returns the address of the server's metrics, which the log names at start.
 pub(crate) fn metrics_of(server: &Server) -> Result<SocketAddr> {
     let address = server.wait_for_log(WAIT_LIMIT, |log| {
         let (_, rest) = log.split_once("metrics on http://")?;
@@ -36,14 +36,14 @@ pub(crate) fn text(address: SocketAddr) -> Result<String> {
 
 /// Returns head and body of the page at this path.
 pub(crate) fn ask(address: SocketAddr, path: &str) -> Result<(String, String)> {
-    // Version 1.0: the end of the connection is the end of the page, whatever answers.
+    // Version 1.0: the page ends with the connection, whatever the server.
     let answer = exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no end of the head")?;
     ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {head}");
     Ok((head.to_owned(), body.to_owned()))
 }
 
-/// Sends a request and returns all that comes back.
+/// Sends a request and returns the whole response.
 pub(crate) fn exchange(address: SocketAddr, request: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, WAIT_LIMIT)?;
     stream.set_read_timeout(Some(WAIT_LIMIT))?;

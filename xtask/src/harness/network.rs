@@ -1,5 +1,5 @@
-//! Hosts of our own, private network namespaces: two with a cable between them, in which the kernel counts resets for
-//! this server alone, and which can be cut; or several on a switch, each of which can be unplugged.
+//! Hosts of our own: private network namespaces, joined by a cable or a switch, that a test can cut. The kernel of a
+//! namespace counts resets for this server alone.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -10,14 +10,13 @@ use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::getuid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::capture::Capture;
 use super::group::{Group, run_within};
 use super::{Missing, WAIT_LIMIT, tool};
 
-/// Where a server listens in it.
+/// The address at which a server listens in a [`Network`].
 pub(crate) const HOST: &str = "10.0.0.1";
 
-/// The two hosts, which live as long as this.
+/// Two hosts, joined by a cable. They exist until this is dropped.
 pub(crate) struct Network {
     servers: Group,
     clients: Group,
@@ -33,17 +32,17 @@ impl Network {
         Ok(Network { servers, clients })
     }
 
-    /// What a command runs under, to be on the servers' host.
+    /// Returns the program that runs a command on the servers' host.
     pub(crate) fn wrapper(&self) -> [String; 2] {
         entering(&self.servers)
     }
 
-    /// Does `work` on the clients' host.
+    /// Runs `work` on the clients' host.
     pub(crate) fn as_client<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         on(&self.clients, work)
     }
 
-    /// How many connections the servers' kernel has reset: TCPAbortOnClose and TCPAbortOnData.
+    /// Returns how many connections the servers' kernel has reset: TCPAbortOnClose and TCPAbortOnData.
     pub(crate) fn resets(&self) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/net/netstat", self.servers.id()))?;
         let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
@@ -55,18 +54,18 @@ impl Network {
         Ok(counts.into_iter().sum())
     }
 
-    /// Pulls the cable out: whatever is sent is lost, and neither side receives of it.
+    /// Pulls the cable out: what is sent is lost, and neither side is told.
     pub(crate) fn cut(&self) -> Result<()> {
         ip(&self.clients, &["link", "set", CABLE, "down"])
     }
 
-    /// Puts it in again.
+    /// Plugs the cable in again.
     pub(crate) fn mend(&self) -> Result<()> {
         ip(&self.clients, &["link", "set", CABLE, "up"])
     }
 }
 
-/// Several hosts on a switch, which live as long as this.
+/// Several hosts on a switch. They exist until this is dropped.
 pub(crate) struct Lan {
     switch: Group,
     hosts: Vec<Group>,
@@ -89,38 +88,39 @@ impl Lan {
         Ok(lan)
     }
 
-    /// What a command runs under, to be on a host.
+    /// Returns the program that runs a command on a host.
     pub(crate) fn wrapper(&self, host: usize) -> [String; 2] {
         entering(&self.hosts[host])
     }
 
-    /// Does `work` on a host.
+    /// Runs `work` on a host.
     pub(crate) fn on<T: Send>(&self, host: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         on(&self.hosts[host], work)
     }
 
-    /// Pulls a host's cable out of the switch: whatever is sent to it is lost, and nobody else receives of it.
+    /// Pulls a host's cable out of the switch: what is sent to it is lost, and no other host is told.
     pub(crate) fn unplug(&self, host: usize) -> Result<()> {
         ip(&self.switch, &["link", "set", &port(host), "down"])
     }
 
-    /// Puts it in again.
+    /// Plugs a host's cable in again.
     pub(crate) fn plug(&self, host: usize) -> Result<()> {
         ip(&self.switch, &["link", "set", &port(host), "up"])
     }
 }
 
-/// Does `work` on a host that knows nobody but itself: every port of its loopback is free.
+/// Runs `work` on a host without a network: every port of its loopback is free.
 pub(crate) fn on_a_host_alone<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let host = host()?;
     ip(&host, &["link", "set", "lo", "up"])?;
     on(&host, work)
 }
 
-/// Does `work` on a host.
+/// Runs `work` on a host.
 fn on<T: Send>(host: &Group, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let namespace = File::open(namespace(host))?;
-    // A thread of its own: it never comes back from there. Those that it starts are there too.
+    // A thread that has entered a namespace stays in it, so this takes a thread of its own. Threads that it starts are
+    // in the same namespace.
     let there = move || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         work()
@@ -128,7 +128,7 @@ fn on<T: Send>(host: &Group, work: impl FnOnce() -> Result<T> + Send) -> Result<
     thread::scope(|scope| scope.spawn(there).join().map_err(|_| anyhow!("the case panicked"))?)
 }
 
-/// Lays a cable between two hosts, whose end here has a name.
+/// Lays a cable between two hosts; `name` is its interface on the first.
 fn connect(here: &Group, name: &str, there: &Group) -> Result<()> {
     let other = there.id().to_string();
     ip(here, &["link", "add", name, "type", "veth", "peer", "name", CABLE, "netns", &other])
@@ -148,18 +148,18 @@ fn ip(host: &Group, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What a command runs under, to be on a host.
+/// Returns the program that runs a command on a host.
 fn entering(host: &Group) -> [String; 2] {
     ["nsenter".to_owned(), format!("--net={}", namespace(host))]
 }
 
-/// A host is a process that sleeps in a namespace of its own.
+/// Makes a host: a process that sleeps in a network namespace of its own.
 fn host() -> Result<Group> {
-    ensure!(getuid().is_root(), Missing("root, who alone may make network namespaces,".to_owned()));
+    ensure!(getuid().is_root(), Missing("root, which network namespaces need,".to_owned()));
     let mut command = Command::new(tool("unshare")?);
     command.args(["--net", "sh", "-c", "echo here; exec sleep 600"]);
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
-    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
+    let stdout = group.capture_stdout()?;
     let is_there = stdout.wait_for(WAIT_LIMIT, |said| (said == b"here\n").then_some(()));
     is_there.ok_or_else(|| Missing("the right to make network namespaces".to_owned()))?;
     Ok(group)
@@ -173,7 +173,7 @@ fn port(host: usize) -> String {
     format!("port{host}")
 }
 
-/// A host calls it so.
+/// The network interface of a host.
 const CABLE: &str = "cable";
 
 const SWITCH: &str = "switch";

@@ -1,9 +1,13 @@
-//! What the processes of a group hold and use, from /proc.
+//! What the processes of a group hold and use, from /proc; their signals and limits.
 
+use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 /// What all processes of a group hold together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,14 +15,14 @@ pub(crate) struct Usage {
     pub(crate) processes: usize,
     pub(crate) threads: usize,
     pub(crate) descriptors: usize,
-    /// Bytes of anonymous memory, that is stacks and heap. Pages of the binary are left out: they are shared with
-    /// whatever other test runs it.
+    /// Bytes of anonymous memory, that is, stacks and heap. Pages of the binary are left out, because other tests may
+    /// run the same binary.
     pub(crate) memory: u64,
-    /// Processor time of the threads now alive.
+    /// Processor time of the threads that are alive.
     pub(crate) cpu: Duration,
 }
 
-/// The processes of a group that are not zombies, by their numbers. Whoever lost a parent still counts.
+/// Returns the pids in a group, zombies excepted. A process that has lost its parent still counts.
 pub(crate) fn members(group: i32) -> Vec<i32> {
     let numbers = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
     let mut members: Vec<i32> = numbers.filter(|&pid| is_member(pid, group)).collect();
@@ -26,9 +30,9 @@ pub(crate) fn members(group: i32) -> Vec<i32> {
     members
 }
 
-/// The server's end of a client's connection, called as in /proc: `socket:[123]`. `None` until the client is accepted.
+/// Returns the server's end of a client's connection, named as in /proc: `socket:[123]`. `None` before it is accepted.
 pub(crate) fn accepted_socket(server: SocketAddr, client: SocketAddr) -> Option<String> {
-    // Of the thread, which may be in another network namespace than the rest of this process.
+    // The thread's table: it may be in another network namespace than the rest of this process.
     let table = read("/proc/thread-self/net/tcp");
     let ends_in = |field: &str, address: SocketAddr| field.ends_with(&format!(":{:04X}", address.port()));
     let inode = table.lines().find_map(|line| {
@@ -38,38 +42,68 @@ pub(crate) fn accepted_socket(server: SocketAddr, client: SocketAddr) -> Option<
     inode.filter(|&inode| inode != "0").map(|inode| format!("socket:[{inode}]"))
 }
 
-/// Who started a process, or took it over.
+/// Returns whether a process has a descriptor of this socket, named as in /proc.
+pub(crate) fn holds(pid: i32, socket: &str) -> bool {
+    let folder = Path::new("/proc").join(pid.to_string()).join("fd");
+    names_in(&folder).iter().any(|fd| fs::read_link(folder.join(fd)).is_ok_and(|link| link == Path::new(socket)))
+}
+
+/// Returns the parent of a process.
 pub(crate) fn parent(pid: i32) -> Option<i32> {
     stat(&format!("/proc/{pid}")).split(' ').nth(1)?.parse().ok()
 }
 
-/// Those whom a process has started or taken over.
+/// Returns the children of a process, adopted ones included.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     let numbers = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
     numbers.filter(|&other| parent(other) == Some(pid)).collect()
 }
 
-/// The file that a process runs.
+/// Returns the file that a process executes.
 pub(crate) fn binary(pid: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// Adds up what the members of `group` hold. A process that ends meanwhile counts as far as it was seen.
-pub(crate) fn usage(group: i32) -> Usage {
+/// Sends a signal to one process.
+pub(crate) fn signal(pid: i32, signal: Signal) -> Result<()> {
+    kill_process(Pid::from_raw(pid).context("a process")?, signal).with_context(|| format!("no process {pid}"))
+}
+
+/// Changes the descriptor limit of a process; returns the previous one.
+pub(crate) fn limit_descriptors(pid: i32, current: Option<u64>) -> Result<Option<u64>> {
+    // The hard limit is the one of this process: it is inherited and never changed.
+    let limit = Rlimit { current, maximum: getrlimit(Resource::Nofile).maximum };
+    Ok(prlimit(Pid::from_raw(pid), Resource::Nofile, limit)?.current)
+}
+
+/// Adds up what these processes hold. One that exits meanwhile is counted in part.
+pub(crate) fn usage(processes: Vec<i32>) -> Usage {
     let mut usage = Usage::default();
-    for pid in members(group) {
+    for pid in processes {
         let process = Path::new("/proc").join(pid.to_string());
         let tasks = names_in(&process.join("task"));
         usage.processes += 1;
         usage.threads += tasks.len();
         usage.descriptors += names_in(&process.join("fd")).len();
-        usage.memory += anonymous_memory(pid);
+        usage.memory += memory_of(&[pid], "smaps_rollup", "Pss_Anon:").unwrap_or(0);
         usage.cpu += tasks.iter().map(|task| cpu(pid, task)).sum();
     }
     usage
 }
 
-/// Whether each thread of each member waits for something.
+/// Returns the sum of a line of /proc/PID/`file`, such as `Pss:`, over these processes, in bytes.
+pub(crate) fn memory_of(processes: &[i32], file: &str, what: &str) -> Result<u64> {
+    processes.iter().map(|pid| bytes_in(&format!("/proc/{pid}/{file}"), what)).sum()
+}
+
+/// Returns a line of a file of the kernel, such as `KernelStack:` of /proc/meminfo, in bytes.
+pub(crate) fn bytes_in(file: &str, what: &str) -> Result<u64> {
+    let text = fs::read_to_string(file).with_context(|| file.to_owned())?;
+    let line = text.lines().find_map(|line| line.strip_prefix(what)).with_context(|| what.to_owned())?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+/// Returns whether every thread of every member sleeps.
 pub(crate) fn is_asleep(group: i32) -> bool {
     let tasks = |pid: i32| {
         let folder = format!("/proc/{pid}/task");
@@ -78,7 +112,26 @@ pub(crate) fn is_asleep(group: i32) -> bool {
     members(group).into_iter().flat_map(tasks).all(|stat| stat.starts_with('S'))
 }
 
-/// Whether each thread of a process is stopped, as by SIGSTOP.
+/// Returns a line for each thread of each member, zombies included: its name, its state, the kernel function in which
+/// it sleeps, and the number and arguments of its system call (proc_pid_syscall(5)).
+pub(crate) fn threads_shown(group: i32) -> String {
+    let numbers = names_in(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
+    let mut processes: Vec<i32> =
+        numbers.filter(|pid: &i32| group_in(&stat(&format!("/proc/{pid}"))) == Some(group)).collect();
+    processes.sort_unstable();
+    let mut text = String::new();
+    for pid in processes {
+        for task in names_in(Path::new(&format!("/proc/{pid}/task"))) {
+            let thread = format!("/proc/{pid}/task/{task}");
+            let line = |file: &str| read(&format!("{thread}/{file}")).trim().to_owned();
+            let state = stat(&thread).chars().next().unwrap_or('-');
+            let _ = writeln!(text, "{pid}/{task} {} {state} {} {}", line("comm"), line("wchan"), line("syscall"));
+        }
+    }
+    text
+}
+
+/// Returns whether every thread of a process is stopped, as by SIGSTOP.
 pub(crate) fn is_stopped(pid: i32) -> bool {
     let folder = format!("/proc/{pid}/task");
     names_in(Path::new(&folder)).iter().all(|task| stat(&format!("{folder}/{task}")).starts_with('T'))
@@ -86,25 +139,21 @@ pub(crate) fn is_stopped(pid: i32) -> bool {
 
 fn is_member(pid: i32, group: i32) -> bool {
     let stat = stat(&format!("/proc/{pid}"));
-    let mut fields = stat.split(' ');
-    fields.next().is_some_and(|state| state != "Z") && fields.nth(1).is_some_and(|field| field == group.to_string())
+    !stat.starts_with('Z') && group_in(&stat) == Some(group)
 }
 
-/// What the kernel says of a process or thread: `STATE PARENT GROUP …`.
+fn group_in(stat: &str) -> Option<i32> {
+    stat.split(' ').nth(2)?.parse().ok()
+}
+
+/// Returns the fields of a process or thread in proc_pid_stat(5): `STATE PARENT GROUP …`.
 fn stat(folder: &str) -> String {
-    // Before that stands `NUMBER (NAME)`, and NAME may hold anything.
+    // In front of them is `NUMBER (NAME)`, and NAME may hold anything.
     read(&format!("{folder}/stat")).rsplit_once(") ").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
 }
 
-fn anonymous_memory(pid: i32) -> u64 {
-    let rollup = read(&format!("/proc/{pid}/smaps_rollup"));
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
-    let kilobytes: u64 = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0);
-    kilobytes * 1024
-}
-
 fn cpu(pid: i32, task: &str) -> Duration {
-    // The first number is nanoseconds on a processor: fine enough for a thousandth of a second, which utime is not.
+    // The first number is nanoseconds on a processor, which is finer than the ticks of utime.
     let schedstat = read(&format!("/proc/{pid}/task/{task}/schedstat"));
     Duration::from_nanos(schedstat.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0))
 }

@@ -1,5 +1,5 @@
-//! What the kernel holds for a client, asked as `ss` does: /proc/net/tcp takes long to read where many connections have
-//! been.
+//! Bytes that the kernel still holds for a client, read from sock_diag(7) as `ss` does. /proc/net/tcp takes long to
+//! read after many connections.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Missing;
 
-/// Bytes that the server has written and the client has not acknowledged; 0 if there is no such connection. Both
-/// addresses are IPv4. What the server has closed is still found as long as the kernel delivers it.
+/// Returns the bytes that the server has written and the client has not acknowledged; 0 if there is no such connection.
+/// Both addresses are IPv4. A connection that the server has closed is found as long as the kernel delivers its bytes.
 pub(crate) fn unsent(server: SocketAddr, client: SocketAddr) -> Result<u32> {
     let (SocketAddr::V4(server), SocketAddr::V4(client)) = (server, client) else {
         bail!("IPv4 addresses are expected")
@@ -45,13 +45,13 @@ pub(crate) fn unsent(server: SocketAddr, client: SocketAddr) -> Result<u32> {
         ensure!(errno == -ENOENT, "the kernel answers with error {errno}");
         return Ok(0);
     }
-    // struct inet_diag_msg. Where there is no connection the kernel speaks of the listener.
+    // struct inet_diag_msg. Where there is no connection, the kernel describes the listener.
     let is_listener = answer.get(17) == Some(&LISTENING);
     let unsent = number(76).context("the kernel's answer is cut short")?;
     Ok(if is_listener { 0 } else { unsent })
 }
 
-/// What linux/netlink.h, linux/sock_diag.h and linux/inet_diag.h call these numbers.
+/// Names and values of linux/netlink.h, linux/sock_diag.h and linux/inet_diag.h.
 const NETLINK: i32 = 16;
 const SOCK_DIAG: i32 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -65,8 +65,10 @@ const ENOENT: i32 = 2;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::net::{TcpListener, TcpStream};
+
+    use super::super::{WAIT_LIMIT, wait_for};
+    use super::*;
 
     #[test]
     fn what_is_not_taken_is_found() {
@@ -77,9 +79,14 @@ mod tests {
         let (stream, _) = listener.accept().expect("a client has come");
         assert_eq!(unsent(server, address).expect("it is asked"), 0);
         stream.set_nonblocking(true).expect("it can be set");
-        while (&stream).write(&[0; 65536]).is_ok() {}
-        assert!(unsent(server, address).expect("it is asked") > 65536);
-        drop((client, stream));
-        assert_eq!(unsent(server, address).expect("it is asked"), 0, "only the listener is left");
+        // The kernel may still be delivering bytes when a write finds no room, and enlarge the client's buffer.
+        let unsent = || unsent(server, address).expect("it is asked");
+        let is_full = || {
+            while (&stream).write(&[0; 65536]).is_ok() {}
+            (unsent() > 65536).then_some(())
+        };
+        wait_for(WAIT_LIMIT, is_full).expect("bytes stay with the kernel");
+        drop(client);
+        wait_for(WAIT_LIMIT, || (unsent() == 0).then_some(())).expect("only the listener is left");
     }
 }

@@ -1,15 +1,16 @@
-//! A running server: started on a free port, heard until its ready line, and gone when dropped.
+//! A running server: started on a free port, ready when its constructor returns, and killed on drop.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::capture::Capture;
-use super::client::Client;
+use super::client::{APHORISMS, Client};
 use super::group::Group;
 use super::process::{self, Usage};
 use super::{Missing, WAIT_LIMIT, lacks_io_uring, shown, strace, tool, wait_for};
@@ -30,8 +31,7 @@ impl Server {
         Server::run(entry.command()?.args(["-p", "0"]).args(arguments))
     }
 
-    /// Starts the same under another program, as in `strace -f zen-single -p 0` or `prlimit --nofile=64 zen-single -p
-    /// 0`.
+    /// Starts the server under another program, as in `strace -f zen-single -p 0`.
     pub(crate) fn start_under(wrapper: &[&str], entry: &Entry, arguments: &[&str]) -> Result<Server> {
         let Some((&program, before)) = wrapper.split_first() else { return Server::start(entry, arguments) };
         let inner = entry.command()?;
@@ -41,7 +41,7 @@ impl Server {
         // Signals are meant for the server, which may have replaced the wrapper or be its child.
         let binary = workspace::binary(entry.binary)?.canonicalize()?;
         let is_server = |pid: &i32| process::binary(*pid).is_some_and(|of_process| of_process == binary);
-        // Numbers begin anew some time, so the smallest may be a worker's.
+        // Pids wrap around, so the smallest may be a worker's.
         let leader = server.group.id();
         let is_child = |pid: &i32| is_server(pid) && process::parent(*pid) == Some(leader);
         let first = if is_server(&leader) { Some(leader) } else { server.processes().into_iter().find(is_child) };
@@ -49,43 +49,43 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts a server of the list on a listener that somebody else keeps, as systemd does.
+    /// Starts a server of the list on a listener that the test keeps, as systemd does.
     pub(crate) fn start_on(listener: &TcpListener, entry: &Entry, arguments: &[&str]) -> Result<Server> {
-        Server::heard(activated(entry, LISTEN_FDS, arguments)?.stdin(OwnedFd::from(listener.try_clone()?)))
+        Server::started(activated(entry, LISTEN_FDS, arguments)?.stdin(OwnedFd::from(listener.try_clone()?)))
     }
 
-    /// Starts whatever `command` says and waits for the ready line.
+    /// Starts `command`, which is a server, and waits for its ready line.
     pub(crate) fn run(command: &mut Command) -> Result<Server> {
-        Server::heard(command.stdin(Stdio::null()))
+        Server::started(command.stdin(Stdio::null()))
     }
 
-    fn heard(command: &mut Command) -> Result<Server> {
+    fn started(command: &mut Command) -> Result<Server> {
         let mut group = Group::start(
             command
                 .env_remove("RUST_LOG")
                 .env_remove("LISTEN_PID")
                 .env_remove("LISTEN_FDS")
                 .env_remove("NOTIFY_SOCKET")
-                // The pool of `--offload` never gives a thread back (blocking 1.7): with as many as the verdict's
-                // clients wake up before a case, it has all it will ever have.
+                // The blocking pool of `--offload` never gives a thread back (blocking 1.7). With this limit it has all
+                // its threads before a case, because the verdict's clients start them.
                 .env("BLOCKING_MAX_THREADS", "4")
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
         )?;
-        let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
-        let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+        let stdout = group.capture_stdout()?;
+        let stderr = group.capture_stderr()?;
         let line =
             stdout.wait_for(WAIT_LIMIT, |said| said.iter().position(|&b| b == b'\n').map(|end| said[..end].to_vec()));
         let pid = group.id();
         let explained = || format!("{command:?}; its stderr:\n{}", stderr.text());
-        // Containers and sysctls refuse it.
+        // Containers and sysctls may forbid io_uring.
         ensure!(line.is_some() || !lacks_io_uring(&stderr.text()), Missing("io_uring".to_owned()));
         let line = line.with_context(|| format!("no ready line from {}", explained()))?;
         let address = ready_address(&line).with_context(explained)?;
         Ok(Server { group, pid, address, stdout, stderr })
     }
 
-    /// Lets it live for `time` from now.
+    /// Extends its life to `time` from now.
     pub(crate) fn extend_time_limit(&self, time: Duration) {
         self.group.extend_time_limit(time);
     }
@@ -93,20 +93,27 @@ impl Server {
     /// Sends SIGTERM and expects that the server ends with status 0 within `limit`.
     pub(crate) fn stop(&mut self, limit: Duration) -> Result<()> {
         self.signal(Signal::TERM)?;
-        let status = self.ended_within(limit).with_context(|| format!("still there {limit:?} after SIGTERM"))?;
+        let status = self.ended_within(limit).with_context(|| {
+            let threads = process::threads_shown(self.group.id());
+            format!("still there {limit:?} after SIGTERM:\n{threads}")
+        })?;
         ensure!(status.success(), "ended with {status} after SIGTERM");
         Ok(())
     }
 
-    /// The exit status, if the server ends within `limit`.
+    /// Returns the exit status if the server ends within `limit`.
     pub(crate) fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         self.group.ended_within(limit)
     }
 
+    /// Waits until the server ends, and expects status 0.
+    pub(crate) fn ends_well(&mut self) -> Result<()> {
+        self.group.ends_well()
+    }
+
     /// Sends a signal to the server's first process.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(self.pid).ok_or_else(|| anyhow!("no process to signal"))?;
-        kill_process(pid, signal).context("cannot signal the server")
+        process::signal(self.pid, signal).context("cannot signal the server")
     }
 
     /// Sends a signal to all its processes.
@@ -115,27 +122,54 @@ impl Server {
         kill_process_group(group, signal).context("cannot signal the server's processes")
     }
 
-    /// A new client of this server.
+    /// Connects a new client.
     pub(crate) fn client(&self) -> Result<Client> {
         Client::connect(self.address)
     }
 
-    /// Where it listens.
+    /// Connects `count` new clients.
+    pub(crate) fn clients(&self, count: usize) -> Result<Vec<Client>> {
+        (0..count).map(|_| self.client()).collect()
+    }
+
+    /// Connects a client that has been answered, so it is accepted, and not only in the backlog.
+    pub(crate) fn served_client(&self) -> Result<Client> {
+        let mut client = self.client()?;
+        client.ask_all()?;
+        Ok(client)
+    }
+
+    /// Connects `count` clients, each of which has been answered.
+    pub(crate) fn served_clients(&self, count: usize) -> Result<Vec<Client>> {
+        let client = |n| self.served_client().with_context(|| format!("client {n} of {count}"));
+        (1..=count).map(client).collect()
+    }
+
+    /// Connects a client that has asked the first of the [`APHORISMS`] and waits for the answer.
+    pub(crate) fn asking_client(&self) -> Result<Client> {
+        let mut client = self.client()?;
+        client.send(APHORISMS[0].0)?;
+        Ok(client)
+    }
+
+    /// Returns the address at which it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The server's first process.
+    /// Returns the pid of the server's first process.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// All its processes.
+    /// Returns the pids of all its processes, that of the first one first.
     pub(crate) fn processes(&self) -> Vec<i32> {
-        process::members(self.group.id())
+        let mut processes = process::members(self.group.id());
+        processes.sort_by_key(|&pid| pid != self.pid);
+        processes
     }
 
-    /// Those of its processes that serve: the workers, or the only one.
+    /// Returns the pids of the processes that serve: the workers, or the only one.
     pub(crate) fn workers(&self) -> Vec<i32> {
         let mut processes = self.processes();
         if processes.len() > 1 {
@@ -144,23 +178,51 @@ impl Server {
         processes
     }
 
-    /// What all its processes hold together.
+    /// Waits until the pids of the workers satisfy `are`, and returns them.
+    pub(crate) fn workers_are(&self, limit: Duration, are: impl Fn(&[i32]) -> bool) -> Result<Vec<i32>> {
+        let found = wait_for(limit, || Some(self.workers()).filter(|workers| are(workers)));
+        found.with_context(|| format!("after {limit:?} the workers are {:?}", self.workers()))
+    }
+
+    /// Waits until there are as many workers as `before`, and the first of those has been replaced.
+    pub(crate) fn replaces_first(&self, before: &[i32], limit: Duration) -> Result<()> {
+        self.workers_are(limit, |now| now.len() == before.len() && !now.contains(&before[0])).map(drop)
+    }
+
+    /// Returns what all its processes hold together, without the program that it was started under.
     pub(crate) fn usage(&self) -> Usage {
-        process::usage(self.group.id())
+        let mut processes = self.processes();
+        processes.retain(|&process| process == self.pid || process != self.group.id());
+        process::usage(processes)
     }
 
-    /// Waits until every thread of it sleeps: it has nothing left to do.
-    pub(crate) fn falls_asleep(&self, limit: Duration) -> Result<()> {
-        let asleep = wait_for(limit, || process::is_asleep(self.group.id()).then_some(()));
-        asleep.with_context(|| format!("{limit:?} later it is still busy"))
+    /// Returns how much processor time all its processes use in `time` from now.
+    pub(crate) fn cpu_within(&self, time: Duration) -> Duration {
+        let before = self.usage().cpu;
+        thread::sleep(time);
+        self.usage().cpu.saturating_sub(before)
     }
 
-    /// What it has written to stderr so far, fit to be printed.
+    /// Waits until each of its threads sleeps, so that it has nothing left to do.
+    pub(crate) fn wait_until_asleep(&self, limit: Duration) -> Result<()> {
+        // A process that starts may sleep for a moment. So each thread is asleep twice, and none has run in between.
+        let mut before = None;
+        let asleep = wait_for(limit, || {
+            let Usage { processes, threads, cpu, .. } = self.usage();
+            let now = process::is_asleep(self.group.id()).then_some((processes, threads, cpu));
+            let has_rested = now.is_some() && now == before;
+            before = now;
+            has_rested.then_some(())
+        });
+        asleep.with_context(|| format!("the server is still busy after {limit:?}"))
+    }
+
+    /// Returns what it has written to stderr so far, fit to be printed.
     pub(crate) fn log(&self) -> String {
         self.stderr.text()
     }
 
-    /// All that it has written to stderr, once it has ended.
+    /// Waits for its end, and returns all that it has written to stderr.
     pub(crate) fn whole_log(&self) -> String {
         self.stderr.at_end();
         self.stderr.text()
@@ -171,8 +233,14 @@ impl Server {
         self.stderr.wait_for(limit, |said| find(&String::from_utf8_lossy(said)))
     }
 
-    /// After its end: nothing but the ready line on stdout, no control byte on stderr.
-    pub(crate) fn has_spoken_cleanly(&self) -> Result<()> {
+    /// Waits until the log contains `text`.
+    pub(crate) fn logs(&self, text: &str) -> Result<()> {
+        let logged = self.wait_for_log(WAIT_LIMIT, |log| log.contains(text).then_some(()));
+        logged.with_context(|| format!("the log does not contain {text:?}"))
+    }
+
+    /// Waits for its end, and fails if stdout has more than the ready line or stderr has control bytes.
+    pub(crate) fn output_is_clean(&self) -> Result<()> {
         let stdout = self.stdout.at_end();
         let lines = stdout.iter().filter(|&&b| b == b'\n').count();
         ensure!(lines == 1 && stdout.ends_with(b"\n"), "more than the ready line on stdout: {}", shown(&stdout));
@@ -184,8 +252,8 @@ impl Server {
     }
 }
 
-/// The command of a server whose stdin is to become descriptor 3, with these variables. A shell does what the child of
-/// a service manager does before it becomes the server.
+/// Returns the command of a server with these variables, whose stdin becomes descriptor 3. A shell does what a service
+/// manager does before it executes the server.
 pub(crate) fn activated(entry: &Entry, variables: &str, arguments: &[&str]) -> Result<Command> {
     let inner = entry.command()?;
     let mut command = Command::new("sh");

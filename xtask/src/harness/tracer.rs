@@ -1,52 +1,49 @@
-//! strace, attached to a running server: it makes system calls fail, and lets go of the server again.
+//! strace, attached to a running server: it makes system calls fail, and detaches again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use std::{fs, process};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::capture::Capture;
+use super::folder::Folder;
 use super::group::Group;
 use super::{Missing, WAIT_LIMIT, strace};
 
-/// Faults injected into a server for as long as this lives.
+/// Faults injected into a server until this is dropped.
 pub(crate) struct Tracer {
-    // First, so that strace has gone before its file goes.
+    // First, so that strace has exited before its file is removed.
     group: Group,
-    trace: Trace,
+    folder: Folder,
 }
 
-/// What strace writes.
-struct Trace(PathBuf);
-
 impl Tracer {
-    /// Lets `call` fail in each thread of these processes, present and future, as `fault` says:
-    /// `error=EMFILE:when=1..4`. Each thread counts for itself.
+    /// Makes `call` fail in each thread of these processes, present and future, as `fault` says:
+    /// `error=EMFILE:when=1..4`. strace counts the calls of each thread separately.
     pub(crate) fn attach(processes: &[i32], call: &str, fault: &str) -> Result<Tracer> {
         Tracer::start(processes, call, fault, &[])
     }
 
-    /// The same, only where the call is about `socket`, which is called as in /proc: `socket:[123]`.
-    pub(crate) fn attach_to(socket: &str, processes: &[i32], call: &str, fault: &str) -> Result<Tracer> {
-        Tracer::start(processes, call, fault, &["-P", socket])
+    /// Makes `call` fail as [`attach`](Tracer::attach) does, only for `socket`, named as in /proc: `socket:[123]`.
+    pub(crate) fn attach_to(socket: &str, process: i32, call: &str, fault: &str) -> Result<Tracer> {
+        Tracer::start(&[process], call, fault, &["-P", socket])
     }
 
     fn start(processes: &[i32], call: &str, fault: &str, which: &[&str]) -> Result<Tracer> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let trace = Trace(std::env::temp_dir().join(format!("zen-trace-{}-{number}", process::id())));
+        let folder = Folder::new()?;
         let mut command = Command::new(strace()?);
         // strace injects only into calls that it traces.
         let (traced, injected) = (format!("trace={call}"), format!("inject={call}:{fault}"));
-        command.args(["-f", "-ttt", "-e", &traced, "-e", &injected]).args(which).arg("-o").arg(&trace.0);
+        command
+            .args(["-f", "-ttt", "-e", &traced, "-e", &injected])
+            .args(which)
+            .arg("-o")
+            .arg(folder.path().join(TRACE));
         processes.iter().for_each(|pid| _ = command.args(["-p", &pid.to_string()]));
         let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
-        let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+        let stderr = group.capture_stderr()?;
         let attached = |said: &[u8]| {
             let said = String::from_utf8_lossy(said);
             let has = |pid: &i32| said.contains(&format!("Process {pid} attached"));
@@ -57,12 +54,12 @@ impl Tracer {
             ensure!(!said.contains("not permitted"), Missing("the right to trace a running process".to_owned()));
             bail!("{command:?} did not attach: {said}");
         }
-        Ok(Tracer { group, trace })
+        Ok(Tracer { group, folder })
     }
 
-    /// When calls were made to fail so far, for each thread: seconds of the clock.
+    /// Returns when calls were made to fail so far: for each thread, seconds of the clock.
     pub(crate) fn injected(&self) -> Result<BTreeMap<String, Vec<f64>>> {
-        let text = fs::read_to_string(&self.trace.0).context("the trace")?;
+        let text = self.trace()?;
         let mut injected: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for (thread, time) in text.lines().filter(|line| line.ends_with("(INJECTED)")).filter_map(thread_and_time) {
             injected.entry(thread).or_default().push(time);
@@ -70,26 +67,36 @@ impl Tracer {
         Ok(injected)
     }
 
-    /// Lets go of the server, and tells what [`injected`](Tracer::injected) does. An error if nothing was: then nothing
-    /// has been tested.
+    /// Detaches strace, and returns what [`injected`](Tracer::injected) does. An error if nothing was injected, because
+    /// then nothing has been tested.
     pub(crate) fn detach(mut self) -> Result<BTreeMap<String, Vec<f64>>> {
         let pid = Pid::from_raw(self.group.id()).context("strace has a number")?;
-        // It may have ended with the server.
+        // It may have exited with the server.
         let _ = kill_process(pid, Signal::TERM);
-        self.group.ended_within(WAIT_LIMIT).context("strace does not let go")?;
+        self.group.ended_within(WAIT_LIMIT).context("strace does not detach")?;
         let injected = self.injected()?;
-        ensure!(!injected.is_empty(), "no call was made to fail; the trace is {:?}", fs::read_to_string(&self.trace.0));
+        ensure!(!injected.is_empty(), "no call was made to fail; the trace is {:?}", self.trace());
         Ok(injected)
     }
-}
 
-impl Drop for Trace {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+    fn trace(&self) -> Result<String> {
+        fs::read_to_string(self.folder.path().join(TRACE)).context("the trace")
     }
 }
 
-/// How long it is from the first to the last of a thread's failed calls.
+/// Reads the table of `strace -c -U name,calls`: how often each system call was made.
+pub(crate) fn counted(table: &str) -> Result<BTreeMap<String, u64>> {
+    let row = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (name, calls) = (fields.next()?, fields.next()?);
+        (name != "total").then_some((name.to_owned(), calls.parse().ok()?))
+    };
+    let calls: BTreeMap<_, _> = table.lines().filter_map(row).collect();
+    ensure!(!calls.is_empty(), "strace counted nothing:\n{table}");
+    Ok(calls)
+}
+
+/// Returns the time from the first to the last of a thread's failed calls.
 pub(crate) fn span(times: &[f64]) -> Duration {
     match times {
         [first, .., last] => Duration::from_secs_f64((last - first).max(0.0)),
@@ -97,15 +104,26 @@ pub(crate) fn span(times: &[f64]) -> Duration {
     }
 }
 
-/// `THREAD TIME CALL(…) = …`
+/// Parses `THREAD TIME CALL(…) = …`.
 fn thread_and_time(line: &str) -> Option<(String, f64)> {
     let mut words = line.split_whitespace();
     Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
 }
 
+/// The file that strace writes.
+const TRACE: &str = "trace";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_are_read_from_the_table() {
+        let table =
+            "syscall       calls\n--------- ---------\nrecvfrom        123\n--------- ---------\ntotal           456\n";
+        assert_eq!(counted(table).ok(), Some(BTreeMap::from([("recvfrom".to_owned(), 123)])));
+        assert!(counted("").is_err());
+    }
 
     #[test]
     fn a_line_of_the_trace_has_thread_and_time() {

@@ -1,5 +1,5 @@
 //! A case against a server that is started for it, and what must hold after it: honest clients are served, nothing is
-//! left behind, and the server ends well.
+//! left behind, and the server exits cleanly.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use super::process::Usage;
 use super::{Missing, Server, WAIT_LIMIT, wait_for};
 use crate::servers::Entry;
 
-/// What a case works with: the server that was started for it, and which one it is.
+/// The server that was started for a case, and its row in the list.
 pub(crate) struct Ctx {
     pub(crate) entry: &'static Entry,
     pub(crate) server: Server,
 }
 
 impl Ctx {
-    /// A new client of the server.
+    /// Connects a new client to the server.
     pub(crate) fn client(&self) -> Result<Client> {
         self.server.client()
     }
 
-    /// An honest client that asks all along while the case goes on. Where clients wait for a place it takes one only
-    /// for the time of a question.
+    /// Starts an honest client that asks as long as the case runs. Where clients wait in the backlog, it connects for
+    /// each question.
     pub(crate) fn honest(&self) -> Result<Honest> {
         Honest::start(self.server.address(), self.entry.makes_wait())
     }
@@ -42,7 +42,7 @@ pub(crate) fn served(
     let mut ctx = Ctx { entry, server: Server::start_under(wrapper, entry, arguments)? };
     let judged = Baseline::of(&ctx, is_alone).context("before the case").and_then(|baseline| {
         run(&mut ctx)?;
-        baseline.verdict(&mut ctx).context("the case went well, the verdict after it does not hold")
+        baseline.verdict(&mut ctx).context("the case passed, but the verdict after it does not hold")
     });
     explained(&ctx, judged)
 }
@@ -56,23 +56,23 @@ pub(crate) fn ended(
 ) -> Result<()> {
     let mut ctx = Ctx { entry, server: Server::start_under(wrapper, entry, arguments)? };
     let judged = run(&mut ctx).and_then(|()| {
-        ctx.server.ended_within(WAIT_LIMIT).context("the case is over, the server is still there")?;
+        ctx.server.ended_within(WAIT_LIMIT).context("the case is over, but the server has not exited")?;
         let address = ctx.server.address();
         let left = wait_for(WAIT_LIMIT, || ctx.server.processes().is_empty().then_some(()));
         left.with_context(|| format!("left behind: {:?}", ctx.server.processes()))?;
-        // In a network of its own the address is not ours to try.
+        // In a network of its own the address cannot be tried from here.
         if address.ip().is_loopback() {
             let free = wait_for(WAIT_LIMIT, || TcpListener::bind(address).ok());
             free.with_context(|| format!("{address} is not free again"))?;
         }
-        ctx.server.has_spoken_cleanly()
+        ctx.server.output_is_clean()
     });
     explained(&ctx, judged)
 }
 
-/// With the server's stderr if it went wrong.
+/// Adds the server's stderr to an error.
 fn explained(ctx: &Ctx, judged: Result<()>) -> Result<()> {
-    // A missing tool is told by its type: nothing may be wrapped around it.
+    // A missing tool is recognized by its type, so nothing may be wrapped around it.
     judged.map_err(|error| {
         if error.is::<Missing>() {
             error
@@ -82,7 +82,7 @@ fn explained(ctx: &Ctx, judged: Result<()>) -> Result<()> {
     })
 }
 
-/// The end of a long text, where what matters mostly is.
+/// Returns the end of a long text, where what matters usually is.
 fn last_lines(text: &str) -> String {
     const KEPT: usize = 30;
     let lines: Vec<&str> = text.lines().collect();
@@ -98,10 +98,10 @@ struct Baseline {
 }
 
 impl Baseline {
-    /// Looks at the server once honest clients have warmed it up.
+    /// Measures the server after honest clients have warmed it up.
     fn of(ctx: &Ctx, is_alone: bool) -> Result<Baseline> {
         honest_clients(ctx)?;
-        // The last of them is still on its way out; what is held stops changing when it is gone.
+        // The last of them may still be closing; its threads and descriptors are steady once it has closed.
         let mut usage = ctx.server.usage();
         wait_for(SETTLING, || {
             std::thread::sleep(Duration::from_millis(20));
@@ -112,7 +112,7 @@ impl Baseline {
         Ok(Baseline { usage, is_alone })
     }
 
-    /// Judges the server after the case, and ends it.
+    /// Judges the server after the case, and stops it.
     fn verdict(self, ctx: &mut Ctx) -> Result<()> {
         honest_clients(ctx).context("honest clients")?;
         if ctx.entry.is_example {
@@ -124,12 +124,13 @@ impl Baseline {
             is_idle(ctx)?;
         }
         ctx.server.stop(limit)?;
-        ctx.server.has_spoken_cleanly()
+        ctx.server.output_is_clean()
     }
 
     fn nothing_left(&self, ctx: &Ctx, limit: Duration) -> Result<()> {
         let before = self.usage;
-        // Fewer is no fault: a pool of threads may have shrunk. A lost worker shows as honest clients not served.
+        // Fewer is no fault: a pool of threads may have shrunk. A lost worker shows as honest clients that are not
+        // served.
         let is_back = |now: Usage| {
             now.processes == before.processes
                 && now.threads <= before.threads
@@ -137,50 +138,47 @@ impl Baseline {
                 && now.memory <= before.memory + MEMORY
         };
         let back = wait_for(limit, || is_back(ctx.server.usage()).then_some(()));
-        back.with_context(|| format!("{limit:?} later it holds {:?}, before it held {before:?}", ctx.server.usage()))
+        back.with_context(|| {
+            format!("{limit:?} after the case it holds {:?}; before it held {before:?}", ctx.server.usage())
+        })
     }
 }
 
-/// As many honest clients as are served at once, up to a handful, all of whom ask at the same time.
+/// Connects as many honest clients as are served together, up to a handful, which all ask at the same time.
 fn honest_clients(ctx: &Ctx) -> Result<()> {
     let together = ctx.entry.at_once.unwrap_or(HANDFUL);
-    let mut clients = (0..together).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    let mut clients = ctx.server.clients(together)?;
     let questions = || APHORISMS.iter().cycle();
     clients.iter_mut().zip(questions()).try_for_each(|(client, (question, _))| client.send(question))?;
     clients.iter_mut().zip(questions()).try_for_each(|(client, (_, answer))| client.expect(answer))
 }
 
-/// What it still had to do may fall into the first look, on a busy machine; one that spins does so in each.
+// One look may see work that was left over, on a busy machine; a server that spins shows in each.
 fn is_idle(ctx: &Ctx) -> Result<()> {
-    let look = || {
-        let before = ctx.server.usage().cpu;
-        std::thread::sleep(LOOK);
-        ctx.server.usage().cpu.saturating_sub(before)
-    };
     let mut looks = Vec::new();
     while looks.len() < LOOKS {
-        looks.push(look());
+        looks.push(ctx.server.cpu_within(LOOK));
         if looks.last().is_some_and(|&used| used < LOOK / 100) {
             return Ok(());
         }
     }
-    bail!("idle, it used {looks:?} of processor, each in {LOOK:?}")
+    bail!("while idle it used {looks:?} of processor time, each in {LOOK:?}")
 }
 
-/// Within this everything is back where it was, and SIGTERM has ended the server.
+/// How long after a case everything may take to be back where it was, and SIGTERM to end the server.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// How much longer the same may take beside other tests, where speed must decide nothing.
+/// Factor for the same in parallel with other tests, where speed must decide nothing.
 const CROWD: u32 = 10;
 
-/// What the allocator may keep.
+/// Bytes that the allocator may keep.
 const MEMORY: u64 = 4 << 20;
 
-/// How long an idle server is watched.
+/// How long an idle server is observed each time.
 const LOOK: Duration = Duration::from_millis(300);
 
 const LOOKS: usize = 3;
 
-/// As many as any case lets think at once: the pool of `--offload` keeps the threads it has (blocking 1.7), so it must
-/// have them before the case.
+/// How many answers any case has computed together. The blocking pool of `--offload` keeps its threads (blocking 1.7),
+/// so it must have them before the case.
 const HANDFUL: usize = 4;

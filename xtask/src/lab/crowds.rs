@@ -10,14 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Experiment;
-use super::fixture::{
-    Descriptors, ESTABLISHED, asked, connections, faulty_example, idle_clients, memory_of, ms, server,
-};
-use super::loads::{cpu_of, load};
+use super::fixture::{Descriptors, ESTABLISHED, asked, connections, cpu_of, faulty_example, idle_clients, ms, server};
+use super::loads::load;
 use super::notes::{Notes, Text};
 use crate::harness::group::Group;
 use crate::harness::network::on_a_host_alone;
-use crate::harness::{Client, Missing, Server, WAIT_LIMIT, wait_for};
+use crate::harness::process::{bytes_in, memory_of};
+use crate::harness::{Client, Missing, Server, WAIT_LIMIT, wait_for, zen_client};
 use crate::workspace;
 
 pub(super) const PORTS: Experiment = Experiment {
@@ -100,9 +99,9 @@ fn many_addresses(notes: &mut Notes, each: usize) -> Result<()> {
         let host = Ipv4Addr::new(127, 0, 0, last).to_string();
         let server = idle_server(&host, port, each + 20)?;
         port = server.address().port();
-        let mut client = Command::new(workspace::binary("zen-client")?);
-        client.args(["load", &host, "-p", &port.to_string(), "-c", "1", "-r", "1", "-d", "60s"]);
-        client.args(["--idle", &each.to_string()]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut client = zen_client("load", server.address())?;
+        client.args(["-c", "1", "-r", "1", "-d", "60s", "--idle", &each.to_string()]);
+        client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         clients.push(Group::start(&mut client)?);
         servers.push(server);
     }
@@ -268,14 +267,11 @@ fn stacks(notes: &mut Notes) -> Result<()> {
     ] {
         notes.doing(name);
         let held = || -> Result<[u64; 4]> {
-            let kernel = fs::read_to_string("/proc/meminfo")?;
-            let line = kernel.lines().find_map(|line| line.strip_prefix("KernelStack:")).context("KernelStack")?;
-            let kernel = line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024;
             Ok([
-                memory_of(&server, "status", "VmSize:")?,
-                memory_of(&server, "smaps_rollup", "Pss:")?,
-                memory_of(&server, "status", "VmPTE:")?,
-                kernel,
+                memory_of(&server.processes(), "status", "VmSize:")?,
+                memory_of(&server.processes(), "smaps_rollup", "Pss:")?,
+                memory_of(&server.processes(), "status", "VmPTE:")?,
+                bytes_in("/proc/meminfo", "KernelStack:")?,
             ])
         };
         let before = held()?;

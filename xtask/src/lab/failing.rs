@@ -1,14 +1,14 @@
 //! What a failure takes with it, and what running out of something does.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::fixture::{asked, faulty_example, limit_descriptors, memory_of, ms, served_client, server};
+use super::fixture::{asked, faulty_example, ms, server};
 use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
+use crate::harness::process::{limit_descriptors, memory_of};
 use crate::harness::{Client, Server, WAIT_LIMIT, wait_for};
 
 pub(super) const PROCESSES: Experiment = Experiment {
@@ -38,8 +38,11 @@ fn processes(notes: &mut Notes) -> Result<()> {
     for name in ["processes", "workers"] {
         notes.doing(name);
         let mut server = server(name, &["--abort-on", "Abort?"])?;
-        let mut clients = (0..4).map(|_| served_client(&server)).collect::<Result<Vec<_>>>()?;
-        let (rss, pss) = (memory_of(&server, "smaps_rollup", "Rss:")?, memory_of(&server, "smaps_rollup", "Pss:")?);
+        let mut clients = server.served_clients(4)?;
+        let (rss, pss) = (
+            memory_of(&server.processes(), "smaps_rollup", "Rss:")?,
+            memory_of(&server.processes(), "smaps_rollup", "Pss:")?,
+        );
         memory.push((rss, pss));
         let mut unlucky = clients.pop().context("there are four")?;
         unlucky.send(b"Abort?")?;
@@ -48,7 +51,7 @@ fn processes(notes: &mut Notes) -> Result<()> {
         let is_there = server.ended_within(Duration::from_millis(100)).is_none();
         if name == "processes" {
             ensure!(left == 3 && is_there, "{left} of 3 others are still served");
-            served_client(&server).context("a new client, by the worker's successor")?;
+            server.served_client().context("a new client, by the worker's successor")?;
             saw!(
                 notes,
                 "4 processes: 1 aborts, the 3 others go on, and its successor serves a new client",
@@ -93,7 +96,7 @@ pub(super) const UNBOUNDED: Experiment = Experiment {
     why: Text(
         "neither bound is enough alone. Without a limit the silent clients hold any number of threads. Without a \
          timeout they hold the places there are for ever, and 4 workers are dead with 4. With both, new clients \
-         are told at once, and the places are soon free again.",
+         are told immediately, and the places are soon free again.",
         "单靠哪一个都不够。没有上限，沉默的客户端想占多少线程就占多少；没有超时，它们永远占着仅有的位置，4 个就能\
          让 4 个 worker 全部失效。两者都有，新客户端立即得到告知，位置也很快腾出来。",
     ),
@@ -104,10 +107,9 @@ pub(super) const UNBOUNDED: Experiment = Experiment {
 
 fn unbounded(notes: &mut Notes) -> Result<()> {
     const SILENT: usize = 200;
-    let crowd = |server: &Server, count: usize| (0..count).map(|_| server.client()).collect::<Result<Vec<_>>>();
     notes.doing("200 silent clients of the faulty example");
     let naive = faulty_example("unbounded")?;
-    let silent = crowd(&naive, SILENT)?;
+    let silent = naive.clients(SILENT)?;
     let time = asked(&mut naive.client()?)?;
     let threads = naive.usage().threads;
     saw!(
@@ -121,9 +123,8 @@ fn unbounded(notes: &mut Notes) -> Result<()> {
 
     notes.doing("4 silent clients of 4 workers");
     let workers = server("workers", &[])?;
-    let silent = crowd(&workers, 4)?;
-    let mut next = workers.client()?;
-    next.send(APHORISMS[0].0)?;
+    let silent = workers.clients(4)?;
+    let mut next = workers.asking_client()?;
     next.expect_silence(Duration::from_millis(300)).context("4 workers")?;
     saw!(
         notes,
@@ -134,7 +135,7 @@ fn unbounded(notes: &mut Notes) -> Result<()> {
 
     notes.doing("a limit and a timeout");
     let bounded = server("per-connection", &["--max-connections", "20", "--idle-timeout", "500ms"])?;
-    let mut silent = crowd(&bounded, 20)?;
+    let mut silent = bounded.clients(20)?;
     // The last of them has been accepted when the one after it is rejected.
     let mut rejected = bounded.client()?;
     rejected.expect(b"Error: too many clients.").context("one over the limit")?;
@@ -144,7 +145,7 @@ fn unbounded(notes: &mut Notes) -> Result<()> {
     back.context("its threads do not end")?;
     saw!(
         notes,
-        "a limit of 20 and a timeout: number 21 is rejected at once; 500 ms later all places are free, an answer \
+        "a limit of 20 and a timeout: number 21 is rejected immediately; 500 ms later all places are free, an answer \
          takes {time}",
         "上限 20 并有超时：第 21 个立即被拒绝；500 毫秒后位置全部空出，一个回答用时 {time}",
         time = ms(time),
@@ -177,12 +178,12 @@ fn crash(notes: &mut Notes) -> Result<()> {
     const FAILURES: [&str; 4] = ["--panic-on", "Panic?", "--abort-on", "Abort?"];
     notes.doing("a thread panics");
     let threads = server("per-connection", &FAILURES)?;
-    let mut bystander = served_client(&threads)?;
-    let mut unlucky = served_client(&threads)?;
+    let mut bystander = threads.served_client()?;
+    let mut unlucky = threads.served_client()?;
     unlucky.send(b"Panic?")?;
     ensure!(is_lost(&mut unlucky)?, "it does not panic");
     asked(&mut bystander).context("the bystander of a panic")?;
-    served_client(&threads).context("a new client after a panic")?;
+    threads.served_client().context("a new client after a panic")?;
     saw!(
         notes,
         "threads, a panic: its own client is lost, all others are still served",
@@ -192,7 +193,7 @@ fn crash(notes: &mut Notes) -> Result<()> {
     notes.doing("a threaded process has no descriptors");
     let limit = limit_descriptors(threads.pid(), Some(0))?;
     // The accept() that sleeps already has its descriptor for the next client.
-    let mut arrivals = (0..2).map(|_| asking(&threads)).collect::<Result<Vec<_>>>()?;
+    let mut arrivals = (0..2).map(|_| threads.asking_client()).collect::<Result<Vec<_>>>()?;
     let mut last = arrivals.pop().context("there are two")?;
     last.expect_silence(Duration::from_millis(300)).context("a new client without descriptors")?;
     asked(&mut bystander).context("the bystander without descriptors")?;
@@ -205,21 +206,21 @@ fn crash(notes: &mut Notes) -> Result<()> {
     );
 
     notes.doing("a thread aborts");
-    let mut unlucky = served_client(&threads)?;
+    let mut unlucky = threads.served_client()?;
     unlucky.send(b"Abort?")?;
     ensure!(is_lost(&mut unlucky)? && is_lost(&mut bystander)?, "an abort was to end all");
     saw!(notes, "threads, an abort: all clients are lost", "线程，abort：所有客户端都丢失");
 
     notes.doing("a worker process aborts, another has no descriptors");
     let processes = server("processes", &FAILURES)?;
-    let mut bystander = served_client(&processes)?;
-    let mut unlucky = served_client(&processes)?;
+    let mut bystander = processes.served_client()?;
+    let mut unlucky = processes.served_client()?;
     unlucky.send(b"Abort?")?;
     ensure!(is_lost(&mut unlucky)?, "it does not abort");
     asked(&mut bystander).context("the bystander of another process")?;
     let worker = *processes.workers().last().context("there are workers")?;
     limit_descriptors(worker, Some(0))?;
-    (0..6).try_for_each(|_| served_client(&processes).map(drop)).context("new clients, one worker being short")?;
+    (0..6).try_for_each(|_| processes.served_client().map(drop)).context("new clients, one worker being short")?;
     saw!(
         notes,
         "processes, an abort, and another without descriptors: all other clients are served, new ones too",
@@ -242,7 +243,7 @@ pub(super) const EMFILE: Experiment = Experiment {
     run: emfile,
     why: Text(
         "a client that cannot be accepted stays in the backlog, so the listener stays ready, and a \
-         level-triggered wait returns at once, again and again. zen-poll takes the listener out of its poller for \
+         level-triggered wait returns immediately, again and again. zen-poll takes the listener out of its poller for \
          100 ms.",
         "接不进来的客户端留在 backlog 里，监听套接字于是一直就绪，水平触发的等待次次立即返回。zen-poll 会把监听套\
          接字从 poller 中取出 100 毫秒。",
@@ -256,14 +257,16 @@ fn emfile(notes: &mut Notes) -> Result<()> {
     const LOOK: Duration = Duration::from_millis(500);
     let mut used_by = |name: &str, server: Server| -> Result<Duration> {
         notes.doing(name);
-        let mut bystander = served_client(&server)?;
+        let mut bystander = server.served_client()?;
         let limit = limit_descriptors(server.pid(), Some(0))?;
-        let mut waiting = (0..3).map(|_| asking(&server)).collect::<Result<Vec<_>>>()?;
-        let (before, start) = (server.usage().cpu, Instant::now());
-        thread::sleep(LOOK);
-        let (used, time) = (server.usage().cpu.saturating_sub(before), start.elapsed());
+        let mut waiting = (0..3).map(|_| server.asking_client()).collect::<Result<Vec<_>>>()?;
+        let start = Instant::now();
+        let (used, time) = (server.cpu_within(LOOK), start.elapsed());
         asked(&mut bystander).context("an existing client")?;
-        ensure!(waiting.iter_mut().all(|client| client.look().ok() == Some(Came::Nothing)), "a new client is served");
+        ensure!(
+            waiting.iter_mut().all(|client| client.try_read().ok() == Some(Came::Nothing)),
+            "a new client is served"
+        );
         limit_descriptors(server.pid(), limit)?;
         waiting.iter_mut().try_for_each(|client| client.expect(APHORISMS[0].1)).context("with descriptors again")?;
         saw!(
@@ -279,13 +282,6 @@ fn emfile(notes: &mut Notes) -> Result<()> {
     let cured = used_by("zen-poll", server("poll", &[])?)?;
     ensure!(naive > LOOK / 8 && naive > cured * 5, "only the faulty example was to burn a processor");
     Ok(())
-}
-
-/// Returns a client that has asked.
-fn asking(server: &Server) -> Result<Client> {
-    let mut client = server.client()?;
-    client.send(APHORISMS[0].0)?;
-    Ok(client)
 }
 
 /// Returns whether its connection ends without an answer, in whatever way.

@@ -1,37 +1,28 @@
-//! What experiments have in common: servers by name, clients that all ask at once, times in words.
+//! What experiments have in common: servers by name, clients that all ask together, times in words.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Barrier;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::harness::client::APHORISMS;
 use crate::harness::group::run_within;
-use crate::harness::{Client, Missing, Server, WAIT_LIMIT};
-use crate::servers::SERVERS;
+use crate::harness::{Client, Missing, Server, WAIT_LIMIT, at_once, zen_client};
+use crate::servers;
 use crate::workspace;
 
 /// Starts a server of the list.
 pub(super) fn server(name: &str, arguments: &[&str]) -> Result<Server> {
-    let entry = SERVERS.iter().find(|entry| entry.name == name);
-    Server::start(entry.with_context(|| format!("no server is called {name}"))?, arguments)
+    Server::start(servers::named(name)?, arguments)
 }
 
 /// Starts a faulty example.
 pub(super) fn faulty_example(name: &str) -> Result<Server> {
     Server::run(Command::new(workspace::binary(&format!("examples/{name}"))?).args(["-p", "0"]))
-}
-
-/// Returns a client that has had an answer: it has been accepted, and is not only in the backlog.
-pub(super) fn served_client(server: &Server) -> Result<Client> {
-    let mut client = server.client()?;
-    client.ask_all()?;
-    Ok(client)
 }
 
 /// Connects clients that say nothing; all have been accepted when this returns.
@@ -43,7 +34,7 @@ pub(super) fn idle_clients(server: &Server, clients: usize) -> Result<Vec<Client
         for _ in 0..PART.min(clients - idle.len()) {
             idle.push(server.client()?);
         }
-        served_client(server)?;
+        server.served_client()?;
     }
     Ok(idle)
 }
@@ -56,7 +47,7 @@ pub(super) fn asked(client: &mut Client) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Connects all clients, then lets all ask at once. Returns when each had its answer, the first first.
+/// Connects all clients, then lets all ask together. Returns when each had its answer, the first first.
 pub(super) fn answer_times(address: SocketAddr, clients: usize) -> Result<Vec<Duration>> {
     let together = Barrier::new(clients);
     let ask = || {
@@ -69,26 +60,10 @@ pub(super) fn answer_times(address: SocketAddr, clients: usize) -> Result<Vec<Du
     Ok(times)
 }
 
-/// Does `work` in this number of threads at the same time.
-pub(super) fn at_once<T: Send>(threads: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-    let work = &work;
-    thread::scope(|scope| {
-        let working: Vec<_> = (0..threads).map(|n| scope.spawn(move || work(n))).collect();
-        working.into_iter().map(|one| one.join().map_err(|_| anyhow!("a client panicked"))?).collect()
-    })
-}
-
-/// Returns how many answers came in each turn, where the work takes `delay`.
-pub(super) fn turns(times: &[Duration], delay: Duration) -> Vec<usize> {
-    times.chunk_by(|a, b| *b - *a < delay / 2).map(<[_]>::len).collect()
-}
-
 /// Returns what `zen-client check` says of one of its cases: `None` if it passes, else the line that names the rule.
 pub(super) fn check(server: &Server, case: &str) -> Result<Option<String>> {
-    let (host, port) = (server.address().ip().to_string(), server.address().port().to_string());
-    let mut client = Command::new(workspace::binary("zen-client")?);
-    let output =
-        run_within(WAIT_LIMIT, client.args(["check", &host, "-p", &port, "--case", case, "--timeout", "500ms"]))?;
+    let mut judge = zen_client("check", server.address())?;
+    let output = run_within(WAIT_LIMIT, judge.args(["--case", case, "--timeout", "500ms"]))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = said.lines().next().with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     ensure!(output.status.success() == line.starts_with("ok "), "the judge ended with {} after {line}", output.status);
@@ -104,12 +79,6 @@ pub(super) fn judged(faulty: &Server, cured: &Server, case: &str, rule: u8) -> R
     ensure!(cured.is_none(), "the fixed server: {cured:?}");
     let end = line.find("): ").map_or(line.len(), |at| at + 1);
     Ok(format!("check: {}", &line[..end]))
-}
-
-/// Changes a process's limit of descriptors, and returns the one it had.
-pub(super) fn limit_descriptors(pid: i32, current: Option<u64>) -> Result<Option<u64>> {
-    let limit = Rlimit { current, maximum: getrlimit(Resource::Nofile).maximum };
-    Ok(prlimit(Pid::from_raw(pid), Resource::Nofile, limit)?.current)
 }
 
 /// Returns local and remote port of each IPv4 connection that has `port` at its local end and is in `state`.
@@ -151,12 +120,12 @@ impl Drop for Descriptors {
     }
 }
 
-/// Returns the sum of a line of /proc/PID/`file`, such as `Pss:`, over all processes of a server, in bytes.
-pub(super) fn memory_of(server: &Server, file: &str, what: &str) -> Result<u64> {
-    let of = |pid: i32| -> Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).with_context(|| file.to_owned())?;
-        let line = text.lines().find_map(|line| line.strip_prefix(what)).with_context(|| what.to_owned())?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+/// Returns the processor time of a server's processes, threads that have ended included.
+pub(super) fn cpu_of(server: &Server) -> Result<Duration> {
+    let of = |pid: i32| -> Result<Duration> {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let clock = nix::time::ClockId::pid_cpu_clock_id(pid).context("its clock")?;
+        Ok(clock.now()?.into())
     };
     server.processes().into_iter().map(of).sum()
 }

@@ -106,7 +106,7 @@ fn no_full_stop(notes: &mut Notes) -> Result<()> {
     client.ask(b"Complicated is better than?", b"Error: unknown aphorism")?;
     notes.doing("both wait");
     client.expect_silence(SHORT * 2)?;
-    faulty.falls_asleep(WAIT_LIMIT)?;
+    faulty.wait_until_asleep(WAIT_LIMIT)?;
     saw!(notes, "the error comes without its end: the client waits for more", "错误没有结尾：客户端还在等");
     saw!(notes, "the server sleeps in recv(): it waits for the client", "服务器睡在 recv() 里：它在等客户端");
     drop(client);

@@ -1,64 +1,25 @@
 //! What a load shows and what it hides: overload, pools, closed and open loops.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde::Deserialize;
 
 use super::Experiment;
-use super::fixture::{Descriptors, asked, idle_clients, ms, served_client, server};
+use super::fixture::{Descriptors, asked, cpu_of, ms, server};
 use super::notes::{Notes, Text};
+use crate::bench::load::Report;
 use crate::harness::group::run_within;
-use crate::harness::{Server, WAIT_LIMIT};
-use crate::workspace;
-
-/// What is read of the result of `zen-client load --json`.
-#[derive(Deserialize)]
-pub(super) struct Load {
-    pub(super) answers: u64,
-    pub(super) answers_per_second: f64,
-    pub(super) failures: BTreeMap<String, u64>,
-    response_time_us: Times,
-}
-
-#[derive(Deserialize)]
-struct Times {
-    p50: Option<f64>,
-    p99: Option<f64>,
-}
-
-impl Load {
-    pub(super) fn failures(&self) -> u64 {
-        self.failures.values().sum()
-    }
-
-    pub(super) fn p99(&self) -> Duration {
-        micros(self.response_time_us.p99)
-    }
-
-    fn p50(&self) -> Duration {
-        micros(self.response_time_us.p50)
-    }
-}
-
-fn micros(time: Option<f64>) -> Duration {
-    Duration::from_secs_f64(time.unwrap_or_default() / 1e6)
-}
+use crate::harness::{Server, WAIT_LIMIT, zen_client};
 
 /// Runs `zen-client load` against a server, to its end.
-pub(super) fn load(server: &Server, arguments: &[&str]) -> Result<Load> {
-    let (host, port) = (server.address().ip().to_string(), server.address().port().to_string());
-    let mut client = Command::new(workspace::binary("zen-client")?);
-    client.args(["load", &host, "-p", &port, "--json"]).args(arguments);
-    // Its status says whether there were failures, which is for the experiment to judge.
-    let output = run_within(2 * WAIT_LIMIT, &mut client)?;
-    serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+pub(super) fn load(server: &Server, arguments: &[&str]) -> Result<Report> {
+    // Its status says whether there were failures, which the experiment judges.
+    let output = run_within(2 * WAIT_LIMIT, zen_client("load", server.address())?.arg("--json").args(arguments))?;
+    Report::parse(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 pub(super) const POOL_SIZE: Experiment = Experiment {
@@ -193,7 +154,7 @@ fn acceptor(notes: &mut Notes) -> Result<()> {
         for (name, costs) in NAMES.iter().zip(&mut costs) {
             notes.doing(&format!("{name}, round {round}"));
             let server = server(name, &[])?;
-            served_client(&server)?;
+            server.served_client()?;
             let before = cpu_of(&server)?;
             let seen = load(&server, &["-c", "16", "--churn", "-d", "1s", "--warmup", "0"])?;
             let used = cpu_of(&server)?.saturating_sub(before);
@@ -223,7 +184,7 @@ pub(super) const OVERLOAD: Experiment = Experiment {
     question: Text(
         "a server can give 400 answers a second, and clients give up after 1 s. They ask at 0.5, 1 and 3 times \
          that rate. How many answers come in time from a queue of 4,000, and how many if the server rejects what \
-         it cannot serve at once? How long does each need to recover?",
+         it cannot serve together? How long does each need to recover?",
         "服务器每秒能给 400 个回答，客户端 1 秒后放弃。提问速率是它的 0.5、1 和 3 倍。队列长 4,000 时，及时的回答有多少？\
          如果服务器当场拒绝接不下的，又有多少？过载结束后各要多久恢复？",
     ),
@@ -231,7 +192,7 @@ pub(super) const OVERLOAD: Experiment = Experiment {
     why: Text(
         "above capacity a queue grows without end, and soon every client in it waits past its timeout. \
          The server goes on working, for clients that have left. A short queue with rejection keeps those it takes \
-         in time, tells the rest at once, and has nothing to work off afterwards.",
+         in time, tells the rest immediately, and has nothing to work off afterwards.",
         "超过容量，队列只会越来越长，很快其中每一个都要等到不耐烦之后。服务器仍在忙碌，服务的却是已经离开的客户端。\
          短队列加拒绝，能让收下的都及时，让其余的立即知道，过载之后也没有积压要消化。",
     ),
@@ -290,79 +251,6 @@ fn recovers(server: &Server) -> Result<Instant> {
         ensure!(Instant::now() < deadline, "it does not recover");
         thread::sleep(Duration::from_millis(10));
     }
-}
-
-pub(super) const ASYNC_FASTER: Experiment = Experiment {
-    name: "async-faster",
-    claim: Text("Async is faster than threads.", "异步比线程快。"),
-    question: Text(
-        "1, 16 or 256 clients ask as fast as they can, or 16 do among 5,000 idle ones. What does an answer cost \
-         in processor time with threads, with an event loop, with tasks? And by how much do two runs of the same \
-         server differ?",
-        "1、16 或 256 个客户端尽快提问，或者 16 个在忙、另有 5,000 个空闲。线程、事件循环、异步任务，每个回答各花多少处理器时间？\
-         同一个服务器跑两次又相差多少？",
-    ),
-    run: async_faster,
-    why: Text(
-        "every architecture makes the same two system calls for an answer; loop and tasks add a wait, threads a \
-         switch. With one or 16 busy clients that is little: often less than two equal runs differ by, and such a \
-         difference is none. With many, one wait finds several ready clients and shares its cost among them, while \
-         threads must be switched. What async saves in any case is memory for idle clients.",
-        "每种架构为一个回答都做同样两次系统调用；循环和任务多一次等待，线程多一次切换。只有 1 个或 16 个忙碌客户端时，这差别很小：\
-         往往小于同一服务器两次运行之差，那就等于没有差别。客户端多时，一次等待能发现好几个就绪的，代价得以摊薄，线程则必须切换。\
-         异步无论如何能省下的，是空闲客户端的内存。",
-    ),
-    read: &["zen-threaded/src/per_connection.rs", "zen-async/src/on_smol.rs", "zen-poll/src/event_loop.rs"],
-    is_alone: true,
-    is_slow: true,
-};
-
-fn async_faster(notes: &mut Notes) -> Result<()> {
-    // The first one twice: what these two differ by is no difference.
-    const NAMES: [&str; 4] = ["per-connection", "poll", "smol", "per-connection"];
-    const ROUNDS: usize = 2;
-    let idle: usize = if notes.is_brief() { 500 } else { 5_000 };
-    let _raised = Descriptors::raise(idle as u64 + 500)?;
-    let most = (idle + 300).to_string();
-    for (busy, idle) in [(1, 0), (16, 0), (256, 0), (16, idle)] {
-        let mut costs = vec![Vec::new(); NAMES.len()];
-        for (name, costs) in NAMES.iter().zip(&mut costs) {
-            let server = server(name, &["--max-connections", &most])?;
-            let silent = idle_clients(&server, idle)?;
-            for round in 1..=ROUNDS {
-                notes.doing(&format!("{busy} busy, {idle} idle: {name}, round {round}"));
-                let before = cpu_of(&server)?;
-                let seen = load(&server, &["-c", &busy.to_string(), "-d", "300ms", "--warmup", "0"])?;
-                let used = cpu_of(&server)?.saturating_sub(before);
-                ensure!(seen.failures() == 0 && seen.answers > 0, "{name}: {:?}", seen.failures);
-                costs.push(used.as_secs_f64() * 1e6 / seen.answers as f64);
-            }
-            drop(silent);
-        }
-        let best = |costs: &[f64]| costs.iter().copied().fold(f64::INFINITY, f64::min);
-        let [threads, event_loop, tasks, again] = [0, 1, 2, 3].map(|n| best(&costs[n]));
-        saw!(
-            notes,
-            "{busy} busy, {idle} idle, µs of processor for an answer: threads {threads:.1}, and again {again:.1}; \
-             loop {event_loop:.1}; tasks {tasks:.1}",
-            "{busy} 个忙，{idle} 个空闲，每个回答的处理器时间（微秒）：线程 {threads:.1}，再测 {again:.1}；\
-             事件循环 {event_loop:.1}；任务 {tasks:.1}"
-        );
-        if idle == 0 && busy <= 16 {
-            ensure!(threads < tasks * 5.0 && tasks < threads * 5.0, "one was several times the other");
-        }
-    }
-    Ok(())
-}
-
-/// Returns the processor time of a server's processes, threads that have ended included.
-pub(super) fn cpu_of(server: &Server) -> Result<Duration> {
-    let of = |pid: i32| -> Result<Duration> {
-        let pid = nix::unistd::Pid::from_raw(pid);
-        let clock = nix::time::ClockId::pid_cpu_clock_id(pid).context("its clock")?;
-        Ok(clock.now()?.into())
-    };
-    server.processes().into_iter().map(of).sum()
 }
 
 pub(super) const OMISSION: Experiment = Experiment {

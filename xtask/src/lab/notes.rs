@@ -58,7 +58,7 @@ impl Notes {
         Self { seen: Vec::new(), language, is_live: io::stdout().is_terminal(), is_brief: false }
     }
 
-    /// Shows what is going on, in place of the line before.
+    /// Shows what is being done, in place of the previous line.
     pub(crate) fn doing(&self, what: &str) {
         if self.is_live {
             print!("\r\x1b[2K… {what}");

@@ -11,12 +11,13 @@ use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use super::Experiment;
-use super::fixture::{TIME_WAIT, asked, connections, ms, served_client, server};
+use super::fixture::{TIME_WAIT, asked, connections, ms, server};
 use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::group::run_within;
+use crate::harness::log::lines_by_writer;
 use crate::harness::process::is_stopped;
-use crate::harness::{Client, Server, WAIT_LIMIT, strace, wait_for};
+use crate::harness::{Client, Server, WAIT_LIMIT, process, strace, wait_for, zen_client};
 use crate::workspace;
 
 pub(super) const BACKLOG: Experiment = Experiment {
@@ -45,7 +46,7 @@ pub(super) const BACKLOG: Experiment = Experiment {
 fn backlog(notes: &mut Notes) -> Result<()> {
     for b in [1, 4] {
         let server = server("single", &["--backlog", &b.to_string()])?;
-        let _served = served_client(&server)?;
+        let _served = server.served_client()?;
         let mut waiting = Vec::new();
         while waiting.len() < 10
             && let Ok(stream) = TcpStream::connect_timeout(&server.address(), SHORT)
@@ -62,7 +63,7 @@ fn backlog(notes: &mut Notes) -> Result<()> {
     }
     notes.doing("one is served, two wait, a third connects");
     let server = server("single", &["--backlog", "1"])?;
-    let served = served_client(&server)?;
+    let served = server.served_client()?;
     let (mut first, second) = (server.client()?, server.client()?);
     first.send(APHORISMS[0].0)?;
     first.expect_silence(SHORT / 2).context("a client that is only connected")?;
@@ -122,8 +123,8 @@ fn one_listen(notes: &mut Notes) -> Result<()> {
     let server = Server::run(&mut command)?;
     for n in 1..=CLIENTS {
         notes.doing(&format!("client {n} of {CLIENTS}"));
-        served_client(&server)?;
-        server.falls_asleep(WAIT_LIMIT)?;
+        server.served_client()?;
+        server.wait_until_asleep(WAIT_LIMIT)?;
     }
     let log = server.log();
     let listens = log.lines().filter(|line| line.contains("listen(")).count();
@@ -182,15 +183,15 @@ fn spread(notes: &mut Notes) -> Result<()> {
     notes.doing("blocking processes, one client after the other");
     let blocking = server("processes", &["-v"])?;
     for _ in 0..CLIENTS {
-        served_client(&blocking)?;
-        blocking.falls_asleep(WAIT_LIMIT)?;
+        blocking.served_client()?;
+        blocking.wait_until_asleep(WAIT_LIMIT)?;
     }
     let parts = shares(&blocking, " accepted")?;
     saw!(notes, "4 blocking processes: {parts:?} of {CLIENTS}", "4 个阻塞式进程：{CLIENTS} 个客户端分成 {parts:?}");
 
     notes.doing("event loops in processes, one client after the other");
     let looping = server("poll-processes", &["-v"])?;
-    let stay = (0..CLIENTS).map(|_| served_client(&looping)).collect::<Result<Vec<_>>>()?;
+    let stay = looping.served_clients(CLIENTS)?;
     saw!(
         notes,
         "2 event loops in processes, one client after the other: {shares:?}",
@@ -203,19 +204,19 @@ fn spread(notes: &mut Notes) -> Result<()> {
     for burst in 1..=BURSTS {
         notes.doing(&format!("event loops in processes, burst {burst} of {BURSTS}"));
         let looping = server("poll-processes", &["-v"])?;
-        let stay = (0..CLIENTS).map(|_| looping.client()).collect::<Result<Vec<_>>>()?;
+        let stay = looping.clients(CLIENTS)?;
         busiest.extend(shares(&looping, " accepted")?.last().copied());
         drop(stay);
     }
     saw!(
         notes,
-        "2 event loops in processes, all at once: the busier gets {busiest:?} in {BURSTS} bursts",
+        "2 event loops in processes, all together: the busier gets {busiest:?} in {BURSTS} bursts",
         "2 个进程里的事件循环，同时到来：{BURSTS} 次突发中较忙的一个分到 {busiest:?}"
     );
 
     notes.doing("event loops in threads");
     let dealt = server("poll-loops", &["-v"])?;
-    drop((0..CLIENTS).map(|_| served_client(&dealt)).collect::<Result<Vec<_>>>()?);
+    drop(dealt.served_clients(CLIENTS)?);
     // One loop accepts for all: which loop serves a client shows when it is closed.
     let dealt = shares(&dealt, " closed: ")?;
     saw!(notes, "2 loops, one of which hands the clients out: {dealt:?}", "2 个循环，由其中一个分发客户端：{dealt:?}");
@@ -229,16 +230,10 @@ fn spread(notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-/// Returns how many clients each process or thread has accepted or closed, the fewest first: the lines
-/// `TIME [LEVEL PID/THREAD] CLIENT …`.
+/// Returns how many clients each process or thread has accepted or closed, the fewest first.
 fn shares(server: &Server, what: &str) -> Result<Vec<usize>> {
     let counted = |log: &str| {
-        let mut shares: BTreeMap<&str, usize> = BTreeMap::new();
-        for line in log.lines().filter(|line| line.contains(what)) {
-            let thread = line.split_once("] ").and_then(|(head, _)| head.split_whitespace().last());
-            *shares.entry(thread.unwrap_or_default()).or_default() += 1;
-        }
-        let mut shares: Vec<usize> = shares.into_values().collect();
+        let mut shares: Vec<usize> = lines_by_writer(log, what).into_values().collect();
         shares.sort_unstable();
         (shares.iter().sum::<usize>() >= CLIENTS).then_some(shares)
     };
@@ -248,7 +243,7 @@ fn shares(server: &Server, what: &str) -> Result<Vec<usize>> {
 /// How many clients connect.
 const CLIENTS: usize = 60;
 
-/// How often they connect at once.
+/// How often they connect together.
 const BURSTS: usize = 5;
 
 pub(super) const FROZEN: Experiment = Experiment {
@@ -284,10 +279,8 @@ fn frozen(notes: &mut Notes) -> Result<()> {
         time = ms(start.elapsed()),
     );
     let is_up = |server: &Server| -> Result<bool> {
-        let (host, port) = (server.address().ip().to_string(), server.address().port().to_string());
-        let mut judge = Command::new(workspace::binary("zen-client")?);
-        judge.args(["check", &host, "-p", &port, "--quick", "--timeout", "300ms"]);
-        Ok(run_within(WAIT_LIMIT, &mut judge)?.status.success())
+        let mut judge = zen_client("check", server.address())?;
+        Ok(run_within(WAIT_LIMIT, judge.args(["--quick", "--timeout", "300ms"]))?.status.success())
     };
     ensure!(!is_up(&server)?, "zen-client check --quick says up");
     saw!(
@@ -311,7 +304,7 @@ pub(super) const REUSE: Experiment = Experiment {
     name: "reuse",
     claim: Text("SO_REUSEADDR is set before bind(), as a matter of course.", "bind() 之前设 SO_REUSEADDR 不过是惯例。"),
     question: Text(
-        "a server that has just closed a connection ends. Can another bind its port at once, with the option and \
+        "a server that has just closed a connection ends. Can another bind its port immediately, with the option and \
          without?",
         "服务器刚关闭一个连接便退出。另一个能立刻绑定它的端口吗？设和不设该选项各会怎样？",
     ),
@@ -331,7 +324,7 @@ pub(super) const REUSE: Experiment = Experiment {
 fn reuse(notes: &mut Notes) -> Result<()> {
     let mut first = server("single", &[])?;
     let address = first.address();
-    let mut client = served_client(&first)?;
+    let mut client = first.served_client()?;
     first.signal(Signal::TERM)?;
     client.expect_end().context("a drain closes first")?;
     drop(client);
@@ -378,7 +371,7 @@ pub(super) const REUSEPORT: Experiment = Experiment {
         "内核在询问任何进程之前，就用连接四元组的哈希选定了监听套接字。所以份额像掷骰子；被分给卡住的 worker 的客户端只能等它，哪怕别的都闲着。\
          队列属于它的监听套接字：一关闭，其中的连接全被复位。共用一个监听套接字时，谁空闲谁接下一个，替换 worker 也不会丢失连接。",
     ),
-    read: &["zen-proto/src/server/supervisor.rs", "zen-threaded/src/workers.rs"],
+    read: &["zen-poll/examples/per_core.rs", "zen-proto/src/server/supervisor.rs"],
     is_alone: false,
     is_slow: false,
 };
@@ -424,7 +417,7 @@ fn reuseport(notes: &mut Notes) -> Result<()> {
     );
     drop(stuck);
     let lost =
-        clients.into_iter().filter_map(|mut client| client.look().ok()).filter(|came| *came == Came::Reset).count();
+        clients.into_iter().filter_map(|mut client| client.try_read().ok()).filter(|came| *came == Came::Reset).count();
     saw!(
         notes,
         "the stuck one is closed: {lost} clients are reset, although three listeners are free",
@@ -436,10 +429,9 @@ fn reuseport(notes: &mut Notes) -> Result<()> {
     notes.doing("a shared listener, one worker stopped");
     let shared = server("processes", &[])?;
     let worker = *shared.workers().last().context("there are workers")?;
-    let pid = rustix::process::Pid::from_raw(worker).context("a number")?;
-    rustix::process::kill_process(pid, Signal::STOP)?;
+    process::signal(worker, Signal::STOP)?;
     wait_for(WAIT_LIMIT, || is_stopped(worker).then_some(())).context("it does not stop")?;
-    (0..CLIENTS).try_for_each(|_| served_client(&shared).map(drop)).context("the other workers")?;
+    (0..CLIENTS).try_for_each(|_| shared.served_client().map(drop)).context("the other workers")?;
     saw!(
         notes,
         "zen-threaded --processes 4, one listener, one worker stopped: {CLIENTS} of {CLIENTS} clients are served",

@@ -15,10 +15,12 @@ use polling::{Events, Poller};
 use rustix::event::epoll;
 
 use super::Experiment;
-use super::fixture::{Descriptors, asked, at_once, faulty_example, ms, ratio, served_client, server};
+use super::fixture::{Descriptors, asked, faulty_example, ms, ratio, server};
 use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
-use crate::harness::{Client, Server};
+use crate::harness::{Client, Server, at_once};
+use crate::matrix::syscalls;
+use crate::servers;
 use crate::workspace;
 
 pub(super) const BLOCKING_FD: Experiment = Experiment {
@@ -164,7 +166,7 @@ fn poll_epoll(notes: &mut Notes) -> Result<()> {
 /// cheapest, which nothing disturbed.
 fn cost_of_an_answer(server: &Server) -> Result<Duration> {
     const QUESTIONS: u32 = 20;
-    let mut client = served_client(server)?;
+    let mut client = server.served_client()?;
     let (start, mut costs) = (Instant::now(), Vec::new());
     while costs.len() < 3 || start.elapsed() < Duration::from_millis(400) {
         let before = server.usage().cpu;
@@ -252,22 +254,24 @@ pub(super) const EDGE: Experiment = Experiment {
     name: "edge",
     claim: Text("Edge-triggered is simply faster.", "边缘触发就是更快。"),
     question: Text(
-        "10 bytes come, and a loop reads 4 of them. Does the next wait report the rest, in level mode and \
+        "a loop reads 16 bytes of a 25-byte question. Does the next wait report the rest, in level mode and \
          edge-triggered? If each descriptor is read until it is empty, how long does one client wait next to \
-         another that never stops sending?",
-        "来了 10 个字节，循环只读 4 个。下一次等待会报告剩下的吗？水平触发和边缘触发各如何？如果每个描述符都读到空为止，\
-         旁边有个发送不停的客户端时，另一个要等多久？",
+         another that never stops sending? How many system calls does an answer take either way?",
+        "一个问题有 25 个字节，循环只读 16 个。下一次等待会报告剩下的吗？水平触发和边缘触发各如何？如果每个描述符都读到空为止，\
+         旁边有个发送不停的客户端时，另一个要等多久？两种方式下，每个回答各要多少次系统调用？",
     ),
     run: edge,
     why: Text(
         "an edge is reported when bytes arrive, and never again for bytes that are left: a loop that does not read \
-         to the end hangs. One that does makes a read more to see that nothing is left, so that an edge saves \
-         nothing for short questions; and a client that always has more keeps it for ever. Level mode with one \
-         read for each event is fair, and costs the same calls. What edges save is changes of interest.",
-        "边缘只在字节到达时报告一次，剩下的字节绝不再报：不读到底的循环就会挂住。读到底的循环要多读一次才知道空了，所以对短问题并不省；\
-         而总有更多数据的客户端会一直霸占它。水平触发、每个事件读一次，既公平，系统调用也一样多。边缘触发省下的是修改关注事件的调用。",
+         to the end hangs. One that does needs another read to see that nothing is left, unless more has arrived by \
+         then, so that an edge saves nothing for short questions. And a client that always has more keeps the loop \
+         for ever, unless it has a bound and a list of unfinished clients. Level mode with one read for each event is \
+         fair without either. What edges save is changes of interest.",
+        "边缘只在字节到达时报告一次，剩下的字节绝不再报：不读到底的循环就会挂住。读到底的循环要多读一次才知道空了（除非这时又来了数据），所以对短问题并不省；\
+         而总有更多数据的客户端会一直霸占它，除非循环设了上限，并自己记下谁还没读完。水平触发、每个事件读一次，不需要这些也公平。\
+         边缘触发省下的是修改关注事件的调用。",
     ),
-    read: &["zen-poll/src/event_loop.rs", "zen-poll/src/registration.rs"],
+    read: &["zen-poll/examples/half_drained.rs", "zen-poll/examples/edge.rs", "zen-poll/src/event_loop.rs"],
     is_alone: true,
     is_slow: false,
 };
@@ -277,18 +281,34 @@ fn edge(notes: &mut Notes) -> Result<()> {
     for (reported, mode) in reported.iter_mut().zip([epoll::EventFlags::empty(), epoll::EventFlags::ET]) {
         let (reader, writer) = UnixStream::pair()?;
         let waits = watched(&[&reader], mode)?;
-        rustix::io::write(&writer, b"0123456789")?;
+        rustix::io::write(&writer, APHORISMS[0].0)?;
         ensure!(ready(&waits)?.len() == 1, "the first was not reported");
-        rustix::io::read(&reader, &mut [0; 4])?;
+        rustix::io::read(&reader, &mut [0; 16])?;
         *reported = ready(&waits)?.len();
     }
     let [level, edge] = reported;
     saw!(
         notes,
-        "6 of 10 bytes are left; the next wait reports: level {level}, edge {edge}",
-        "10 个字节剩下 6 个；下一次等待报告的描述符数：水平 {level}，边缘 {edge}"
+        "16 of 25 bytes are read; the next wait reports: level {level}, edge {edge}",
+        "25 个字节读走 16 个；下一次等待报告的描述符数：水平 {level}，边缘 {edge}"
     );
     ensure!(level == 1 && edge == 0, "not only an edge was lost");
+
+    let answered = |server: Server| -> Result<bool> {
+        let mut client = server.client()?;
+        client.set_timeout(PATIENT)?;
+        client.send(APHORISMS[0].0)?;
+        Ok(client.read_some()? != Came::Nothing)
+    };
+    let half = answered(faulty_example("half_drained")?)?;
+    let cured = [answered(server("edge", &[])?)?, answered(server("poll", &[])?)?];
+    ensure!(!half && cured == [true; 2], "answered by half_drained: {half}, by edge and zen-poll: {cured:?}");
+    saw!(
+        notes,
+        "so half_drained, an edge-triggered server, sends no answer within {PATIENT:?}; edge, which reads to the \
+         end, does, and so does zen-poll in level mode",
+        "因此边缘触发的服务器 half_drained 在 {PATIENT:?} 内没有回答；读到底的 edge 有，水平触发的 zen-poll 也有"
+    );
 
     let (fair, turns) = wait_beside_a_flood(epoll::EventFlags::empty())?;
     let (drained, reads) = wait_beside_a_flood(epoll::EventFlags::ET)?;
@@ -301,6 +321,18 @@ fn edge(notes: &mut Notes) -> Result<()> {
         drained = ms(drained),
     );
     ensure!(drained > fair * 5 && reads > turns * 5, "a loop that drains was to keep the other waiting");
+
+    let calls_of = |name| -> Result<f64> {
+        notes.doing(&format!("{name} under strace"));
+        Ok(syscalls::shares(servers::named(name)?, &[])?.values().sum())
+    };
+    let (level, edge) = (calls_of("poll")?, calls_of("edge")?);
+    saw!(
+        notes,
+        "64 busy clients, system calls for an answer: level {level:.2}, edge {edge:.2}",
+        "64 个忙碌的客户端，每个回答的系统调用数：水平 {level:.2}，边缘 {edge:.2}"
+    );
+    ensure!(level > 1.95 && edge > 1.95, "an answer was to take recv() and send() either way");
     Ok(())
 }
 
@@ -379,7 +411,7 @@ pub(super) const ONE_POLLER: Experiment = Experiment {
     why: Text(
         "in level mode the descriptor stays in the ready list until it is read, so every waiter finds it. An edge \
          is reported once, and oneshot disables the descriptor after one report, so that one thread owns it. \
-         `Poller` keeps its events behind one lock: a second wait returns at once with nothing, and a loop around \
+         `Poller` keeps its events behind one lock: a second wait returns immediately with nothing, and a loop around \
          it spins. So each loop here has a poller of its own.",
         "水平触发时，描述符在被读走之前一直留在就绪列表里，所以每个等待者都会发现它。边缘只报告一次；oneshot 报告一次后就停用该描述符，\
          于是由一个线程独占。`Poller` 用一把锁保护事件：第二个 wait 立即返回空手，外面的循环便空转。所以这里每个事件循环都有自己的 poller。",
@@ -390,8 +422,7 @@ pub(super) const ONE_POLLER: Experiment = Experiment {
 };
 
 fn one_poller(notes: &mut Notes) -> Result<()> {
-    let level = woken(epoll::EventFlags::empty())?;
-    let edge = woken(epoll::EventFlags::ET)?;
+    let (level, edge) = (woken(epoll::EventFlags::empty())?, woken(epoll::EventFlags::ET)?);
     let oneshot = woken(epoll::EventFlags::ONESHOT)?;
     saw!(
         notes,
@@ -401,8 +432,7 @@ fn one_poller(notes: &mut Notes) -> Result<()> {
     );
     ensure!(level > 1 && oneshot == 1, "level was to wake several, oneshot one");
 
-    let poller = Poller::new()?;
-    let is_waiting = AtomicBool::new(false);
+    let (poller, is_waiting) = (Poller::new()?, AtomicBool::new(false));
     let returned = thread::scope(|scope| -> Result<usize> {
         let first = scope.spawn(|| {
             is_waiting.store(true, Ordering::Relaxed);

@@ -14,15 +14,13 @@ use rustix::process::Signal;
 use socket2::SockRef;
 
 use super::Experiment;
-use super::fixture::{
-    CLOSE_WAIT_STATE, ESTABLISHED, asked, connections, faulty_example, median, ms, served_client, server,
-};
+use super::fixture::{CLOSE_WAIT_STATE, ESTABLISHED, asked, connections, faulty_example, median, ms, server};
 use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::group::Group;
 use crate::harness::process::is_stopped;
 use crate::harness::{Server, WAIT_LIMIT, wait_for};
-use crate::servers::SERVERS;
+use crate::servers;
 
 pub(super) const ONE_PORT: Experiment = Experiment {
     name: "one-port",
@@ -50,10 +48,10 @@ fn one_port(notes: &mut Notes) -> Result<()> {
     const CLIENTS: usize = 50;
     let server = server("poll", &[])?;
     // Its threads are all there once it has served a client and sleeps.
-    served_client(&server)?.leave()?;
-    server.falls_asleep(WAIT_LIMIT)?;
+    server.served_client()?.leave()?;
+    server.wait_until_asleep(WAIT_LIMIT)?;
     let before = server.usage().descriptors;
-    let clients = (0..CLIENTS).map(|_| served_client(&server)).collect::<Result<Vec<_>>>()?;
+    let clients = server.served_clients(CLIENTS)?;
     let descriptors = server.usage().descriptors - before;
     let held = connections("thread-self", server.address().port(), ESTABLISHED)?;
     let theirs: BTreeSet<u16> = held.iter().map(|(_, remote)| *remote).collect();
@@ -133,9 +131,8 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
     );
 
     let shared = TcpListener::bind(("127.0.0.1", 0))?;
-    let workers = SERVERS.iter().find(|entry| entry.name == "workers").context("a server with workers")?;
-    let mut sharer = Server::start_on(&shared, workers, &[])?;
-    served_client(&sharer)?;
+    let mut sharer = Server::start_on(&shared, servers::named("workers")?, &[])?;
+    sharer.served_client()?;
     SockRef::from(&shared).shutdown(Shutdown::Both)?;
     let status = sharer.ended_within(WAIT_LIMIT).context("the other process was to notice")?;
     saw!(
@@ -146,7 +143,7 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
     ensure!(status.code() == Some(1), "it was to end with an error");
 
     let mut stopped = server("workers", &[])?;
-    stopped.falls_asleep(WAIT_LIMIT)?;
+    stopped.wait_until_asleep(WAIT_LIMIT)?;
     let start = Instant::now();
     stopped.stop(WAIT_LIMIT)?;
     saw!(
@@ -200,7 +197,7 @@ pub(super) const SENT: Experiment = Experiment {
 
 fn sent(notes: &mut Notes) -> Result<()> {
     let killed = server("single", &[])?;
-    let client = served_client(&killed)?;
+    let client = killed.served_client()?;
     drop(killed);
     let write = || client.stream().try_clone().and_then(|mut stream| stream.write(APHORISMS[0].0));
     let first = write();
@@ -222,7 +219,7 @@ fn sent(notes: &mut Notes) -> Result<()> {
     ensure!([ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&kind), "{kind}");
 
     let stopped = server("poll", &[])?;
-    let mut client = served_client(&stopped)?;
+    let mut client = stopped.served_client()?;
     stopped.signal(Signal::STOP)?;
     wait_for(WAIT_LIMIT, || is_stopped(stopped.pid()).then_some(())).context("it does not stop")?;
     let mut taken = 0;
@@ -237,7 +234,7 @@ fn sent(notes: &mut Notes) -> Result<()> {
         (room == 0).then_some(())
     });
     full.context("send() was to take no more in the end")?;
-    ensure!(client.look()? == Came::Nothing, "a stopped server was to answer nothing");
+    ensure!(client.try_read()? == Came::Nothing, "a stopped server was to answer nothing");
     saw!(
         notes,
         "a stopped server: send() takes {kib} KiB, and the server has read none of them",
@@ -277,10 +274,10 @@ fn close_wait(notes: &mut Notes) -> Result<()> {
     let mut left_by = |name: &str, server: Server| -> Result<usize> {
         notes.doing(name);
         for _ in 0..CLIENTS {
-            served_client(&server)?.end_sending()?;
+            server.served_client()?.end_sending()?;
         }
         let left = || connections("thread-self", server.address().port(), CLOSE_WAIT_STATE).map(|all| all.len());
-        server.falls_asleep(WAIT_LIMIT)?;
+        server.wait_until_asleep(WAIT_LIMIT)?;
         let first = left()?;
         thread::sleep(Duration::from_secs(1));
         let later = left()?;
@@ -309,8 +306,8 @@ pub(super) const TWO_OWNERS: Experiment = Experiment {
     run: two_owners,
     why: Text(
         "close() gives up one reference; FIN is sent, and the port is free, when the last one goes. A child that \
-         was started meanwhile may hold one without knowing. shutdown() acts on the socket, whichever process holds it. \
-         Rust opens every descriptor with CLOEXEC, so that a child gets only what it is given.",
+         was started meanwhile may hold one without knowing. shutdown() acts on the socket, whichever process holds \
+         it. Rust opens every descriptor with CLOEXEC, so that a child gets only what it is given.",
         "close() 只是放弃一个引用；最后一个引用消失时才发送 FIN、释放端口。期间启动的子进程可能在不知情的情况下握着一份。\
          shutdown() 作用于套接字本身，与谁持有无关。Rust 打开的描述符都带 CLOEXEC，子进程只得到明确交给它的那些。",
     ),
@@ -397,7 +394,7 @@ fn nagle(notes: &mut Notes) -> Result<()> {
     let without = in_two_pieces(false)?;
     let with = in_two_pieces(true)?;
     let real = server("single", &[])?;
-    let mut client = served_client(&real)?;
+    let mut client = real.served_client()?;
     let whole = median((0..EXCHANGES).map(|_| asked(&mut client)).collect::<Result<Vec<_>>>()?);
     saw!(notes, "two writes, without TCP_NODELAY: {time}", "分两次写，不设 TCP_NODELAY：{time}", time = ms(without));
     saw!(notes, "two writes, with TCP_NODELAY: {time}", "分两次写，设 TCP_NODELAY：{time}", time = ms(with));
@@ -428,7 +425,7 @@ fn in_two_pieces(no_delay: bool) -> Result<Duration> {
         client.read_exact(&mut [0; 8])?;
         Ok(start.elapsed())
     };
-    // A young connection acknowledges at once: Linux delays only when it has seen a few exchanges.
+    // A young connection acknowledges immediately: Linux delays only when it has seen a few exchanges.
     let times = (0..EXCHANGES).map(|_| exchange()).collect::<std::io::Result<Vec<_>>>()?;
     drop(client);
     answering.join().ok().context("the answering thread panicked")??;

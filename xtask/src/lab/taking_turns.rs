@@ -7,24 +7,28 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::fixture::{all_ms, answer_times, asked, at_once, faulty_example, ms, ratio, served_client, server, turns};
+use super::fixture::{all_ms, answer_times, asked, faulty_example, ms, ratio, server};
 use super::notes::{Notes, Text};
 use crate::harness::client::APHORISMS;
 use crate::harness::metrics::scrape;
-use crate::harness::{Client, Server, WAIT_LIMIT};
+use crate::harness::{Client, Server, WAIT_LIMIT, at_once};
+use crate::matrix::parallel::turns;
 
 pub(super) const STALL: Experiment = Experiment {
     name: "stall",
-    claim: Text("An event loop serves many clients at once in one thread.", "事件循环在一个线程里同时服务许多客户端。"),
+    claim: Text(
+        "An event loop serves many clients together in one thread.",
+        "事件循环在一个线程里同时服务许多客户端。",
+    ),
     question: Text(
-        "an answer takes 200 ms of sleep. When do 4 clients that ask at once have theirs from one loop, from two, \
+        "an answer takes 200 ms of sleep. When do 4 clients that ask together have theirs from one loop, from two, \
          and from tasks that await their answers, or have them worked out elsewhere?",
         "一个回答要睡 200 毫秒。4 个客户端同时提问：一个循环、两个循环、会 await 的任务、把活交给线程池的任务，各\
          在什么时候给出回答？",
     ),
     run: stall,
     why: Text(
-        "the loop waits for all clients at once, but it works for one at a time, and meanwhile all others wait. \
+        "the loop waits for all clients together, but it works for one at a time, and meanwhile all others wait. \
          More loops work side by side. --offload takes the work to a pool of threads. --await needs no other \
          thread: the task is suspended until its timer ends, which is possible only where the wait itself can be \
          awaited.",
@@ -131,7 +135,7 @@ fn rates_of(notes: &mut Notes, work: &str, arguments: &[&str]) -> Result<f64> {
 /// Answers a second to 4 clients that ask as fast as they can.
 fn rate(server: &Server) -> Result<f64> {
     const LOOK: Duration = Duration::from_millis(250);
-    let mut clients = (0..4).map(|_| served_client(server)).collect::<Result<Vec<_>>>()?;
+    let mut clients = server.served_clients(4)?;
     let (count, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let asking = |client: &mut Client| -> Result<()> {
@@ -179,10 +183,10 @@ fn starve(notes: &mut Notes) -> Result<()> {
     const QUESTIONS: usize = 5_000;
     let mut wait = |name: &str, server: Server| -> Result<Duration> {
         notes.doing(name);
-        let mut third = served_client(&server)?;
+        let mut third = server.served_client()?;
         let waits = at_once(3, |n| {
             if n > 0 {
-                let mut busy = served_client(&server)?;
+                let mut busy = server.served_client()?;
                 busy.send(&APHORISMS[2].0.repeat(QUESTIONS))?;
                 busy.expect(&APHORISMS[2].1.repeat(QUESTIONS))?;
                 return Ok(Duration::ZERO);

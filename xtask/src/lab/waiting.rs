@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::fixture::{all_ms, answer_times, asked, ms, ratio, served_client, server, turns};
+use super::fixture::{all_ms, answer_times, asked, ms, ratio, server};
 use super::notes::{Notes, Text};
 use crate::harness::{Server, WAIT_LIMIT, strace};
+use crate::matrix::parallel::turns;
 use crate::workspace;
 
 pub(super) const IDLE: Experiment = Experiment {
@@ -37,7 +38,7 @@ pub(super) const IDLE: Experiment = Experiment {
 fn idle(notes: &mut Notes) -> Result<()> {
     const QUESTIONS: u32 = 25;
     let server = server("single", &[])?;
-    let mut client = served_client(&server)?;
+    let mut client = server.served_client()?;
     let (start, before) = (Instant::now(), server.usage().cpu);
     for n in 1..=QUESTIONS {
         notes.doing(&format!("question {n} of {QUESTIONS}"));
@@ -61,7 +62,7 @@ fn idle(notes: &mut Notes) -> Result<()> {
 pub(super) const FIRST_RECV: Experiment = Experiment {
     name: "first-recv",
     claim: Text(
-        "The first recv() returns at once, because the third packet of the handshake carries data.",
+        "The first recv() returns immediately, because the third packet of the handshake carries data.",
         "第一次 recv() 立即返回，因为握手的第三个包带有数据。",
     ),
     question: Text(
@@ -72,7 +73,7 @@ pub(super) const FIRST_RECV: Experiment = Experiment {
     run: first_recv,
     why: Text(
         "accept() returns when the handshake is done, and that carries no data. recv() sleeps until data come: \
-         not at all if the client writes at once, else until it writes.",
+         not at all if the client writes immediately, else until it writes.",
         "握手完成 accept() 就返回，而握手不带数据。recv() 一直睡到数据到来：客户端马上写就不用睡，否则睡到它写为止\
          。",
     ),
@@ -96,7 +97,7 @@ fn first_recv(notes: &mut Notes) -> Result<()> {
     let times = server.wait_for_log(WAIT_LIMIT, all).with_context(|| server.log())?;
     saw!(
         notes,
-        "a client that writes at once: the first recv() takes {time}",
+        "a client that writes immediately: the first recv() takes {time}",
         "客户端马上写：第一次 recv() 用时 {time}",
         time = ms(times[0]),
     );
@@ -153,7 +154,7 @@ fn hog(notes: &mut Notes) -> Result<()> {
     let mut wait_behind = |name: &str, hogs: usize| -> Result<Duration> {
         notes.doing(&format!("{hogs} silent clients before one that asks {name}"));
         let server = server(name, &["--idle-timeout", "300ms"])?;
-        let silent = (0..hogs).map(|_| server.client()).collect::<Result<Vec<_>>>()?;
+        let silent = server.clients(hogs)?;
         let wait = asked(&mut server.client()?)?;
         drop(silent);
         saw!(
@@ -178,7 +179,7 @@ pub(super) const WORKERS: Experiment = Experiment {
         "4 个线程，回答里有延时，客户端就得到并行服务。",
     ),
     question: Text(
-        "zen-threaded has 4 workers, an answer takes 200 ms. When do 5 clients that ask at once have theirs? And \
+        "zen-threaded has 4 workers, an answer takes 200 ms. When do 5 clients that ask together have theirs? And \
          if the 200 ms are not sleep but computing, how much of a processor does each of 4 get?",
         "zen-threaded 有 4 个 worker，一个回答要 200 毫秒。5 个客户端同时提问，各在什么时候得到？如果 200 毫秒不是\
          睡眠而是计算，4 个 worker 各得到多少处理器？",
@@ -224,5 +225,5 @@ fn workers(notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-/// Late enough to be told from at once; also the timeout of `hog`.
+/// Late enough to be told from immediately; also the timeout of `hog`.
 const LATE: Duration = Duration::from_millis(300);

@@ -1,4 +1,4 @@
-//! Whether the pages and completions are whole, and whether the programs that read them find no fault.
+//! Tests that the pages and completions are complete, and that the programs that read them find no fault.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     workspace::build()?;
     type Case = fn(&Path) -> Result<()>;
     let cases: [(&str, Case); 7] = [
-        ("everything_is_made", everything_is_made),
+        ("everything_is_written", everything_is_written),
         ("what_is_hidden_stays_hidden", what_is_hidden_stays_hidden),
         ("pages::groff", |folder| no_fault("groff", &["-man", "-Tutf8", "-ww", "-z"], &pages(folder)?)),
         ("pages::mandoc", |folder| no_fault("mandoc", &["-Tlint", "-Werror"], &pages(folder)?)),
@@ -41,8 +41,8 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(trials.collect())
 }
 
-/// A page for every program and command, with the sections one looks for, and a completion for each shell.
-fn everything_is_made(folder: &Path) -> Result<()> {
+/// There is a page for every program and command, with its sections, and a completion for each shell.
+fn everything_is_written(folder: &Path) -> Result<()> {
     let packages = SERVERS.iter().filter(|entry| entry.is_first_of_package()).map(|entry| entry.package);
     let programs: Vec<&str> = packages.chain(["zen-client"]).collect();
     let mut expected: Vec<String> = CLIENT_PAGES.map(str::to_owned).into();
@@ -58,7 +58,7 @@ fn everything_is_made(folder: &Path) -> Result<()> {
     expected.dedup();
     let found: Vec<String> =
         named(folder, |_| true)?.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
-    ensure!(found == expected, "{found:?}, and not {expected:?}");
+    ensure!(found == expected, "found {found:?}, expected {expected:?}");
     for page in pages(folder)? {
         let text = fs::read_to_string(&page)?;
         let sections: Vec<&str> =
@@ -81,13 +81,13 @@ fn what_is_hidden_stays_hidden(folder: &Path) -> Result<()> {
     for file in named(folder, |_| true)? {
         let text = fs::read_to_string(&file)?.replace('\\', "");
         for hidden in ["--worker ", "--inherited", "--panic-on", "--abort-on", "selftest-server"] {
-            ensure!(!text.contains(hidden), "{} tells of {hidden}", file.display());
+            ensure!(!text.contains(hidden), "{} mentions {hidden}", file.display());
         }
     }
     Ok(())
 }
 
-/// The program reads every file, and says nothing.
+/// The program reads every file without a word.
 fn no_fault(program: &str, arguments: &[&str], files: &[PathBuf]) -> Result<()> {
     ensure!(!files.is_empty(), "nothing to read");
     let program = tool(program)?;
@@ -99,7 +99,7 @@ fn no_fault(program: &str, arguments: &[&str], files: &[PathBuf]) -> Result<()> 
     Ok(())
 }
 
-/// What a person gets who presses the tabulator key behind `zen-poll --sty`.
+/// Bash completes `zen-poll --sty`.
 fn bash_completes(folder: &Path) -> Result<()> {
     let script = r#"
         source zen-poll.bash
@@ -116,12 +116,12 @@ fn pages(folder: &Path) -> Result<Vec<PathBuf>> {
     named(folder, |name| name.ends_with(".1"))
 }
 
-/// The files whose names are meant, in the order of their names.
-fn named(folder: &Path, is_meant: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+/// Returns the files whose names are selected, sorted by name.
+fn named(folder: &Path, is_selected: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).context("nothing was written")? {
         let path = entry?.path();
-        if path.file_name().and_then(|name| name.to_str()).is_some_and(&is_meant) {
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(&is_selected) {
             files.push(path);
         }
     }

@@ -1,4 +1,4 @@
-//! How many clients are served at once, and what happens to the next one.
+//! How many clients are served at the same time, and what happens to the next one.
 
 use std::fs;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Signal, getuid};
 
+use super::faults::acceptors;
 use super::{Case, Ctx, bare, case};
 use crate::harness::client::APHORISMS;
 use crate::harness::network::on_a_host_alone;
@@ -14,8 +15,9 @@ use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
     case("the_next_client_waits", the_next_client_waits).on(|entry| !entry.is_example && entry.makes_wait()),
-    case("idle_clients_take_no_place", idle_clients_take_no_place).on(|entry| !entry.is_example && !entry.makes_wait()),
-    case("a_freed_place_is_seen", a_freed_place_is_seen)
+    case("idle_clients_exclude_no_other", idle_clients_exclude_no_other)
+        .on(|entry| !entry.is_example && !entry.makes_wait()),
+    case("a_freed_permit_is_seen", a_freed_permit_is_seen)
         .arguments(&["--max-connections", "10"])
         .on(|entry| !entry.is_example && !entry.makes_wait()),
     case("a_burst_over_the_limit", a_burst_over_the_limit)
@@ -27,58 +29,57 @@ pub(crate) const CASES: &[Case] = &[
     bare("the_backlog_is_not_known", the_backlog_is_not_known).on(Entry::is_first_of_package),
 ];
 
-/// Idle clients fill the place; the next one is answered when one of them leaves, and not before.
+/// Idle clients occupy the server; the next client is answered when one of them leaves, and not before.
 fn the_next_client_waits(ctx: &mut Ctx) -> Result<()> {
-    let mut idle = served_clients(ctx, ctx.entry.at_once.context("it serves a number of clients")?)?;
+    let mut idle = ctx.server.served_clients(ctx.entry.at_once.context("it serves a number of clients")?)?;
     let (question, answer) = APHORISMS[0];
-    let mut next = ctx.client()?;
-    next.send(question)?;
+    let mut next = ctx.server.asking_client()?;
     next.expect_silence(Duration::from_millis(300)).context("beyond its capacity")?;
-    // Those who are in are still served.
-    idle.iter_mut().try_for_each(|client| client.ask(question, answer)).context("a client that was in before")?;
+    // Clients that are being served still are.
+    idle.iter_mut().try_for_each(|client| client.ask(question, answer)).context("a client that was served before")?;
     drop(idle.pop());
-    next.expect(answer).context("a place is free")?;
+    next.expect(answer).context("after a client has left")?;
     next.ask_all()
 }
 
-/// 64 idle clients, and one more is served.
-fn idle_clients_take_no_place(ctx: &mut Ctx) -> Result<()> {
-    let mut idle = served_clients(ctx, 64)?;
+/// 64 idle clients are connected, and another one is served.
+fn idle_clients_exclude_no_other(ctx: &mut Ctx) -> Result<()> {
+    let mut idle = ctx.server.served_clients(64)?;
     ctx.client()?.ask_all().context("one more client")?;
     idle.iter_mut().try_for_each(Client::ask_all).context("a client that was idle")
 }
 
-/// All places are taken, all clients leave, and one that connects right after that is served: before it is rejected,
-/// the server notices who has gone.
-fn a_freed_place_is_seen(ctx: &mut Ctx) -> Result<()> {
-    let processes = ctx.server.workers().len();
+/// All permits are taken, all clients leave, and a client that connects right after is served: before the server
+/// rejects it, it notices the closed connections.
+fn a_freed_permit_is_seen(ctx: &mut Ctx) -> Result<()> {
+    let processes = acceptors(ctx.entry, &ctx.server).len();
     for round in 1..=ROUNDS {
         let mut inside = Vec::new();
-        // Which process takes a client is decided by who wakes first: some are rejected by one while another has room.
-        for _ in 0..4 * PLACES * processes {
+        // Which process accepts a client is left to chance, so one may reject clients while another has permits left.
+        for _ in 0..4 * PERMITS * processes {
             let mut client = ctx.client()?;
             if client.ask_all().is_ok() {
                 inside.push(client);
             }
-            if inside.len() == PLACES * processes {
+            if inside.len() == PERMITS * processes {
                 break;
             }
         }
-        ensure!(inside.len() == PLACES * processes, "round {round}: only {} clients are served", inside.len());
+        ensure!(inside.len() == PERMITS * processes, "round {round}: only {} clients are served", inside.len());
         let mut excess = ctx.client()?;
         excess.expect(b"Error: too many clients.").with_context(|| format!("round {round}: one too many"))?;
         excess.expect_end()?;
         drop(inside);
-        ctx.client()?.ask_all().with_context(|| format!("round {round}: all places are free"))?;
+        ctx.client()?.ask_all().with_context(|| format!("round {round}: after all clients have left"))?;
     }
     Ok(())
 }
 
-/// 64 clients connect while the server is stopped. Its first look at them ends with the last: no further one comes that
-/// would remind it of the four over the limit.
+/// 64 clients connect while the server is stopped. It sees all of them together, and no later client reminds it of the
+/// four over the limit.
 fn a_burst_over_the_limit(ctx: &mut Ctx) -> Result<()> {
     ctx.server.signal(Signal::STOP)?;
-    let clients: Result<Vec<_>> = (0..64).map(|_| ctx.client()).collect();
+    let clients = ctx.server.clients(64);
     ctx.server.signal(Signal::CONT)?;
     let mut clients = clients?;
     for (number, excess) in clients.iter_mut().enumerate().skip(60) {
@@ -88,7 +89,7 @@ fn a_burst_over_the_limit(ctx: &mut Ctx) -> Result<()> {
     clients[..60].iter_mut().try_for_each(Client::ask_all).context("a client within the limit")
 }
 
-/// It runs as many processes as its architecture says.
+/// A server runs as many processes as its architecture says.
 fn processes(ctx: &mut Ctx) -> Result<()> {
     let Entry { name, processes, .. } = ctx.entry;
     let found = ctx.server.processes().len();
@@ -96,7 +97,7 @@ fn processes(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The log has the backlog that is in force, and a warning says why it is another than was asked for.
+/// The log states the effective backlog, and a warning says when it is not the one that was asked for.
 fn the_backlog_is_cut(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let most: u32 = fs::read_to_string(SOMAXCONN).context(SOMAXCONN)?.trim().parse()?;
     let (all, more) = (most.to_string(), (most + 1).to_string());
@@ -105,7 +106,7 @@ fn the_backlog_is_cut(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     reports(entry, &[], &["--backlog", "0"], "backlog 0,", &[])
 }
 
-/// Each network namespace has its own limit. There the default may be too much.
+/// Each network namespace has its own limit, so that even the default backlog may be too long.
 fn the_backlog_is_cut_elsewhere(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     on_a_host_alone(|| {
         fs::write(SOMAXCONN, "64").context(SOMAXCONN)?;
@@ -113,14 +114,14 @@ fn the_backlog_is_cut_elsewhere(entry: &'static Entry, _: &'static [&'static str
     })
 }
 
-/// Where the kernel's settings are hidden nothing is claimed that may be wrong.
+/// Where the kernel's settings are hidden, the log states no exact backlog.
 fn the_backlog_is_not_known(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
-    ensure!(getuid().is_root(), Missing("root, who alone may hide /proc/sys,".to_owned()));
+    ensure!(getuid().is_root(), Missing("root, which hiding /proc/sys needs,".to_owned()));
     let hide = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc/sys && exec \"$@\"", "sh"];
     reports(entry, &hide, &["--backlog", "100000"], "backlog 100000 or less,", &[])
 }
 
-/// The log has this of the backlog; and a warning with all these numbers, or, without any, no warning.
+/// Expects this backlog in the log, and a warning with these numbers; no warning if there are none.
 fn reports(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], backlog: &str, warning: &[&str]) -> Result<()> {
     let mut server = Server::start_under(wrapper, entry, arguments)?;
     server.client()?.ask_all()?;
@@ -137,21 +138,11 @@ fn reports(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], backlog:
     Ok(())
 }
 
-/// Where the kernel says what it cuts a backlog to.
+/// The kernel's limit of a backlog.
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
-/// What `--max-connections` says above, for each process.
-const PLACES: usize = 10;
+/// `--max-connections`, for each process.
+const PERMITS: usize = 10;
 
-/// Mostly a server has noticed by itself who has gone; in one of so many rounds it has not.
+/// A server usually notices a closed connection by itself; in one of this many rounds it does not.
 const ROUNDS: usize = 30;
-
-/// This many clients, each known to be served.
-fn served_clients(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
-    let client = |n| {
-        let mut client = ctx.client()?;
-        client.ask_all().with_context(|| format!("client {n} of {count}"))?;
-        Ok(client)
-    };
-    (1..=count).map(client).collect()
-}

@@ -1,4 +1,4 @@
-//! The command line as a contract: what is wrong is refused with one line, and a ready line means what it says.
+//! The command line as a contract: a wrong one is refused with one line of error, and a ready line holds what it says.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -15,11 +15,11 @@ use crate::harness::client::Client;
 use crate::harness::group::{Group, run_within};
 use crate::harness::metrics::metrics_of;
 use crate::harness::network::on_a_host_alone;
-use crate::harness::{Missing, Server, WAIT_LIMIT, free_address, shown, tool};
+use crate::harness::{Missing, Server, WAIT_LIMIT, free_address, is_one_error, shown, tool};
 use crate::servers::Entry;
 use crate::workspace;
 
-/// A line of the contract that is broken, once for each binary.
+/// Returns a case with a wrong command line, for the first row of each binary.
 const fn wrong(name: &'static str, arguments: &'static [&'static str]) -> Case {
     bare(name, is_refused).arguments(arguments).on(Entry::is_first_of_package)
 }
@@ -57,6 +57,9 @@ pub(crate) const CASES: &[Case] = &[
     on_threaded(wrong("workers_zero", &["--workers", "0"])),
     on_threaded(wrong("mode_unknown", &["--mode", "forking"])),
     on_threaded(wrong("workers_with_per_connection", &["--mode", "per-connection", "--workers", "2"])),
+    on_threaded(wrong("workers_with_per_process", &["--mode", "per-process", "--workers", "2"])),
+    on_threaded(wrong("processes_with_per_process", &["--mode", "per-process", "--processes", "2"])),
+    on_threaded(wrong("queue_with_per_process", &["--mode", "per-process", "--queue", "2"])),
     on_threaded(wrong("queue_zero", &["--mode", "pool", "--queue", "0"])),
     on_threaded(wrong("queue_with_workers", &["--mode", "workers", "--queue", "2"])),
     on_threaded(wrong("queue_with_per_connection", &["--mode", "per-connection", "--queue", "2"])),
@@ -83,13 +86,13 @@ pub(crate) const CASES: &[Case] = &[
     case("a_name", a_name).arguments(&["localhost"]).on(|entry| entry.is_first_of_package()),
 ];
 
-/// Exit status 2, nothing on stdout, and on stderr one line that names the flag and says where to look.
+/// Expects exit status 2, nothing on stdout, and on stderr one line that names the flag and says where to look.
 fn is_refused(entry: &Entry, arguments: &[&str]) -> Result<()> {
     let output = run(entry, arguments)?;
     is_one_error(&output, 2)?;
     let line = String::from_utf8_lossy(&output.stderr);
     ensure!(line.contains("try --help"), "no `try --help` in {line:?}");
-    // The last flag is the one too many; without any it is the last word.
+    // The last flag is the wrong one; without a flag it is the last word.
     let word =
         arguments.iter().rev().find(|word| word.starts_with('-')).or(arguments.last()).context("no arguments")?;
     let flag = match word.split('=').next().context("a word")? {
@@ -100,7 +103,7 @@ fn is_refused(entry: &Entry, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A port where HOST stands is easily written; what is said is what to write instead.
+/// A port in the place of HOST is an easy mistake; the error says what to write instead.
 fn a_port_as_host(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     for (host, advice) in [
         ("8080", ": use -p 8080;"),
@@ -114,7 +117,7 @@ fn a_port_as_host(entry: &'static Entry, _: &'static [&'static str]) -> Result<(
     Ok(())
 }
 
-/// What is an address, but none that a server can listen on.
+/// Addresses that no server can listen on are refused with advice.
 fn unusable_address(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     for (host, advice) in [
         ("ff02::1", "ff02::1 is a multicast address"),
@@ -128,14 +131,14 @@ fn unusable_address(entry: &'static Entry, _: &'static [&'static str]) -> Result
     Ok(())
 }
 
-/// IPv4 that is written as IPv6 is IPv4.
+/// An IPv4 address in IPv6 notation is used as IPv4.
 fn ipv4_as_ipv6(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
     ensure!(address.ip() == Ipv4Addr::LOCALHOST, "it listens on {address}");
     ctx.client()?.ask_all()
 }
 
-/// A link-local address means nothing without its interface.
+/// A link-local address without an interface is refused.
 fn no_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     for arguments in [&["fe80::1"][..], &["[fe80::1]"], &["--metrics", "[fe80::1]:0"], &["--metrics", "fe80::1:0"]] {
         let output = run(entry, &[&["-p", "0"], arguments].concat())?;
@@ -149,11 +152,11 @@ fn no_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()>
     Ok(())
 }
 
-/// With its interface it is an address like any other, in brackets or not, for clients and for metrics.
+/// A link-local address with its interface works, with and without brackets, for clients and for metrics.
 fn an_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     on_a_host_alone(|| {
         ensure!(TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(), Missing("IPv6".to_owned()));
-        let address = ["address", "add", "fe80::1/64", "dev", "lo", "nodad"]; // usable at once
+        let address = ["address", "add", "fe80::1/64", "dev", "lo", "nodad"]; // usable immediately
         let output = run_within(WAIT_LIMIT, Command::new(tool("ip")?).args(address))?;
         ensure!(output.status.success(), "{}", shown(&output.stderr));
         for host in ["fe80::1%lo", "[fe80::1%lo]", "fe80::1%1"] {
@@ -189,7 +192,7 @@ fn ready_line_through_a_full_pipe(entry: &'static Entry, _: &'static [&'static s
     through_a_full_pipe(entry.command()?.args(["-p", &port]), &format!("listening on {address}\n"))
 }
 
-/// A parent such as Node makes the pipe non-blocking, and here it is full as well, until it is read.
+/// The pipe is non-blocking, as a parent such as Node makes it, and full until the test reads it.
 fn through_a_full_pipe(command: &mut Command, expected: &str) -> Result<()> {
     let (reader, mut writer) = io::pipe()?;
     rustix::io::ioctl_fionbio(&writer, true)?;
@@ -198,7 +201,7 @@ fn through_a_full_pipe(command: &mut Command, expected: &str) -> Result<()> {
         filler += n;
     }
     let _group = Group::start(command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::null()))?;
-    command.stdout(Stdio::null()); // it held the writer
+    command.stdout(Stdio::null()); // `command` held the writer
     thread::sleep(TIME_TO_WRITE);
     let stdout = Capture::of(reader)?;
     let is_there = |said: &[u8]| {
@@ -208,7 +211,7 @@ fn through_a_full_pipe(command: &mut Command, expected: &str) -> Result<()> {
     stdout.wait_for(WAIT_LIMIT, is_there).with_context(|| format!("no {expected:?} behind {filler} bytes"))
 }
 
-/// Long enough for a program to begin, and to write into a pipe that is full.
+/// Long enough for a program to start, and to write into a full pipe.
 const TIME_TO_WRITE: Duration = Duration::from_millis(300);
 
 fn busy_port(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
@@ -225,7 +228,7 @@ fn busy_port(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
 }
 
 fn foreign_address(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
-    // Kept for documentation: no machine has it.
+    // An address for documentation: no machine has it.
     let output = run(entry, &["-p", "0", "192.0.2.1"])?;
     is_one_error(&output, 1)?;
     ensure!(
@@ -236,7 +239,7 @@ fn foreign_address(entry: &'static Entry, _: &'static [&'static str]) -> Result<
     Ok(())
 }
 
-/// A server whose streams are a socket says there what is wrong, unless it is a client's because of `--inetd`.
+/// Errors go to stderr also when it is a socket, except under `--inetd`, where that socket is the client.
 fn one_socket_for_all_streams(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let said = |arguments: &[&str]| -> Result<String> {
@@ -246,33 +249,33 @@ fn one_socket_for_all_streams(entry: &'static Entry, _: &'static [&'static str])
         let mut command = Command::new(workspace::binary(entry.binary)?);
         command.args(arguments).stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
         let mut group = Group::start(command.env_remove("RUST_LOG"))?;
-        drop(command); // it has the socket, too
-        group.ended_within(WAIT_LIMIT).with_context(|| format!("{arguments:?}: it does not end"))?;
+        drop(command); // it holds the socket too
+        group.ended_within(WAIT_LIMIT).with_context(|| format!("{arguments:?}: it does not exit"))?;
         let mut said = String::new();
         (&ours).read_to_string(&mut said)?;
         Ok(said)
     };
     for (arguments, wrong) in [(&["-p", "http"][..], "try --help"), (&["192.0.2.1"], "192.0.2.1")] {
         let line = said(arguments)?;
-        ensure!(line.starts_with("error: ") && line.contains(wrong), "{arguments:?}: it says {line:?}");
-        ensure!(line.ends_with('\n') && line.lines().count() == 1, "{arguments:?}: it says {line:?}");
+        ensure!(line.starts_with("error: ") && line.contains(wrong), "{arguments:?}: it prints {line:?}");
+        ensure!(line.ends_with('\n') && line.lines().count() == 1, "{arguments:?}: it prints {line:?}");
     }
     for arguments in [&["--inetd", "wait"][..], &["--inetd=wait"], &["--inetd", "nowait", "-p", "http"]] {
         let line = said(arguments)?;
-        ensure!(line.is_empty(), "{arguments:?}: the client is told {line:?}");
+        ensure!(line.is_empty(), "{arguments:?}: the client received {line:?}");
     }
     Ok(())
 }
 
-/// The ready line has the default address and the real port, and comes when clients can be served; its form has been
-/// checked when it was read, and that nothing follows it is part of the verdict.
+/// The ready line has the default address and the real port, and is printed when clients can connect. Its form was
+/// checked when it was read; the verdict checks that nothing follows it.
 fn ready_line(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
     ensure!(address.ip() == Ipv4Addr::LOCALHOST, "it listens on {address}");
     ctx.client()?.ask_all()
 }
 
-/// Where there is no IPv6 the address is refused.
+/// Without IPv6, an IPv6 address is refused.
 fn ipv6(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
     if !can_listen(Ipv6Addr::LOCALHOST) {
         let output = run(entry, &["-p", "0", "::1"])?;
@@ -288,7 +291,7 @@ fn ipv6(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()>
     })
 }
 
-/// `''` is both families on one listener, or IPv4 where the kernel has no other.
+/// `''` listens on both families with one listener, or on IPv4 alone where the kernel has no IPv6.
 fn every_address(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
     let every = if can_listen(Ipv6Addr::UNSPECIFIED) {
@@ -298,12 +301,12 @@ fn every_address(ctx: &mut Ctx) -> Result<()> {
     };
     ensure!(address.ip() == every, "it listens on {address}");
     let mut own = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
-    // A kernel with IPv6 may have been told to use it on no interface.
+    // A kernel with IPv6 may have it disabled on every interface.
     own.extend(can_listen(Ipv6Addr::LOCALHOST).then_some(IpAddr::from(Ipv6Addr::LOCALHOST)));
     own.into_iter().try_for_each(|ip| Client::connect(SocketAddr::new(ip, address.port()))?.ask_all())
 }
 
-/// Of several addresses IPv4 comes first.
+/// Of the addresses of a name, IPv4 is used first.
 fn a_name(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
     ensure!(address.ip() == Ipv4Addr::LOCALHOST, "localhost is {address}");
@@ -314,15 +317,7 @@ fn can_listen(ip: Ipv6Addr) -> bool {
     TcpListener::bind((ip, 0)).is_ok()
 }
 
-/// Runs the binary with these arguments alone; it is expected to end by itself.
+/// Runs the binary with these arguments alone; it must exit by itself.
 fn run(entry: &Entry, arguments: &[&str]) -> Result<Output> {
     run_within(WAIT_LIMIT, Command::new(workspace::binary(entry.binary)?).args(arguments))
-}
-
-pub(crate) fn is_one_error(output: &Output, code: i32) -> Result<()> {
-    let is_line = output.stderr.starts_with(b"error: ")
-        && output.stderr.iter().position(|&b| b == b'\n') == output.stderr.len().checked_sub(1);
-    let is_right = output.status.code() == Some(code) && output.stdout.is_empty() && is_line;
-    ensure!(is_right, "{}, stdout {}, stderr {}", output.status, shown(&output.stdout), shown(&output.stderr));
-    Ok(())
 }

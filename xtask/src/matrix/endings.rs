@@ -1,6 +1,6 @@
-//! The table of endings: what the client receives, how the connection ends, what the log says, what is counted.
+//! The table of endings: for each cause, what the client receives, how the connection ends, what is logged and counted.
 //!
-//! Each row is a case. The row is compared with a server, and with the tables in the docs and READMEs.
+//! Each row is a case, which is compared with a server, and with the tables in the docs and READMEs.
 
 mod clients;
 mod tables;
@@ -163,15 +163,15 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// Every row against every server that it applies to, and the tables against the rows.
+/// Returns one test for each row and each server that it applies to, and one that compares the tables with the rows.
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = vec![Trial::new("endings::tables_are_what_is_tested", tables::tables_are_what_is_tested)];
+    let mut trials = vec![Trial::new("matrix::endings::tables_are_what_is_tested", tables::tables_are_what_is_tested)];
     for row in ROWS {
         let servers = SERVERS.iter().filter(|entry| (row.applies)(entry));
         trials.extend(servers.map(|entry| {
             let arguments = [&["-v", "--metrics", "127.0.0.1:0"], row.arguments].concat();
             let run = move || ended(entry, &[], &arguments, |ctx| row.is_kept(ctx));
-            Trial::new(format!("{}::endings::{}", entry.name, row.name), run)
+            Trial::new(format!("matrix::{}::endings::{}", entry.name, row.name), run)
         }));
     }
     trials
@@ -184,15 +184,15 @@ struct Row {
     applies: fn(&Entry) -> bool,
     /// Further arguments for the server.
     arguments: &'static [&'static str],
-    /// Does what ends the conversation with one client.
+    /// Brings about the ending with one client.
     act: fn(&mut Ctx) -> Result<Subject>,
-    /// What the client receives, in words.
+    /// What the client receives, as the table puts it.
     receives: &'static str,
-    /// What the client of this case receives; not compared if it is reset.
+    /// The bytes that the client of this case receives; not compared if it is reset.
     bytes: &'static [u8],
     then: Then,
     log: &'static [Line],
-    /// The series that counts it; `None` if the process ends before it can be read.
+    /// The series that counts the ending; `None` if the process exits before it can be read.
     counter: Option<&'static str>,
 }
 
@@ -212,9 +212,9 @@ const ROW: Row = Row {
 /// What the server does after the last byte.
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
-    /// FIN; a byte that comes later is answered with RST.
+    /// FIN; bytes that arrive later are answered with RST.
     Close,
-    /// FIN; bytes that come later are discarded for a while.
+    /// FIN; bytes that arrive later are discarded for a while.
     LingeringClose,
     /// RST.
     Reset,
@@ -222,13 +222,13 @@ enum Then {
     Nothing,
 }
 
-/// A line of the log, without what stands before the message.
+/// A line of the log, without time, level and process.
 struct Line {
     /// `…` stands for any text.
     text: &'static str,
-    /// Whether it takes -v to see it.
+    /// Whether the line is logged only at -v.
     is_verbose: bool,
-    /// Whether the client's address stands before it.
+    /// Whether the client's address comes first.
     has_address: bool,
 }
 
@@ -252,12 +252,10 @@ impl Row {
         if !target.is_stopped {
             ctx.server.signal(Signal::TERM)?;
         }
-        let status = ctx.server.ended_within(WAIT_LIMIT).context("the server does not end")?;
-        ensure!(status.success(), "it ended with {status}");
-        Ok(())
+        ctx.server.ends_well()
     }
 
-    /// The bytes, then FIN or RST. A lingering close lasts until `linger_end` at least.
+    /// Expects the bytes, then FIN or RST. A lingering close lasts at least until `linger_end`.
     fn is_on_the_wire(&self, mut client: Client, linger_end: Instant) -> Result<()> {
         if self.then == Then::Reset {
             return is_reset(&client);
@@ -270,13 +268,14 @@ impl Row {
             return wait_for(WAIT_LIMIT, || is_refused().then_some(())).context("bytes after the end are not refused");
         }
         for _ in 0..3 {
-            ensure!(!is_refused() || Instant::now() >= linger_end, "a reset came although the close should linger");
+            let is_over = Instant::now() >= linger_end;
+            ensure!(!is_refused() || is_over, "the server has reset, although its close should linger");
             sleep(GLANCE);
         }
         Ok(())
     }
 
-    /// The log has exactly these lines about the client, apart from its acceptance.
+    /// Expects exactly these lines about the client, apart from its acceptance.
     fn is_logged(&self, ctx: &Ctx, address: SocketAddr) -> Result<()> {
         let prefix = format!("{address} ");
         let about_client = |entry: &&str| entry.contains(&format!("] {prefix}")) && !entry.ends_with(" accepted");
@@ -286,12 +285,12 @@ impl Row {
             self.log.iter().all(is_there) && log.lines().filter(about_client).count() == expected
         };
         let logged = ctx.server.wait_for_log(WAIT_LIMIT, |log| is_as_told(log).then_some(()));
-        logged.with_context(|| format!("of {address} the log should say {}, and nothing else", self.log_cell()))
+        logged.with_context(|| format!("the log should have {} about {address}, and nothing else", self.log_cell()))
     }
 }
 
 impl Line {
-    /// Whether `entry` of the log is this line: `TIME [LEVEL PID/THREAD] ADDRESS TEXT`.
+    /// Returns whether `entry` of the log is this line: `TIME [LEVEL PID/THREAD] ADDRESS TEXT`.
     fn is_logged_as(&self, entry: &str, address: &str) -> bool {
         let Some((head, message)) = entry.split_once("] ") else { return false };
         let message = if self.has_address { message.strip_prefix(address) } else { Some(message) };
@@ -304,7 +303,7 @@ impl Line {
     }
 }
 
-/// Of all endings this one is counted, once.
+/// Expects that this ending is counted once, and no other.
 fn is_counted(ctx: &Ctx, counter: &str) -> Result<()> {
     let is_ending =
         |name: &str| name.starts_with("zen_connections_closed_total") || name == "zen_connections_rejected_total";
@@ -315,12 +314,12 @@ fn is_counted(ctx: &Ctx, counter: &str) -> Result<()> {
         counted.retain(|name, value| is_ending(name) && *value > 0.0);
         (counted == expected).then_some(())
     });
-    found.with_context(|| format!("{counter} should be 1, and nothing else; counted is {counted:?}"))
+    found.with_context(|| format!("{counter} should be 1 and all others 0, but they are {counted:?}"))
 }
 
-/// How long a lingering close lasts (rule 8), and while draining.
+/// How long a lingering close lasts (rule 8), normally and while draining.
 const LINGER: Duration = Duration::from_secs(1);
 const DRAINING_LINGER: Duration = Duration::from_millis(250);
 
-/// How long a RST may be on its way.
+/// How long an RST may take to arrive.
 const GLANCE: Duration = Duration::from_millis(10);

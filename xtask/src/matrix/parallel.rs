@@ -1,18 +1,18 @@
-//! How many answers are thought about at the same time, which is to say, what a slow answer does to the others.
+//! How many answers are worked out at the same time, and so how a slow answer delays other clients.
 
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 
 use super::{Case, Ctx, case};
-use crate::harness::Client;
 use crate::harness::client::APHORISMS;
+use crate::harness::{self, Client};
 
 pub(crate) const CASES: &[Case] = &[
     case("slow_answers", slow_answers).arguments(&["--delay", "200ms"]).alone(),
-    // Awaited or offloaded, an answer delays its own client alone.
+    // An answer that is awaited or offloaded delays its own client alone.
     case("awaited_answers", each_on_its_own)
         .arguments(&["--delay", "200ms", "--await"])
         .on(|entry| entry.package == "zen-async" && !entry.is_example)
@@ -25,9 +25,9 @@ pub(crate) const CASES: &[Case] = &[
 
 fn slow_answers(ctx: &mut Ctx) -> Result<()> {
     let Some(answers_at_once) = ctx.entry.answers_at_once else { return each_on_its_own(ctx) };
-    // Each of several looping processes accepts for itself: the first to wake may take all clients of a burst.
+    // Each of several looping processes accepts by itself: the first to wake up may accept all clients of a burst.
     let at_once = ctx.entry.processes == 1 || ctx.entry.makes_wait();
-    // Two for each thinker: whoever cannot be thought about at once is answered a turn later.
+    // Twice as many clients as answers at a time: the second half is answered a turn later.
     judge(&arrivals(ctx, 2 * answers_at_once, at_once)?, answers_at_once, ctx.entry.is_even)
 }
 
@@ -36,8 +36,8 @@ fn each_on_its_own(ctx: &mut Ctx) -> Result<()> {
     judge(&arrivals(ctx, CLIENTS, true)?, CLIENTS, true)
 }
 
-/// When each client got its answer, the first first. All connect, then all ask `at_once`; or else each connects and
-/// asks a little later than the one before, while that one is thought about: so it finds whoever is idle.
+/// Returns when each client received its answer, sorted. With `at_once` all connect, then all ask. Otherwise each
+/// connects and asks while the previous one is being answered, so that it finds an idle thread.
 fn arrivals(ctx: &Ctx, clients: usize, at_once: bool) -> Result<Vec<Duration>> {
     let address = ctx.server.address();
     let together = Barrier::new(clients);
@@ -51,30 +51,26 @@ fn arrivals(ctx: &Ctx, clients: usize, at_once: bool) -> Result<Vec<Duration>> {
         let mut client = early.unwrap_or_else(|| Client::connect(address))?;
         let (question, answer) = APHORISMS[0];
         client.ask(question, answer)?;
-        // It leaves now, as the next may be waiting for the place.
+        // It closes now, because the next client may be waiting for the thread.
         Ok(start.elapsed())
     };
-    let mut arrivals = thread::scope(|scope| {
-        let clients: Vec<_> = (0..clients).map(|n| scope.spawn(move || ask(n))).collect();
-        let answered = clients.into_iter().map(|client| client.join().map_err(|_| anyhow!("a client panicked"))?);
-        answered.collect::<Result<Vec<_>>>()
-    })?;
+    let mut arrivals = harness::at_once(clients, ask)?;
     arrivals.sort_unstable();
     Ok(arrivals)
 }
 
-/// Answers come in turns, a delay apart; in each turn as many as there are answers_at_once, or, where that is not
-/// `is_even`,
-/// in some turn, and in none of them more.
+/// Expects that answers arrive in turns, a delay apart. Each turn has `answers_at_once` of them; if it is not
+/// `is_even`, some turn has, and none has more.
 fn judge(arrivals: &[Duration], answers_at_once: usize, is_even: bool) -> Result<()> {
-    let turns: Vec<usize> = arrivals.chunk_by(|a, b| *b - *a < DELAY / 2).map(<[_]>::len).collect();
+    let turns = turns(arrivals, DELAY);
     let is_full = |turn: &usize| *turn == answers_at_once;
     let is_right = if is_even {
         turns.iter().all(is_full)
     } else {
         turns.iter().any(is_full) && turns.iter().all(|&turn| turn <= answers_at_once)
     };
-    // Nobody can be quicker than thinking takes: answers held back until all are there would come in one late turn.
+    // No answer can be quicker than its delay. Answers that are held back until all are there would come in one late
+    // turn.
     let first = arrivals.first().copied().unwrap_or_default();
     let is_in_time = (DELAY..DELAY * 2).contains(&first);
     ensure!(
@@ -84,10 +80,15 @@ fn judge(arrivals: &[Duration], answers_at_once: usize, is_even: bool) -> Result
     Ok(())
 }
 
-/// What `--delay` says above.
+/// Returns how many answers came in each turn, where an answer takes `delay`.
+pub(crate) fn turns(arrivals: &[Duration], delay: Duration) -> Vec<usize> {
+    arrivals.chunk_by(|a, b| *b - *a < delay / 2).map(<[_]>::len).collect()
+}
+
+/// `--delay` in the arguments.
 const DELAY: Duration = Duration::from_millis(200);
 
-/// Late enough for the one before to be thought about, early enough to be in its turn.
+/// Late enough for the previous question to be in work, early enough for the same turn.
 const APART: Duration = Duration::from_millis(25);
 
 #[cfg(test)]
@@ -114,6 +115,6 @@ mod tests {
         assert!(!is_met(&one_by_one, 2, false));
         assert!(!is_met(&in_twos, 1, false));
         assert!(!is_met(&[801, 801, 802, 802], 4, true), "held back");
-        assert!(!is_met(&[1, 1, 2, 2], 4, true), "without thinking");
+        assert!(!is_met(&[1, 1, 2, 2], 4, true), "without any delay");
     }
 }

@@ -1,15 +1,14 @@
-//! Whether clients are spread evenly over workers, processes and loops, going by what the server logs of each.
-
-use std::collections::BTreeMap;
+//! Whether clients are spread evenly over workers, processes and loops, according to the server's log.
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Ctx, case};
 use crate::harness::WAIT_LIMIT;
+use crate::harness::log::lines_by_writer;
 
 pub(crate) const CASES: &[Case] = &[
     case("even", even).arguments(&["-v"]).on(|entry| entry.parts.is_some()),
-    // Not a row of the table, but the same promise: the kernel wakes whoever has waited longest in accept.
+    // Not a row of the table, but the same promise: the kernel wakes the process that has waited longest in accept().
     case("even_over_processes", even_over_four)
         .arguments(&["-v", "--processes", "4"])
         .on(|entry| entry.name == "single"),
@@ -23,27 +22,27 @@ fn even_over_four(ctx: &mut Ctx) -> Result<()> {
     is_even(ctx, 4)
 }
 
-/// Each part gets its share of the clients, within 20 %.
+/// Expects that each part serves its share of the clients, within 20 %.
 fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
-    let before = shares(&ctx.server.log());
+    let before = lines_by_writer(&ctx.server.log(), SERVED);
     let mut staying = Vec::new();
     for n in 1..=CLIENTS {
         let mut client = ctx.client()?;
         client.ask_all().with_context(|| format!("client {n}"))?;
-        // Where clients wait for a place they leave at once; elsewhere they stay, since loops are chosen by how many
-        // they have.
+        // Where clients wait in the backlog they close immediately; elsewhere they stay, because the loop with the
+        // fewest clients is chosen.
         if ctx.entry.makes_wait() {
             drop(client);
         } else {
             staying.push(client);
         }
-        // The kernel wakes whoever waits longest, but a worker that is still awake may be there first: let all of them
-        // go to sleep again.
-        ctx.server.falls_asleep(WAIT_LIMIT)?;
+        // The kernel wakes the thread that has waited longest, but one that is still awake may be quicker: let all of
+        // them fall asleep.
+        ctx.server.wait_until_asleep(WAIT_LIMIT)?;
     }
     drop(staying);
     let gone = |log: &str| {
-        let mut shares = shares(log);
+        let mut shares = lines_by_writer(log, SERVED);
         before.iter().for_each(|(part, count)| *shares.entry(part.clone()).or_default() -= count);
         shares
     };
@@ -56,33 +55,9 @@ fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
     Ok(())
 }
 
-/// How many clients have gone from whom: the lines `TIME [LEVEL WHO] CLIENT closed: …`, where WHO is PID/THREAD. Who
-/// saw them come does not say who served them: one loop accepts for all.
-fn shares(log: &str) -> BTreeMap<String, usize> {
-    let mut shares = BTreeMap::new();
-    for line in log.lines() {
-        let Some((head, text)) = line.split_once("] ") else { continue };
-        let Some(who) = head.split_whitespace().last() else { continue };
-        if text.contains(" closed: ") {
-            *shares.entry(who.to_owned()).or_default() += 1;
-        }
-    }
-    shares
-}
+/// The end of a client. Its acceptance does not tell which process or thread served it, because one loop accepts for
+/// all.
+const SERVED: &str = " closed: ";
 
-/// Each tick sends a waiting worker to the end of the queue: some clients more make up for that.
+/// Each tick moves a waiting worker to the end of the kernel's queue; the number of clients makes up for that.
 const CLIENTS: usize = 80;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_are_read_from_the_log() {
-        let log = "T [INFO 7/main] at most 4 clients\nT [DEBUG 7/main] 127.0.0.1:5 accepted\n\
-                   T [DEBUG 7/loop-2] 127.0.0.1:5 closed: finished\nT [DEBUG 8/loop-2] 127.0.0.1:6 closed: finished\n\
-                   T [DEBUG 7/loop-2] 127.0.0.1:7 closed: finished\nnoise\n";
-        let expected = [("7/loop-2".to_owned(), 2), ("8/loop-2".to_owned(), 1)];
-        assert_eq!(shares(log), BTreeMap::from(expected));
-    }
-}

@@ -1,15 +1,17 @@
 //! What an answer costs in system calls, counted by strace under busy clients.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{fs, process, thread};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Case, bare};
 use crate::harness::client::APHORISMS;
-use crate::harness::{Client, Server, WAIT_LIMIT};
+use crate::harness::folder::Folder;
+use crate::harness::tracer::counted;
+use crate::harness::{Client, Server, WAIT_LIMIT, at_once};
 use crate::servers::Entry;
 use crate::trial::note;
 
@@ -38,7 +40,7 @@ fn per_answer(entry: &'static Entry, arguments: &'static [&'static str]) -> Resu
     Ok(())
 }
 
-/// `--await` with nothing to wait for costs no system call: no timer is set.
+/// `--await` without a delay costs no system call, because no timer is set.
 fn awaited_without_delay(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
     let [plain, awaited] = [shares(entry, &[])?, shares(entry, arguments)?].map(|shares| shares.values().sum::<f64>());
     note(format!("{}: {plain:.2} system calls per answer, {awaited:.2} with --await", entry.name));
@@ -46,37 +48,35 @@ fn awaited_without_delay(entry: &'static Entry, arguments: &'static [&'static st
     Ok(())
 }
 
-/// System calls per answer, by name. Two traces differ only in the number of questions: their difference is the
-/// answers' own, without the cost of starting, accepting and ending.
-fn shares(entry: &'static Entry, arguments: &[&str]) -> Result<BTreeMap<String, f64>> {
+/// Returns system calls per answer, by name. Two traces differ only in the number of questions, so their difference
+/// leaves out the cost of starting, accepting and closing.
+pub(crate) fn shares(entry: &'static Entry, arguments: &[&str]) -> Result<BTreeMap<String, f64>> {
     let short = traced(entry, arguments, SHORT)?;
     let long = traced(entry, arguments, LONG)?;
     let answers = f64::from(CLIENTS * (LONG - SHORT));
     let share = |(name, calls)| {
-        let share = f64::from(calls - short.get(&name).unwrap_or(&0)) / answers;
+        let share = (calls as f64 - *short.get(&name).unwrap_or(&0) as f64) / answers;
         (name, share)
     };
     Ok(long.into_iter().map(share).collect())
 }
 
-/// The calls of a whole run, by name, in which each client asks this number of questions.
-fn traced(entry: &'static Entry, arguments: &[&str], questions: u32) -> Result<BTreeMap<String, i32>> {
-    let table = std::env::temp_dir().join(format!("zen-strace-{}-{}-{questions}", process::id(), entry.name));
+/// Returns the calls of a whole run, by name, in which each client asks this many questions.
+fn traced(entry: &'static Entry, arguments: &[&str], questions: u32) -> Result<BTreeMap<String, u64>> {
+    let folder = Folder::new()?;
+    let table = folder.path().join("table");
     let output = table.to_string_lossy();
     let mut server = Server::start_under(&["strace", "-f", "-c", "-U", "name,calls", "-o", &output], entry, arguments)?;
     let asked = keep_busy(server.address(), entry.at_once, questions);
     let stopped = server.stop(WAIT_LIMIT);
-    let text = fs::read_to_string(&table).unwrap_or_default();
-    let _ = fs::remove_file(&table);
     asked?;
     stopped?;
-    let calls: BTreeMap<_, _> = text.lines().filter_map(row).collect();
-    ensure!(!calls.is_empty(), "strace counted nothing:\n{text}");
-    Ok(calls)
+    let text = fs::read_to_string(&table)?;
+    counted(&text)
 }
 
-/// 64 clients, each with its next question as soon as it has its answer; as many at once as are served at once.
-fn keep_busy(address: SocketAddr, at_once: Option<usize>, questions: u32) -> Result<()> {
+/// Runs 64 clients that ask without a pause, as many at a time as the server serves.
+fn keep_busy(address: SocketAddr, together: Option<usize>, questions: u32) -> Result<()> {
     let begun = AtomicUsize::new(0);
     let converse = || -> Result<()> {
         while begun.fetch_add(1, Ordering::Relaxed) < CLIENTS as usize {
@@ -87,18 +87,7 @@ fn keep_busy(address: SocketAddr, at_once: Option<usize>, questions: u32) -> Res
         }
         Ok(())
     };
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..at_once.unwrap_or(CLIENTS as usize)).map(|_| scope.spawn(converse)).collect();
-        clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
-    })
-    .context("a busy client")
-}
-
-/// A row of `strace -c -U name,calls`; the headings and the sum are none.
-fn row(line: &str) -> Option<(String, i32)> {
-    let mut fields = line.split_whitespace();
-    let (name, calls) = (fields.next()?, fields.next()?);
-    (name != "total").then_some((name.to_owned(), calls.parse().ok()?))
+    at_once(together.unwrap_or(CLIENTS as usize), |_| converse()).map(drop).context("a busy client")
 }
 
 const WAITS: [&str; 5] = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll"];

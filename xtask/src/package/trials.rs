@@ -1,4 +1,4 @@
-//! What a release rests on, as far as it can be told in a moment.
+//! The conditions of a release that are quick to test.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -32,10 +32,10 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(trials)
 }
 
-/// The build script of zen-proto, which is to work in every place from which one builds.
+/// The build script of zen-proto, which must work wherever the crate is built.
 struct Script(Folder);
 
-/// What the script finds, and what it is run again for.
+/// What the script found, and the files whose change makes cargo run it again.
 struct Found {
     version: String,
     watched: Vec<PathBuf>,
@@ -49,7 +49,7 @@ impl Script {
         Ok(Script(folder))
     }
 
-    /// What it says in a package at this place.
+    /// Runs the script for a package in this folder.
     fn run(&self, package: &Path) -> Result<Found> {
         self.run_with(package, |_| {})
     }
@@ -58,24 +58,24 @@ impl Script {
         fs::create_dir_all(package)?;
         let mut command = Command::new(self.0.path().join("script"));
         command.env("CARGO_PKG_VERSION", "1.2.3").env("CARGO_MANIFEST_DIR", package).current_dir(self.0.path());
-        // As if another user had checked it out: git then refuses to look for the repository.
+        // Pretends that another user owns the checkout: git then refuses to read the repository.
         change(command.env("GIT_TEST_ASSUME_DIFFERENT_OWNER", "true"));
         let said = String::from_utf8(run_within(WAIT_LIMIT, &mut command)?.stdout)?;
         let watched = said.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed="));
         let watched: Vec<PathBuf> = watched.filter(|path| *path != "build.rs").map(PathBuf::from).collect();
-        // What is not there would be looked for, and built again, each time.
+        // Cargo would run the script again each time for a file that does not exist.
         let lacking = watched.iter().find(|path| !path.exists());
-        ensure!(lacking.is_none(), "{lacking:?} is watched, and not there");
+        ensure!(lacking.is_none(), "{lacking:?} is watched, but does not exist");
         let version = said.lines().find_map(|line| line.strip_prefix("cargo::rustc-env=ZEN_VERSION="));
         Ok(Found { version: version.with_context(|| said.clone())?.to_owned(), watched })
     }
 }
 
 impl Found {
-    /// Whether it is this version, and is looked for again once something is `done`.
+    /// Expects this version, and that cargo runs the script again once something is `done`.
     fn is_until<T>(&self, expected: &str, done: impl FnOnce() -> Result<T>) -> Result<T> {
-        ensure!(self.version == expected, "it finds {}, and not {expected}", self.version);
-        // As cargo does: of a folder all that is in it.
+        ensure!(self.version == expected, "the script finds {}, expected {expected}", self.version);
+        // Of a folder, cargo watches everything in it.
         fn state(path: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
             let below = entries.flat_map(|entry| state(&entry.path()));
@@ -85,7 +85,7 @@ impl Found {
         let all = || self.watched.iter().flat_map(|path| state(path)).collect::<Vec<_>>();
         let before = all();
         let result = done()?;
-        ensure!(before != all(), "it would not be built again; it watches {:?}", self.watched);
+        ensure!(before != all(), "it would not be built again; watched are {:?}", self.watched);
         Ok(result)
     }
 }
@@ -93,7 +93,7 @@ impl Found {
 fn in_a_package() -> Result<()> {
     let (script, folder) = (Script::build()?, Folder::new()?);
     let found = |package: &str| script.run(&folder.path().join(package)).map(|found| found.version);
-    ensure!(found("nowhere/zen-proto")? == "1.2.3", "a commit out of nothing");
+    ensure!(found("nowhere/zen-proto")? == "1.2.3", "a commit is found where there is none");
     let package = folder.path().join("package/zen-proto");
     fs::create_dir_all(&package)?;
     let info = r#"{"git": {"sha1": "0123456789abcdef0123456789abcdef01234567"}, "path_in_vcs": "zen-proto"}"#;
@@ -102,7 +102,7 @@ fn in_a_package() -> Result<()> {
     Ok(())
 }
 
-/// Whatever `git` does to the branch: the script finds the commit, and cargo is told to run it again for the next.
+/// The script finds the commit in every state of a branch, and cargo runs it again for the next commit.
 fn in_a_checkout(format: &str) -> Result<()> {
     let git = tool("git")?;
     let folder = Folder::new()?;
@@ -139,14 +139,14 @@ fn in_a_checkout(format: &str) -> Result<()> {
     found("worktree")?.is_until(&there, commit_there).context("in a worktree, on a packed branch")?;
     found("checkout")?.is_until(&second, commit).context("on a packed branch")?;
     git("pack-refs --all")?;
-    // Neither is written where this is set.
+    // With this setting git writes neither of the two.
     git("config core.logAllRefUpdates false")?;
     let _ = fs::remove_file(checkout.join(".git/logs/HEAD"));
     found("checkout")?.is_until(&head()?, commit).context("on a packed branch, without a log")?;
     found("checkout")?.is_until(&head()?, commit).context("on a branch, without a log")?;
     git("checkout --quiet --detach")?;
     found("checkout")?.is_until(&head()?, commit).context("on no branch")?;
-    ensure!(found("checkout/vendor")?.version == "1.2.3", "somebody else's commit");
+    ensure!(found("checkout/vendor")?.version == "1.2.3", "the commit of another repository is found");
 
     let alone = script.run_with(&checkout.join("zen-proto"), |command| _ = command.env("PATH", ""))?;
     let expected = if format == "files" { head()? } else { "1.2.3".to_owned() };
@@ -162,11 +162,11 @@ fn programs_name_the_commit() -> Result<()> {
     names_itself(&std::env::current_exe()?, "cargo xtask", &version)
 }
 
-/// `--version` tells zen-proto's: so theirs must be the same, and they must be built with no other.
+/// `--version` prints zen-proto's version: so all crates have the same, and depend on exactly that one.
 fn all_have_one_version() -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     for package in &workspace::metadata()?.packages {
-        ensure!(package.version == version, "{} is {}, and not {version}", package.name, package.version);
+        ensure!(package.version == version, "{} is {}, expected {version}", package.name, package.version);
         for dependency in package.dependencies.iter().filter(|dependency| dependency.name == "zen-proto") {
             ensure!(dependency.req == format!("={version}"), "{} takes zen-proto {}", package.name, dependency.req);
         }
@@ -174,7 +174,7 @@ fn all_have_one_version() -> Result<()> {
     Ok(())
 }
 
-/// What crates.io shows, or refuses to do without.
+/// A package has everything that crates.io shows or requires.
 fn is_described(package: &Package) -> Result<()> {
     let has_words = |words: &[String]| !words.is_empty() && words.len() <= 5;
     ensure!(package.description.is_some() && package.license.is_some(), "no description, or no licence");
@@ -185,7 +185,7 @@ fn is_described(package: &Package) -> Result<()> {
     Ok(())
 }
 
-/// Its sources, its licences and its READMEs, and nothing that lies about.
+/// A package has its sources, licences and READMEs, and no other files.
 fn holds_what_it_should(package: &Package) -> Result<()> {
     let mut cargo = workspace::cargo();
     let output = cargo.args(["package", "--list", "--allow-dirty", "-p", &package.name]).output()?;
@@ -194,11 +194,11 @@ fn holds_what_it_should(package: &Package) -> Result<()> {
     for file in ["Cargo.toml", "Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "README.zh-CN.md"] {
         ensure!(list.lines().any(|line| line == file), "it lacks {file}");
     }
-    let beside = ["build.rs", "Cargo.toml.orig", ".cargo_vcs_info.json"];
+    let others = ["build.rs", "Cargo.toml.orig", ".cargo_vcs_info.json"];
     let is_known = |line: &str| {
         let is_source = ["src/", "tests/", "examples/"].iter().any(|folder| line.starts_with(folder));
         is_source
-            || beside.contains(&line)
+            || others.contains(&line)
             || line.starts_with("Cargo.")
             || line.starts_with("LICENSE-")
             || line.starts_with("README.")

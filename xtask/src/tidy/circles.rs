@@ -15,10 +15,11 @@ use crate::workspace;
 pub(super) fn imports_form_layers() -> Result<()> {
     let mut found = Vec::new();
     for package in &workspace::metadata()?.packages {
-        let sources = source::of(package)?;
+        let sources = source::all()?.iter().filter(|source| source.package == package.name);
         let folder = package.folder().join("src");
-        let modules = sources.iter().filter_map(|source| Some((module(&folder, &source.path)?, source)));
-        let imports = imports(&modules.map(|(module, source)| (module, source.code_without_tests())).collect());
+        let modules =
+            sources.filter_map(|source| Some((module(&folder, &source.path)?, source.tokens_without_tests())));
+        let imports = imports(&modules.collect());
         let folders = of_folders(&imports);
         let circles: BTreeMap<_, _> = in_circles(folders).into_iter().chain(in_circles(imports)).collect();
         found.extend(circles.iter().map(|(module, others)| {
@@ -36,18 +37,18 @@ fn shown(module: &Module) -> String {
     if module.is_empty() { "the root".to_owned() } else { module.join("::") }
 }
 
-/// The module of a file: `src/a/b.rs` and `src/a/b/mod.rs` are `a::b`. `None` outside of `src`.
+/// Returns the module of a file: that of `src/a/b.rs` is `a::b`. `None` outside of `src`.
 fn module(folder: &Path, file: &Path) -> Option<Module> {
     let relative = file.strip_prefix(folder).ok()?.with_extension("");
     let mut names: Module = relative.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-    names.pop_if(|last| ["mod", "main", "lib"].contains(&last.as_str()));
+    names.pop_if(|last| ["main", "lib"].contains(&last.as_str()));
     Some(names)
 }
 
 /// For each module the others that its code names.
-fn imports(modules: &BTreeMap<Module, &str>) -> BTreeMap<Module, BTreeSet<Module>> {
-    let of = |(module, code): (&Module, &&str)| {
-        let named = paths(code).into_iter().map(|path| {
+fn imports(modules: &BTreeMap<Module, &[String]>) -> BTreeMap<Module, BTreeSet<Module>> {
+    let of = |(module, tokens): (&Module, &&[String])| {
+        let named = paths(tokens).into_iter().map(|path| {
             let mut name = module.clone();
             for part in path {
                 match part {
@@ -94,8 +95,8 @@ fn in_circles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<Modul
 }
 
 /// Every path that begins with `crate`, `super` or `self`; a `use` of several is taken apart.
-fn paths(code: &str) -> Vec<Vec<&str>> {
-    let tokens = tokens(code);
+fn paths(tokens: &[String]) -> Vec<Vec<&str>> {
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
     let (mut paths, mut rest) = (Vec::new(), &tokens[..]);
     while let Some((first, after)) = rest.split_first() {
         rest = match (*first, after.first()) {
@@ -122,7 +123,7 @@ fn path<'a, 't>(before: &[&'a str], mut rest: &'t [&'a str], paths: &mut Vec<Vec
                 }
                 return rest.get(1..).unwrap_or_default();
             }
-            [name, after @ ..] if name.starts_with(is_of_word) => {
+            [name, after @ ..] if source::is_word(name) => {
                 names.push(name);
                 match after {
                     ["::", more @ ..] => rest = more,
@@ -141,38 +142,20 @@ fn path<'a, 't>(before: &[&'a str], mut rest: &'t [&'a str], paths: &mut Vec<Vec
     }
 }
 
-/// Words, `::`, and all other characters one by one.
-fn tokens(code: &str) -> Vec<&str> {
-    let (mut tokens, mut rest) = (Vec::new(), code.trim_start());
-    while let Some(first) = rest.chars().next() {
-        let length = if rest.starts_with("::") {
-            2
-        } else if is_of_word(first) {
-            rest.find(|c| !is_of_word(c)).unwrap_or(rest.len())
-        } else {
-            first.len_utf8()
-        };
-        let (token, after) = rest.split_at(length);
-        tokens.push(token);
-        rest = after.trim_start();
-    }
-    tokens
-}
-
-fn is_of_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn imports_of(files: &[(&str, &'static str)]) -> BTreeMap<Module, BTreeSet<Module>> {
-        let modules = files.iter().map(|(file, code)| (module(Path::new("src"), Path::new(file)).expect("one"), *code));
-        imports(&modules.collect())
+    fn imports_of(files: &[(&str, &str)]) -> BTreeMap<Module, BTreeSet<Module>> {
+        let read = |(file, code): &(&str, &str)| {
+            let module = module(Path::new("src"), Path::new(file)).expect("it is in src");
+            (module, source::tokens(code).expect("it is Rust"))
+        };
+        let files: BTreeMap<Module, Vec<String>> = files.iter().map(read).collect();
+        imports(&files.iter().map(|(module, tokens)| (module.clone(), &tokens[..])).collect())
     }
 
-    fn circle(files: &[(&str, &'static str)]) -> Vec<String> {
+    fn circle(files: &[(&str, &str)]) -> Vec<String> {
         in_circles(imports_of(files)).keys().map(shown).collect()
     }
 
@@ -182,7 +165,7 @@ mod tests {
         assert_eq!(circle(&layers), [""; 0]);
         let by_a_third = [
             ("src/a.rs", "use crate::b::{self, B};"),
-            ("src/b/mod.rs", "fn f() { self::c::f() }"),
+            ("src/b.rs", "fn f() { self::c::f() }"),
             ("src/b/c.rs", "use super::super::a;"),
             ("src/d.rs", "use crate::a;"),
         ];
@@ -207,6 +190,6 @@ mod tests {
         let code = "use crate::{a::{self, B as C}, d::*};\nuse std::fs; fn f(&self) { self.x; super::g::h::<u8>() }";
         let expected: [&[&str]; 4] =
             [&["crate", "a", "self"], &["crate", "a", "B"], &["crate", "d"], &["super", "g", "h"]];
-        assert_eq!(paths(code), expected);
+        assert_eq!(paths(&source::tokens(code).expect("it is Rust")), expected);
     }
 }

@@ -1,4 +1,5 @@
-//! What must hold of the links in the READMEs: each leads to a file that is there, and to a heading in it.
+//! What must hold of the links in the READMEs and in the pages for teachers: each leads to a file that is there, and to
+//! a heading in it.
 
 use std::fs;
 use std::path::Path;
@@ -10,25 +11,21 @@ use crate::workspace;
 
 pub(super) fn links_lead_somewhere() -> Result<()> {
     let root = workspace::root()?;
-    let packages = workspace::metadata()?.packages.iter().map(|package| package.folder());
     let mut dead = Vec::new();
-    for folder in [root].into_iter().chain(packages) {
-        let readmes = ["README.md", "README.zh-CN.md"].map(|name| folder.join(name));
-        for readme in readmes.into_iter().filter(|readme| readme.is_file()) {
-            let text = read(&readme)?;
-            for link in links(&text).filter(|link| !link.contains("://")) {
-                if !leads_somewhere(&readme, link)? {
-                    dead.push(format!("{}: {link}", readme.strip_prefix(root).unwrap_or(&readme).display()));
-                }
+    for page in workspace::pages()?.into_iter().flat_map(|page| [workspace::translation(&page), page]) {
+        let text = read(&page)?;
+        for link in links(&text).filter(|link| !link.contains("://")) {
+            if !leads_somewhere(&page, link)? {
+                dead.push(format!("{}: {link}", page.strip_prefix(root).unwrap_or(&page).display()));
             }
         }
     }
     none(dead, "links that lead nowhere")
 }
 
-fn leads_somewhere(readme: &Path, link: &str) -> Result<bool> {
+fn leads_somewhere(page: &Path, link: &str) -> Result<bool> {
     let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
-    let target = if file.is_empty() { readme.to_owned() } else { readme.with_file_name(file) };
+    let target = if file.is_empty() { page.to_owned() } else { page.with_file_name(file) };
     match anchor {
         None => Ok(target.exists()),
         Some(anchor) => Ok(target.is_file() && anchors(&read(&target)?).any(|there| there == anchor)),

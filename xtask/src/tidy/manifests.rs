@@ -8,7 +8,7 @@ use super::none;
 use crate::servers::SERVERS;
 use crate::workspace::{self, Dependency, Package};
 
-/// What every server may use beside the protocol.
+/// The libraries that every server may use in addition to zen-proto.
 const HELPERS: [&str; 5] = ["anyhow", "clap", "log", "slab", "zen-proto"];
 
 /// The runtimes: what a server is about.
@@ -37,7 +37,7 @@ fn objection(package: &Package, dependency: &Dependency) -> Option<&'static str>
     // xtask reads the command lines of servers.
     let may_read_options = is_server || package.name == "xtask";
     if is_ours && !may_read_options && dependency.features.iter().any(|feature| feature == "server") {
-        return Some("the chassis is for servers");
+        return Some("the feature `server` is for servers");
     }
     let of_runtime = RUNTIMES.iter().any(|(server, runtime)| *server == package.name && runtime.contains(&name));
     let is_shipped = dependency.kind.as_deref() != Some("dev");

@@ -1,127 +1,150 @@
-//! A Rust file as far as tidiness asks: its code without comments and literals.
+//! The Rust files of the workspace: their text, and their tokens without comments and literals.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree, token_stream};
 
-use crate::workspace::{self, Package};
+use crate::workspace;
 
 /// A file of the workspace.
 pub(crate) struct Source {
+    /// The package that it belongs to.
+    pub(crate) package: &'static str,
     pub(crate) path: PathBuf,
     pub(crate) text: String,
-    /// The text with comments and the contents of literals blanked out; lines stay where they are.
-    pub(crate) code: String,
+    /// Words, `::`, and all other characters one by one. A literal, or the text of a doc comment, is `"`.
+    pub(crate) tokens: Vec<String>,
+    /// How many lines have code: neither blank, nor a comment, nor the inside of a literal.
+    pub(crate) code_lines: usize,
 }
 
 impl Source {
-    /// The code above the unit tests, which stand at the bottom; none of a file that is itself a test.
-    pub(crate) fn code_without_tests(&self) -> &str {
+    /// Returns the tokens above the unit tests, which are at the bottom; none of a file that is itself a test.
+    pub(crate) fn tokens_without_tests(&self) -> &[String] {
         if self.path.components().any(|part| part.as_os_str() == "tests") {
-            return "";
+            return &[];
         }
-        self.code.split("#[cfg(test)]").next().unwrap_or_default()
+        let end = positions(&self.tokens, &["#", "[", "cfg", "(", "test", ")", "]"]).next();
+        &self.tokens[..end.unwrap_or(self.tokens.len())]
     }
 
-    /// The identifiers and keywords of the code.
-    pub(crate) fn words(code: &str) -> impl Iterator<Item = &str> {
-        code.split(|c: char| !is_of_word(c)).filter(|word| !word.is_empty())
-    }
-
-    /// The name by which a failure calls it.
+    /// Returns the path below the top of the checkout.
     pub(crate) fn name(&self) -> String {
         let root = workspace::root().unwrap_or(Path::new(""));
         self.path.strip_prefix(root).unwrap_or(&self.path).display().to_string()
     }
 }
 
-/// Every Rust file of a package: sources, tests, examples.
-pub(crate) fn of(package: &Package) -> Result<Vec<Source>> {
-    let mut sources = Vec::new();
-    let mut folders = vec![package.folder().to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-                let code = code(&text);
-                sources.push(Source { path, text, code });
+/// Returns every Rust file of the workspace: sources, tests, examples.
+pub(crate) fn all() -> Result<&'static [Source]> {
+    static ALL: OnceLock<Vec<Source>> = OnceLock::new();
+    if let Some(all) = ALL.get() {
+        return Ok(all);
+    }
+    let mut all = Vec::new();
+    for package in &workspace::metadata()?.packages {
+        let mut folders = vec![package.folder().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+                    let stream = parsed(&text).with_context(|| path.display().to_string())?;
+                    let (mut lines, mut tokens) = (BTreeSet::new(), Vec::new());
+                    collect_lines(stream.clone(), &mut lines);
+                    collect(stream, &mut tokens);
+                    all.push(Source { package: &package.name, path, text, tokens, code_lines: lines.len() });
+                }
             }
         }
     }
-    Ok(sources)
+    Ok(ALL.get_or_init(|| all))
 }
 
-/// Every Rust file of the workspace.
-pub(crate) fn all() -> Result<Vec<Source>> {
-    Ok(workspace::metadata()?.packages.iter().map(of).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+fn parsed(text: &str) -> Result<TokenStream> {
+    TokenStream::from_str(text).map_err(|error| anyhow!("no Rust: {error}"))
 }
 
-fn is_of_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
-/// Blanks out comments and literals.
-fn code(text: &str) -> String {
-    let mut code = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let follows_word = code.chars().next_back().is_some_and(is_of_word);
-        let length = skipped(rest, follows_word);
-        if length == 0 {
-            code.push(first);
-            rest = &rest[first.len_utf8()..];
-        } else {
-            code.extend(rest[..length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
-            rest = &rest[length..];
+/// Collects the lines with tokens other than literals and doc comments.
+fn collect_lines(stream: TokenStream, lines: &mut BTreeSet<usize>) {
+    let mut trees = stream.into_iter();
+    while let Some(tree) = trees.next() {
+        match tree {
+            TokenTree::Punct(punct) if punct.as_char() == '#' && skips_doc(&mut trees) => {}
+            TokenTree::Group(group) => {
+                lines.insert(group.span_open().start().line);
+                collect_lines(group.stream(), lines);
+                lines.insert(group.span_close().start().line);
+            }
+            TokenTree::Literal(_) => {}
+            other => _ = lines.insert(other.span().start().line),
         }
     }
-    code
 }
 
-/// How long the comment or literal is with which `rest` begins.
-fn skipped(rest: &str, follows_word: bool) -> usize {
-    let until = |end: Option<usize>| end.unwrap_or(rest.len());
-    if rest.starts_with("//") {
-        return until(rest.find('\n'));
+/// Skips `[doc = …]` or `![doc = …]`, as which a doc comment is parsed; false if something else follows.
+fn skips_doc(trees: &mut token_stream::IntoIter) -> bool {
+    let mut ahead = trees.clone().skip_while(|tree| matches!(tree, TokenTree::Punct(punct) if punct.as_char() == '!'));
+    let Some(TokenTree::Group(group)) = ahead.next() else { return false };
+    let is_doc = matches!(group.stream().into_iter().next(), Some(TokenTree::Ident(word)) if word == "doc");
+    if is_doc {
+        trees.find(|tree| matches!(tree, TokenTree::Group(_)));
     }
-    if rest.starts_with("/*") {
-        return until(rest.find("*/").map(|at| at + 2));
-    }
-    if !follows_word && let Some(raw) = rest.strip_prefix("br").or_else(|| rest.strip_prefix('r')) {
-        let hashes = raw.len() - raw.trim_start_matches('#').len();
-        if raw[hashes..].starts_with('"') {
-            let start = rest.len() - raw.len() + hashes + 1;
-            let end = format!("\"{}", "#".repeat(hashes));
-            return until(rest[start..].find(&end).map(|at| start + at + end.len()));
+    is_doc
+}
+
+/// Returns the tokens of a Rust text.
+#[cfg(test)]
+pub(crate) fn tokens(text: &str) -> Result<Vec<String>> {
+    let mut tokens = Vec::new();
+    collect(parsed(text)?, &mut tokens);
+    Ok(tokens)
+}
+
+fn collect(stream: TokenStream, tokens: &mut Vec<String>) {
+    let mut rest = stream.into_iter().peekable();
+    while let Some(tree) = rest.next() {
+        match tree {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::None => ("", ""),
+                };
+                tokens.push(open.to_owned());
+                collect(group.stream(), tokens);
+                tokens.push(close.to_owned());
+            }
+            TokenTree::Ident(word) => tokens.push(word.to_string()),
+            TokenTree::Literal(_) => tokens.push("\"".to_owned()),
+            TokenTree::Punct(colon) if colon.as_char() == ':' && colon.spacing() == Spacing::Joint => {
+                rest.next();
+                tokens.push("::".to_owned());
+            }
+            TokenTree::Punct(punct) => tokens.push(punct.as_char().to_string()),
         }
-    }
-    if rest.starts_with('"') {
-        return until(end_of_quoted(rest, '"'));
-    }
-    // A quote begins a character unless it begins a lifetime, which no second quote follows so soon.
-    let mut after = rest.chars().skip(1);
-    match (rest.starts_with('\''), after.next(), after.next()) {
-        (true, Some('\\'), _) => until(end_of_quoted(rest, '\'')),
-        (true, Some(c), Some('\'')) => 2 + c.len_utf8(),
-        _ => 0,
     }
 }
 
-fn end_of_quoted(rest: &str, quote: char) -> Option<usize> {
-    let mut is_escaped = false;
-    for (at, c) in rest.char_indices().skip(1) {
-        match c {
-            _ if is_escaped => is_escaped = false,
-            '\\' => is_escaped = true,
-            c if c == quote => return Some(at + 1),
-            _ => {}
-        }
-    }
-    None
+/// Returns where these tokens follow each other.
+pub(crate) fn positions(tokens: &[String], wanted: &[&str]) -> impl Iterator<Item = usize> {
+    let windows = tokens.windows(wanted.len()).enumerate();
+    windows
+        .filter(move |(_, window)| window.iter().zip(wanted).all(|(token, wanted)| token == wanted))
+        .map(|(at, _)| at)
+}
+
+/// Returns whether a token is an identifier or a keyword.
+pub(crate) fn is_word(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
 #[cfg(test)]
@@ -130,10 +153,11 @@ mod tests {
 
     #[test]
     fn comments_and_literals_are_no_code() {
-        let text = "let a = \"x \\\" unsafe\"; // unsafe\nlet b: &'a str = r#\"unsafe \"q\" \"#; /* unsafe\n */ let c = ('\\'', 'u', b'\"');\nfor_r\"\"";
-        let code = code(text);
-        let words: Vec<&str> = Source::words(&code).collect();
-        assert_eq!(words, ["let", "a", "let", "b", "a", "str", "let", "c", "b", "for_r"]);
-        assert_eq!(code.lines().count(), text.lines().count());
+        let text = "let a = \"x \\\" unsafe\"; // unsafe\nlet b: &'a str = r#\"unsafe \"q\" \"#; /* unsafe\n */ \
+                    let c = (a::b, '\\'', 'u', b'\"');";
+        let tokens = tokens(text).expect("it is Rust");
+        let words: Vec<&str> = tokens.iter().map(String::as_str).filter(|token| is_word(token)).collect();
+        assert_eq!(words, ["let", "a", "let", "b", "a", "str", "let", "c", "a", "b"]);
+        assert_eq!(positions(&tokens, &["a", "::", "b"]).count(), 1);
     }
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::none;
-use super::source::{self, Source};
+use super::source::{self, Source, positions};
 use crate::workspace;
 
 pub(super) fn unsafe_stands_in_one_block() -> Result<()> {
     let mut elsewhere = Vec::new();
     for source in source::all()? {
-        let found = Source::words(&source.code).filter(|&word| word == "unsafe").count();
-        let blocks = source.code.split_whitespace().collect::<Vec<_>>().join(" ").matches("unsafe {").count();
+        let found = source.tokens.iter().filter(|token| *token == "unsafe").count();
+        let blocks = positions(&source.tokens, &["unsafe", "{"]).count();
         if source.name() == REGISTRATION {
             ensure!(found == 1 && blocks == 1, "{REGISTRATION} says unsafe {found} times, {blocks} of them a block");
         } else if found > blocks || found > 0 && !WRAPPERS.contains(&source.name().as_str()) {
@@ -30,8 +30,8 @@ pub(super) fn crate_roots_forbid_unsafe_code() -> Result<()> {
             let is_test = target.kind.iter().any(|kind| kind == "test");
             let is_poll = package.name == "zen-poll" && target.kind.iter().any(|kind| kind == "bin");
             let text = fs::read_to_string(&target.src_path)?;
-            // An example may reuse the file in which the block stands, or have a wrapper beside it.
-            let reuses = text.contains("registration.rs\"]");
+            // An example may reuse the file with the block or the example `raw`, or have a wrapper of its own.
+            let reuses = text.contains("registration.rs\"]") || text.contains("\nmod raw;");
             let folder = Path::new(&target.src_path).parent();
             let wraps = WRAPPERS.iter().any(|wrapper| root.join(wrapper).parent() == folder);
             if !is_test && !is_poll && !reuses && !wraps && !text.contains("#![forbid(unsafe_code)]") {
@@ -42,7 +42,7 @@ pub(super) fn crate_roots_forbid_unsafe_code() -> Result<()> {
     none(lacking, "crate roots that do not forbid unsafe code")
 }
 
-/// All of zen-proto but the chassis is handed its bytes and its time.
+/// All of zen-proto but the module `server` is handed its bytes and its time.
 pub(super) fn protocol_does_no_io() -> Result<()> {
     const MODULES: [&str; 7] = ["env", "fs", "io", "net", "os", "process", "thread"];
     const WORDS: [&str; 8] = ["log", "sleep", "SystemTime", "dbg", "eprint", "eprintln", "print", "println"];
@@ -52,34 +52,42 @@ pub(super) fn protocol_does_no_io() -> Result<()> {
         if !name.starts_with("zen-proto/src/") || name.starts_with("zen-proto/src/server") {
             continue;
         }
-        let code = source.code_without_tests();
-        let flat: String = code.split_whitespace().collect();
-        let uses: String = code.split(';').filter(|item| item.contains("use std::")).collect();
-        let imported = Source::words(&uses).filter(|word| MODULES.contains(word));
-        let pathed = MODULES.iter().copied().filter(|module| flat.contains(&format!("std::{module}")));
-        let named = Source::words(code).filter(|word| WORDS.contains(word));
-        let now = flat.contains("::now()").then_some("now()");
-        found.extend(imported.chain(pathed).chain(named).chain(now).map(|what| format!("{name}: {what}")));
+        let tokens = source.tokens_without_tests();
+        let uses = positions(tokens, &["use", "std", "::"]);
+        let imported = uses.flat_map(|at| tokens[at..].iter().take_while(|token| *token != ";"));
+        let pathed = positions(tokens, &["std", "::"]).filter_map(|at| tokens.get(at + 2));
+        let modules = imported.chain(pathed).filter(|token| MODULES.contains(&token.as_str())).cloned();
+        let named = tokens.iter().filter(|token| WORDS.contains(&token.as_str())).cloned();
+        let now = positions(tokens, &["::", "now", "(", ")"]).map(|_| "now()".to_owned());
+        found.extend(modules.chain(named).chain(now).map(|what| format!("{name}: {what}")));
     }
     none(found, "the protocol half does no I/O, reads no clock, never sleeps and logs nothing")
 }
 
 pub(super) fn modules_begin_with_their_doc() -> Result<()> {
-    let lacking = source::all()?.into_iter().filter(|source| !source.text.starts_with("//! "));
+    let lacking = source::all()?.iter().filter(|source| !source.text.starts_with("//! "));
     none(lacking.map(|source| source.name()).collect(), "no module doc first")
 }
 
+/// Fails for `foo/mod.rs` where `foo.rs` is meant. Under `tests/`, cargo would take `foo.rs` for a test of its own.
+pub(super) fn no_module_is_named_mod() -> Result<()> {
+    let is_test = |source: &Source| source.path.components().any(|part| part.as_os_str() == "tests");
+    let found = source::all()?.iter().filter(|source| source.path.ends_with("mod.rs") && !is_test(source));
+    none(found.map(|source| source.name()).collect(), "modules named mod.rs")
+}
+
 pub(super) fn no_test_is_ignored() -> Result<()> {
-    let found = source::all()?.into_iter().filter(|source| source.code.contains("#[ignore"));
+    let found =
+        source::all()?.iter().filter(|source| positions(&source.tokens, &["#", "[", "ignore"]).next().is_some());
     none(found.map(|source| source.name()).collect(), "ignored tests")
 }
 
 /// A file that a reader cannot hold in the head wants a split along an idea.
 pub(super) fn files_are_short() -> Result<()> {
     const LIMIT: usize = 400;
-    let lines = |source: &Source| source.code.lines().filter(|line| !line.trim().is_empty()).count();
-    let long = source::all()?.into_iter().filter(|source| lines(source) > LIMIT);
-    none(long.map(|source| format!("{}: {}", source.name(), lines(&source))).collect(), "more than 400 lines of code")
+    let long = source::all()?.iter().filter(|source| source.code_lines > LIMIT);
+    let long = long.map(|source| format!("{}: {}", source.name(), source.code_lines));
+    none(long.collect(), "more than 400 lines of code")
 }
 
 /// The one file of a server that may hold `unsafe`, in one block.

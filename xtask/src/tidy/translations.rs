@@ -1,4 +1,4 @@
-//! What must hold in the translations: a `README.zh-CN.md` goes step by step with the `README.md` beside it.
+//! Compares each Chinese page, `NAME.zh-CN.md`, with the English `NAME.md` that it translates.
 
 use std::fs;
 use std::path::Path;
@@ -8,16 +8,15 @@ use anyhow::{Context, Result};
 use super::none;
 use crate::workspace;
 
-/// The whole project's and each crate's but this one's: xtask is for those who work on the code, which is English.
-pub(super) fn chinese_readmes_are_in_step() -> Result<()> {
+pub(super) fn translations_are_in_step() -> Result<()> {
     let root = workspace::root()?;
-    let packages = workspace::metadata()?.packages.iter().filter(|package| package.name != "xtask");
     let mut out_of_step = Vec::new();
-    for folder in [root].into_iter().chain(packages.map(|package| package.folder())) {
-        let (english, chinese) = (folder.join(ENGLISH), folder.join(CHINESE));
+    for english in workspace::pages()? {
+        let chinese = workspace::translation(&english);
         let name = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
         let read = |path: &Path| fs::read_to_string(path).with_context(|| name(path));
-        if let Some(difference) = first_difference(&read(&english)?, &read(&chinese)?) {
+        let stem = english.file_stem().unwrap_or_default().to_string_lossy();
+        if let Some(difference) = first_difference(&stem, &read(&english)?, &read(&chinese)?) {
             out_of_step.push(format!("{}: {difference}", name(&chinese)));
         }
     }
@@ -36,12 +35,13 @@ enum Kept<'a> {
 }
 
 /// Where the Chinese text first differs in what it should have kept.
-fn first_difference(english: &str, chinese: &str) -> Option<String> {
-    if !english.lines().any(|line| line == TO_CHINESE) {
-        return Some(format!("the English has no line {TO_CHINESE}"));
+fn first_difference(stem: &str, english: &str, chinese: &str) -> Option<String> {
+    let (to_chinese, to_english) = (format!("[中文]({stem}.zh-CN.md)"), format!("[English]({stem}.md)"));
+    if !english.lines().any(|line| line == to_chinese) {
+        return Some(format!("the English has no line {to_chinese}"));
     }
-    if !chinese.lines().any(|line| line == TO_ENGLISH) {
-        return Some(format!("no line {TO_ENGLISH}"));
+    if !chinese.lines().any(|line| line == to_english) {
+        return Some(format!("no line {to_english}"));
     }
     let (mut theirs, mut ours) = (kept(english).into_iter(), kept(chinese).into_iter());
     loop {
@@ -87,14 +87,6 @@ fn kept(text: &str) -> Vec<(usize, Kept<'_>)> {
     kept
 }
 
-const ENGLISH: &str = "README.md";
-
-const CHINESE: &str = "README.zh-CN.md";
-
-const TO_CHINESE: &str = "[中文](README.zh-CN.md)";
-
-const TO_ENGLISH: &str = "[English](README.md)";
-
 const FENCE: &str = "```";
 
 /// Between these a task writes figures.
@@ -104,10 +96,13 @@ const GENERATED: (&str, &str) = ("<!-- bench:begin -->", "<!-- bench:end -->");
 mod tests {
     use super::*;
 
+    const TO_CHINESE: &str = "[中文](a.zh-CN.md)";
+    const TO_ENGLISH: &str = "[English](a.md)";
+
     #[test]
     fn headings_rows_and_blocks_are_kept() {
         let english = format!("# a\n{TO_CHINESE}\n```sh\n# b\n```\n| c |\n");
-        let chinese = |below: &str| first_difference(&english, &format!("# 一\n{TO_ENGLISH}\n{below}"));
+        let chinese = |below: &str| first_difference("a", &english, &format!("# 一\n{TO_ENGLISH}\n{below}"));
         assert_eq!(chinese("```sh\n# b\n```\n二\n| 三 |\n"), None);
         let changed = chinese("```sh\n# 二\n```\n| 三 |\n");
         assert_eq!(
@@ -127,12 +122,12 @@ mod tests {
     fn generated_figures_are_not_compared() {
         let english = format!("{TO_CHINESE}\n{}\n| new |\n| 1 |\n{}\n# a\n", GENERATED.0, GENERATED.1);
         let chinese = format!("{TO_ENGLISH}\n{}\n| old |\n{}\n# 一\n", GENERATED.0, GENERATED.1);
-        assert_eq!(first_difference(&english, &chinese), None);
+        assert_eq!(first_difference("a", &english, &chinese), None);
     }
 
     #[test]
     fn both_name_the_other() {
-        assert!(first_difference("# a\n", TO_ENGLISH).is_some_and(|text| text.contains(TO_CHINESE)));
-        assert!(first_difference(TO_CHINESE, "# 一\n").is_some_and(|text| text.contains(TO_ENGLISH)));
+        assert!(first_difference("a", "# a\n", TO_ENGLISH).is_some_and(|text| text.contains(TO_CHINESE)));
+        assert!(first_difference("a", TO_CHINESE, "# 一\n").is_some_and(|text| text.contains(TO_ENGLISH)));
     }
 }

@@ -1,72 +1,84 @@
-//! The lanes as marks of an SVG: a tall bar works, a thin band sleeps, and the figure under it says for which client.
+//! Draws lanes: a tall bar is work, a thin band is sleep, and the figure below it is the number of the client.
 
-use std::fmt::Write;
-
-use super::lanes::{Activity, ClientLane, Interval, Lane, Stay};
-use super::recording::Recording;
+use super::model::{Activity, ClientLane, Interval, Lane, Model, Stay};
 use super::strace::Micros;
-use super::summary::{described, lane_told, millis};
+use super::summary::{client_text, described, lane_text, millis, stay_text, step};
+use crate::svg::{Anchor, Svg, escaped};
 
-/// What is left free on both sides.
-pub(crate) const MARGIN: f64 = 14.0;
-
-/// What has been drawn so far.
+/// A picture that is being drawn from top to bottom.
 pub(crate) struct Drawing<'a> {
-    pub(crate) marks: String,
-    /// How far down.
+    svg: Svg,
+    /// The lower end of what has been drawn.
     pub(crate) y: f64,
-    pub(crate) width: f64,
-    /// In how many microseconds the right end lies.
+    /// The time at the right end.
     span: Micros,
-    /// What the ids of this picture's patterns begin with.
+    /// The beginning of the ids of this picture's patterns.
     id: &'a str,
 }
 
 impl<'a> Drawing<'a> {
     /// Returns an empty drawing of this width, in its own units.
     pub(crate) fn new(width: f64, span: Micros, id: &'a str) -> Drawing<'a> {
-        Drawing { marks: String::new(), y: 0.0, width, span: span.max(1), id }
+        let mut svg = Svg::new(width, 0.0);
+        svg.push(patterns(id));
+        Drawing { svg, y: 0.0, span: span.max(1), id }
     }
 
-    /// A line of text, and room for it.
+    /// Returns the picture, which ends where the last mark does.
+    pub(crate) fn finished(self) -> Svg {
+        Svg { height: self.y, ..self.svg }
+    }
+
+    /// Draws the background, which a page has already.
+    pub(crate) fn paper(&mut self) {
+        self.svg.push(r#"<rect class="paper" width="100%" height="100%"/>"#);
+    }
+
+    /// Draws a line of text below what has been drawn.
     pub(crate) fn text(&mut self, class: &str, height: f64, text: &str) {
         self.y += height;
-        self.put(&format!(r#"<text class="{class}" x="{MARGIN}" y="{:.1}">{}</text>"#, self.y - 6.0, escaped(text)));
+        self.svg.text(class, (MARGIN, self.y - 6.0), Anchor::Start, text);
     }
 
-    /// All lanes of a recording, above them the names of the two groups and below them the axis.
-    pub(crate) fn lanes(&mut self, recording: &Recording) {
+    /// Draws what the marks mean.
+    pub(crate) fn legend(&mut self) {
+        for (sample, words) in LEGEND {
+            self.y += 24.0;
+            let (sample, top) = (sample.replace("ID", self.id), self.y - 20.0);
+            self.svg.push(format_args!(
+                r#"<g transform="translate({MARGIN} {top:.1})">{sample}<text class="soft" x="88" y="15">{words}</text></g>"#
+            ));
+        }
+    }
+
+    /// Draws all lanes of a recording, above them the names of the two groups and below them the axis.
+    pub(crate) fn lanes(&mut self, model: &Model) {
         let top = self.y + HEADING;
-        let marks = std::mem::take(&mut self.marks);
+        let marks = std::mem::take(&mut self.svg.body);
         self.text("heading", HEADING, "threads of the server");
-        recording.shown().for_each(|lane| self.thread(lane));
+        model.shown().for_each(|lane| self.thread(lane));
         self.text("heading", HEADING, "clients");
-        recording.clients.iter().for_each(|lane| self.client(lane));
-        let lanes = std::mem::replace(&mut self.marks, marks);
+        model.clients.iter().for_each(|lane| self.client(lane));
+        let lanes = std::mem::replace(&mut self.svg.body, marks);
         // The grid lies under the marks.
         self.axis(top);
-        self.marks += &lanes;
-    }
-
-    fn put(&mut self, mark: &str) {
-        self.marks.push_str(mark);
-        self.marks.push('\n');
+        self.svg.body += &lanes;
     }
 
     fn x(&self, time: Micros) -> f64 {
-        MARGIN + (self.width - 2.0 * MARGIN) * time as f64 / self.span as f64
+        MARGIN + (self.svg.width - 2.0 * MARGIN) * time as f64 / self.span as f64
     }
 
     fn label(&mut self, name: &str, told: &str) {
         self.y += LABEL;
         let (y, name, told) = (self.y - 7.0, escaped(name), escaped(told));
-        self.put(&format!(
+        self.svg.push(format_args!(
             r#"<text x="{MARGIN}" y="{y:.1}"><tspan class="name">{name}</tspan><tspan class="soft" dx="10">{told}</tspan></text>"#
         ));
     }
 
     fn thread(&mut self, lane: &Lane) {
-        self.label(&lane.name, &lane_told(lane));
+        self.label(&lane.name, &lane_text(lane));
         for interval in &lane.intervals {
             self.interval(interval);
         }
@@ -82,8 +94,7 @@ impl<'a> Drawing<'a> {
             let told = described(interval).replacen("waits ", "asleep ", 1);
             let shorter = told.trim_start_matches("asleep ");
             let Some(told) = [&told, shorter].into_iter().find(|told| until - from >= room_for(told)) else { continue };
-            let x = (from + until) / 2.0;
-            self.put(&format!(r#"<text class="soft tiny mid" x="{x:.1}" y="{:.1}">{told}</text>"#, self.y + 11.0));
+            self.svg.text("soft tiny", ((from + until) / 2.0, self.y + 11.0), Anchor::Middle, told);
         }
         self.figures(&lane.intervals);
         self.y += FIGURES;
@@ -95,7 +106,7 @@ impl<'a> Drawing<'a> {
         let told = format!("{}: {} ms", described(interval), millis(interval.length()));
         let (shape, paint) = match (interval.activity, interval.client) {
             (Activity::Work | Activity::Send, client) => ((y, BAR, width.max(THINNEST)), self.paint(client)),
-            (Activity::Recv, client) => {
+            (Activity::Recv | Activity::WaitsToSend, client) => {
                 ((y + BAR - BAND, BAND, width), format!(r#"opacity=".6" {}"#, self.paint(client)))
             }
             (Activity::Accept, _) => ((y + BAR - BAND, BAND, width), r#"class="accept""#.into()),
@@ -103,7 +114,7 @@ impl<'a> Drawing<'a> {
             (Activity::Thread | Activity::Other, _) => ((y + BAR - 2.0, 2.0, width), r#"class="thread""#.into()),
         };
         let (top, height, width) = shape;
-        self.put(&format!(
+        self.svg.push(format_args!(
             r#"<rect x="{x:.2}" y="{top:.1}" width="{width:.2}" height="{height}" {paint}><title>{told}</title></rect>"#
         ));
     }
@@ -111,20 +122,20 @@ impl<'a> Drawing<'a> {
     /// Returns the pattern of a client, or that of work for no client.
     fn paint(&self, client: Option<usize>) -> String {
         match client {
-            Some(client) => format!(r#"fill="url(#{}-client-{client})""#, self.id),
-            None => r#"class="nobody""#.into(),
+            Some(client) => format!(r#"fill="url(#{}-client-{})""#, self.id, colour(client)),
+            None => r#"class="none""#.into(),
         }
     }
 
-    /// An answer: a pin that stands on the bar.
+    /// Draws an answer as a pin on the bar.
     fn pin(&mut self, time: Micros, client: Option<usize>) {
         let (x, y) = (self.x(time), self.y);
-        let client = client.map_or_else(String::new, |client| client.to_string());
-        self.put(&format!(r#"<path class="s{client}" d="M{x:.2} {:.1}V{:.1}"/>"#, y + BAR, y - 3.0));
-        self.put(&format!(r#"<circle class="head c{client}" cx="{x:.2}" cy="{:.1}" r="3"/>"#, y - 3.0));
+        let client = client.map_or_else(String::new, |client| colour(client).to_string());
+        self.svg.line(&format!("s{client}"), (x, y + BAR), (x, y - 3.0));
+        self.svg.push(format_args!(r#"<circle class="head c{client}" cx="{x:.2}" cy="{:.1}" r="3"/>"#, y - 3.0));
     }
 
-    /// Draws which client a thread worked for, in figures under its bars.
+    /// Draws the numbers of the clients that a thread worked for, below its bars.
     fn figures(&mut self, intervals: &[Interval]) {
         let mut spots: Vec<(usize, f64, f64)> = Vec::new();
         for interval in intervals.iter().filter(|interval| !interval.activity.is_waiting()) {
@@ -137,105 +148,130 @@ impl<'a> Drawing<'a> {
         }
         let mut free = f64::MIN;
         for (client, from, until) in spots {
-            // Next to each other, also where bars are too close.
+            // Figures stand next to each other even if their bars are closer.
             let x = ((from + until) / 2.0).max(free);
             if x - until > 2.5 * APART {
                 continue;
             }
             free = x + APART;
-            self.put(&format!(
-                r#"<text class="figure c{client} mid" x="{x:.1}" y="{:.1}">{client}</text>"#,
-                self.y + 12.0
-            ));
+            let class = format!("figure c{}", colour(client));
+            self.svg.text(&class, (x, self.y + 12.0), Anchor::Middle, &client.to_string());
         }
     }
 
     fn client(&mut self, lane: &ClientLane) {
-        let first =
-            lane.answered.first().zip(lane.intervals.first()).map_or(0, |(answered, (from, ..))| answered - from);
-        let all = lane.intervals.last().zip(lane.intervals.first()).map_or(0, |((_, end, _), (from, ..))| end - from);
-        let told = format!("first answer after {} ms, the last after {} ms", millis(first), millis(all));
-        self.label(&format!("client {}", lane.client), &told);
-        for &(from, until, stay) in &lane.intervals {
-            let (x, y, width) = (self.x(from), self.y, self.x(until) - self.x(from));
-            let (mark, words) = match stay {
-                Stay::Backlog => {
-                    let paint = format!(r#"class="backlog s{0}" fill="url(#{1}-backlog-{0})""#, lane.client, self.id);
-                    (format!(r#"y="{y:.1}" height="{BAR}" {paint}"#), "in the backlog, not accepted")
+        self.label(&format!("client {}", lane.client), &client_text(lane));
+        let hue = colour(lane.client);
+        for interval in &lane.intervals {
+            let (x, y, width) = (self.x(interval.from), self.y, self.x(interval.until) - self.x(interval.from));
+            let mark = match interval.stay {
+                Stay::Connecting | Stay::Backlog => {
+                    let paint = format!(r#"class="backlog s{hue}" fill="url(#{}-backlog-{hue})""#, self.id);
+                    format!(r#"y="{y:.1}" height="{BAR}" {paint}"#)
                 }
-                Stay::Answer => {
-                    let paint = self.paint(Some(lane.client));
-                    (format!(r#"y="{y:.1}" height="{BAR}" {paint}"#), "waits for its answer")
+                Stay::Answer => format!(r#"y="{y:.1}" height="{BAR}" {}"#, self.paint(Some(lane.client))),
+                Stay::Sending | Stay::NotReading => {
+                    format!(r#"y="{:.1}" height="{BAND}" class="c{hue}""#, y + BAR - BAND)
                 }
-                Stay::Thinking => {
-                    (format!(r#"y="{:.1}" height="2" class="c{}""#, y + BAR - 2.0, lane.client), "thinks")
-                }
+                Stay::Idle => format!(r#"y="{:.1}" height="2" class="c{hue}""#, y + BAR - 2.0),
             };
-            let width = if stay == Stay::Answer { width.max(THINNEST) } else { width };
-            let title = format!("{words}: {} ms", millis(until - from));
-            self.put(&format!(r#"<rect x="{x:.2}" width="{width:.2}" {mark}><title>{title}</title></rect>"#));
+            let words = stay_text(interval.stay);
+            let width = if interval.stay == Stay::Answer { width.max(THINNEST) } else { width };
+            let title = format!("{words}: {} ms", millis(interval.until - interval.from));
+            self.svg.push(format_args!(r#"<rect x="{x:.2}" width="{width:.2}" {mark}><title>{title}</title></rect>"#));
             if width > room_for(words) {
-                let (x, y) = (x + width / 2.0, y + BAR + 11.0);
-                self.put(&format!(r#"<text class="soft tiny mid" x="{x:.1}" y="{y:.1}">{words}</text>"#));
+                self.svg.text("soft tiny", (x + width / 2.0, y + BAR + 11.0), Anchor::Middle, words);
             }
         }
-        lane.answered.iter().for_each(|&answered| self.pin(answered, Some(lane.client)));
+        lane.answered().for_each(|answered| self.pin(answered, Some(lane.client)));
         self.y += BAR + FIGURES;
     }
 
     fn axis(&mut self, top: f64) {
         let bottom = self.y;
-        for time in (0..=self.span / STEP).map(|n| n * STEP) {
+        let step = step(self.span);
+        for time in (0..=self.span / step).map(|n| n * step) {
             let x = self.x(time);
-            self.put(&format!(r#"<path class="grid" d="M{x:.1} {top:.1}V{bottom:.1}"/>"#));
-            // The last figure has its unit, if there is room.
-            let unit = if time + STEP > self.span { " ms" } else { "" };
-            let anchor = if time == 0 {
-                "start"
-            } else if self.span - time < STEP / 4 {
-                "end"
-            } else {
-                "middle"
+            self.svg.line("grid", (x, top), (x, bottom));
+            // The last figure has the unit.
+            let unit = if time + step > self.span { " ms" } else { "" };
+            let anchor = match time {
+                0 => Anchor::Start,
+                _ if self.span - time < step / 4 => Anchor::End,
+                _ => Anchor::Middle,
             };
-            self.put(&format!(
-                r#"<text class="soft tiny" text-anchor="{anchor}" x="{x:.1}" y="{:.1}">{}{unit}</text>"#,
-                bottom + 16.0,
-                time / 1000
-            ));
+            self.svg.text("soft tiny", (x, bottom + 16.0), anchor, &format!("{}{unit}", time / 1000));
         }
         self.y += 24.0;
     }
 }
 
-/// Returns the room that a mark with these words needs, in the smallest letters.
+/// Returns the number of a client's colour.
+fn colour(client: usize) -> usize {
+    (client - 1) % COLOURS + 1
+}
+
+/// Returns the width of a mark in which these words fit, in the smallest letters.
 fn room_for(words: &str) -> f64 {
     30.0 + 6.8 * words.chars().count() as f64
 }
 
-/// Text that may stand in XML.
-pub(crate) fn escaped(text: &str) -> String {
-    text.chars().fold(String::new(), |mut escaped, c| {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            c if c.is_control() => _ = write!(escaped, "{}", c.escape_default()),
-            c => escaped.push(c),
-        }
-        escaped
-    })
+/// Returns a pattern for each client, so that clients can be told from each other without colour.
+fn patterns(id: &str) -> String {
+    let mut patterns = String::from("<defs>\n");
+    for client in 1..=COLOURS {
+        let drawn = match client % 4 {
+            2 => r#"<rect class="paper" width="2" height="6"/>"#,
+            3 => r#"<circle class="paper" cx="3" cy="3" r="1.5"/>"#,
+            0 => r#"<rect class="paper" width="2" height="2"/><rect class="paper" x="3" y="3" width="2" height="2"/>"#,
+            _ => "",
+        };
+        patterns += &format!(
+            "<pattern id=\"{id}-client-{client}\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
+             <rect class=\"c{client}\" width=\"6\" height=\"6\"/>{drawn}</pattern>\n\
+             <pattern id=\"{id}-backlog-{client}\" width=\"9\" height=\"9\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(-45)\">\
+             <rect class=\"c{client}\" width=\"1.5\" height=\"9\"/></pattern>\n"
+        );
+    }
+    patterns + "</defs>\n"
 }
 
+/// The margin on both sides.
+const MARGIN: f64 = 14.0;
 const HEADING: f64 = 30.0;
 const LABEL: f64 = 28.0;
-/// How tall work is, and how thin sleep.
+/// The heights of work and of sleep.
 const BAR: f64 = 20.0;
 const BAND: f64 = 7.0;
 const FIGURES: f64 = 15.0;
-/// Work of microseconds is seen too.
+/// The least width of a bar, so that work of a few microseconds can be seen.
 const THINNEST: f64 = 1.6;
-/// How near two figures may be.
+/// The least distance between two figures.
 const APART: f64 = 9.0;
-/// Between two lines of the grid.
-const STEP: Micros = 20_000;
+/// The number of colours of clients; further clients begin with the first again.
+const COLOURS: usize = 8;
+
+/// Samples, 76 wide and 18 high, and what they mean.
+const LEGEND: &[(&str, &str)] = &[
+    (
+        r#"<rect width="20" height="18" fill="url(#ID-client-1)"/><rect x="26" width="20" height="18" fill="url(#ID-client-2)"/><rect x="52" width="20" height="18" fill="url(#ID-client-3)"/>"#,
+        "works for client 1, 2, 3; a client: waits for its answer",
+    ),
+    (r#"<rect width="72" height="18" class="none"/>"#, "works for no particular client"),
+    (
+        r#"<path class="s1" d="M36 18V5"/><circle class="head c1" cx="36" cy="5" r="3"/>"#,
+        "an answer is sent; a client: has its answer",
+    ),
+    (
+        r#"<rect y="6" width="72" height="7" opacity=".6" fill="url(#ID-client-1)"/>"#,
+        "asleep in recv() until this one client speaks",
+    ),
+    (r#"<rect y="6" width="72" height="7" class="accept"/>"#, "asleep in accept() until a client connects"),
+    (r#"<rect y="6" width="72" height="7" class="poll"/>"#, "asleep in epoll_wait() until any client needs it"),
+    (r#"<rect y="9" width="72" height="2" class="thread"/>"#, "asleep until another thread wakes it"),
+    (
+        r#"<rect width="72" height="18" class="backlog s3" fill="url(#ID-backlog-3)"/>"#,
+        "a client in the backlog: connected, but not accepted",
+    ),
+    (r#"<rect y="9" width="72" height="2" class="c1"/>"#, "a client that waits for nothing: it thinks, or is silent"),
+];

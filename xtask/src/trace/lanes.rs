@@ -1,4 +1,4 @@
-//! From calls to lanes: what each thread of the server did all the time, and what each client waited for.
+//! Turns system calls into lanes: what each thread of the server did at any time, and what each client waited for.
 
 mod descriptors;
 
@@ -6,84 +6,16 @@ use std::collections::BTreeMap;
 
 use descriptors::Descriptors;
 
+use super::model::{Activity, ClientInterval, ClientLane, Event, Interval, Kind, Lane, Outcome, Stay};
 use super::scenario::Visit;
 use super::strace::{Call, Log, Micros};
 
-/// What a thread does for a while, and for which client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Activity {
-    /// Asleep in accept() until any client connects.
-    Accept,
-    /// Asleep in recv() until this one client sends.
-    Recv,
-    /// Asleep in epoll_wait(), poll() or io_uring_enter() until anything is ready, or done.
-    Poll,
-    /// Asleep until another thread or process wakes it.
-    Thread,
-    /// Asleep until a time, or in some other call.
-    Other,
-    /// In send().
-    Send,
-    /// Neither asleep nor in send(), or asleep to simulate work on an answer.
-    Work,
-}
-
-/// A piece of a thread's time, in microseconds since the first client connected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Interval {
-    pub(crate) from: Micros,
-    pub(crate) until: Micros,
-    pub(crate) activity: Activity,
-    /// The client that it works or waits for; `None` if it is no particular one.
-    pub(crate) client: Option<usize>,
-}
-
-/// One thread.
-#[derive(Debug, Clone)]
-pub(crate) struct Lane {
-    pub(crate) name: String,
-    pub(crate) process: i32,
-    pub(crate) thread: i32,
-    pub(crate) intervals: Vec<Interval>,
-    /// Whether it served a client, or waited for one to serve.
-    pub(crate) matters: bool,
-}
-
-/// What a client does for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stay {
-    /// It is connected, but the server has not accepted it: it waits in the backlog.
-    Backlog,
-    /// It has asked and has no answer yet.
-    Answer,
-    /// It has its answer and thinks about the next question.
-    Thinking,
-}
-
-/// One client.
-#[derive(Debug, Clone)]
-pub(crate) struct ClientLane {
-    pub(crate) client: usize,
-    pub(crate) intervals: Vec<(Micros, Micros, Stay)>,
-    pub(crate) answered: Vec<Micros>,
-}
-
-impl Interval {
-    pub(crate) fn length(&self) -> Micros {
-        self.until - self.from
-    }
-}
-
-impl Activity {
-    /// Returns whether the thread sleeps.
-    pub(crate) fn is_waiting(self) -> bool {
-        !matches!(self, Activity::Send | Activity::Work)
-    }
-}
+/// The numbers of the clients, by their ports.
+pub(crate) type Ports = BTreeMap<u16, usize>;
 
 /// Returns the lanes of all threads that lived between `start` and `end`, by processes and in the order of their birth.
-pub(crate) fn threads(log: &Log, visits: &[Visit], start: Micros, end: Micros) -> Vec<Lane> {
-    let descriptors = Descriptors::of(log, visits);
+pub(crate) fn threads(log: &Log, ports: &Ports, start: Micros, end: Micros) -> Vec<Lane> {
+    let descriptors = Descriptors::of(log, ports);
     let processes = log.processes();
     let place = |process: i32| processes.iter().position(|&other| other == process).unwrap_or_default();
     let mut threads: Vec<_> = log.threads.iter().collect();
@@ -105,8 +37,11 @@ pub(crate) fn threads(log: &Log, visits: &[Visit], start: Micros, end: Micros) -
         let from = thread.born.max(start);
         let until = thread.ended.unwrap_or(end).min(end);
         let (mut intervals, has_served) = intervals(&calls, &descriptors, thread.process, from, until);
-        // A thread that polls in a process without accepts looks after other processes.
-        let polls = intervals.iter().any(|interval| interval.activity == Activity::Poll);
+        // A thread that polls in a process without accepts looks after other processes. One that sleeps in poll()
+        // instead of epoll_wait() waits for signals.
+        let polls = calls
+            .iter()
+            .any(|call| call.name.starts_with("epoll_p") || call.name == "epoll_wait" || call.name == "io_uring_enter");
         let matters = has_served || polls && accepts(thread.process);
         intervals.iter_mut().for_each(|interval| {
             interval.from -= start;
@@ -118,7 +53,7 @@ pub(crate) fn threads(log: &Log, visits: &[Visit], start: Micros, end: Micros) -
     lanes
 }
 
-/// Threads that the server calls by the same name are told apart by a number.
+/// Adds a number to the names of threads that have the same name.
 fn number_namesakes(lanes: &mut [Lane]) {
     let mut namesakes: BTreeMap<String, usize> = BTreeMap::new();
     lanes.iter().for_each(|lane| *namesakes.entry(lane.name.clone()).or_default() += 1);
@@ -130,7 +65,8 @@ fn number_namesakes(lanes: &mut [Lane]) {
     }
 }
 
-/// Divides the time from `from` to `until` without a gap. True: the thread served, or slept in accept().
+/// Divides the time from `from` to `until` without a gap. Also returns whether the thread served a client or slept in
+/// accept().
 fn intervals(
     calls: &[&Call],
     descriptors: &Descriptors,
@@ -143,27 +79,40 @@ fn intervals(
     let mut now = from;
     // The client that the thread works for: that of its last call, until it waits for something else.
     let mut client = None;
-    let mut spend = |now: &mut Micros, to: Micros, activity, client| {
-        let to = to.clamp(*now, until);
-        match intervals.last_mut() {
-            _ if to == *now => {}
-            Some(last) if last.activity == activity && last.client == client => last.until = to,
-            _ => intervals.push(Interval { from: *now, until: to, activity, client }),
-        }
+    // How long the longest call of the last interval took.
+    let mut longest = 0;
+    let mut spend = |now: &mut Micros, to: Micros, activity, client, call: Option<&Call>| {
+        let (from, to) = (*now, to.clamp(*now, until));
         *now = to;
+        if from == to {
+            return;
+        }
+        match intervals.last_mut() {
+            Some(last) if last.activity == activity && last.client == client => last.until = to,
+            _ => {
+                longest = 0;
+                intervals.push(Interval { from, until: to, activity, client, call: None, calls: 0, source: None });
+            }
+        }
+        let (Some(call), Some(last)) = (call, intervals.last_mut()) else { return };
+        last.calls += 1;
+        if to - from > longest {
+            longest = to - from;
+            last.call = Some(call.name.clone());
+        }
     };
     for call in calls {
         let about = descriptors.at(process, call);
-        spend(&mut now, call.start, Activity::Work, client);
+        spend(&mut now, call.start, Activity::Work, client, None);
         let blocks = descriptors.blocks(process, call);
         let activity = activity(call, about, blocks, client);
         matters |= about.is_some() || activity == Activity::Accept;
         match activity {
             Activity::Work | Activity::Send => {
                 client = about.or(client);
-                spend(&mut now, call.end, activity, client);
+                spend(&mut now, call.end, activity, client, Some(call));
             }
-            _ => spend(&mut now, call.end, activity, about),
+            _ => spend(&mut now, call.end, activity, about, Some(call)),
         }
         match (activity, call.name.as_str()) {
             (Activity::Accept, _) | (_, "accept" | "accept4") => client = descriptors.brought(call),
@@ -172,7 +121,7 @@ fn intervals(
             _ => {}
         }
     }
-    spend(&mut now, until, Activity::Work, client);
+    spend(&mut now, until, Activity::Work, client, None);
     (intervals, matters)
 }
 
@@ -192,6 +141,9 @@ fn activity(call: &Call, about: Option<usize>, blocks: bool, client: Option<usiz
         }
         "recvfrom" | "recvmsg" | "read" | "readv" if about.is_some() => Activity::Recv,
         "recvfrom" | "recvmsg" => Activity::Other,
+        "sendto" | "sendmsg" | "write" | "writev" if about.is_some() && call.end - call.start >= AT_ONCE => {
+            Activity::WaitsToSend
+        }
         "sendto" | "sendmsg" | "write" | "writev" if about.is_some() => Activity::Send,
         "epoll_wait" | "epoll_pwait" | "epoll_pwait2" if is_look => Activity::Work,
         "epoll_wait" | "epoll_pwait" | "epoll_pwait2" | "poll" | "ppoll" | "select" | "pselect6" => Activity::Poll,
@@ -205,30 +157,88 @@ fn activity(call: &Call, about: Option<usize>, blocks: bool, client: Option<usiz
     }
 }
 
-/// What fails within this time has not waited: its descriptor does not block.
+/// A call that ends within this time has not waited.
 const AT_ONCE: Micros = 5_000;
 
-/// Returns the clients' own lanes: what they saw, and when the server accepted them.
-pub(crate) fn clients(log: &Log, visits: &[Visit], start: Micros) -> Vec<ClientLane> {
-    let accepted = Descriptors::of(log, visits).accepted();
-    let lane = |visit: &Visit| {
-        let mut intervals = Vec::new();
-        let first = visit.answered.first().copied().unwrap_or(visit.left);
-        let accepted = accepted.get(&visit.client).map_or(first, |&accepted| accepted.clamp(visit.came, first));
-        intervals.push((visit.came, accepted, Stay::Backlog));
-        intervals.push((accepted, first, Stay::Answer));
-        for ((&before, &asked), &answered) in
-            visit.answered.iter().zip(visit.asked.iter().skip(1)).zip(visit.answered.iter().skip(1))
-        {
-            intervals.push((before, asked, Stay::Thinking));
-            intervals.push((asked, answered, Stay::Answer));
-        }
-        let intervals = intervals.into_iter().map(|(from, until, stay)| (from - start, until - start, stay));
-        let answered = visit.answered.iter().map(|answered| answered - start).collect();
-        ClientLane { client: visit.client, intervals: intervals.collect(), answered }
-    };
-    visits.iter().map(lane).collect()
+/// Returns the clients' own lanes: what they saw, and when the server accepted them. An answer takes `work`.
+pub(crate) fn clients(log: &Log, visits: &[Visit], start: Micros, work: Micros) -> Vec<ClientLane> {
+    let ports = visits.iter().map(|visit| (visit.port, visit.client)).collect();
+    let descriptors = Descriptors::of(log, &ports);
+    visits.iter().map(|visit| client(visit, descriptors.accepted(visit.port), start, work)).collect()
 }
+
+fn client(visit: &Visit, accepted: Option<Micros>, start: Micros, work: Micros) -> ClientLane {
+    let mut intervals: Vec<ClientInterval> = Vec::new();
+    let connected = visit.times(Kind::Connected).next().unwrap_or(visit.came);
+    // What strace does not see has happened when the first answer comes.
+    let first = visit.times(Kind::Answered).next().unwrap_or(visit.left);
+    let accepted = accepted.unwrap_or(first).clamp(visit.came, first.max(visit.came));
+    let mut from = visit.came;
+    let mut spend = |until: Micros, stay| {
+        let at = from.max(visit.came);
+        match intervals.last_mut() {
+            _ if until <= at => {}
+            Some(last) if last.stay == stay => last.until = until - start,
+            _ => intervals.push(ClientInterval { from: at - start, until: until - start, stay }),
+        }
+        from = from.max(until);
+    };
+    if visit.port == 0 || connected - visit.came > AT_ONCE {
+        spend(connected.max(visit.came + 1), Stay::Connecting);
+    }
+    if visit.port != 0 {
+        spend(accepted, Stay::Backlog);
+    }
+    let (mut stay, mut pending) = (Stay::Idle, 0);
+    for event in &visit.events {
+        spend(event.at, stay);
+        stay = match event.kind {
+            Kind::StoppedReading => Stay::NotReading,
+            _ if stay == Stay::NotReading => stay,
+            Kind::Asked => {
+                pending += event.count;
+                Stay::Answer
+            }
+            Kind::Answered => {
+                pending = pending.saturating_sub(event.count);
+                if pending > 0 { Stay::Answer } else { Stay::Idle }
+            }
+            Kind::Sent if pending == 0 => Stay::Sending,
+            _ => stay,
+        };
+    }
+    spend(visit.left, stay);
+    let since = |event: &Event| Event { at: event.at - start, ..event.clone() };
+    ClientLane {
+        client: visit.client,
+        behaviour: visit.behaviour,
+        intervals,
+        events: visit.events.iter().map(since).collect(),
+        outcome: outcome(visit, work),
+    }
+}
+
+/// Returns what a client saw, in one word.
+fn outcome(visit: &Visit, work: Micros) -> Outcome {
+    let saw = |kind| visit.times(kind).next().is_some();
+    let [asked, connected] = [Kind::Asked, Kind::Connected].map(|kind| visit.times(kind).next().unwrap_or(visit.came));
+    match visit.times(Kind::Answered).next() {
+        _ if saw(Kind::Refused) => Outcome::Refused,
+        _ if saw(Kind::Rejected) => Outcome::Rejected,
+        _ if saw(Kind::Reset) => Outcome::Reset,
+        None if saw(Kind::Ended) => Outcome::Closed,
+        None => Outcome::Nothing,
+        Some(_) if saw(Kind::Ended) => Outcome::AnsweredThenClosed,
+        Some(_) if visit.events.iter().any(|event| event.kind == Kind::Answered && event.count > 1) => {
+            Outcome::AnsweredTogether
+        }
+        Some(answered) if answered - asked > work + LATE || connected - visit.came > LATE => Outcome::AnsweredLate,
+        Some(_) => Outcome::AnsweredAtOnce,
+    }
+}
+
+/// An answer that takes longer than the work on it by this much is late. An idle machine needs a few milliseconds.
+const LATE: Micros = 40_000;
 
 #[cfg(test)]
 mod tests;

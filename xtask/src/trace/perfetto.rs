@@ -1,20 +1,19 @@
-//! The recording as Chrome trace events, which <https://ui.perfetto.dev> opens: two processes' worth of lanes, the
-//! server's threads with their calls inside what they did, and the clients.
+//! The recording as Chrome trace events, which <https://ui.perfetto.dev> opens: a lane for each thread of the server,
+//! with its calls, and one for each client.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::lanes::Stay;
 use super::recording::Recording;
 use super::scenario::Visit;
-use super::summary::described;
+use super::summary::{described, stay_text};
 
 /// Returns the whole file.
 pub(crate) fn json(recording: &Recording) -> Result<String> {
     let mut events = Vec::new();
-    for lane in &recording.threads {
+    for lane in &recording.model.threads {
         if lane.thread == lane.process {
-            events.push(named("process_name", lane.process, lane.thread, recording.entry.binary));
+            events.push(named("process_name", lane.process, lane.thread, recording.model.server));
         }
         events.push(named("thread_name", lane.process, lane.thread, &lane.name));
         let place = (lane.process, lane.thread);
@@ -24,21 +23,18 @@ pub(crate) fn json(recording: &Recording) -> Result<String> {
         }
         for call in recording.calls.iter().filter(|call| call.thread == lane.thread) {
             let told = json!({ "arguments": call.arguments, "result": call.result, "errno": call.errno });
-            let (from, until) = (call.start - recording.start, (call.end - recording.start).min(recording.length));
+            let (from, until) =
+                (call.start - recording.start, (call.end - recording.start).min(recording.model.length));
             events.push(slice(place, (from, until), &call.name, "system call", told));
         }
     }
     events.push(named("process_name", CLIENTS, CLIENTS, "clients"));
-    for lane in &recording.clients {
+    for lane in &recording.model.clients {
         let place = (CLIENTS, CLIENTS + lane.client as i32);
         events.push(named("thread_name", place.0, place.1, &format!("client {}", lane.client)));
-        for &(from, until, stay) in &lane.intervals {
-            let name = match stay {
-                Stay::Backlog => "in the backlog",
-                Stay::Answer => "waits for an answer",
-                Stay::Thinking => "thinks",
-            };
-            events.push(slice(place, (from, until), name, "client", json!({})));
+        for interval in &lane.intervals {
+            let span = (interval.from, interval.until);
+            events.push(slice(place, span, stay_text(interval.stay), "client", json!({})));
         }
     }
     let all = json!({ "displayTimeUnit": "ms", "traceEvents": events, "otherData": about(recording) });
@@ -47,7 +43,7 @@ pub(crate) fn json(recording: &Recording) -> Result<String> {
 
 fn about(recording: &Recording) -> Value {
     json!({
-        "server": recording.entry.name,
+        "server": recording.model.server,
         "verdict": recording.verdict(),
         "first_answers_after_us": recording.visits.iter().map(Visit::first_wait).collect::<Vec<_>>(),
     })
@@ -61,5 +57,5 @@ fn slice((process, thread): (i32, i32), (from, until): (i64, i64), name: &str, c
     json!({ "ph": "X", "name": name, "cat": category, "pid": process, "tid": thread, "ts": from, "dur": until - from, "args": told })
 }
 
-/// A number that no process of the kernel's has: the clients are one process more.
+/// The number of a process that stands for the clients. No real process has it.
 const CLIENTS: i32 = 10_000_000;

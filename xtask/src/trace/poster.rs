@@ -1,15 +1,13 @@
 //! One page with every architecture under the same three clients, side by side and on the same scale of time.
 
-use super::drawing::escaped;
 use super::recording::Recording;
-use super::scenario::CLIENTS;
 use super::summary::millis;
 use super::svg;
-use super::terminal::command;
+use crate::svg::escaped;
 
-/// Returns the whole page; it needs nothing from elsewhere.
+/// Returns the whole page, which is self-contained.
 pub(crate) fn page(recordings: &[Recording]) -> String {
-    let span = recordings.iter().map(|recording| recording.length).max().unwrap_or(1);
+    let span = recordings.iter().map(|recording| recording.model.length).max().unwrap_or(1);
     let cards: String = recordings.iter().map(|recording| card(recording, &svg::figure(recording, span))).collect();
     let rows: String = recordings.iter().map(row).collect();
     format!(
@@ -25,19 +23,20 @@ pub(crate) fn page(recordings: &[Recording]) -> String {
 }
 
 fn card(recording: &Recording, figure: &str) -> String {
-    let left_out = recording.left_out_told().unwrap_or_default();
+    let left_out = recording.left_out_text().unwrap_or_default();
     format!(
         "<article id=\"{0}\">\n<h2>{0} <code>{1}</code></h2>\n<p>{2}</p>\n<div class=\"wide\">{figure}</div>\n<p class=\"small\">{3}</p>\n</article>\n",
-        recording.entry.name,
-        escaped(&command(recording)),
+        recording.model.server,
+        escaped(&recording.model.command),
         escaped(&recording.verdict()),
         escaped(&format!("{} {left_out}", recording.cost_of_strace()))
     )
 }
 
 fn row(recording: &Recording) -> String {
-    let name = recording.entry.name;
-    let waits = (2..=CLIENTS).map(|client| format!("<td>{} ms</td>", millis(recording.first_wait(client))));
+    let name = recording.model.server;
+    let waits = (2..=recording.model.clients.len())
+        .map(|client| format!("<td>{} ms</td>", millis(recording.first_wait(client))));
     let (class, told) = if recording.makes_wait() { (" class=\"waits\"", "yes") } else { ("", "no") };
     format!(
         "<tr{class}><th scope=\"row\"><a href=\"#{name}\">{name}</a></th><td>{told}</td>{}<td>{:.0} %</td><td>{:.1}</td></tr>\n",
@@ -59,7 +58,7 @@ const STYLE: &str = "
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --paper: #0c0f12; --card: #14181d; --soft: #a3acb7; --line: #2c333b; --mark: #3a2810; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 110rem; padding: 1.5rem clamp(.75rem, 2vw, 2.5rem); background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; }
+  font: 1rem/1.5 system-ui, sans-serif; }
 h1 { margin: 0 0 .25rem; font-size: clamp(1.6rem, 4vw, 2.4rem); line-height: 1.2; }
 header p { max-width: 60rem; }
 h2 { margin: 0; font-size: 1.25rem; }

@@ -1,4 +1,4 @@
-//! One server, recorded: the play under strace, and once more without it, to see what strace costs.
+//! A recording of one server: the scenario under strace, and once more without it, to see what strace costs.
 
 use std::fs;
 use std::path::Path;
@@ -8,37 +8,37 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::lanes::{self, ClientLane, Interval, Lane};
-use super::scenario::{self, QUESTIONS, Visit, median_answer};
-use super::strace::{Call, Log, Micros};
+use super::lanes;
+use super::model::{Interval, Model, SCHEMA};
+use super::scenario::{Scenario, Visit, median_answer, now};
+use super::sources::Lines;
+use super::strace::{Call, Log, Micros, STRACE};
+use crate::harness::process::limit_descriptors;
 use crate::harness::{Server, WAIT_LIMIT};
 use crate::servers::Entry;
 
-/// All that a picture is drawn from.
+/// The model of a run, and what it was made from.
 pub(crate) struct Recording {
-    pub(crate) entry: &'static Entry,
-    /// Arguments of its command line in addition to those of its entry.
-    pub(crate) arguments: Vec<String>,
+    pub(crate) model: Model,
     pub(crate) visits: Vec<Visit>,
-    /// The clients' reports of a run without strace.
+    /// The clients' reports of a run without strace; empty if there was no such run.
     pub(crate) untraced: Vec<Visit>,
-    /// When the first client came, by the clock: the zero of all lanes.
+    /// When the first client connected, by the clock: the zero of all lanes.
     pub(crate) start: Micros,
-    /// How long it took until the last client had left, and the server had noticed.
-    pub(crate) length: Micros,
     /// The calls in that time, of all threads.
     pub(crate) calls: Vec<Call>,
-    pub(crate) threads: Vec<Lane>,
-    pub(crate) clients: Vec<ClientLane>,
 }
 
 impl Recording {
-    /// Records a server several times and keeps the time in which its threads were kept from the processor least.
-    pub(crate) fn calmest(entry: &'static Entry, arguments: &[&str], folder: &Path) -> Result<Recording> {
+    /// Records a server several times and keeps the run that the rest of the machine disturbed least. A run of each
+    /// without strace shows what strace costs.
+    pub(crate) fn calmest(scene: &Scene, folder: &Path) -> Result<Recording> {
         let mut calmest: Option<Recording> = None;
         for attempt in 1..=ATTEMPTS {
             let own = folder.join(format!("attempt-{attempt}"));
-            let mut recording = Recording::of(entry, arguments, &own)?;
+            let mut recording = Recording::of(scene, &own)?;
+            let server = Server::start(scene.entry, &scene.arguments())?;
+            recording.untraced = scene.played(server).context("without strace")?.visits;
             if let Some(calmest) = &mut calmest
                 && median_answer(&recording.untraced) < median_answer(&calmest.untraced)
             {
@@ -54,56 +54,60 @@ impl Recording {
         calmest.context("nothing was recorded")
     }
 
-    /// How long the threads that are drawn worked: nearly all of that is strace, and whatever else the machine does.
+    /// Returns how long the threads that are drawn worked: nearly all of that is due to strace and to other programs.
     fn unrest(&self) -> Micros {
-        let intervals = self.shown().flat_map(|lane| &lane.intervals);
+        let intervals = self.model.shown().flat_map(|lane| &lane.intervals);
         intervals.filter(|interval| !interval.activity.is_waiting()).map(Interval::length).sum()
     }
 
-    /// Records a server into `folder`, where the log stays.
-    pub(crate) fn of(entry: &'static Entry, arguments: &[&str], folder: &Path) -> Result<Recording> {
+    /// Records a scene once into `folder`, where the log stays.
+    pub(crate) fn of(scene: &Scene, folder: &Path) -> Result<Recording> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let file = folder.join(LOG);
-        let wrapper = ["strace", "-f", "-ttt", "-T", "-s", "64", "-o", &file.to_string_lossy()];
-        let visits = played(Server::start_under(&wrapper, entry, arguments)?).context("under strace")?;
-        let untraced = played(Server::start(entry, arguments)?).context("without strace")?;
+        let output = file.to_string_lossy();
+        let server = Server::start_under(&[&STRACE[..], &[&*output]].concat(), scene.entry, &scene.arguments())?;
+        let played = scene.played(server).context("under strace")?;
         let log = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let log = Log::parse(&String::from_utf8_lossy(&log));
         ensure!(!log.calls.is_empty(), "{} holds no call", file.display());
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        Ok(Recording { arguments, ..Recording::from(entry, &log, visits, untraced) })
+        let mut recording = Recording::from(scene, &log, played);
+        let lines = Lines::of(scene.entry)?;
+        lines.enter(&mut recording.model.threads);
+        recording.model.sources = lines.sources();
+        Ok(recording)
     }
 
-    /// Returns what a log and its clients' reports give.
-    pub(crate) fn from(entry: &'static Entry, log: &Log, visits: Vec<Visit>, untraced: Vec<Visit>) -> Recording {
+    /// Returns what a log and its clients' reports give, without the sources.
+    pub(crate) fn from(scene: &Scene, log: &Log, Played { visits, drained }: Played) -> Recording {
         let start = visits.iter().map(|visit| visit.came).min().unwrap_or_default();
         let left = visits.iter().map(|visit| visit.left).max().unwrap_or_default();
         let end = left + AFTERWARDS;
         let calls = log.calls.iter().filter(|call| (start..end).contains(&call.start)).cloned().collect();
-        let threads = lanes::threads(log, &visits, start, end);
-        let clients = lanes::clients(log, &visits, start);
-        Recording {
-            entry,
-            arguments: Vec::new(),
-            visits,
-            untraced,
-            start,
+        let ports = visits.iter().map(|visit| (visit.port, visit.client)).collect();
+        let work = scene.scenario.work.as_micros() as Micros;
+        let prompt = if scene.entry.forks { work + STARTS_PROCESS } else { work };
+        let subjects = visits.iter().filter(|visit| visit.is_subject).map(|visit| visit.client).collect();
+        let model = Model {
+            schema: SCHEMA,
+            server: scene.entry.name,
+            command: scene.command(),
+            scenario: scene.scenario.name,
             length: end - start,
-            calls,
-            threads,
-            clients,
-        }
+            work,
+            seats: scene.seats(),
+            drained: drained.map(|drained| drained - start),
+            subjects,
+            threads: lanes::threads(log, &ports, start, end),
+            clients: lanes::clients(log, &visits, start, prompt),
+            sources: Vec::new(),
+        };
+        Recording { model, visits, untraced: Vec::new(), start, calls }
     }
 
-    /// Returns the lanes that are drawn.
-    pub(crate) fn shown(&self) -> impl Iterator<Item = &Lane> {
-        self.threads.iter().filter(|lane| lane.matters)
-    }
-
-    /// Returns the threads that are not: their names, and in how many processes there is one of that name.
+    /// Returns the threads that are not drawn: their names, and in how many processes there is one of that name.
     pub(crate) fn left_out(&self) -> Vec<(&str, usize)> {
         let mut names: Vec<(&str, usize)> = Vec::new();
-        for lane in self.threads.iter().filter(|lane| !lane.matters) {
+        for lane in self.model.threads.iter().filter(|lane| !lane.matters) {
             let name = lane.name.split(" of process ").next().unwrap_or(&lane.name);
             match names.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, count)) => *count += 1,
@@ -114,22 +118,85 @@ impl Recording {
     }
 }
 
-/// Runs the scenario with a server and then ends the server, because strace writes everything only after that.
-fn played(mut server: Server) -> Result<Vec<Visit>> {
-    // Its ready line may come before its last thread is there.
-    server.falls_asleep(WAIT_LIMIT)?;
-    let visits = scenario::play(server.address())?;
-    // What the signal sets going is not part of the picture.
-    thread::sleep(Duration::from_millis(10));
-    server.signal(Signal::TERM)?;
-    server.ended_within(WAIT_LIMIT).context("still there after SIGTERM")?;
-    let answers: usize = visits.iter().map(|visit| visit.answered.len()).sum();
-    ensure!(answers == scenario::CLIENTS * QUESTIONS, "{answers} answers came");
-    Ok(visits)
+/// A scenario for a server.
+pub(crate) struct Scene {
+    pub(crate) entry: &'static Entry,
+    pub(crate) scenario: &'static Scenario,
+    /// Options that the scenario asks for, and those of the user.
+    options: Vec<String>,
 }
 
+impl Scene {
+    /// Returns a scene, or why the scenario does not apply to the server.
+    pub(crate) fn new(
+        entry: &'static Entry,
+        scenario: &'static Scenario,
+        more: &[&str],
+    ) -> Result<Scene, &'static str> {
+        let options = (scenario.arguments)(entry)?.into_iter().chain(more.iter().copied()).map(str::to_owned).collect();
+        Ok(Scene { entry, scenario, options })
+    }
+
+    fn arguments(&self) -> Vec<&str> {
+        self.options.iter().map(String::as_str).collect()
+    }
+
+    /// Returns how the server is started.
+    fn command(&self) -> String {
+        let binary = self.entry.binary.trim_start_matches("examples/");
+        let arguments = self.entry.arguments.iter().copied().chain(self.arguments());
+        [binary].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Returns how many connections the kernel keeps until the server accepts them: one more than it is told.
+    fn seats(&self) -> usize {
+        let backlog = self.options.iter().skip_while(|option| *option != "--backlog").nth(1);
+        backlog.and_then(|backlog| backlog.parse().ok()).unwrap_or(DEFAULT_BACKLOG) + 1
+    }
+
+    /// Runs the scenario and then ends the server, because strace writes everything only after that.
+    fn played(&self, mut server: Server) -> Result<Played> {
+        // The ready line may be printed before the last thread has started.
+        server.wait_until_asleep(WAIT_LIMIT)?;
+        if self.scenario.lacks_descriptors {
+            leave_one_descriptor(server.pid())?;
+        }
+        let mut drained = None;
+        let drain = || {
+            drained = Some(now());
+            server.signal(Signal::TERM)
+        };
+        let visits = self.scenario.play(self.entry, server.address(), drain)?;
+        if drained.is_none() {
+            // The reaction to the signal is not part of the picture.
+            thread::sleep(Duration::from_millis(10));
+            server.signal(Signal::TERM)?;
+        }
+        server.ended_within(WAIT_LIMIT).context("still there after SIGTERM")?;
+        Ok(Played { visits, drained })
+    }
+}
+
+/// A scenario that was played.
+pub(crate) struct Played {
+    pub(crate) visits: Vec<Visit>,
+    /// When the server was told to drain.
+    pub(crate) drained: Option<Micros>,
+}
+
+/// Lowers a process's limit of descriptors so that it can open one more.
+fn leave_one_descriptor(pid: i32) -> Result<()> {
+    let open = |number: u64| Path::new(&format!("/proc/{pid}/fd/{number}")).is_symlink();
+    let free = (0..).find(|&number| !open(number)).context("every number is in use")?;
+    limit_descriptors(pid, Some(free + 1)).context("cannot limit the server's descriptors").map(drop)
+}
+
+/// How long it takes, under strace, to start a process for a client.
+const STARTS_PROCESS: Micros = 100_000;
 const ATTEMPTS: usize = 3;
-/// Under this name strace's own words stay in the folder.
+/// The file with strace's output, which stays in the folder.
 pub(crate) const LOG: &str = "strace.log";
 /// The server notices a moment later that the last client has left.
 const AFTERWARDS: Micros = 3_000;
+/// What servers tell the kernel without `--backlog`.
+pub(crate) const DEFAULT_BACKLOG: usize = 1024;

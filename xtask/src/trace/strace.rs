@@ -1,16 +1,19 @@
-//! What strace wrote, read back: `strace -f -ttt -T`, a line for a call or for half of one.
+//! A parser of the output of `strace -f -ttt -T`: a line for a call, or for half of one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Microseconds: of the clock in a log, since the first client came in a picture.
+/// Microseconds: since 1970 in a log, since the first client connected in a picture.
 pub(crate) type Micros = i64;
 
-/// All that was said of a server.
+/// The calls and threads of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     /// In the order in which they began.
     pub(crate) calls: Vec<Call>,
     pub(crate) threads: BTreeMap<i32, Thread>,
+    /// When the calls that have not returned began, by thread, and what strace wrote of them.
+    begun: BTreeMap<i32, (Micros, String)>,
+    last: Micros,
 }
 
 /// One system call of one thread.
@@ -18,12 +21,13 @@ pub(crate) struct Log {
 pub(crate) struct Call {
     pub(crate) thread: i32,
     pub(crate) name: String,
-    /// What stands in the parentheses.
+    /// The text in the parentheses.
     pub(crate) arguments: String,
-    /// `None`: it did not come back, as the thread ended.
+    /// `None` if it did not return, because the thread ended.
     pub(crate) result: Option<i64>,
     pub(crate) errno: Option<String>,
     pub(crate) start: Micros,
+    /// [`NOT_YET`] while the log grows and it has not returned.
     pub(crate) end: Micros,
 }
 
@@ -37,34 +41,96 @@ pub(crate) struct Thread {
     pub(crate) ended: Option<Micros>,
 }
 
+/// The command that writes such lines; the name of a file and the program follow.
+pub(crate) const STRACE: [&str; 7] = ["strace", "-f", "-ttt", "-T", "-s", "64", "-o"];
+
 impl Log {
-    /// Reads a whole log. Lines that say nothing of a call or an end (signals, noise) are passed over.
+    /// Reads a whole log. Lines about neither a call nor an end, such as signals, are ignored.
     pub(crate) fn parse(text: &str) -> Log {
         let mut log = Log::default();
-        let mut pending: BTreeMap<i32, (Micros, String)> = BTreeMap::new();
-        let mut last = 0;
-        for line in text.lines() {
-            let Some((thread, time, what)) = split(line) else { continue };
-            last = last.max(time);
-            log.threads.entry(thread).or_insert(Thread { name: None, process: thread, born: time, ended: None });
-            if what.starts_with("+++ ") {
-                log.ended(thread, time);
-            } else if let Some(begun) = what.strip_suffix(" <unfinished ...>").filter(|_| !what.starts_with("<... ")) {
-                pending.insert(thread, (time, begun.to_owned()));
-            } else if let Some((_, rest)) = what.strip_prefix("<... ").and_then(|what| what.split_once(" resumed>")) {
-                if let Some((start, begun)) = pending.remove(&thread) {
-                    log.calls.extend(call(thread, start, time, &(begun + rest)));
-                }
-            } else {
-                log.calls.extend(call(thread, time, time, what));
-            }
-        }
+        text.lines().for_each(|line| log.read(line));
         // A thread that slept when the log ended slept until then.
-        let asleep = pending.into_iter().filter_map(|(thread, (start, begun))| call(thread, start, last, &begun));
-        log.calls.extend(asleep);
-        log.calls.sort_by_key(|call| call.start);
-        log.name_threads();
+        let last = log.last;
+        log.calls.iter_mut().filter(|call| call.end == NOT_YET).for_each(|call| call.end = last);
         log
+    }
+
+    /// Reads the next line.
+    pub(crate) fn read(&mut self, line: &str) {
+        let Some((thread, time, what)) = self.begin(line) else { return };
+        if what.starts_with("+++ ") {
+            self.ended(thread, time);
+        } else if let Some(what) = what.strip_prefix("<... ") {
+            let Some((_, rest)) = what.split_once(" resumed>") else { return };
+            if let Some((start, begun)) = self.take_begun(thread) {
+                self.add(call(thread, start, time, &(begun + rest)));
+            }
+        } else if let Some(begun) = what.strip_suffix(" <unfinished ...>") {
+            self.add_begun(thread, time, begun);
+        } else {
+            self.take_begun(thread);
+            self.add(call(thread, time, time, what));
+        }
+    }
+
+    /// Reads the last line of a log that grows: strace writes the end of such a line when the call returns.
+    pub(crate) fn read_beginning(&mut self, line: &str) {
+        if let Some((thread, time, what)) = self.begin(line)
+            && !what.starts_with(['<', '+', '-'])
+        {
+            self.add_begun(thread, time, what);
+        }
+    }
+
+    /// Forgets the calls that returned before this time, and the threads that ended before it. Keeps what says to
+    /// which client an open descriptor belongs: the accept() of each, and the newest of the calls in [`CLIENTS_BY`].
+    pub(crate) fn forget(&mut self, before: Micros) {
+        let mut later = BTreeSet::new();
+        let mut kept = 0;
+        let mut stays = |call: &Call| {
+            let is_accept = call.name.starts_with("accept");
+            let descriptor =
+                if is_accept { call.brought() } else { call.descriptor().filter(|_| call.name == "close") };
+            let is_last = descriptor.is_some_and(|descriptor| later.insert((self.process_of(call.thread), descriptor)));
+            let says_client = CLIENTS_BY.contains(&call.name.as_str());
+            kept += usize::from(says_client);
+            call.end >= before || is_accept && is_last || says_client && kept <= MOST_KEPT
+        };
+        let mut stay: Vec<bool> = self.calls.iter().rev().map(&mut stays).collect();
+        self.calls.retain(|_| stay.pop().unwrap_or_default());
+        self.threads.retain(|_, thread| thread.ended.is_none_or(|ended| ended >= before));
+    }
+
+    /// Divides a line, and records that its thread exists.
+    fn begin<'l>(&mut self, line: &'l str) -> Option<(i32, Micros, &'l str)> {
+        let (thread, time, what) = split(line)?;
+        self.last = self.last.max(time);
+        self.threads.entry(thread).or_insert(Thread { name: None, process: thread, born: time, ended: None });
+        Some((thread, time, what))
+    }
+
+    fn add_begun(&mut self, thread: i32, start: Micros, begun: &str) {
+        self.take_begun(thread);
+        if let Some(call) = call(thread, start, NOT_YET, begun) {
+            self.begun.insert(thread, (start, begun.to_owned()));
+            self.add(Some(call));
+        }
+    }
+
+    /// Takes out the call of a thread that has not returned, since more is known of it now.
+    fn take_begun(&mut self, thread: i32) -> Option<(Micros, String)> {
+        let (start, begun) = self.begun.remove(&thread)?;
+        let after = self.calls.partition_point(|call| call.start <= start);
+        let place = self.calls[..after].iter().rposition(|call| call.thread == thread)?;
+        self.calls.remove(place);
+        Some((start, begun))
+    }
+
+    fn add(&mut self, call: Option<Call>) {
+        let Some(call) = call else { return };
+        self.name_thread(&call);
+        let place = self.calls.partition_point(|other| other.start <= call.start);
+        self.calls.insert(place, call);
     }
 
     /// Returns the calls of one thread.
@@ -95,25 +161,24 @@ impl Log {
         }
     }
 
-    /// Records names, which prctl() gives, and the process of a new thread, which is that of its creator.
-    fn name_threads(&mut self) {
-        for call in &self.calls {
-            let born = call.result.and_then(|number| i32::try_from(number).ok()).filter(|&number| number > 0);
-            match (call.name.as_str(), born) {
-                ("clone" | "clone3", Some(born)) if call.arguments.contains("CLONE_THREAD") => {
-                    let process = self.process_of(call.thread);
-                    if let Some(thread) = self.threads.get_mut(&born) {
-                        thread.process = process;
-                    }
-                }
-                ("prctl", _) => {
-                    let name = call.arguments.strip_prefix("PR_SET_NAME, \"").and_then(|rest| rest.split('"').next());
-                    if let (Some(name), Some(thread)) = (name, self.threads.get_mut(&call.thread)) {
-                        thread.name = Some(name.to_owned());
-                    }
-                }
-                _ => {}
+    /// Records a name, which prctl() gives, or the process of a new thread, which is that of its creator.
+    fn name_thread(&mut self, call: &Call) {
+        match (call.name.as_str(), call.brought()) {
+            ("clone" | "clone3", Some(born)) if call.arguments.contains("CLONE_THREAD") => {
+                let process = self.process_of(call.thread);
+                let new = Thread { name: None, process, born: call.end, ended: None };
+                self.threads.entry(born).or_insert(new);
+                // It may have created threads of its own before its creator's call returned.
+                let same = self.threads.values_mut().filter(|thread| thread.process == born);
+                same.for_each(|thread| thread.process = process);
             }
+            ("prctl", _) => {
+                let name = call.arguments.strip_prefix("PR_SET_NAME, \"").and_then(|rest| rest.split('"').next());
+                if let (Some(name), Some(thread)) = (name, self.threads.get_mut(&call.thread)) {
+                    thread.name = Some(name.to_owned());
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -124,6 +189,11 @@ impl Call {
         // epoll_ctl(poller, what, descriptor, …)
         let place = if self.name == "epoll_ctl" { 2 } else { 0 };
         self.arguments.split(", ").nth(place)?.parse().ok()
+    }
+
+    /// Returns the descriptor that an accept() returned, or the thread that a clone() did.
+    pub(crate) fn brought(&self) -> Option<i32> {
+        self.result.and_then(|number| i32::try_from(number).ok()).filter(|&number| number > 0)
     }
 
     /// Returns the port of the client that an accept() brought.
@@ -180,6 +250,13 @@ fn number(word: &str) -> Option<i64> {
     }
 }
 
+/// The calls that say to which client a descriptor belongs, or that it belongs to none any more.
+const CLIENTS_BY: [&str; 4] = ["accept", "accept4", "close", "getpeername"];
+/// More than the connections of the last seconds make.
+const MOST_KEPT: usize = 4_000;
+/// The end of a call that has not returned.
+pub(crate) const NOT_YET: Micros = Micros::MAX;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +310,38 @@ mod tests {
         assert_eq!(named(&log, 700, "exit_group")[0].result, None);
         assert_eq!(log.threads[&701].ended, Some(1_000_060_200));
         assert_eq!(log.threads[&702].ended, None);
+    }
+
+    #[test]
+    fn a_log_is_read_as_it_grows() {
+        let mut log = Log::default();
+        log.read(r#"700 1000.000000 accept4(3, {sin_port=htons(34454)}, [128 => 16], SOCK_CLOEXEC) = 9 <0.000990>"#);
+        log.read_beginning("700 1000.002000 recvfrom(9, ");
+        let asleep = named(&log, 700, "recvfrom")[0].clone();
+        assert_eq!((asleep.descriptor(), asleep.start, asleep.end), (Some(9), 1_000_002_000, NOT_YET));
+        log.read("700 1000.002000 recvfrom(9,  <unfinished ...>");
+        log.read("701 1000.003000 getpid() = 700 <0.000001>");
+        assert_eq!(named(&log, 700, "recvfrom"), [&asleep]);
+        log.read(r#"700 1000.004000 <... recvfrom resumed>"?", 4096, 0, NULL, NULL) = 1 <0.002000>"#);
+        let returned = named(&log, 700, "recvfrom");
+        assert_eq!((returned.len(), returned[0].result, returned[0].end), (1, Some(1), 1_000_004_000));
+        assert_eq!(log.calls.iter().map(|call| call.thread).collect::<Vec<_>>(), [700, 700, 701]);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_the_client_of_an_open_descriptor() {
+        let mut log = Log::default();
+        log.read("700 1000.000000 accept4(3, {sin_port=htons(1)}, [16], 0) = 8 <0.000001>");
+        log.read(r#"700 1000.000001 recvfrom(8, "?", 1, 0, NULL, NULL) = 1 <0.000001>"#);
+        for time in 10..10 + MOST_KEPT {
+            log.read(&format!("700 1000.{time:06} accept4(3, {{sin_port=htons(2)}}, [16], 0) = 9 <0.000001>"));
+            log.read(&format!("700 1000.{time:06} close(9) = 0 <0.000001>"));
+        }
+        log.read("701 1000.900000 +++ exited with 0 +++");
+        log.forget(2_000_000_000);
+        assert_eq!((log.calls.len(), log.calls[0].port()), (1 + MOST_KEPT, Some(1)));
+        assert!(named(&log, 700, "recvfrom").is_empty());
+        assert_eq!(log.threads.keys().collect::<Vec<_>>(), [&700]);
     }
 
     #[test]

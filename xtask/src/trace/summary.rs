@@ -1,16 +1,13 @@
-//! What a recording comes to in numbers: which thread slept how long and why, what an answer cost, what strace cost.
+//! The figures of a recording: how long each thread slept and why, what an answer cost, what strace cost.
 
 use std::collections::BTreeMap;
 
-use super::lanes::{Activity, Interval, Lane};
+use super::model::{Activity, ClientLane, Interval, Kind, Lane, Outcome, Stay};
 use super::recording::Recording;
-use super::scenario::{CLIENTS, QUESTIONS, Visit, median_answer};
+use super::scenario::{THREE_TALKERS, Visit, median_answer};
 use super::strace::Micros;
 
-/// How many answers a recording holds.
-pub(crate) const ANSWERS: usize = CLIENTS * QUESTIONS;
-
-/// What one thread did with its time.
+/// The time of one thread, divided by what it did.
 #[derive(Debug, Default)]
 pub(crate) struct Spent {
     /// Time by activity; for recv() by client too.
@@ -20,13 +17,14 @@ pub(crate) struct Spent {
 }
 
 impl Spent {
-    /// In a lane, as far as it overlaps with what lies between `from` and `until`.
+    /// Divides the time of a lane between `from` and `until`.
     pub(crate) fn between(lane: &Lane, from: Micros, until: Micros) -> Spent {
         let mut spent = Spent::default();
         for interval in &lane.intervals {
             let time = interval.until.min(until) - interval.from.max(from);
             if time > 0 {
-                let client = interval.client.filter(|_| interval.activity == Activity::Recv);
+                let client =
+                    interval.client.filter(|_| matches!(interval.activity, Activity::Recv | Activity::WaitsToSend));
                 *spent.each.entry((interval.activity, client)).or_default() += time;
                 spent.all += time;
             }
@@ -34,22 +32,22 @@ impl Spent {
         spent
     }
 
-    /// In a whole lane.
+    /// Divides the time of a whole lane.
     pub(crate) fn of(lane: &Lane) -> Spent {
         Spent::between(lane, Micros::MIN, Micros::MAX)
     }
 
-    /// Returns the time asleep, for whatever reason.
+    /// Returns the time asleep.
     pub(crate) fn asleep(&self) -> Micros {
         self.each.iter().filter(|((activity, _), _)| activity.is_waiting()).map(|(_, time)| time).sum()
     }
 
-    /// In percent.
+    /// Returns the share of the time asleep, in percent.
     pub(crate) fn idle(&self) -> f64 {
         percent(self.asleep(), self.all)
     }
 
-    /// Returns what it did longest, the longest first.
+    /// Returns activities and their times, the longest first.
     pub(crate) fn sorted(&self) -> Vec<(Activity, Option<usize>, Micros)> {
         let mut sorted: Vec<_> =
             self.each.iter().map(|(&(activity, client), &time)| (activity, client, time)).collect();
@@ -65,13 +63,13 @@ fn percent(part: Micros, all: Micros) -> f64 {
 impl Recording {
     /// Returns how much of their time the threads that are shown were asleep, in percent.
     pub(crate) fn idle(&self) -> f64 {
-        let spent: Vec<Spent> = self.shown().map(Spent::of).collect();
+        let spent: Vec<Spent> = self.model.shown().map(Spent::of).collect();
         percent(spent.iter().map(Spent::asleep).sum(), spent.iter().map(|spent| spent.all).sum())
     }
 
-    /// System calls for one answer, coming and going of the clients included.
+    /// Returns system calls per answer, including those that accept and close connections.
     pub(crate) fn calls_per_answer(&self) -> f64 {
-        self.calls.len() as f64 / ANSWERS as f64
+        self.calls.len() as f64 / self.visits.iter().map(Visit::answers).sum::<usize>().max(1) as f64
     }
 
     /// Returns the system calls by name, the most frequent first.
@@ -83,60 +81,70 @@ impl Recording {
         names
     }
 
-    /// Returns what each client waited from coming to its first answer, under strace.
+    /// Returns how long a client waited from connecting to its first answer, under strace.
     pub(crate) fn first_wait(&self, client: usize) -> Micros {
         self.visits.iter().find(|visit| visit.client == client).map_or(0, Visit::first_wait)
     }
 
     /// Returns whether the last client had to wait until the first one had left.
     pub(crate) fn makes_wait(&self) -> bool {
-        let left = self.visits.iter().find(|visit| visit.client == 1).map(|visit| visit.left);
-        let last = self.visits.iter().find(|visit| visit.client == CLIENTS).and_then(|visit| visit.answered.first());
-        last.zip(left).is_some_and(|(&answered, left)| answered > left)
+        let left = self.visits.first().map(|visit| visit.left);
+        let last = self.visits.last().and_then(|visit| visit.times(Kind::Answered).next());
+        last.zip(left).is_some_and(|(answered, left)| answered > left)
     }
 
-    /// The sentence for which the picture is drawn: what client 3 waited for its first answer, and what the threads
-    /// did meanwhile.
+    /// Returns the sentence that the picture illustrates: what a client saw, and what the threads did meanwhile.
     pub(crate) fn verdict(&self) -> String {
-        let Some(visit) = self.visits.iter().find(|visit| visit.client == CLIENTS) else { return String::new() };
-        let (from, until) = (visit.came - self.start, visit.came - self.start + visit.first_wait());
-        let waited = millis(visit.first_wait());
-        if !self.makes_wait() {
+        let subjects = || self.model.subjects.iter().filter_map(|&client| self.model.client(client));
+        let unusual = subjects().find(|lane| lane.outcome != Outcome::AnsweredAtOnce);
+        let Some(lane) = unusual.or_else(|| subjects().next_back()) else { return String::new() };
+        let client = lane.client;
+        let (came, waited) = (lane.came(), self.first_wait(client));
+        let is_late = match self.model.scenario == THREE_TALKERS.name {
+            true => self.makes_wait(),
+            false => lane.outcome == Outcome::AnsweredLate,
+        };
+        if !is_late && self.model.scenario == THREE_TALKERS.name {
             return format!(
-                "Client {CLIENTS} has its first answer after {waited} ms, while client 1 still thinks{}",
-                self.why_nobody_waits().map_or(".".into(), |why| format!(": {why}."))
+                "Client {client} has its first answer after {} ms, while client 1 still thinks{}",
+                millis(waited),
+                self.why_no_client_waits(client).map_or(".".into(), |why| format!(": {why}."))
             );
         }
-        let doing = self.shown().filter_map(|lane| {
-            let (activity, client, time) = *Spent::between(lane, from, until).sorted().first()?;
+        let doing = self.model.shown().filter_map(|lane| {
+            let (activity, client, time) = *Spent::between(lane, came, came + waited).sorted().first()?;
             Some((time, format!("for {} ms of that, {} was {}", millis(time), lane.name, during(activity, client))))
         });
         let why = doing.max_by_key(|(time, _)| *time).map(|(_, text)| text).unwrap_or_default();
-        format!("Client {CLIENTS} waits {waited} ms for its first answer, until client 1 has left: {why}.")
+        if is_late {
+            let until = if self.makes_wait() { ", until client 1 has left" } else { "" };
+            return format!("Client {client} waits {} ms for its first answer{until}: {why}.", millis(waited));
+        }
+        format!("Client {client} {} after {} ms.", outcome_text(lane.outcome), millis(waited))
     }
 
-    /// Says which clients wait for client 1 while it thinks, and which thread serves the last client.
-    fn why_nobody_waits(&self) -> Option<String> {
+    /// Returns why the last client does not wait while client 1 thinks: which thread serves each of them.
+    fn why_no_client_waits(&self, client: usize) -> Option<String> {
         let asleep = |lane: &&Lane| {
             let key = (Activity::Recv, Some(1));
-            Spent::of(lane).each.get(&key).is_some_and(|&time| time > self.length / 2)
+            Spent::of(lane).each.get(&key).is_some_and(|&time| time > self.model.length / 2)
         };
         let serves =
-            |lane: &&Lane| lane.intervals.iter().any(|i| i.activity == Activity::Send && i.client == Some(CLIENTS));
-        let last = &self.shown().find(serves)?.name;
-        Some(match self.shown().find(asleep) {
+            |lane: &&Lane| lane.intervals.iter().any(|i| i.activity == Activity::Send && i.client == Some(client));
+        let last = &self.model.shown().find(serves)?.name;
+        Some(match self.model.shown().find(asleep) {
             Some(lane) => {
-                format!("{} sleeps in recv() for client 1 alone, but {last} serves client {CLIENTS}", lane.name)
+                format!("{} sleeps in recv() for client 1 alone, but {last} serves client {client}", lane.name)
             }
-            None if self.shown().count() == 1 => {
+            None if self.model.shown().count() == 1 => {
                 format!("{last} never sleeps for one client, only in epoll_wait(), where any client wakes it")
             }
             None => "no thread ever sleeps for one client alone, any client wakes one".into(),
         })
     }
 
-    /// Returns what the other threads were left out for.
-    pub(crate) fn left_out_told(&self) -> Option<String> {
+    /// Returns a sentence with the threads that are not drawn.
+    pub(crate) fn left_out_text(&self) -> Option<String> {
         let told = |(name, count): (&str, usize)| match count {
             1 => name.to_owned(),
             _ => format!("{name} of {count} processes"),
@@ -145,7 +153,7 @@ impl Recording {
         (!names.is_empty()).then(|| format!("Not drawn, as they serve no client: {}.", names.join(", ")))
     }
 
-    /// Returns what strace itself costs, in a sentence.
+    /// Returns a sentence about what strace itself costs.
     pub(crate) fn cost_of_strace(&self) -> String {
         let (with, without) = (median_answer(&self.visits), median_answer(&self.untraced));
         let times = with as f64 / without.max(1) as f64;
@@ -158,12 +166,14 @@ impl Recording {
     }
 }
 
-/// Returns an activity, as a person would call it.
-pub(crate) fn told(activity: Activity, client: Option<usize>) -> String {
+/// Returns an activity in words.
+pub(crate) fn activity_text(activity: Activity, client: Option<usize>) -> String {
     match (activity, client) {
         (Activity::Accept, _) => "waits in accept()".into(),
         (Activity::Recv, Some(client)) => format!("waits in recv() for client {client}"),
         (Activity::Recv, None) => "waits in recv()".into(),
+        (Activity::WaitsToSend, Some(client)) => format!("waits in send() for client {client}"),
+        (Activity::WaitsToSend, None) => "waits in send()".into(),
         (Activity::Poll, _) => "waits in epoll_wait()".into(),
         (Activity::Thread, _) => "waits for another thread".into(),
         (Activity::Other, _) => "waits for something else".into(),
@@ -176,12 +186,12 @@ fn during(activity: Activity, client: Option<usize>) -> String {
     match activity {
         Activity::Send => "sending".into(),
         Activity::Work => "working".into(),
-        _ => told(activity, client).replacen("waits", "asleep", 1),
+        _ => activity_text(activity, client).replacen("waits", "asleep", 1),
     }
 }
 
-/// Returns a whole lane in a few words: what it did longest.
-pub(crate) fn lane_told(lane: &Lane) -> String {
+/// Returns a lane in a few words: what the thread did longest.
+pub(crate) fn lane_text(lane: &Lane) -> String {
     let spent = Spent::of(lane);
     if spent.idle() < 50.0 {
         return format!("there for {} ms only", millis(spent.all));
@@ -194,20 +204,65 @@ pub(crate) fn lane_told(lane: &Lane) -> String {
 }
 
 fn what_for(activity: Activity, client: Option<usize>) -> String {
-    told(activity, client).trim_start_matches("waits ").to_owned()
+    activity_text(activity, client).trim_start_matches("waits ").to_owned()
 }
 
 /// Returns the client of an interval, as a picture and a table show it.
 pub(crate) fn described(interval: &Interval) -> String {
     match (interval.activity, interval.client) {
         (Activity::Work | Activity::Send, Some(client)) => {
-            format!("{} for client {client}", told(interval.activity, None))
+            format!("{} for client {client}", activity_text(interval.activity, None))
         }
-        (activity, client) => told(activity, client),
+        (activity, client) => activity_text(activity, client),
     }
 }
 
-/// Milliseconds with one decimal, or none if there are many.
+/// Returns what a client does, in words.
+pub(crate) fn stay_text(stay: Stay) -> &'static str {
+    match stay {
+        Stay::Connecting => "is not connected yet, the backlog is full",
+        Stay::Backlog => "in the backlog, not accepted",
+        Stay::Answer => "waits for its answer",
+        Stay::Sending => "sends a part of a question",
+        Stay::Idle => "waits for nothing",
+        Stay::NotReading => "reads no answer",
+    }
+}
+
+/// Returns the lane of a client in a few words.
+pub(crate) fn client_text(lane: &ClientLane) -> String {
+    let left = lane.intervals.last().map_or(0, |interval| interval.until);
+    match lane.answered().next() {
+        Some(first) => {
+            let [first, all] = [first, left].map(|time| millis(time - lane.came()));
+            format!("first answer after {first} ms, the last after {all} ms")
+        }
+        None => format!("{} after {} ms", outcome_text(lane.outcome), millis(left - lane.came())),
+    }
+}
+
+fn outcome_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::AnsweredAtOnce => "is answered immediately",
+        Outcome::AnsweredLate => "is answered late",
+        Outcome::AnsweredTogether => "has several answers at the same time",
+        Outcome::AnsweredThenClosed => "is answered, then the server closes",
+        Outcome::Rejected => "is rejected",
+        Outcome::Closed => "is disconnected without an answer",
+        Outcome::Reset => "is reset",
+        Outcome::Refused => "is refused",
+        Outcome::Nothing => "sees nothing",
+    }
+}
+
+/// Returns the time between two figures of an axis of this length: at most about ten of them.
+pub(crate) fn step(length: Micros) -> Micros {
+    STEPS.into_iter().find(|step| length / step <= 10).unwrap_or(length / 10)
+}
+
+const STEPS: [Micros; 8] = [1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000];
+
+/// Formats a time in milliseconds, with one decimal below 10.
 pub(crate) fn millis(time: Micros) -> String {
     let millis = time as f64 / 1000.0;
     if millis >= 10.0 { format!("{millis:.0}") } else { format!("{millis:.1}") }
@@ -223,7 +278,15 @@ mod tests {
 
     #[test]
     fn time_adds_up_by_activity() {
-        let interval = |from, until, activity, client| Interval { from, until, activity, client };
+        let interval = |from, until, activity, client| Interval {
+            from,
+            until,
+            activity,
+            client,
+            call: None,
+            calls: 0,
+            source: None,
+        };
         let intervals = vec![
             interval(0, 10, Activity::Accept, None),
             interval(10, 15, Activity::Work, Some(1)),
@@ -234,7 +297,7 @@ mod tests {
         let spent = Spent::of(&lane);
         assert_eq!((spent.all, spent.asleep(), spent.sorted()[0]), (100, 90, (Activity::Recv, Some(1), 80)));
         assert_eq!(Spent::between(&lane, 5, 20).each[&(Activity::Recv, Some(1))], 5);
-        assert_eq!(lane_told(&lane), "90 % asleep: 0.1 ms in recv() for client 1");
+        assert_eq!(lane_text(&lane), "90 % asleep: 0.1 ms in recv() for client 1");
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! The timeline in a terminal: figures for clients, so that it reads without colour.
+//! The timeline in a terminal, with figures for clients, so that it can be read without colour.
 
 use std::io::{IsTerminal, stdout};
 
-use super::lanes::{Activity, ClientLane, Interval, Lane, Stay};
+use super::model::{Activity, ClientLane, Interval, Lane, Stay};
 use super::recording::Recording;
 use super::strace::Micros;
-use super::summary::{Spent, millis, told};
+use super::summary::{Spent, activity_text, millis, step};
 
 /// Returns the timeline and the numbers under it, as this terminal can show them.
 pub(crate) fn shown(recording: &Recording) -> String {
@@ -16,46 +16,41 @@ pub(crate) fn shown(recording: &Recording) -> String {
 
 /// Returns the timeline as text of this many columns.
 pub(crate) fn text(recording: &Recording, columns: usize, is_coloured: bool) -> String {
-    let names = recording.shown().map(|lane| lane.name.chars().count());
+    let names = recording.model.shown().map(|lane| lane.name.chars().count());
     let margin = names.max().unwrap_or(0).max("client 1".len()) + 2;
     let cells = columns.saturating_sub(margin).clamp(FEWEST, MOST);
-    let scale = Scale { length: recording.length.max(1), cells };
+    let scale = Scale { length: recording.model.length.max(1), cells };
     let row = |name: &str, line: Vec<Cell>| {
         let line: String = line.into_iter().map(|cell| cell.painted(is_coloured)).collect();
         format!("{name:<margin$}{}\n", line.trim_end())
     };
-    let mut text = format!("{}: {}\n{}\n", recording.entry.name, command(recording), recording.verdict());
-    for lane in recording.shown() {
+    let mut text = format!("{}: {}\n{}\n", recording.model.server, recording.model.command, recording.verdict());
+    for lane in recording.model.shown() {
         text += &row(&lane.name, of_thread(lane, &scale));
     }
-    for lane in &recording.clients {
+    for lane in &recording.model.clients {
         text += &row(&format!("client {}", lane.client), of_client(lane, &scale));
     }
     text += &format!("{:margin$}{}\n", "", scale.axis());
     text + &numbers(recording, margin)
 }
 
-/// What the signs mean.
+/// The meaning of the signs.
 pub(crate) const LEGEND: &str = "\
-threads   1 2 3 works for that client (* for no client)   ₁₂₃ asleep in recv() for that client
+threads   1 2 3 works for that client (* for no client)   ₁₂₃ asleep in recv() or send() for that client
           _ asleep in accept()   . asleep in epoll_wait()   ~ asleep until another thread wakes it
-clients   % in the backlog   ? waits for an answer   ! has it   - thinks
+clients   : not connected   % in the backlog   ? waits for an answer   ! has it   - waits for nothing
+          + sends a part of a question   = reads no answer
 ";
-
-/// Returns how a server was started.
-pub(crate) fn command(recording: &Recording) -> String {
-    let binary = recording.entry.binary.trim_start_matches("examples/");
-    let own = recording.arguments.iter().map(String::as_str);
-    [binary].iter().chain(recording.entry.arguments).copied().chain(own).collect::<Vec<_>>().join(" ")
-}
 
 fn numbers(recording: &Recording, margin: usize) -> String {
     let mut text = String::new();
-    for lane in recording.shown() {
+    for lane in recording.model.shown() {
         let spent = Spent::of(lane);
         let each = spent.sorted().into_iter().filter(|&(.., time)| time >= WORTH_TELLING);
-        let each: Vec<String> =
-            each.map(|(activity, client, time)| format!("{} {} ms", told(activity, client), millis(time))).collect();
+        let each: Vec<String> = each
+            .map(|(activity, client, time)| format!("{} {} ms", activity_text(activity, client), millis(time)))
+            .collect();
         text += &format!("{:<margin$}idle {:.1} %: {}\n", lane.name, spent.idle(), each.join(", "));
     }
     let calls: Vec<String> =
@@ -66,7 +61,7 @@ fn numbers(recording: &Recording, margin: usize) -> String {
         calls.join(", ")
     );
     text += &format!("{}\n", recording.cost_of_strace());
-    recording.left_out_told().map_or(text.clone(), |left_out| text + &left_out + "\n")
+    recording.left_out_text().map_or(text.clone(), |left_out| text + &left_out + "\n")
 }
 
 struct Scale {
@@ -83,7 +78,7 @@ impl Scale {
     /// Draws an axis with a figure at regular intervals of milliseconds.
     fn axis(&self) -> String {
         let mut axis = String::new();
-        for time in (0..).map(|n| n * STEP).take_while(|time| *time < self.length) {
+        for time in (0..).map(|n| n * step(self.length)).take_while(|time| *time < self.length) {
             let cell = (time * self.cells as Micros / self.length) as usize;
             let figure = format!("{}", time / 1000);
             if cell >= axis.len() && cell + figure.len() + 3 <= self.cells {
@@ -104,7 +99,7 @@ struct Cell {
 impl Cell {
     fn painted(&self, is_coloured: bool) -> String {
         let sign = self.sign;
-        match self.client.filter(|_| is_coloured).and_then(|client| COLOURS.get(client - 1)) {
+        match self.client.filter(|_| is_coloured).and_then(|client| COLOURS.get((client - 1) % COLOURS.len())) {
             // The figure stays readable: black on the client's colour, or in that colour.
             Some(colour) if self.is_full => format!("\x1b[30;48;5;{colour}m{sign}\x1b[0m"),
             Some(colour) => format!("\x1b[38;5;{colour}m{sign}\x1b[0m"),
@@ -118,7 +113,7 @@ fn of_thread(lane: &Lane, scale: &Scale) -> Vec<Cell> {
         let (from, until) = scale.span(cell);
         let here = || lane.intervals.iter().filter(move |interval| interval.until > from && interval.from < until);
         let overlap = |interval: &&Interval| interval.until.min(until) - interval.from.max(from);
-        // Work for a client is rare and short: it is shown wherever there is any.
+        // Work for a client is rare and short: it is shown even if it is the least part.
         let served = here().filter(|interval| !interval.activity.is_waiting() && interval.client.is_some());
         match served.max_by_key(overlap).or_else(|| here().max_by_key(overlap)) {
             Some(interval) => sign(interval),
@@ -129,13 +124,13 @@ fn of_thread(lane: &Lane, scale: &Scale) -> Vec<Cell> {
 }
 
 fn sign(interval: &Interval) -> Cell {
-    let figure = |figures: [char; 3]| interval.client.and_then(|client| figures.get(client - 1)).copied();
+    let figure = |figures: &str| interval.client.and_then(|client| figures.chars().nth((client - 1) % 9));
     let sign = match interval.activity {
         Activity::Accept => '_',
-        Activity::Recv => figure(['₁', '₂', '₃']).unwrap_or('~'),
+        Activity::Recv | Activity::WaitsToSend => figure("₁₂₃₄₅₆₇₈₉").unwrap_or('~'),
         Activity::Poll => '.',
         Activity::Thread | Activity::Other => '~',
-        Activity::Send | Activity::Work => figure(['1', '2', '3']).unwrap_or('*'),
+        Activity::Send | Activity::Work => figure("123456789").unwrap_or('*'),
     };
     Cell { sign, client: interval.client, is_full: !interval.activity.is_waiting() }
 }
@@ -143,14 +138,17 @@ fn sign(interval: &Interval) -> Cell {
 fn of_client(lane: &ClientLane, scale: &Scale) -> Vec<Cell> {
     let cell = |cell| {
         let (from, until) = scale.span(cell);
-        let is_full = lane.answered.iter().any(|answered| (from..until).contains(answered));
-        let stays = lane.intervals.iter().filter(|(begin, end, _)| *end > from && *begin < until);
-        let longest = stays.max_by_key(|(begin, end, _)| (*end).min(until) - (*begin).max(from));
-        let sign = match longest {
+        let is_full = lane.answered().any(|answered| (from..until).contains(&answered));
+        let stays = lane.intervals.iter().filter(|stay| stay.until > from && stay.from < until);
+        let longest = stays.max_by_key(|stay| stay.until.min(until) - stay.from.max(from));
+        let sign = match longest.map(|stay| stay.stay) {
             _ if is_full => '!',
-            Some((.., Stay::Backlog)) => '%',
-            Some((.., Stay::Answer)) => '?',
-            Some((.., Stay::Thinking)) => '-',
+            Some(Stay::Connecting) => ':',
+            Some(Stay::Backlog) => '%',
+            Some(Stay::Answer) => '?',
+            Some(Stay::Sending) => '+',
+            Some(Stay::NotReading) => '=',
+            Some(Stay::Idle) => '-',
             None => ' ',
         };
         Cell { sign, client: (sign != ' ').then_some(lane.client), is_full }
@@ -158,12 +156,10 @@ fn of_client(lane: &ClientLane, scale: &Scale) -> Vec<Cell> {
     (0..scale.cells).map(cell).collect()
 }
 
-/// Blue, orange and green that differ for colour-blind eyes too, in the palette of 256.
-const COLOURS: [u8; 3] = [74, 214, 43];
+/// Colours that differ for colour-blind people too, in the palette of 256.
+const COLOURS: [u8; 8] = [74, 214, 43, 175, 186, 117, 167, 146];
 const COLUMNS: usize = 100;
 const FEWEST: usize = 20;
 const MOST: usize = 160;
-/// Less is 0.0 ms.
+/// A shorter time is shown as 0.0 ms.
 const WORTH_TELLING: Micros = 50;
-/// Between two figures of the axis.
-const STEP: Micros = 20_000;

@@ -1,12 +1,16 @@
 //! The shape that each picture must have, as tests: which clients wait while client 1 thinks.
 
-use anyhow::{Context, Result, ensure};
+use std::fs;
 
-use super::recording::Recording;
-use super::scenario::{CLIENTS, QUESTIONS};
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::model::{Activity, Kind};
+use super::recording::{Recording, Scene};
+use super::scenario::{THREE_TALKERS, Visit};
 use super::strace::Micros;
 use super::summary::Spent;
-use super::{perfetto, svg};
+use super::{IN_README, README_PICTURE, perfetto, svg};
+use crate::harness::folder::Folder;
 use crate::harness::strace;
 use crate::servers::{Entry, SERVERS};
 use crate::trial::Trial;
@@ -28,49 +32,69 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 }
 
 fn has_its_shape(entry: &'static Entry) -> Result<()> {
-    let folder = std::env::temp_dir().join(format!("zen-timeline-{}-{}", std::process::id(), entry.name));
+    let folder = Folder::new()?;
     let mut judged = Ok(());
     // A machine that halts for as long as client 1 thinks draws another picture; not three times in a row.
     for _ in 0..ATTEMPTS {
-        judged = Recording::of(entry, &[], &folder).and_then(|recording| judge(&recording));
+        judged = Scene::new(entry, THREE_TALKERS, &[])
+            .map_err(|why| anyhow!(why))
+            .and_then(|scene| Recording::of(&scene, folder.path()))
+            .and_then(|recording| judge(entry, &recording));
         if judged.is_ok() {
             break;
         }
     }
-    let _ = std::fs::remove_dir_all(&folder);
     judged
 }
 
-fn judge(recording: &Recording) -> Result<()> {
-    let serves_one = recording.entry.at_once == Some(1);
+fn judge(entry: &Entry, recording: &Recording) -> Result<()> {
+    let serves_one = entry.at_once == Some(1);
     ensure!(recording.makes_wait() == serves_one, "{}", recording.verdict());
     let first = recording.visits.iter().find(|visit| visit.client == 1).context("client 1 came")?;
     for visit in recording.visits.iter().filter(|visit| visit.client != 1) {
-        let waited_for_first = visit.answered.first().is_some_and(|answered| *answered > first.left);
+        let waited_for_first = visit.times(Kind::Answered).next().is_some_and(|answered| answered > first.left);
         ensure!(waited_for_first == serves_one, "client {} is answered as if it were elsewhere", visit.client);
     }
-    let answers: usize = recording.clients.iter().map(|lane| lane.answered.len()).sum();
+    let answers: usize = recording.visits.iter().map(Visit::answers).sum();
     ensure!(answers == CLIENTS * QUESTIONS, "{answers} answers are drawn");
     let sends = |client| {
-        let lanes = recording.shown().flat_map(|lane| &lane.intervals);
-        lanes
-            .filter(|interval| interval.activity == super::lanes::Activity::Send && interval.client == Some(client))
-            .count()
+        let lanes = recording.model.shown().flat_map(|lane| &lane.intervals);
+        lanes.filter(|interval| interval.activity == Activity::Send && interval.client == Some(client)).count()
     };
     for client in 1..=CLIENTS {
-        let is_seen = recording.entry.makes_requests() || sends(client) >= QUESTIONS;
+        let is_seen = entry.makes_requests() || sends(client) >= QUESTIONS;
         ensure!(is_seen, "{} answers to client {client} were seen by strace", sends(client));
     }
     sums_up(recording)?;
     let picture = svg::document(recording);
     ensure!((1..=CLIENTS).all(|client| picture.contains(&format!(">client {client}<"))), "a client has no lane");
     perfetto::json(recording)?;
+    if entry.name == IN_README {
+        let old = fs::read_to_string(workspace::root()?.join(README_PICTURE)).context(README_PICTURE)?;
+        ensure!(gist(&old) == gist(&picture), "{README_PICTURE} is out of date: run `cargo xtask trace --readme`");
+    }
     Ok(())
+}
+
+/// Returns the style and the words of a picture without the figures, which differ from run to run, and what they shift.
+fn gist(picture: &str) -> String {
+    const SAID: [&str; 7] =
+        ["<title", "<desc", "<text x", "<text class=\"t", "<text class=\"v", "<text class=\"h", "<g "];
+    let mut gist = String::new();
+    for line in picture.lines() {
+        if !line.starts_with('<') {
+            gist += line;
+        } else if SAID.iter().any(|beginning| line.starts_with(beginning)) {
+            let texts = line.split('<').filter_map(|tag| Some(tag.split_once('>')?.1));
+            gist.extend(texts.flat_map(|text| text.split([' ', '.']).filter(|word| word.parse::<u32>().is_err())));
+        }
+    }
+    gist
 }
 
 /// Each lane is divided without a gap, from its thread's birth to its end.
 fn sums_up(recording: &Recording) -> Result<()> {
-    for lane in recording.shown() {
+    for lane in recording.model.shown() {
         let (Some(first), Some(last)) = (lane.intervals.first(), lane.intervals.last()) else { continue };
         let gaps = lane.intervals.windows(2).filter(|pair| pair[0].until != pair[1].from).count();
         let all: Micros = Spent::of(lane).each.values().sum();
@@ -80,3 +104,6 @@ fn sums_up(recording: &Recording) -> Result<()> {
 }
 
 const ATTEMPTS: usize = 3;
+/// Of the scenario: three clients with three questions each.
+const CLIENTS: usize = 3;
+const QUESTIONS: usize = 3;

@@ -12,7 +12,7 @@ use polling::Events;
 
 use crate::reactor::{Reactor, lock};
 
-/// An executor, which runs tasks on one thread.
+/// An executor that runs all tasks on one thread.
 pub(crate) struct Executor {
     pub(crate) reactor: Reactor,
     /// The tasks to poll next, in the order in which they were woken.
@@ -22,11 +22,12 @@ pub(crate) struct Executor {
     thread: ThreadId,
 }
 
-/// A future, with the state that its waker needs to have it polled again.
+/// A future, and what its waker needs to put it on the list again.
 struct Task {
     executor: &'static Executor,
-    /// `None` once it is finished. Never contended: only the executor's thread polls it.
+    /// `None` once it is finished. Only the executor's thread locks it, so the lock never waits.
     future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    /// Whether the task is on the list of woken tasks.
     is_woken: AtomicBool,
 }
 
@@ -37,9 +38,9 @@ impl Wake for Task {
         if !self.is_woken.swap(true, Ordering::AcqRel) {
             let executor = self.executor;
             lock(&executor.woken).push(self);
-            // The call comes from another thread. The tasks' thread may be asleep, and must wake to see the list.
+            // Called from another thread: the executor's thread may be asleep, and must wake to see the list.
             if thread::current().id() != executor.thread {
-                let _ = executor.reactor.poller.notify(); // it fails only when `wait` fails too
+                let _ = executor.reactor.poller.notify(); // if it fails, the executor's `wait` fails too
             }
         }
     }
@@ -52,7 +53,7 @@ impl Executor {
         Ok(Self { reactor: Reactor::new()?, woken, unfinished, thread: thread::current().id() })
     }
 
-    /// Creates a task from `future`, which is first polled in the next round.
+    /// Creates a task from `future`. It is first polled in the next round.
     pub(crate) fn spawn(&'static self, future: impl Future<Output = ()> + Send + 'static) {
         self.unfinished.fetch_add(1, Ordering::Relaxed);
         let (future, is_woken) = (Mutex::new(Some(Box::pin(future) as _)), AtomicBool::new(false));
@@ -67,7 +68,7 @@ impl Executor {
     /// Runs until every task is finished.
     ///
     /// 1. Poll each woken task once. Tasks that are woken meanwhile are polled in the next round.
-    /// 2. Sleep in the reactor until it can wake a task. Do not sleep if one is woken already.
+    /// 2. Sleep in the reactor until it can wake a task. If a task is already woken, do not sleep.
     pub(crate) fn run(&self) -> io::Result<()> {
         let (mut round, mut events) = (Vec::new(), Events::new());
         loop {
@@ -83,13 +84,13 @@ impl Executor {
 
     /// Runs a task to the next `.await` at which it has to wait, or to its end.
     fn poll(&self, task: Arc<Task>) {
-        // Cleared before the poll, because a later wake may report an event that this poll does not see.
+        // Cleared before the poll: an event that comes during the poll must put the task on the list again.
         task.is_woken.store(false, Ordering::Release);
         let waker = Waker::from(Arc::clone(&task));
         let mut future = lock(&task.future);
         let Some(running) = &mut *future else { return };
         if running.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            *future = None; // its wakers may live on, but its socket is closed now
+            *future = None; // this closes the socket, even if a waker still points to the task
             self.unfinished.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -1,14 +1,14 @@
 //! Tasks without a runtime: an executor and a reactor, written on `polling` and `std::task::Wake`.
 //!
-//! It is the step between callbacks and coroutines. `zen-poll` is told which client is ready, and looks up what that
-//! client wants. Here an event wakes a *task*, which continues at the `.await` where it stopped.
+//! It is the step between callbacks and coroutines. The loop of `zen-poll` learns which client is ready, and asks its
+//! conversation what to do next. Here an event wakes a *task*, which continues at the `.await` where it stopped.
 //!
 //! - *What is a waker?* A pointer to a task. Calling it puts the task on the executor's list (`Wake` in `executor.rs`).
-//! - *What calls it?* The reactor, when the task's socket is ready or its timer has expired (`Reactor::wait`). Here the
-//!   thread that takes the signals calls one too (`sweep` below), because a waker may be called from any thread.
+//! - *What calls it?* The reactor, when the task's socket is ready or its timer has expired (`Reactor::wait`). A waker
+//!   may be called from any thread: the thread that handles signals calls the waker of `sweep` (see below).
 //! - *Where does the thread sleep?* Only in `Poller::wait`, and only while no task is woken (`Executor::run`).
 //!
-//! No deadline needs a timer of its own, because `sweep`, a task like the others, looks for passed ones once a tick.
+//! No deadline needs a timer of its own: the task `sweep` checks all deadlines once a tick.
 //!
 //! ```console
 //! $ cargo run -p zen-async --example own_executor
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 /// Accepts clients and spawns a task for each.
 async fn accept_all(server: &'static Server, executor: &'static Executor) {
-    for looks in 1_usize.. {
+    for attempt in 1_usize.. {
         match server.try_accept() {
             Accepted::Client(stream, mut connection) => executor.spawn(async move {
                 let result = converse(server, executor, stream, &mut connection).await;
@@ -53,18 +53,18 @@ async fn accept_all(server: &'static Server, executor: &'static Executor) {
             }),
             Accepted::Next => {}
             Accepted::WouldBlock => {
-                // Registered only while this task waits for it, because a ready listener is reported again and again.
+                // The listener is registered only while this task waits. Otherwise every wait would report it again.
                 let socket = server.listener().map(|listener| Socket::new(&executor.reactor, listener));
                 match socket.transpose() {
                     Ok(Some(mut socket)) => _ = socket.ready(false, None).await,
                     Ok(None) => {}
-                    Err(_) => executor.reactor.sleep(TICK).await, // no memory for another socket now
+                    Err(_) => executor.reactor.sleep(TICK).await, // the kernel cannot watch another descriptor now
                 }
             }
             Accepted::Later(pause) => executor.reactor.sleep(pause).await,
             Accepted::Closed => return,
         }
-        if looks % ACCEPTS_PER_TURN == 0 {
+        if attempt % ACCEPTS_PER_TURN == 0 {
             executor.reactor.sleep(std::time::Duration::ZERO).await; // the existing clients are served in between
         }
     }
@@ -89,13 +89,13 @@ async fn converse(
         }
         match wants {
             Want::Read => {
-                let mut buffer = [0; READ_SIZE]; // no `.await` while it lives, so an idle client owns none
+                let mut buffer = [0; READ_SIZE]; // dropped before the next `.await`, so an idle client has none
                 match try_read(&socket.source, &mut buffer) {
                     Ok(0) => connection.received_eof(),
                     Ok(n) => {
                         let mut input = &buffer[..n];
                         while let Some(question) = connection.next_question(&mut input, now) {
-                            let answer = server.answer(question); // a slow answer keeps the thread from all tasks
+                            let answer = server.answer(question); // the thread runs no other task meanwhile
                             connection.answer(answer);
                         }
                     }
@@ -127,11 +127,11 @@ async fn converse(
     }
 }
 
-/// Wakes the tasks whose deadline has passed, once a tick. While the server drains, wakes all tasks, and more often.
+/// Wakes the tasks whose deadline has passed, once a tick. While the server drains, it wakes all tasks, and more often.
 async fn sweep(server: &'static Server, executor: &'static Executor) {
     let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-    server.stop.on_request(move || waker.wake_by_ref()); // called by the thread that takes the signals
-    // The last task is this one, and no other is left to wake.
+    server.stop.on_request(move || waker.wake_by_ref()); // called by the thread that handles signals
+    // When one task is left, it is this one.
     while executor.unfinished() > 1 {
         let is_draining = server.stop.is_requested();
         executor.reactor.wake_expired((!is_draining).then(Instant::now));
@@ -139,5 +139,5 @@ async fn sweep(server: &'static Server, executor: &'static Executor) {
     }
 }
 
-/// The most calls of accept() in a row before the existing clients are served.
+/// The number of calls of accept() after which the existing clients are served.
 const ACCEPTS_PER_TURN: usize = 64;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use polling::{Event, Events, PollMode, Poller};
 use slab::Slab;
 
-/// A reactor, which waits for sockets and timers on behalf of all tasks.
+/// A reactor, which waits for the sockets and timers of all tasks.
 pub(crate) struct Reactor {
     pub(crate) poller: Poller,
     /// For each socket, the task that waits for it, if any. The slot is the socket's key in the poller.
@@ -26,7 +26,8 @@ impl Reactor {
         Ok(Self { poller: Poller::new()?, sockets: Mutex::default(), timers: Mutex::default() })
     }
 
-    /// Wakes every task whose socket is ready or whose timer has expired. The thread sleeps here until there is one.
+    /// Wakes every task whose socket is ready or whose timer has expired. If `may_sleep`, the thread sleeps here until
+    /// there is such a task.
     pub(crate) fn wait(&self, events: &mut Events, may_sleep: bool) -> io::Result<()> {
         let next_timer = lock(&self.timers).iter().map(|(at, _)| at.saturating_duration_since(Instant::now())).min();
         events.clear();
@@ -47,7 +48,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Wakes the tasks that wait for a socket although their deadline has passed at `now`; with `None`, all of them.
+    /// Wakes the tasks that wait for a socket and whose deadline has passed at `now`. With `None`, wakes all that wait
+    /// for a socket.
     pub(crate) fn wake_expired(&self, now: Option<Instant>) {
         let is_expired = |deadline: Option<Instant>| now.is_none_or(|now| deadline.is_some_and(|at| at <= now));
         for (_, waiting) in lock(&self.sockets).iter_mut() {
@@ -61,7 +63,7 @@ impl Reactor {
     }
 }
 
-/// A socket that is registered with the reactor for as long as it lives.
+/// A socket that is registered with the reactor until it is dropped.
 pub(crate) struct Socket<S: AsFd> {
     reactor: &'static Reactor,
     key: usize,
@@ -70,7 +72,7 @@ pub(crate) struct Socket<S: AsFd> {
 }
 
 impl<S: AsFd> Socket<S> {
-    /// Registers `source` in level mode, so a source that is still ready is reported again.
+    /// Registers `source` in level mode: a source that is still ready is reported again.
     #[allow(unsafe_code)]
     pub(crate) fn new(reactor: &'static Reactor, source: S) -> io::Result<Self> {
         let key = lock(&reactor.sockets).insert(None);
@@ -96,25 +98,25 @@ impl<S: AsFd> Socket<S> {
 
 impl<S: AsFd> Drop for Socket<S> {
     fn drop(&mut self) {
-        let _ = self.reactor.poller.delete(&self.source); // it fails only if it was never added
+        let _ = self.reactor.poller.delete(&self.source); // this fails only if it was never added
         lock(&self.reactor.sockets).remove(self.key);
     }
 }
 
-/// Passes the task's waker to `leave`, and suspends the task until that waker is called.
-async fn suspend(leave: impl FnOnce(Waker)) {
-    let mut leave = Some(leave);
-    let poll = |context: &mut Context<'_>| match leave.take() {
-        Some(leave) => {
-            leave(context.waker().clone());
+/// Passes the task's waker to `store`, and suspends the task until that waker is called.
+async fn suspend(store: impl FnOnce(Waker)) {
+    let mut store = Some(store);
+    let poll = |context: &mut Context<'_>| match store.take() {
+        Some(store) => {
+            store(context.waker().clone());
             Poll::Pending
         }
-        None => Poll::Ready(()), // polled again: it was woken
+        None => Poll::Ready(()), // the task is polled again, so it was woken
     };
     poll_fn(poll).await;
 }
 
-/// Locks state that wakers on other threads may lock too.
+/// Locks state that a waker on another thread may also lock.
 pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

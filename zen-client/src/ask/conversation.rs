@@ -11,21 +11,21 @@ use super::failure::Failure;
 use crate::connect::read_before;
 use crate::text;
 
-/// One connection, and what has come over it.
+/// One connection, with the bytes received over it.
 pub(super) struct Conversation {
     stream: TcpStream,
     /// The server's address, for messages.
     pub(super) peer: SocketAddr,
-    /// A right answer has come over it.
+    /// Whether a right answer has been received.
     pub(super) has_answered: bool,
     timeout: Option<Duration>,
-    /// Bytes behind the last answer.
+    /// Bytes after the last answer.
     received: Vec<u8>,
 }
 
-/// The longest answer. What is longer and holds no `.` is not this protocol.
+/// The longest answer. Anything longer without a `.` is another protocol.
 const LONGEST_ANSWER: usize = 4096;
-/// How long foreign bytes are read, so that a person sees more than the first one.
+/// The time for which bytes of another protocol are read, so that an error shows more than the first byte.
 const AFTERMATH: Duration = Duration::from_millis(50);
 
 impl Conversation {
@@ -33,12 +33,12 @@ impl Conversation {
         Self { stream, peer, has_answered: false, timeout, received: Vec::new() }
     }
 
-    /// Sends `question`, and reads up to the first `.`: the answer to it, or an error that a server tells.
+    /// Sends `question`, and reads up to the first `.`: its answer, or a server's error.
     pub(super) fn answer_to(&mut self, question: &str) -> Result<String, Failure> {
         let answer = answer_to(question.as_bytes());
         let expected = answer.as_bytes();
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        // A failed write says less than what can still be read: perhaps we were told why.
+        // A failed write says less than what can still be read: the server may have sent a reason.
         let unsent =
             self.stream.set_write_timeout(self.timeout).and_then(|()| self.stream.write_all(question.as_bytes()));
         let mut chunk = [0; LONGEST_ANSWER];
@@ -61,12 +61,12 @@ impl Conversation {
         }
     }
 
-    /// What has come is no answer to `question`, whatever follows.
+    /// Returns the failure for bytes that are no answer to `question`, whatever follows them.
     fn foreign(&mut self, question: &str) -> Failure {
-        let soon = Some(Instant::now() + AFTERMATH);
+        let until = Some(Instant::now() + AFTERMATH);
         let mut chunk = [0; LONGEST_ANSWER];
         while self.received.len() < LONGEST_ANSWER {
-            let Ok(n @ 1..) = read_before(&self.stream, soon, &mut chunk) else { break };
+            let Ok(n @ 1..) = read_before(&self.stream, until, &mut chunk) else { break };
             self.received.extend_from_slice(&chunk[..n]);
         }
         let (peer, what) = (&self.peer, text::quoted(&self.received));
@@ -96,7 +96,7 @@ impl Conversation {
     }
 }
 
-/// Returns true if one begins with the other.
+/// Returns whether one of them begins with the other.
 fn agree(one: &[u8], other: &[u8]) -> bool {
     one.iter().zip(other).all(|(a, b)| a == b)
 }

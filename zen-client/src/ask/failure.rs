@@ -2,19 +2,19 @@
 
 use std::net::SocketAddr;
 
-/// The reason, which says whether another try may help.
+/// Why a question has no answer, and whether another try may help.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// No address took us. Another try may help.
+    /// No address accepted a connection. Another try may help.
     NotConnected(anyhow::Error),
-    /// The conversation is over without the answer. Another try may help.
+    /// The conversation ended before the answer. Another try may help.
     Ended(String),
-    /// The server said something that it would say again.
+    /// The server sent something that it would send again.
     Refused(anyhow::Error),
 }
 
 impl Failure {
-    /// Names the addresses that have failed before it.
+    /// Adds the addresses that failed before.
     pub(super) fn after(self, tried: &[SocketAddr]) -> Self {
         match self {
             Self::Ended(what) if !tried.is_empty() => {

@@ -1,4 +1,4 @@
-//! The note for a person who waits.
+//! A note on stderr for a user who waits.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::text;
 
-/// How far the client has come, for the note on stderr.
+/// The progress of the client, for the note on stderr.
 #[derive(Clone, Copy)]
 pub(super) enum Progress {
     Connecting,
@@ -14,23 +14,23 @@ pub(super) enum Progress {
     Answered,
 }
 
-/// Says once on stderr what we wait for, when nothing has happened for a while. A thread of its own,
-/// as the resolver, `connect` and `read` may each be what hangs.
+/// Prints one note on stderr if nothing has happened for a while. It has a thread of its own, because the resolver,
+/// `connect` and `read` may each hang.
 pub(super) struct LateNote(Sender<Progress>);
 
-/// Longer than an honest server takes, shorter than a person's patience.
+/// Longer than a server usually takes, and shorter than a user waits without wondering.
 const WAIT_LIMIT: Duration = Duration::from_secs(1);
 
 impl LateNote {
     pub(super) fn start() -> Self {
         let (sender, receiver) = mpsc::channel();
-        // Without a thread there will be no note; the conversation needs none.
+        // Without a thread there is no note, which the conversation does not need.
         let _ = thread::Builder::new().name("late-note".into()).spawn(move || note_if_late(&receiver));
         Self(sender)
     }
 
     pub(super) fn reached(&self, progress: Progress) {
-        // Once the note is written, nobody listens any more.
+        // After the note is printed, the thread has ended and the send fails.
         let _ = self.0.send(progress);
     }
 }

@@ -1,7 +1,7 @@
 //! Questions and answers as bytes.
 //!
-//! They stand here as literals, not as names from `zen-proto`: a judge that shared the table with the servers would
-//! share its mistakes.
+//! They are literals, and not names from `zen-proto`: a test that shared the table with the servers would share its
+//! mistakes.
 
 pub(super) const BEAUTIFUL: &[u8] = b"Beautiful is better than?";
 pub(super) const EXPLICIT: &[u8] = b"Explicit is better than?";
@@ -15,7 +15,7 @@ pub(super) const TOO_LONG: &[u8] = b"Error: question too long.";
 pub(super) const THREE_QUESTIONS: &[u8] = b"Beautiful is better than?Explicit is better than?Simple is better than?";
 pub(super) const THREE_ANSWERS: &[u8] = b"ugly.implicit.complex.";
 
-/// `n` questions, none like the one three places before, so that answers in a wrong order show.
+/// Returns `n` questions and their answers. No three in a row are alike, so that a wrong order shows.
 pub(super) fn many(n: usize) -> (Vec<u8>, Vec<u8>) {
     let known = [(BEAUTIFUL, UGLY), (EXPLICIT, IMPLICIT), (SIMPLE, COMPLEX), (b"?", UNKNOWN)];
     let (mut questions, mut answers) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! The cases: what a server that keeps the protocol does, and one that does not gets wrong.
+//! The cases: what a server must do that keeps the protocol, and where a wrong one fails.
 
 mod asking;
 mod company;
@@ -6,18 +6,18 @@ mod ending;
 
 use super::client::{Outcome, Target};
 
-/// One promise of the protocol, put to the test.
+/// One promise of the protocol, with the function that tests it.
 #[derive(Debug)]
 pub(super) struct Case {
     pub(super) name: &'static str,
     /// The number of the protocol's rule that is checked.
     pub(super) rule: u8,
-    /// One line for `--list`.
+    /// The line for `--list`.
     pub(super) about: &'static str,
     pub(super) run: fn(&Target) -> Outcome,
-    /// Part of the health check.
+    /// Whether it is part of the health check.
     pub(super) is_quick: bool,
-    /// How many times `--timeout` it may take.
+    /// The time limit, in multiples of `--timeout`.
     pub(super) times: u32,
 }
 
@@ -35,36 +35,63 @@ impl Case {
     }
 }
 
-/// All of them, in the order in which they run.
+/// All cases, in the order in which they run.
 #[rustfmt::skip]
 pub(super) const CASES: &[Case] = &[
-    Case::new(4, "known-questions", asking::known_questions, "each of the three questions has its answer").quick(),
-    Case::new(4, "unknown-then-known", asking::unknown_then_known, "an unknown question does not end the conversation").quick(),
-    Case::new(4, "near-misses", asking::near_misses, "a known question in other words is unknown"),
-    Case::new(4, "any-bytes", asking::any_bytes, "a question may hold all bytes there are"),
-    Case::new(1, "one-byte-at-a-time", asking::one_byte_at_a_time, "three questions, each byte in a send of its own"),
-    Case::new(1, "cut-everywhere", asking::cut_everywhere, "three questions, cut in two at every place"),
-    Case::new(2, "two-in-one-segment", asking::two_in_one_segment, "two questions in one send").quick(),
-    Case::new(2, "thousand-in-one-send", asking::thousand_in_one_send, "1,000 questions in one send, answered in order"),
-    Case::new(2, "bare-question-marks", asking::bare_question_marks, "65,536 bare ?, while their answers are read"),
-    Case::new(2, "whole-then-part", asking::whole_then_part, "a whole question is answered before the next is complete"),
-    Case::new(3, "white-space-before", asking::white_space_before, "space, tab, CR and LF before a question are skipped"),
-    Case::new(3, "white-space-does-not-count", asking::white_space_does_not_count, "300 blanks before a question of 256 bytes"),
-    Case::new(3, "other-blanks-count", asking::other_blanks_count, "VT, FF, NUL and the like belong to the question"),
-    Case::new(3, "white-space-alone", asking::white_space_alone, "white space, then end of file: nothing is owed"),
-    Case::new(5, "question-of-256", ending::question_of_256, "256 bytes with the ? are a question"),
-    Case::new(5, "question-of-257", ending::question_of_257, "257 bytes with the ? are too long, and the end"),
-    Case::new(5, "257-without-mark", ending::too_long_without_mark, "the 257th byte is too long, no ? need come"),
-    Case::new(5, "too-long-after-known", ending::too_long_after_known, "what is owed is sent before the error"),
-    Case::new(5, "256-cut-short", ending::cut_short_at_256, "256 bytes without ?, then end of file: cut short, not too long"),
-    Case::new(6, "half-close-after-questions", ending::half_close_after_questions, "1, 10 and 1,000 questions, then end of file").quick(),
-    Case::new(6, "half-close-at-once", ending::half_close_at_once, "end of file before any question"),
-    Case::new(6, "half-close-cut-short", ending::half_close_cut_short, "end of file inside the first question: nothing is owed"),
-    Case::new(6, "half-close-behind-whole", ending::half_close_behind_whole, "end of file inside the second question: one answer"),
-    Case::new(8, "too-long-keeps-coming", ending::too_long_keeps_coming, "40,000 bytes more after the 257th do not cost the error"),
-    Case::new(1, "after-a-reset", company::after_a_reset, "a client that resets harms nobody else"),
-    Case::new(1, "hundred-in-turn", company::hundred_in_turn, "100 clients, one after another"),
-    Case::new(1, "clients-at-once", company::clients_at_once, "8 clients that connect at once, ask, read and leave").times(4),
+    Case::new(4, "known-questions", asking::known_questions,
+        "each of the three questions has its answer").quick(),
+    Case::new(4, "unknown-then-known", asking::unknown_then_known,
+        "an unknown question does not end the conversation").quick(),
+    Case::new(4, "near-misses", asking::near_misses,
+        "a known question in other words is unknown"),
+    Case::new(4, "any-bytes", asking::any_bytes,
+        "a question may hold all bytes there are"),
+    Case::new(1, "one-byte-at-a-time", asking::one_byte_at_a_time,
+        "three questions, each byte in a send of its own"),
+    Case::new(1, "cut-everywhere", asking::cut_everywhere,
+        "three questions, cut in two at every place"),
+    Case::new(2, "two-in-one-segment", asking::two_in_one_segment,
+        "two questions in one send").quick(),
+    Case::new(2, "thousand-in-one-send", asking::thousand_in_one_send,
+        "1,000 questions in one send, answered in order"),
+    Case::new(2, "bare-question-marks", asking::bare_question_marks,
+        "65,536 bare ?, while their answers are read"),
+    Case::new(2, "whole-then-part", asking::whole_then_part,
+        "a whole question is answered before the next is complete"),
+    Case::new(3, "white-space-before", asking::white_space_before,
+        "space, tab, CR and LF before a question are skipped"),
+    Case::new(3, "white-space-does-not-count", asking::white_space_does_not_count,
+        "300 blanks before a question of 256 bytes"),
+    Case::new(3, "other-blanks-count", asking::other_blanks_count,
+        "VT, FF, NUL and the like belong to the question"),
+    Case::new(3, "white-space-alone", asking::white_space_alone,
+        "white space, then end of file: nothing is owed"),
+    Case::new(5, "question-of-256", ending::question_of_256,
+        "256 bytes with the ? are a question"),
+    Case::new(5, "question-of-257", ending::question_of_257,
+        "257 bytes with the ? are too long, and the end"),
+    Case::new(5, "257-without-mark", ending::too_long_without_mark,
+        "the 257th byte is too long, no ? need come"),
+    Case::new(5, "too-long-after-known", ending::too_long_after_known,
+        "what is owed is sent before the error"),
+    Case::new(5, "256-cut-short", ending::cut_short_at_256,
+        "256 bytes without ?, then end of file: cut short, not too long"),
+    Case::new(6, "half-close-after-questions", ending::half_close_after_questions,
+        "1, 10 and 1,000 questions, then end of file").quick(),
+    Case::new(6, "half-close-at-once", ending::half_close_at_once,
+        "end of file before any question"),
+    Case::new(6, "half-close-cut-short", ending::half_close_cut_short,
+        "end of file inside the first question: nothing is owed"),
+    Case::new(6, "half-close-behind-whole", ending::half_close_behind_whole,
+        "end of file inside the second question: one answer"),
+    Case::new(8, "too-long-keeps-coming", ending::too_long_keeps_coming,
+        "40,000 bytes more after the 257th do not cost the error"),
+    Case::new(1, "after-a-reset", company::after_a_reset,
+        "a client that resets harms no other"),
+    Case::new(1, "hundred-in-turn", company::hundred_in_turn,
+        "100 clients, one after another"),
+    Case::new(1, "clients-at-once", company::clients_at_once,
+        "8 clients that connect together, ask, read and leave").times(4),
 ];
 
 #[cfg(test)]
@@ -74,7 +101,7 @@ mod tests {
     #[test]
     fn every_case_has_a_name_of_its_own_and_a_rule() {
         for (index, case) in CASES.iter().enumerate() {
-            assert!(CASES[..index].iter().all(|other| other.name != case.name), "{} stands twice", case.name);
+            assert!(CASES[..index].iter().all(|other| other.name != case.name), "{} is there twice", case.name);
             assert!(case.name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')), "{}", case.name);
             assert!((1..=8).contains(&case.rule), "{}", case.name);
         }

@@ -1,4 +1,4 @@
-//! The client that the cases play: it sends, compares what comes, and is never late.
+//! The client of the cases: it sends, compares what it receives, and never waits beyond the deadline.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use super::scene::{Scene, What};
 use crate::connect::connect_to;
 use crate::text::quoted;
 
-/// What was promised, and what came instead.
+/// The expected bytes, and those received instead.
 #[derive(Debug)]
 pub(super) struct Mismatch {
     pub(super) expected: String,
@@ -25,7 +25,7 @@ impl Mismatch {
         Self { expected: expected.into(), saw: saw.into(), difference: None }
     }
 
-    /// Adds under which circumstances this was expected.
+    /// Adds the circumstances of the expectation.
     pub(super) fn when(mut self, circumstances: &str) -> Self {
         self.expected = format!("{} {circumstances}", self.expected);
         self
@@ -35,7 +35,7 @@ impl Mismatch {
 /// The outcome of a case, or of one step of it.
 pub(super) type Outcome = Result<(), Mismatch>;
 
-/// The server under judgement, for one case.
+/// The server under test, for one case.
 pub(super) struct Target {
     address: SocketAddr,
     timeout: Duration,
@@ -44,7 +44,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// A target for one case, which may take at most `timeout` from now on.
+    /// Returns a target for one case, which may take at most `timeout` from now on.
     pub(super) fn new(address: SocketAddr, timeout: Duration, on_failure: Option<String>) -> Self {
         Self { address, timeout, deadline: Instant::now() + timeout, scene: Scene::new(on_failure) }
     }
@@ -57,22 +57,22 @@ impl Target {
         })
     }
 
-    /// What happened.
+    /// Returns the transcript and the observations.
     pub(super) fn scene(self) -> Scene {
         self.scene
     }
 }
 
-/// One connection. Its socket does not block, and the target's deadline bounds all that it waits for.
+/// One connection. Its socket does not block, and the target's deadline bounds all its waits.
 pub(super) struct Client<'t> {
     stream: TcpStream,
     target: &'t Target,
     number: usize,
-    /// A write has failed. The kernel tells only once that a connection was reset: then a read sees an end of file.
+    /// Whether a write has failed. The kernel reports a reset only once: after that, a read returns end of file.
     is_reset: bool,
 }
 
-/// What a read found.
+/// The result of a read.
 enum Found {
     Bytes,
     EndOfFile,
@@ -90,7 +90,7 @@ impl<'t> Client<'t> {
         Ok(client)
     }
 
-    /// Sends all of `bytes`, but reads nothing meanwhile: for what surely fits into the network.
+    /// Sends all of `bytes`, and reads nothing meanwhile: for what certainly fits into the kernel's buffers.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Outcome {
         self.exchange(bytes, b"")
     }
@@ -100,8 +100,8 @@ impl<'t> Client<'t> {
         self.exchange(b"", answers)
     }
 
-    /// Sends `questions` and reads exactly `answers`, both at the same time: rule 2 lets a server stop reading
-    /// until its answers are taken.
+    /// Sends `questions` and reads exactly `answers`, both at the same time: rule 2 lets a server stop reading until
+    /// its answers are taken.
     pub(super) fn exchange(&mut self, questions: &[u8], answers: &[u8]) -> Outcome {
         let mut unsent = questions;
         let mut received = Vec::with_capacity(answers.len());
@@ -129,14 +129,14 @@ impl<'t> Client<'t> {
         Ok(())
     }
 
-    /// Ends the sending side: the server reads an end of file.
+    /// Shuts down the sending side: the server reads an end of file.
     pub(super) fn end_sending(&mut self) {
-        // Fails only where the server has reset us, which the next read tells better.
+        // Fails only if the server has reset the connection, which the next read shows better.
         let _ = self.stream.shutdown(Shutdown::Write);
         self.note(What::EndsSending, b"");
     }
 
-    /// Reads an end of file, and not a reset.
+    /// Expects an end of file, and no reset.
     pub(super) fn expect_end(&mut self) -> Outcome {
         let mut received = Vec::new();
         loop {
@@ -148,18 +148,18 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// After an end of file: no reset follows. The sending side must still be open.
+    /// Expects no reset after an end of file. The sending side must still be open.
     pub(super) fn expect_no_reset(&mut self) -> Outcome {
-        // With nothing asked for, poll reports errors and hang-ups only.
+        // Without requested events, poll reports only errors and hang-ups.
         if self.wait(PollFlags::empty(), Instant::now() + AFTERSHOCK) {
             self.note(What::SeesReset, b"");
             self.target.scene.observe();
-            return Err(Mismatch::new("end of file and no reset", "a reset behind it"));
+            return Err(Mismatch::new("end of file and no reset", "a reset after it"));
         }
         Ok(())
     }
 
-    /// Leaves without a goodbye: the server's next read or write fails with ECONNRESET.
+    /// Resets the connection: the server's next read or write fails with ECONNRESET.
     pub(super) fn reset(self) -> Outcome {
         self.note(What::Resets, b"");
         // A linger time of zero makes close() send a reset.
@@ -168,7 +168,7 @@ impl<'t> Client<'t> {
             .map_err(|error| Mismatch::new("to reset the connection", error.to_string()))
     }
 
-    /// How many bytes the kernel took.
+    /// Returns how many bytes the kernel took.
     fn write(&mut self, bytes: &[u8]) -> usize {
         if bytes.is_empty() {
             return 0;
@@ -216,7 +216,7 @@ impl<'t> Client<'t> {
         self.target.scene.note(self.number, what, bytes);
     }
 
-    /// Sleeps until the socket is ready; false: `until` has come first.
+    /// Sleeps until the socket is ready (true), or until `until` (false).
     fn wait(&self, interest: PollFlags, until: Instant) -> bool {
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -230,7 +230,7 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// The difference between `answers` and `received`, at its first byte.
+    /// Returns the difference between `answers` and `received`, at its first byte.
     fn describe(&mut self, answers: &[u8], mut received: Vec<u8>, mut found: Found) -> Mismatch {
         let same = answers.iter().zip(&received).take_while(|(a, b)| a == b).count();
         if matches!(found, Found::Bytes) {
@@ -247,7 +247,7 @@ impl<'t> Client<'t> {
             self.note(What::SeesNothing, b"");
         }
         self.target.scene.observe();
-        // Of a long exchange show the answers before and after the first wrong byte.
+        // Of a long exchange, the answers around the first wrong byte are shown.
         let start = if same > ENOUGH_TO_SEE / 2 { same - ENOUGH_TO_SEE / 4 } else { 0 };
         let place = if start == 0 { String::new() } else { format!(" from byte {start} on") };
         let expected = if answers.is_empty() { "end of file".to_owned() } else { quoted(&answers[start..]) + &place };
@@ -274,14 +274,14 @@ fn shown(byte: Option<&u8>, otherwise: &str) -> String {
     byte.map_or(otherwise.to_owned(), |byte| quoted(&[*byte]))
 }
 
-/// Returns true for neither an end nor an error: to be tried again when `poll` says so.
+/// Returns whether the call should be made again when `poll` reports readiness.
 fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// How long a mismatch is watched, so that it shows a whole answer and not its first byte.
+/// The time for which bytes after a mismatch are read, so that the report shows a whole answer.
 const AFTERMATH: Duration = Duration::from_millis(50);
-/// How long a reset may lag behind an end of file.
+/// The longest time between an end of file and a reset that follows it.
 const AFTERSHOCK: Duration = Duration::from_millis(50);
-/// How much of a mismatch is read.
+/// The most bytes of a mismatch that are read.
 const ENOUGH_TO_SEE: usize = 64;

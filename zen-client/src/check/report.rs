@@ -1,4 +1,4 @@
-//! The verdicts, and the formats in which they are written.
+//! The verdicts, and the formats in which they are printed.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use crate::text::printable;
 /// How a report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// Lines for people
+    /// Lines of text
     Text,
     /// One JSON object, as with --json
     Json,
@@ -38,9 +38,9 @@ pub(super) struct Verdict {
     /// The number of the protocol's rule that the case checks; `challenge` has cases without one.
     pub(super) rule: Option<u8>,
     pub(super) passed: bool,
-    /// What the rule demands where the server failed; null when it passed.
+    /// What the rule demands; null when the case passed.
     pub(super) expected: Option<String>,
-    /// What came instead; null when it passed.
+    /// What was received instead; null when the case passed.
     pub(super) saw: Option<String>,
     pub(super) milliseconds: u64,
     /// What the case checks.
@@ -49,13 +49,13 @@ pub(super) struct Verdict {
     /// The first byte that differs, where bytes were compared.
     #[serde(default)]
     pub(super) difference: Option<String>,
-    /// What the clients did and saw, a line for each event; empty when it passed.
+    /// What the clients did and received, a line for each event; empty when the case passed.
     #[serde(default)]
     pub(super) transcript: Vec<String>,
     /// What the command of `--on-failure` printed.
     #[serde(default)]
     pub(super) observed: Vec<String>,
-    /// What the case is worth.
+    /// The points that the case is worth.
     #[serde(default = "one_point")]
     pub(super) points: f64,
 }
@@ -65,7 +65,7 @@ pub(super) fn one_point() -> f64 {
 }
 
 impl Report {
-    /// An empty report.
+    /// Returns an empty report.
     pub(super) fn new(server: String) -> Self {
         Self { server, cases: Vec::new(), passed: 0, failed: 0 }
     }
@@ -75,7 +75,7 @@ impl Report {
         self.cases.push(verdict);
     }
 
-    /// Writes the whole report.
+    /// Formats the whole report.
     pub(super) fn write(&self, format: Format) -> Result<String> {
         Ok(match format {
             Format::Text => {
@@ -92,7 +92,7 @@ impl Report {
         format!("{} passed, {} failed", self.passed, self.failed)
     }
 
-    /// The elements and attributes of Jenkins' schema for JUnit files.
+    /// Formats the report with the elements and attributes of Jenkins' schema for JUnit files.
     fn junit(&self) -> String {
         let (tests, failures) = (self.cases.len(), self.failed);
         let time: u64 = self.cases.iter().map(|case| case.milliseconds).sum();
@@ -123,7 +123,7 @@ impl Report {
         xml + "</testsuite>\n</testsuites>"
     }
 
-    /// The object that a Gradescope autograder writes.
+    /// Formats the report as the object that a Gradescope autograder writes.
     fn gradescope(&self) -> Result<String> {
         let test = |case: &Verdict| {
             json!({
@@ -148,11 +148,11 @@ impl Report {
 }
 
 impl Verdict {
-    /// All that is known, several lines where the case failed.
+    /// Returns all that is known of the case, in several lines if it failed.
     pub(super) fn text(&self) -> String {
         let case = (!self.about.is_empty()).then(|| format!("case: {}", self.about));
         let difference = self.difference.as_ref().map(|difference| format!("first difference: {difference}"));
-        let observed = (!self.observed.is_empty()).then(|| "observed at that moment:".to_owned());
+        let observed = (!self.observed.is_empty()).then(|| "output of --on-failure:".to_owned());
         let observations = self.observed.iter().map(|line| format!("  {line}"));
         let details = case.into_iter().chain(self.transcript.iter().cloned()).chain(difference);
         let details = details.chain(observed).chain(observations).filter(|_| !self.passed);
@@ -175,12 +175,12 @@ fn seconds(milliseconds: u64) -> String {
     format!("{:.3}", milliseconds as f64 / 1e3)
 }
 
-/// Escapes what XML reserves. Control characters have been escaped before, except for line ends.
+/// Escapes what XML reserves. Control characters other than line ends have been escaped before.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The protocol's rules in short; rule 1 comes first.
+/// The protocol's rules in short; rule 1 is the first.
 const RULES: [&str; 8] = [
     "exactly one answer for each question, in order, and each ends in its only full stop",
     "questions may follow each other before their answers have come",
@@ -188,6 +188,6 @@ const RULES: [&str; 8] = [
     "three questions are known, any other is an unknown aphorism, and the conversation continues",
     "a question has at most 256 bytes; at byte 257 pending answers and an error are sent, then the server closes",
     "whole questions sent before the end of file are answered, then the server closes",
-    "a client over the limit is rejected at once",
+    "a client over the limit is rejected immediately",
     "a close never loses an answer: after the last one the server goes on reading until end of file",
 ];

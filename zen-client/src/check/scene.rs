@@ -1,4 +1,4 @@
-//! What happened in a case: the transcript of all its clients, and what was observed at the moment of failure.
+//! The transcript of a case with all its clients, and the output of `--on-failure`.
 
 use std::collections::VecDeque;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::text::quoted;
 
-/// The scene of one case. The clients of a case share it; some run on threads of their own.
+/// The record of one case. Its clients share it; some run on threads of their own.
 pub(super) struct Scene {
     start: Instant,
     on_failure: Option<String>,
@@ -18,24 +18,24 @@ pub(super) struct Scene {
 struct State {
     clients: usize,
     events: VecDeque<Event>,
-    /// How many earlier events were dropped.
+    /// The number of earlier events that were dropped.
     dropped: usize,
-    /// What `--on-failure` printed.
+    /// The output of `--on-failure`.
     observed: Option<Vec<String>>,
 }
 
-/// Something that a client did or saw. Of many in a row, all but the first are one event.
+/// Something that a client did or received. Many in a row are one event.
 struct Event {
     at: Duration,
     client: usize,
     what: What,
     bytes: Vec<u8>,
-    /// Of the bytes, which are cut.
+    /// The number of all bytes, of which `bytes` has the first ones.
     length: usize,
     pieces: usize,
 }
 
-/// What happened to a connection.
+/// An event of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum What {
     Connects,
@@ -49,7 +49,7 @@ pub(super) enum What {
 }
 
 impl Scene {
-    /// An empty scene; `on_failure` is run by the shell when the case fails.
+    /// Returns an empty scene; `on_failure` is run by the shell when the case fails.
     pub(super) fn new(on_failure: Option<String>) -> Self {
         Self { start: Instant::now(), on_failure, state: Mutex::default() }
     }
@@ -61,14 +61,14 @@ impl Scene {
         state.clients
     }
 
-    /// Notes an event.
+    /// Records an event.
     pub(super) fn note(&self, client: usize, what: What, bytes: &[u8]) {
         let at = self.start.elapsed();
         let mut state = self.state();
         let shown = &bytes[..bytes.len().min(MOST_BYTES)];
         let in_a_row = state.events.iter().rev().take_while(|last| (last.client, last.what) == (client, what)).count();
         match state.events.back_mut() {
-            // What the client reads at once, it reads in pieces of its own making.
+            // Bytes that arrive together are read in pieces whose sizes mean nothing.
             Some(last) if in_a_row > 1 || in_a_row == 1 && what == What::Receives && at < last.at + AT_ONCE => {
                 last.bytes.extend_from_slice(&shown[..shown.len().min(MOST_BYTES - last.bytes.len())]);
                 last.length += bytes.len();
@@ -99,7 +99,7 @@ impl Scene {
         });
     }
 
-    /// Returns the transcript, a line for each event, and what was observed.
+    /// Returns the transcript, a line for each event, and the output of `--on-failure`.
     pub(super) fn into_lines(self) -> (Vec<String>, Vec<String>) {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let earlier = (state.dropped > 0).then(|| format!("({} earlier lines)", state.dropped));
@@ -136,11 +136,11 @@ impl Event {
     }
 }
 
-/// Less than a network needs for one way, as a rule.
+/// Usually less than a network needs for one way.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// How many bytes of an event are kept; a line shows no more.
+/// The most bytes of an event that are kept, because a line shows no more.
 const MOST_BYTES: usize = 64;
-/// The lines of a transcript: the last ones, as they led to the failure.
+/// The lines of a transcript: the last ones, which led to the failure.
 const MOST_LINES: usize = 20;
 
 #[cfg(test)]

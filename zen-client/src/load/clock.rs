@@ -1,4 +1,4 @@
-//! Time as a generator reckons it: nanoseconds since the run began, and an alarm that ends a wait.
+//! The time of a generator in nanoseconds since the run began, and an alarm that ends a wait.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use rustix::time::{
     timerfd_settime,
 };
 
-/// Nanoseconds since the run's clock was started.
+/// Nanoseconds since the start of the run's clock.
 pub(crate) type Nanos = u64;
 
-/// The whole of `duration`; no duration of a command line is anywhere near 584 years.
+/// Converts a duration. No duration of a command line is anywhere near 584 years.
 pub(super) fn nanos(duration: Duration) -> Nanos {
     duration.as_secs() * 1_000_000_000 + u64::from(duration.subsec_nanos())
 }
@@ -32,22 +32,22 @@ impl Clock {
     }
 }
 
-/// The time that a processor has spent on the calling thread.
+/// Returns the processor time of the calling thread.
 pub(super) fn own_processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
-/// A descriptor that becomes readable at a moment. The time-out of `epoll_wait` will not do: it counts milliseconds.
+/// A descriptor that becomes readable at a given time. The timeout of `epoll_wait` only counts milliseconds.
 pub(super) struct Alarm {
     timer: OwnedFd,
     at: Option<Nanos>,
 }
 
 impl Alarm {
-    /// Its events carry `key`.
+    /// Makes an alarm whose events carry `key`.
     pub(super) fn new(poller: &OwnedFd, key: u64) -> Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        // With edges the alarm need not be read when it has fired: setting it again clears it.
+        // Edge-triggered, the alarm need not be read when it has fired: setting it again clears it.
         let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(poller, &timer, epoll::EventData::new_u64(key), edges)?;
         Ok(Self { timer, at: None })
@@ -59,7 +59,7 @@ impl Alarm {
             return Ok(());
         }
         self.at = Some(at);
-        // Zero would switch it off.
+        // Zero would disarm it.
         let left = Duration::from_nanos(at.saturating_sub(clock.now()).max(1));
         let it_value = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
@@ -67,7 +67,7 @@ impl Alarm {
         Ok(())
     }
 
-    /// Notes that it has fired: the next `set` sets it in any case.
+    /// Records that it has fired: the next `set` sets it in any case.
     pub(super) fn fired(&mut self) {
         self.at = None;
     }

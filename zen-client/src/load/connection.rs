@@ -1,4 +1,4 @@
-//! One connection: what is on its way, and whether every byte that comes is the right one.
+//! One connection: the questions in flight, and the comparison of every byte received.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -12,48 +12,48 @@ use super::failures::Failure;
 use super::mix::Kind;
 use super::tally::Asked;
 
-/// A connection, or the place of one that is to be opened.
+/// A slot for one connection after another. The slot stays when a connection fails.
 pub(super) struct Connection {
     pub(super) kind: Kind,
     pub(super) stream: Option<OwnedFd>,
     pub(super) is_connected: bool,
     /// When connecting began.
     pub(super) opened: Nanos,
-    /// Where it is opened next: a place among the addresses, counted on and on.
+    /// Which of the addresses is next; counts on without end.
     pub(super) turn: usize,
-    /// It is not opened again before.
+    /// When it may be opened again at the earliest.
     pub(super) not_before: Nanos,
-    /// The questions on their way, the oldest first; of a connection that has failed, those to be asked again.
+    /// The questions in flight, the oldest first; after a failure, those to be asked again.
     pub(super) asked: VecDeque<Asked>,
-    /// How much of the first one's answer has come.
+    /// The number of bytes received of the first question's answer.
     matched: usize,
-    /// What the network had no room for.
+    /// Bytes that the kernel had no room for.
     unsent: Vec<u8>,
-    /// How many questions were asked, over all connections that had this place.
+    /// The number of questions asked in this slot.
     pub(super) round: u64,
-    /// At least one answer has come in this place.
+    /// Whether at least one answer was received in this slot.
     pub(super) is_served: bool,
-    /// Something has gone wrong in this place, and was not tried again.
+    /// Whether something has failed in this slot, and was not tried again.
     pub(super) has_failed: bool,
-    /// How many connections in a row have failed in this place without an answer.
+    /// The number of connections of this slot in a row that failed without an answer.
     pub(super) failed_in_a_row: u32,
-    /// At least one answer has come over this very connection.
+    /// Whether at least one answer was received over this very connection.
     was_answered: bool,
-    /// A question that goes out byte by byte: which one, and how much of it has gone.
+    /// A question that is sent byte by byte: which one, and how many of its bytes are sent.
     dripped: Option<(u8, usize)>,
 }
 
-/// What became of bytes that were to be sent.
+/// The result of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
     All,
-    /// The rest follows when the network has room.
+    /// The rest follows when the kernel has room.
     Part,
 }
 
 impl Connection {
-    /// The place of a connection that never has more than `pipeline` questions on their way. Whose `turn` it is at the
-    /// addresses is said by the caller.
+    /// Returns a slot for connections that never have more than `pipeline` questions in flight. `turn` selects its
+    /// first address.
     pub(super) fn new(kind: Kind, pipeline: usize, turn: usize) -> Self {
         Self {
             kind,
@@ -81,7 +81,7 @@ impl Connection {
         self.matched = 0;
     }
 
-    /// The place is free again. The questions on their way are left to the caller.
+    /// Closes the connection. The questions in flight are left to the caller.
     pub(super) fn close(&mut self) {
         self.stream = None;
         self.is_connected = false;
@@ -92,7 +92,7 @@ impl Connection {
         self.dripped = None;
     }
 
-    /// Sends `bytes` behind what is still unsent.
+    /// Sends `bytes` after what is still unsent.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<Sent, Failure> {
         if !self.unsent.is_empty() {
             self.unsent.extend_from_slice(bytes);
@@ -101,7 +101,7 @@ impl Connection {
         let Some(stream) = &self.stream else { return Err(Failure::NotOpened) };
         let sent = match send(stream, bytes, SendFlags::NOSIGNAL) {
             Ok(sent) => sent,
-            // Also while the connection is not yet there.
+            // Also while the connection is not established.
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(error) => return Err(failure_of(error)),
         };
@@ -112,7 +112,7 @@ impl Connection {
         Ok(Sent::Part)
     }
 
-    /// The network may have room again.
+    /// Sends the rest, when the kernel may have room again.
     pub(super) fn send_rest(&mut self) -> Result<(), Failure> {
         if !self.unsent.is_empty() {
             let rest = std::mem::take(&mut self.unsent);
@@ -121,7 +121,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Compares what has come with what must come, and calls `answered` for each whole answer.
+    /// Compares the received bytes with the expected ones, and calls `answered` for each whole answer.
     pub(super) fn received(&mut self, mut bytes: &[u8], mut answered: impl FnMut(Asked)) -> Result<(), Failure> {
         while !bytes.is_empty() {
             let expected = match self.asked.front() {
@@ -146,7 +146,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends the next byte of a question; true: it was the last.
+    /// Sends the next byte of a question; returns the question after its last byte.
     pub(super) fn drip(&mut self, next: impl FnOnce() -> u8) -> Result<Option<u8>, Failure> {
         if !self.is_connected || !self.asked.is_empty() {
             return Ok(None);
@@ -158,7 +158,7 @@ impl Connection {
         Ok(self.dripped.is_none().then_some(aphorism))
     }
 
-    /// Since when it waits for something that has a time-out.
+    /// Returns since when it waits for something that has a timeout.
     pub(super) fn waits_since(&self) -> Option<Nanos> {
         match (&self.stream, self.asked.front()) {
             (Some(_), Some(asked)) => Some(asked.sent),
@@ -167,7 +167,7 @@ impl Connection {
         }
     }
 
-    /// Bytes that are no answer: wrong, unless they say that the server is full.
+    /// Returns the failure for bytes that are no answer: wrong, unless they say that the server is full.
     fn failure_for(&self, bytes: &[u8]) -> Failure {
         let full = TOO_MANY.as_bytes();
         let is_full = !self.was_answered && self.matched == 0 && (bytes.starts_with(full) || full.starts_with(bytes));
@@ -175,7 +175,7 @@ impl Connection {
     }
 }
 
-/// What an error of a socket says about its connection.
+/// Returns the failure for an error of a socket.
 pub(super) fn failure_of(error: Errno) -> Failure {
     match error {
         Errno::CONNREFUSED => Failure::Refused,
@@ -185,7 +185,7 @@ pub(super) fn failure_of(error: Errno) -> Failure {
     }
 }
 
-/// The bytes of a question, by its place among the three.
+/// Returns the bytes of a question, by its index.
 pub(super) fn question(aphorism: u8) -> &'static [u8] {
     APHORISMS[usize::from(aphorism)].question.as_bytes()
 }
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::load::tally::Tally;
 
-    /// A connection that has asked the three questions, and how many answers `bytes` are, cut as given.
+    /// Asks the three questions and returns how many answers `chunks` are.
     fn answers(chunks: &[&[u8]]) -> (usize, Result<(), Failure>) {
         let mut connection = Connection::new(Kind::Good, 3, 0);
         let mut tally = Tally::new(false);

@@ -1,4 +1,4 @@
-//! What goes wrong, and what is tried again for it.
+//! What can fail, and what was retried.
 
 use std::fmt;
 
@@ -15,20 +15,20 @@ pub(super) enum Failure {
     NotOpened,
 }
 
-/// What did not come as it should, and why.
+/// Failures by their reasons.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Failures {
-    /// Other bytes came than the answer's.
+    /// Bytes were received that are not the answer.
     pub(crate) wrong: u64,
-    /// The server ended the connection instead.
+    /// The server ended the connection before the answer.
     pub(crate) lost: u64,
     /// The connection was reset.
     pub(crate) reset: u64,
-    /// Nothing came in time, or no connection did.
+    /// There was no answer, or no connection, in time.
     pub(crate) timed_out: u64,
-    /// The server refused the connection, or said that it has too many clients.
+    /// The server refused the connection, or answered that it has too many clients.
     pub(crate) refused: u64,
-    /// This machine had no port left, or another reason not to open the connection.
+    /// The connection could not be opened, for example because no port is free.
     pub(crate) not_opened: u64,
 }
 
@@ -71,7 +71,7 @@ impl Failures {
 }
 
 impl fmt::Display for Failures {
-    /// What there was of each kind, or a zero.
+    /// Lists each kind with its number, or a zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for (kind, n) in self.by_kind().into_iter().filter(|(_, n)| *n > 0) {
@@ -82,16 +82,16 @@ impl fmt::Display for Failures {
     }
 }
 
-/// What `--retries` did.
+/// The effect of `--retries`.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Retries {
-    /// Connections that failed and were made anew.
+    /// Connections that failed and were opened again.
     pub(crate) connections: u64,
-    /// The same, by why they failed.
+    /// The reasons for which they failed.
     pub(crate) by_kind: Failures,
-    /// Questions that were asked again, however often.
+    /// Questions that were asked again, each counted once.
     pub(crate) questions: u64,
-    /// How many of them found their answer.
+    /// The number of those that were answered.
     pub(crate) answered: u64,
     /// Questions whose tries are used up. They are failures as well.
     pub(crate) given_up: u64,

@@ -1,12 +1,12 @@
 //! `--find-max`: the highest rate of an open loop at which objectives hold.
 //!
-//! 1. A short closed loop tells at which rate to begin.
+//! 1. A short closed loop finds a rate to begin with.
 //! 2. The rate is doubled until the objectives fail, or halved until they hold.
-//! 3. Between the two it is bisected until they are a few percent apart.
-//! 4. The highest rate that held runs once more. If that fails, the bisection goes on below it.
+//! 3. Between the two rates it is bisected until they are a few percent apart.
+//! 4. The highest rate that held is run again. If that fails, the bisection goes on below it.
 //!
-//! A run lasts long enough for 100 questions beyond the highest percentile, so
-//! there is a lowest rate that can be tried.
+//! A run lasts long enough for 100 questions beyond the highest percentile, so there is a lowest rate that can be
+//! tried.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) struct Search {
     objective: String,
     /// Questions a second; `None`: the objectives held at no rate.
     pub(crate) rate: Option<u64>,
-    /// What was found, in a sentence.
+    /// The result as a sentence.
     pub(super) text: String,
     /// The runs, in their order.
     pub(super) steps: Vec<Step>,
@@ -36,11 +36,11 @@ pub(super) struct Step {
     pub(super) rate: u64,
     pub(super) held: bool,
     seconds: f64,
-    /// What each objective came to.
+    /// The value for each objective.
     pub(super) outcomes: Vec<String>,
 }
 
-/// Searches with `run`, which makes a run; returns the search, and the last run that held, else the last of all.
+/// Searches with `run`; returns the search, and the last run that held, else the last of all.
 pub(super) fn find_max(
     objectives: &Objectives,
     plan: &Plan,
@@ -49,7 +49,7 @@ pub(super) fn find_max(
     let probe = run(&Plan { rate: None, duration: PROBE, ..plan.clone() })?;
     let objective = objectives.to_string();
     if let Some(time) = objectives.out_of_reach(&probe) {
-        let text = format!("{objective} holds at no rate, as the fastest answer took {time}");
+        let text = format!("{objective} holds at no rate: the fastest answer took {time}");
         return Ok((Search { objective, rate: None, text, steps: Vec::new() }, probe));
     }
     let samples = objectives.samples();
@@ -113,15 +113,15 @@ fn is_near(low: u64, high: u64) -> bool {
     high - low <= 1 || high as f64 / low as f64 <= PRECISION
 }
 
-/// How long the closed loop lasts that tells where to begin.
+/// The length of the closed loop that finds a rate to begin with.
 const PROBE: Duration = Duration::from_millis(500);
-/// Shorter runs would measure how they begin.
+/// In shorter runs the start would count too much.
 const SHORTEST_STEP: Duration = Duration::from_millis(500);
 /// A search of ten such runs takes ten minutes.
 const LONGEST_STEP: Duration = Duration::from_secs(60);
-/// How far apart the highest rate that holds and the lowest that fails may be at the end, as a ratio.
+/// The ratio of the lowest rate that fails to the highest that holds, at the end of the search.
 const PRECISION: f64 = 1.04;
-/// What `--rate` takes at most.
+/// The highest `--rate`.
 const HIGHEST_RATE: u64 = 10_000_000;
 
 #[cfg(test)]

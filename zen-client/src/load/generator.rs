@@ -1,11 +1,11 @@
 //! One thread's share of the load: an epoll loop over its connections.
 //!
 //! 1. The alarm is set for whatever is due next: a question of the open loop, or the tick.
-//! 2. `epoll_wait` sleeps until a connection is readable, or the alarm rings.
-//! 3. A readable connection is read once: the descriptors are watched for edges, so a short read has emptied it.
-//! 4. The bytes are compared, each whole answer is counted with its time, and the next question goes out.
+//! 2. `epoll_wait` sleeps until a connection is readable, or the alarm fires.
+//! 3. A readable connection is read once. It is registered edge-triggered, so a short read has emptied it.
+//! 4. The bytes are compared, each whole answer is counted with its time, and the next question is sent.
 //!
-//! That is one `recv` and one `send` for each answer, and a share of an `epoll_wait`. The clock is read once a chunk,
+//! That is one `recv` and one `send` for each answer, and a share of an `epoll_wait`. The clock is read once per chunk,
 //! which is no system call. Nothing is allocated for a question.
 
 mod retrying;
@@ -32,18 +32,17 @@ use super::schedule::{Arrivals, Schedule};
 use super::sources::Sources;
 use super::tally::{Tally, Window};
 
-/// What the threads of a run and the thread that watches them tell each other.
+/// State that the threads of a run share with the thread that watches them.
 pub(super) struct Shared {
-    /// When asking ends. May be set to an earlier moment, two ticks ahead.
+    /// When asking ends. May be set to an earlier time, two ticks ahead.
     pub(super) end: AtomicU64,
-    /// When missing answers are given up, if that comes before their timeout. May be set to an earlier moment, as
-    /// `end`.
+    /// When missing answers are given up, if that is before their timeout. May be set to an earlier time, as `end`.
     pub(super) stop: AtomicU64,
-    /// Answers so far, the warm-up's too; for the progress bar.
+    /// Answers so far, those of the warm-up included; for the progress bar.
     pub(super) answers: AtomicU64,
 }
 
-/// A thread's connections and all that it needs to keep them busy.
+/// The connections of a thread and everything that keeps them busy.
 pub(super) struct Generator {
     plan: Plan,
     addresses: Vec<SocketAddr>,
@@ -54,11 +53,11 @@ pub(super) struct Generator {
     poller: OwnedFd,
     alarm: Alarm,
     sources: Sources,
-    /// Those that ask come first.
+    /// The slots; those that ask are first.
     connections: Vec<Connection>,
-    /// How many of them ask.
+    /// The number of slots that ask.
     good: usize,
-    /// Places whose connection has failed, by when the next one is opened.
+    /// Slots whose connection has failed, ordered by the time of the next one.
     again: BinaryHeap<Reverse<(Nanos, usize)>>,
     schedule: Option<Schedule>,
     tally: Tally,
@@ -72,23 +71,23 @@ pub(super) struct Generator {
     answers: u64,
 }
 
-/// How far the run is.
+/// The stages of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Opening,
     WarmUp,
     Measuring,
-    /// Nothing is asked any more; what counts is waited for.
+    /// No more questions are asked; answers that count are waited for.
     Waiting,
 }
 
-/// What the alarm's events carry; a connection's carry its place.
+/// The key of the alarm's events; a connection's key is its slot.
 const ALARM: u64 = u64::MAX;
-/// How much one read takes: more than a thousand answers.
+/// Bytes of one read: more than a thousand answers.
 const CHUNK: usize = 16_384;
-/// How many events one `epoll_wait` brings.
+/// Events of one `epoll_wait`.
 const EVENTS: usize = 1024;
-/// How often time-outs are looked at and lost connections opened again, unless `--timeout` is short.
+/// The interval at which timeouts are checked and lost connections are opened again, unless `--timeout` is short.
 const TICK: Nanos = 100_000_000;
 
 const NO_EVENT: Event = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
@@ -96,7 +95,7 @@ const READABLE: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(Event
 const ENDED: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
 
 impl Generator {
-    /// The share of `thread`; nothing is opened yet.
+    /// Returns the share of `thread`; no connection is open yet.
     pub(super) fn new(plan: &Plan, addresses: &[SocketAddr], thread: usize, clock: Clock) -> Result<Self> {
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC).context("cannot poll")?;
         let alarm = Alarm::new(&poller, ALARM).context("cannot set an alarm")?;
@@ -104,8 +103,8 @@ impl Generator {
         let kinds = [(Kind::Good, good), (Kind::Drip, drip), (Kind::Silent, silent + plan.idle)];
         // Every `threads`-th of each kind.
         let share = |all: usize| (all + plan.threads - 1 - thread) / plan.threads;
-        let places = kinds.iter().flat_map(|&(kind, all)| std::iter::repeat_n(kind, share(all)));
-        // Side by side at the addresses, all threads together.
+        let slots = kinds.iter().flat_map(|&(kind, all)| std::iter::repeat_n(kind, share(all)));
+        // The slots of all threads together go through the addresses.
         let turns = (thread..).step_by(plan.threads);
         let tick = TICK.min(nanos(plan.timeout) / 4).max(1_000_000);
         Ok(Self {
@@ -115,7 +114,7 @@ impl Generator {
             poller,
             alarm,
             sources: Sources::new(plan.threads),
-            connections: places.zip(turns).map(|(kind, turn)| Connection::new(kind, plan.pipeline, turn)).collect(),
+            connections: slots.zip(turns).map(|(kind, turn)| Connection::new(kind, plan.pipeline, turn)).collect(),
             good: share(good),
             again: BinaryHeap::new(),
             schedule: None,
@@ -133,7 +132,7 @@ impl Generator {
         })
     }
 
-    /// Asks from `start` on, counts in `window`, and ends when what counts has been answered.
+    /// Asks from `start` on, counts in `window`, and ends when everything that counts is answered.
     pub(super) fn run(mut self, start: Nanos, window: Window, shared: &Shared) -> Result<Tally> {
         self.tally.begin(window);
         self.schedule = self.plan.rate.map(|rate| {
@@ -147,9 +146,9 @@ impl Generator {
         self.now = self.clock.now();
         (self.next_tick, self.next_drip) = (self.now + self.tick, self.now);
         let mut processor_time = own_processor_time();
-        for place in 0..self.good {
+        for slot in 0..self.good {
             self.now = self.clock.now();
-            self.ask(place);
+            self.ask(slot);
         }
         let mut events = [NO_EVENT; EVENTS];
         loop {
@@ -180,27 +179,27 @@ impl Generator {
         Ok(self.tally)
     }
 
-    /// The open loop: everything whose time has come.
+    /// Asks everything in the open loop that is due.
     fn ask_what_is_due(&mut self) {
         let end = self.tally.window().end;
         while let Some(schedule) = &mut self.schedule {
             if schedule.next_due() > self.now || schedule.next_due() >= end {
                 break;
             }
-            let place = schedule.advance();
-            self.ask(place);
+            let slot = schedule.advance();
+            self.ask(slot);
         }
     }
 
-    /// Sends as many questions as are to be sent over a connection now.
-    fn ask(&mut self, place: usize) {
+    /// Sends as many questions over a connection as are due and fit.
+    fn ask(&mut self, slot: usize) {
         if self.stage == Stage::Waiting {
             return;
         }
-        let connection = &mut self.connections[place];
+        let connection = &mut self.connections[slot];
         let room = self.plan.pipeline - connection.asked.len();
         let questions = match &self.schedule {
-            Some(schedule) => room.min((schedule.rounds(place) - connection.round) as usize),
+            Some(schedule) => room.min((schedule.rounds(slot) - connection.round) as usize),
             None => room,
         };
         if questions == 0 || !(connection.is_connected || self.plan.churn) || connection.not_before > self.now {
@@ -211,41 +210,41 @@ impl Generator {
         }
         self.outgoing.clear();
         for _ in 0..questions {
-            let due = self.schedule.as_ref().map_or(self.now, |schedule| schedule.due(place, connection.round));
+            let due = self.schedule.as_ref().map_or(self.now, |schedule| schedule.due(slot, connection.round));
             let aphorism = self.random.u8(0..3);
             connection.round += 1;
             connection.asked.push_back(self.tally.asked(due, self.now, aphorism));
             self.outgoing.extend_from_slice(question(aphorism));
         }
-        self.send(place);
+        self.send(slot);
     }
 
-    /// Sends what is outgoing, over a new connection if each question has its own.
-    fn send(&mut self, place: usize) {
+    /// Sends the outgoing bytes, over a new connection if each question has its own.
+    fn send(&mut self, slot: usize) {
         let outcome = if self.plan.churn {
-            self.visit(place)
+            self.visit(slot)
         } else {
-            match self.connections[place].send(&self.outgoing) {
+            match self.connections[slot].send(&self.outgoing) {
                 Ok(Sent::All) => Ok(()),
-                Ok(Sent::Part) => self.watch_for_room(place),
+                Ok(Sent::Part) => self.watch_for_room(slot),
                 Err(failure) => Err(failure),
             }
         };
         if let Err(failure) = outcome {
-            self.fail(place, failure);
+            self.fail(slot, failure);
         }
     }
 
-    /// Begins to connect, and sends what is outgoing as soon as that has come about.
-    fn visit(&mut self, place: usize) -> Result<(), Failure> {
-        self.connect(place)?;
-        let connection = &mut self.connections[place];
-        // The kernel completes most handshakes on loopback at once; then nobody waits for room to write.
+    /// Connects, and sends the outgoing bytes as soon as the connection is established.
+    fn visit(&mut self, slot: usize) -> Result<(), Failure> {
+        self.connect(slot)?;
+        let connection = &mut self.connections[slot];
+        // On loopback the kernel completes most handshakes immediately; then there is no need to wait for room.
         connection.is_connected = connection.send(&self.outgoing)? == Sent::All;
-        self.watch(place)
+        self.watch(slot)
     }
 
-    /// Sleeps until something happens, and deals with it.
+    /// Sleeps until events arrive, and handles them.
     fn wait(&mut self, events: &mut [Event; EVENTS]) -> Result<()> {
         let n = match epoll::wait(&self.poller, &mut events[..], None) {
             Ok(n) => n,
@@ -263,20 +262,20 @@ impl Generator {
         Ok(())
     }
 
-    fn ready(&mut self, place: usize, flags: EventFlags) {
-        let is_news = flags.contains(EventFlags::OUT) || !self.connections[place].is_connected;
-        let outcome = if is_news { self.writable(place) } else { Ok(()) };
+    fn ready(&mut self, slot: usize, flags: EventFlags) {
+        let is_news = flags.contains(EventFlags::OUT) || !self.connections[slot].is_connected;
+        let outcome = if is_news { self.writable(slot) } else { Ok(()) };
         if let Err(failure) = outcome {
-            return self.fail(place, failure);
+            return self.fail(slot, failure);
         }
         if flags.intersects(EventFlags::IN | ENDED) {
-            self.read(place, flags.intersects(ENDED));
+            self.read(slot, flags.intersects(ENDED));
         }
     }
 
-    /// The connection is there, or has room again, or never will be there.
-    fn writable(&mut self, place: usize) -> Result<(), Failure> {
-        let connection = &mut self.connections[place];
+    /// Handles a connection that is established, or failed to be, or has room again.
+    fn writable(&mut self, slot: usize) -> Result<(), Failure> {
+        let connection = &mut self.connections[slot];
         let Some(stream) = &connection.stream else { return Ok(()) };
         if !connection.is_connected {
             if let Err(error) = sockopt::socket_error(stream).and_then(|outcome| outcome) {
@@ -284,21 +283,21 @@ impl Generator {
             }
             connection.is_connected = true;
             self.now = self.clock.now();
-            if !self.plan.churn && self.stage != Stage::Opening && place < self.good {
-                self.ask(place);
+            if !self.plan.churn && self.stage != Stage::Opening && slot < self.good {
+                self.ask(slot);
             }
         }
-        self.connections[place].send_rest()
+        self.connections[slot].send_rest()
     }
 
-    /// Reads until nothing is left. `is_ended`: the end has come as well, and no further edge will tell.
-    fn read(&mut self, place: usize, is_ended: bool) {
+    /// Reads until nothing is left. With `is_ended` the end has arrived too, and there will be no further edge.
+    fn read(&mut self, slot: usize, is_ended: bool) {
         loop {
             let Self { connections, tally, chunk, clock, answers, .. } = self;
-            let connection = &mut connections[place];
+            let connection = &mut connections[slot];
             let Some(stream) = &connection.stream else { return };
             match recv(stream, &mut chunk[..], RecvFlags::empty()) {
-                Ok((0, _)) => return self.ended(place),
+                Ok((0, _)) => return self.ended(slot),
                 Ok((n, _)) => {
                     let now = clock.now();
                     let is_good = connection.kind == Kind::Good;
@@ -310,10 +309,10 @@ impl Generator {
                     });
                     self.now = now;
                     if let Err(failure) = received {
-                        return self.fail(place, failure);
+                        return self.fail(slot, failure);
                     }
-                    if self.plan.churn && place < self.good && self.connections[place].asked.is_empty() {
-                        self.connections[place].close();
+                    if self.plan.churn && slot < self.good && self.connections[slot].asked.is_empty() {
+                        self.connections[slot].close();
                         break;
                     }
                     if n < CHUNK && !is_ended {
@@ -322,11 +321,11 @@ impl Generator {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
-                Err(error) => return self.broken(place, failure_of(error)),
+                Err(error) => return self.broken(slot, failure_of(error)),
             }
         }
-        if place < self.good {
-            self.ask(place);
+        if slot < self.good {
+            self.ask(slot);
         }
     }
 }

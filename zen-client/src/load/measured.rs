@@ -1,4 +1,4 @@
-//! What came out of a run, and what follows from it.
+//! The counts of a run, and what follows from them.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ pub(crate) struct Measured {
     pub(crate) plan: Plan,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) tally: Tally,
-    /// How long was measured.
+    /// Seconds that were measured.
     pub(crate) seconds: f64,
     pub(crate) is_interrupted: bool,
 }
@@ -25,18 +25,18 @@ impl Measured {
         self.per_second(self.tally.answers as f64)
     }
 
-    /// How many questions were in flight, in the mean over the measured time.
+    /// Returns the mean number of questions in flight over the measured time.
     pub(super) fn in_flight(&self) -> f64 {
         self.per_second(self.tally.in_flight_area as f64 / 1e9)
     }
 
-    /// How long the answered questions were in flight, all together, for each second that was measured. It is counted
-    /// as they come and go, and so independent of the histograms.
+    /// Returns how long the answered questions were in flight together, per measured second. It is counted as questions
+    /// come and go, and so does not depend on the histograms.
     pub(super) fn waited(&self) -> f64 {
         self.per_second(self.tally.waited as f64 / 1e9)
     }
 
-    /// The share of a processor that the busiest thread used.
+    /// Returns the share of a processor that the busiest thread used.
     pub(super) fn busiest_share(&self) -> f64 {
         self.per_second(self.tally.busiest.as_secs_f64())
     }
@@ -45,16 +45,16 @@ impl Measured {
         if self.seconds > 0.0 { sum / self.seconds } else { 0.0 }
     }
 
-    /// The response times, which are the service times where the two cannot differ.
+    /// Returns the response times, which are the service times where the two cannot differ.
     pub(super) fn response(&self) -> &Histogram<u64> {
         self.tally.response.as_ref().unwrap_or(&self.tally.service)
     }
 
-    /// Why the run is no success, in one line.
+    /// Returns why the run is no success, in one line.
     pub(super) fn objection(&self) -> Option<String> {
         let failures = &self.tally.failures;
         let advice = match failures {
-            Failures { wrong: 1.., .. } => "is it a zen server? `zen-client check` tells",
+            Failures { wrong: 1.., .. } => "is it a zen server? `zen-client check` tests that",
             Failures { not_opened: 1.., .. } => "the verdict on ports says what this machine lacks",
             _ => "what does its log say?",
         };
@@ -64,11 +64,11 @@ impl Measured {
         }
     }
 
-    /// Why the run says nothing about how fast the server is, in one line.
+    /// Returns why the run does not show how fast the server is, in one line.
     pub(super) fn no_result(&self) -> Option<String> {
         let Tally { failures: Failures { wrong, .. }, answers, unserved, .. } = &self.tally;
         if *wrong > 0 {
-            return Some(format!("{wrong} wrong answers: is it a zen server? `zen-client check` tells"));
+            return Some(format!("{wrong} wrong answers: is it a zen server? `zen-client check` tests that"));
         }
         if *answers > 0 {
             return None;
@@ -77,8 +77,8 @@ impl Measured {
             progress::INTERRUPTED.to_owned()
         } else {
             format!(
-                "no answer came while it was measured ({unserved} connections were never served): is the server stuck, \
-                 or slower than --duration?"
+                "no answer arrived in the measured time ({unserved} connections were never served): is the server \
+                 stuck, or slower than --duration?"
             )
         })
     }

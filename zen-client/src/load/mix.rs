@@ -2,18 +2,18 @@
 
 use std::str::FromStr;
 
-/// What a connection does all along.
+/// The behavior of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Asks and reads; only its times are reported.
     Good,
     /// Sends its questions byte by byte.
     Drip,
-    /// Says nothing.
+    /// Sends nothing.
     Silent,
 }
 
-/// Parts of each kind, as in `good=90,drip=5,silent=5`.
+/// The parts of each kind, as in `good=90,drip=5,silent=5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mix {
     good: u32,
@@ -22,8 +22,8 @@ pub(crate) struct Mix {
 }
 
 impl Mix {
-    /// How many of `connections` are good, drip and are silent: to the nearest, but at least one of each kind that
-    /// is asked for, as far as they go.
+    /// Returns how many of `connections` are good, drip and are silent: rounded, but at least one of each kind that is
+    /// asked for, as far as they suffice.
     pub(super) fn shares(self, connections: usize) -> [usize; 3] {
         let all = f64::from(self.good) + f64::from(self.drip) + f64::from(self.silent);
         let share = |parts: u32| match parts {
@@ -43,15 +43,15 @@ impl FromStr for Mix {
         let (mut good, mut drip, mut silent) = (None, None, None);
         for part in text.split(',') {
             let (name, parts) = part.split_once('=').ok_or_else(|| format!("'{part}' is not NAME=PARTS"))?;
-            let place = match name {
+            let kind = match name {
                 "good" => &mut good,
                 "drip" => &mut drip,
                 "silent" => &mut silent,
                 _ => return Err(format!("'{name}' is none of good, drip, silent")),
             };
             let parts = parts.parse::<u32>().map_err(|_| format!("'{parts}' is not a number of parts"))?;
-            if place.replace(parts).is_some() {
-                return Err(format!("'{name}' stands twice"));
+            if kind.replace(parts).is_some() {
+                return Err(format!("'{name}' is there twice"));
             }
         }
         match good {

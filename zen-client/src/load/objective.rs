@@ -1,7 +1,7 @@
-//! Objectives, such as `p99<5ms,errors<1%`: what a run is to reach, and whether it did.
+//! Objectives such as `p99<5ms,errors<1%`, and whether a run meets them.
 //!
-//! `METRIC OP VALUE`, several separated by commas. The times are response times, and their values durations. The shares
-//! are percentages: `unserved` of the connections that ask, `errors` of the questions.
+//! The form is `METRIC OP VALUE`, several separated by commas. Times are response times, and their values durations.
+//! Shares are percentages: `unserved` of the connections that ask, `errors` of the questions.
 //!
 //! A question that failed counts as slower than any answer, unless an objective limits `errors` itself. Otherwise a
 //! server that rejects most of its clients would be the fastest.
@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use super::measured::Measured;
 
-/// Objectives that are met together.
+/// Objectives that must be met together.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Objectives(Vec<Objective>);
 
-/// One of them.
+/// One objective.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Objective {
     metric: Metric,
@@ -34,10 +34,12 @@ enum Metric {
     Errors,
 }
 
-/// What a run came to, beside what was demanded.
+/// The measured value of an objective, and whether a run met it.
 pub(super) struct Outcome {
     pub(super) is_true: bool,
     pub(super) text: String,
+    /// Seconds, or a share of 1; infinite where the questions of the metric were not answered.
+    pub(super) value: f64,
 }
 
 impl Objectives {
@@ -47,7 +49,8 @@ impl Objectives {
         let judge = |objective: &Objective| {
             let value = objective.metric.value(measured, !are_errors_limited);
             let is_true = if objective.is_upper { value < objective.limit } else { value > objective.limit };
-            Outcome { is_true, text: format!("{objective}: {} was {}", objective.metric, objective.metric.show(value)) }
+            let text = format!("{objective}: {} was {}", objective.metric, objective.metric.show(value));
+            Outcome { is_true, text, value }
         };
         self.0.iter().map(judge).collect()
     }
@@ -62,7 +65,7 @@ impl Objectives {
         self.0.iter().any(exceeds).then(|| Metric::Max.show(fastest))
     }
 
-    /// How many questions it takes to have 100 beyond the highest percentile.
+    /// Returns how many questions are needed to have 100 beyond the highest percentile.
     pub(super) fn samples(&self) -> f64 {
         let beyond = |objective: &Objective| match objective.metric {
             Metric::Percentile(share) => 1.0 - share,
@@ -77,7 +80,7 @@ impl Metric {
         matches!(self, Self::Unserved | Self::Errors)
     }
 
-    /// Seconds or a share of 1; infinite where the questions in question found no answer.
+    /// Returns seconds or a share of 1; infinite where the questions in question were not answered.
     fn value(self, measured: &Measured, failures_are_slow: bool) -> f64 {
         let (times, failed) = (measured.response(), measured.tally.failures.all());
         let slow = if failures_are_slow { failed as f64 } else { 0.0 };
@@ -99,13 +102,13 @@ impl Metric {
 
     fn show(self, value: f64) -> String {
         if value.is_infinite() {
-            return "without bound, as questions failed".to_owned();
+            return "without bound, because questions failed".to_owned();
         }
         if self.is_share() { format!("{} %", rounded(value * 100.0)) } else { format!("{} ms", rounded(value * 1e3)) }
     }
 }
 
-/// Three digits behind the point at most, as one writes them.
+/// Rounds to three decimal places.
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
@@ -172,7 +175,7 @@ const METRICS: [(&str, Metric); 7] = [
     ("errors", Metric::Errors),
 ];
 
-/// Fewer make a percentile a matter of chance.
+/// With fewer samples a percentile is a matter of chance.
 const SAMPLES_BEYOND: f64 = 100.0;
 
 #[cfg(test)]
@@ -186,7 +189,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// A hundred answers, after 1 to 100 ms, and so many failures, by four connections of which one was not served.
+    /// Returns a run with 100 answers, after 1 to 100 ms, this many failures, and one of four connections unserved.
     fn measured(failures: u64) -> Measured {
         let plan = Plan { connections: 4, ..Plan::default() };
         let mut tally = Tally::new(false);

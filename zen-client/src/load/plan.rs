@@ -1,4 +1,4 @@
-//! What a run is to do: what the command line takes, the generator carries out, and `--json` repeats.
+//! The settings of a run: parsed from the command line, carried out by the generator, and repeated by `--json`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::options::duration_within;
 /// The settings of a run.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct Plan {
-    /// How many connections are busy at once
+    /// How many connections are busy at the same time
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = connections)]
     pub(crate) connections: usize,
     /// How many questions each connection may have in flight
@@ -62,7 +62,7 @@ pub(crate) struct Plan {
 }
 
 impl Default for Plan {
-    /// What an empty command line means.
+    /// Returns the plan of an empty command line.
     fn default() -> Self {
         let matches = Self::augment_args(Command::new("load")).get_matches_from([""]);
         Self::from_arg_matches(&matches).expect("every flag has a default")
@@ -70,17 +70,17 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// How many connections are good, drip, and are silent.
+    /// Returns how many connections are good, drip, and are silent.
     pub(super) fn shares(&self) -> [usize; 3] {
         self.mix.shares(self.connections)
     }
 
-    /// How many connections ask.
+    /// Returns how many connections ask.
     pub(super) fn good(&self) -> usize {
         self.shares()[0]
     }
 
-    /// The contradiction between flags of which each is right, if there is one.
+    /// Returns the contradiction between flags that are right by themselves, if there is one.
     pub(super) fn contradiction(&self) -> Option<String> {
         let (threads, good) = (self.threads, self.good());
         if threads > good {
@@ -132,15 +132,15 @@ fn timeout(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_millis(1), LONGEST_TIMEOUT)
 }
 
-/// More connections than any Linux lets one process have, so that a sum of two such numbers stays sensible.
+/// More connections than Linux allows one process.
 const MOST_CONNECTIONS: usize = 1_000_000;
 /// At this depth the questions of one connection fill the network's buffers.
 const DEEPEST_PIPELINE: usize = 10_000;
-/// Far more than processors.
+/// Far more than there are processors.
 const MOST_THREADS: usize = 1024;
-/// A question that failed so often will fail again.
+/// A question that failed this often will fail again.
 const MOST_RETRIES: i64 = 1000;
-/// Questions or connections a second: a hundred nanoseconds for each.
+/// Questions or connections a second: one in a hundred nanoseconds.
 const MOST_RATE: u64 = 10_000_000;
 /// Eight bytes for each: 400 MB.
 const MOST_RANDOM_ARRIVALS: f64 = 5e7;

@@ -1,4 +1,4 @@
-//! While a run lasts: a bar for whoever watches, and an ear for whoever has seen enough.
+//! The progress bar of a run, and the signals that end it early.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -14,21 +14,20 @@ use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// How often a run is watched.
+/// The interval at which progress is shown and interrupts are noticed.
 pub(super) const WATCH_PERIOD: Duration = Duration::from_millis(100);
 /// Why there is no result.
 pub(super) const INTERRUPTED: &str = "interrupted before any answer was measured";
 
-/// Watches over one run.
+/// The progress of one run.
 pub(super) struct Progress {
     bar: ProgressBar,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Progress {
-    /// Draws on stderr if that is a terminal, and takes SIGINT and SIGTERM unless they are ignored. The second one
-    /// ends the
-    /// process at once.
+    /// Draws on stderr if that is a terminal, and handles SIGINT and SIGTERM unless they are ignored. The second signal
+    /// ends the process immediately.
     pub(super) fn start() -> Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM].into_iter().filter(|signal| !is_ignored(*signal)) {
@@ -47,7 +46,7 @@ impl Progress {
         Ok(Self { bar, interrupted })
     }
 
-    /// Nobody watches.
+    /// Returns a progress without a bar and without signals.
     pub(super) fn none() -> Self {
         Self { bar: ProgressBar::hidden(), interrupted: Arc::default() }
     }
@@ -56,7 +55,7 @@ impl Progress {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Does `work` on a thread of its own, as neither the resolver nor `connect` receives of an interrupt.
+    /// Runs `work` on a thread of its own, because neither the resolver nor `connect` notices an interrupt.
     pub(super) fn unless_interrupted<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let (sender, receiver) = mpsc::channel();
         let run = move || sender.send(work());
@@ -75,7 +74,7 @@ impl Progress {
         self.bar.tick();
     }
 
-    /// So far of `total`.
+    /// Shows how much of `total` is over.
     pub(super) fn show(&self, so_far: Duration, total: Duration, answers: u64) {
         self.bar.set_length(millis(total));
         self.bar.set_position(millis(so_far.min(total)));
@@ -95,10 +94,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Returns whether this process was started with `signal` ignored, as a shell without job control starts what it puts
-/// into the background. The mask is that of proc_pid_status(5).
+/// Returns whether this process was started with `signal` ignored, as by a shell without job control for a background
+/// command. The mask is that of proc_pid_status(5).
 fn is_ignored(signal: i32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default(); // without /proc it is not known
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default(); // without /proc the mask is not known
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| (mask >> (signal - 1)) & 1 == 1)
 }

@@ -1,4 +1,4 @@
-//! The result as data: the JSON object, which the table shows as well. `README.md` documents every field.
+//! The result as a JSON object, which the table shows too. `README.md` documents every field.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub(crate) struct Report {
     pub(crate) in_flight: f64,
     pub(crate) service_time_us: Times,
     pub(crate) response_time_us: Times,
-    /// Why the two differ, or do not.
+    /// Why the two kinds of times differ, or do not.
     pub(super) times: &'static str,
     pub(super) per_second: Vec<Second>,
     pub(crate) verdicts: Vec<Verdict>,
@@ -40,7 +40,7 @@ pub(crate) struct Report {
     histogram: Option<Histograms>,
 }
 
-/// How the run was made, so that it can be made again.
+/// The settings of the run, with which it can be repeated.
 #[derive(Debug, Serialize)]
 pub(super) struct Settings {
     #[serde(flatten)]
@@ -61,7 +61,7 @@ pub(crate) struct Times {
     pub(crate) mean: Option<f64>,
 }
 
-/// What came in one second of the measured time, with its response times.
+/// The answers of one second of the measured time.
 #[derive(Debug, Serialize)]
 pub(super) struct Second {
     pub(super) second: usize,
@@ -148,13 +148,13 @@ fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1e3
 }
 
-/// Changes when a field changes its meaning or goes away; new fields may come without.
+/// Changes when the meaning of a field changes or a field is removed; a new field does not change it.
 const SCHEMA: &str = "zen-client load 2";
 
 const OPEN_LOOP: &str = "Response time counts from when a question was due, service time from when it was sent. They \
     differ by how long it waited to be sent, for a connection still busy or for this machine to wake.";
 const CLOSED_LOOP: &str = "Response time equals service time, because a closed loop asks only when it has an answer. \
-    What clients wait that do not hold back for the server, only --rate shows.";
+    Only --rate shows the waits of clients that do not hold back for the server.";
 const RETRIES: &str = "Response time counts from when a question was due, in a closed loop from its first try; service \
     time from the try that was answered. They differ by the failed tries and the pauses, and in an open loop by how \
     long it waited to be sent.";

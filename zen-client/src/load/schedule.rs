@@ -1,15 +1,15 @@
-//! The open loop: when each connection is due to ask, whether or not its last answer has come.
+//! The open loop: when each connection is due to ask, whether or not its last answer has arrived.
 //!
-//! All questions of a run are numbered: 0, 1, 2… The one with number `k` is due at `start + k / rate`, on connection
-//! `k mod N`. So each connection asks as often as any other, and between two questions there is always the same
-//! time. What a connection owes follows from numbers alone; nothing is queued, however late it is.
+//! All questions of a run are numbered: 0, 1, 2… Question `k` is due at `start + k / rate`, on connection `k mod N`. So
+//! each connection asks as often as any other, with the same time between two questions. What is due follows from
+//! numbers alone; nothing is queued, however late a connection is.
 
 use fastrand::Rng;
 use serde::Serialize;
 
 use super::clock::Nanos;
 
-/// How questions are spread over time.
+/// The distribution of questions over time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Arrivals {
@@ -25,31 +25,31 @@ pub(super) struct Schedule {
     start: Nanos,
     /// Nanoseconds between two questions of the whole run.
     period: f64,
-    /// How many connections ask, in all threads.
+    /// The number of connections that ask, in all threads.
     connections: u64,
     threads: u64,
     thread: u64,
-    /// How many of them this thread has.
+    /// The number of those that this thread has.
     own: u64,
-    /// The next question that is not yet due: the round and the own connection.
+    /// The next question that is not yet due: its round and its connection among the own ones.
     round: u64,
     next: u64,
     random: Option<RandomTimes>,
 }
 
-/// The times of a Poisson process, each as far from the last as chance has it. The sum of such processes is one, so
-/// each thread has its own.
+/// The times of a Poisson process, with exponential distances. The sum of such processes is one, so each thread has its
+/// own.
 struct RandomTimes {
     random: Rng,
     /// The mean distance in nanoseconds.
     mean: f64,
-    /// When each question of this thread is due, after the start, and the last of them exactly.
+    /// When each question of this thread is due, after the start; and the last time exactly.
     due: Vec<Nanos>,
     last: f64,
 }
 
 impl Schedule {
-    /// The schedule of `thread`, which has the connections `thread`, `thread + threads`, and so on.
+    /// Returns the schedule of `thread`, which has the connections `thread`, `thread + threads`, and so on.
     pub(super) fn new(start: Nanos, rate: u64, connections: usize, thread: usize, threads: usize) -> Self {
         let own = (connections - thread).div_ceil(threads) as u64;
         let (connections, threads, thread) = (connections as u64, threads as u64, thread as u64);
@@ -66,7 +66,7 @@ impl Schedule {
         self
     }
 
-    /// When the `round`-th question of the `own`-th of this thread's connections is due.
+    /// Returns when the `round`-th question of the `own`-th of this thread's connections is due.
     pub(super) fn due(&self, own: usize, round: u64) -> Nanos {
         if let Some(times) = &self.random {
             return self.start + times.due[round as usize * self.own as usize + own];
@@ -76,19 +76,19 @@ impl Schedule {
         self.start + (number as f64 * self.period) as Nanos
     }
 
-    /// When the next question is due.
+    /// Returns when the next question is due.
     pub(super) fn next_due(&self) -> Nanos {
         self.due(self.next as usize, self.round)
     }
 
-    /// The next questions that are not yet due, one for each connection: the connection, and when.
+    /// Returns the next questions that are not yet due, one for each connection: the connection, and when.
     pub(super) fn upcoming(&self) -> impl Iterator<Item = (usize, Nanos)> {
         let wrapped = (0..self.next).map(|own| (own as usize, self.round + 1));
-        let coming = (self.next..self.own).map(|own| (own as usize, self.round)).chain(wrapped);
-        coming.map(|(own, round)| (own, self.due(own, round)))
+        let upcoming = (self.next..self.own).map(|own| (own as usize, self.round)).chain(wrapped);
+        upcoming.map(|(own, round)| (own, self.due(own, round)))
     }
 
-    /// The connection whose question is the next; from now on it owes it.
+    /// Returns the connection of the next question, which is due from now on.
     pub(super) fn advance(&mut self) -> usize {
         let own = self.next as usize;
         self.next += 1;
@@ -102,7 +102,7 @@ impl Schedule {
         own
     }
 
-    /// How many questions of the connection have been due so far.
+    /// Returns how many questions of the connection have been due so far.
     pub(super) fn rounds(&self, own: usize) -> u64 {
         self.round + u64::from((own as u64) < self.next)
     }
@@ -156,6 +156,6 @@ mod tests {
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((mean / 2.5e6 - 1.0).abs() < 0.03, "two of five connections have 400 a second, not one each {mean}");
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.05, "the distances are exponential");
-        assert_eq!(schedule.due(0, 0), due[0], "what is late is still known");
+        assert_eq!(schedule.due(0, 0), due[0], "times that are over are still known");
     }
 }

@@ -1,4 +1,4 @@
-//! Opening connections: where they come from, and how many this process may have.
+//! The source addresses of connections, and the descriptor limit of this process.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -10,29 +10,29 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::connect::refuse_self;
 
-/// The addresses of this machine from which connections are opened. From one address to one server there are only as
-/// many connections as ports (some 28,000); the whole of 127.0.0.0/8 is this machine, so on loopback there are more.
+/// The addresses of this machine from which connections are opened. From one address to one server there are at most as
+/// many connections as ports, some 28,000. On loopback there are more, because all of 127.0.0.0/8 is this machine.
 pub(super) struct Sources {
     /// 0: the kernel chooses; `n`: 127.0.0.`n + 1`.
     current: u8,
-    /// How many connections from the current address are kept.
+    /// The number of kept connections of the current address.
     kept: usize,
-    /// How many are kept from one address before the next one is used.
+    /// The number of connections that one address keeps before the next one is used.
     share: usize,
 }
 
-/// How many other source addresses there are on loopback.
+/// The number of further source addresses on loopback.
 const OTHERS: u8 = 250;
-/// Ports are left to others on this machine, and the kernel does not search long for one.
+/// Leaves ports to other programs, and the kernel need not search long for one.
 const KEPT_FROM_ONE: usize = 10_000;
 
 impl Sources {
-    /// For one of `threads` threads that open connections.
+    /// Returns the sources of one of `threads` threads.
     pub(super) fn new(threads: usize) -> Self {
         Self { current: 0, kept: 0, share: (KEPT_FROM_ONE / threads).max(1) }
     }
 
-    /// Begins to connect to `target`. `is_kept`: the connection is to stay for the run, and not for one question only.
+    /// Begins to connect to `target`. `is_kept`: the connection stays for the whole run.
     pub(super) fn open(&mut self, target: SocketAddr, is_kept: bool) -> Result<OwnedFd, Errno> {
         let has_others = is_ipv4_loopback(target);
         if is_kept && self.kept >= self.share && has_others {
@@ -40,7 +40,7 @@ impl Sources {
         }
         for _ in 0..=OTHERS {
             match self.open_from_current(target) {
-                // What bind and connect say when all ports are taken.
+                // The errors of bind and connect when all ports are taken.
                 Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if has_others => self.turn(),
                 outcome => {
                     self.kept += usize::from(is_kept);
@@ -78,12 +78,12 @@ fn is_ipv4_loopback(target: SocketAddr) -> bool {
     matches!(target.ip(), IpAddr::V4(address) if address.is_loopback())
 }
 
-/// Descriptors of a process that are no connections: stdio, pollers, alarms, and some to spare.
-const BESIDE: u64 = 64;
+/// Descriptors that are no connections: stdio, pollers, alarms, and a reserve.
+const RESERVED: u64 = 64;
 
 /// Raises this process's descriptor limit to what `connections` and `threads` need.
 pub(super) fn raise_descriptor_limit(connections: usize, threads: usize) -> Result<()> {
-    let needed = connections as u64 + 2 * threads as u64 + BESIDE;
+    let needed = connections as u64 + 2 * threads as u64 + RESERVED;
     let limit = getrlimit(Resource::Nofile);
     let is_enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
     if is_enough(limit.current) {
@@ -93,7 +93,7 @@ pub(super) fn raise_descriptor_limit(connections: usize, threads: usize) -> Resu
         let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
         return setrlimit(Resource::Nofile, raised).context("cannot raise the descriptor limit");
     }
-    // Who is root may raise the hard limit as well.
+    // Root may raise the hard limit as well.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: Some(needed) });
     let hard = limit.maximum.unwrap_or(u64::MAX);
     ensure!(
@@ -130,12 +130,12 @@ mod tests {
 
     #[test]
     fn a_connection_to_itself_is_refused() {
-        // Nothing listens on either port of the pair. Clients are given the even ones first, as a rule.
+        // Nothing listens on either port of the pair. Usually the kernel gives clients the even ones first.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let targets = [port, port ^ 1].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let mut sources = Sources::new(1);
         let start = Instant::now();
-        // One of some 14,000 tries meets itself. Any other is told later that nothing listens.
+        // One of some 14,000 tries connects to itself. The others are refused later, because nothing listens.
         let mut outcomes = targets.iter().cycle().map(|target| sources.open(*target, false));
         let refusal = outcomes.find_map(|outcome| {
             assert!(start.elapsed() < Duration::from_secs(50), "no connection to itself was refused");

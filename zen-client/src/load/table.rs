@@ -1,4 +1,4 @@
-//! The result for people.
+//! The result as text.
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::report::{Report, Settings, Times};
 use super::schedule::Arrivals;
 
-/// All of the report, several lines.
+/// Returns the whole report, in several lines.
 pub(super) fn table(report: &Report) -> String {
     let mut text = report.find_max.as_ref().map(search).unwrap_or_default();
     text.push_str(&format!("{}\n{}\n{}\n", headline(report), counts(report), times(report)));
@@ -57,7 +57,7 @@ fn headline(report: &Report) -> String {
         None => text.push_str(", closed loop"),
     }
     if pipeline > 1 {
-        text.push_str(&format!(", {pipeline} questions at once"));
+        text.push_str(&format!(", {pipeline} questions in flight"));
     }
     if churn {
         text.push_str(", a connection for each question");
@@ -127,7 +127,7 @@ fn plain() -> Table {
     table
 }
 
-/// All columns but the first hold numbers.
+/// Aligns all columns but the first to the right, because they hold numbers.
 fn right(mut table: Table) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -139,5 +139,5 @@ fn number(micros: Option<f64>) -> String {
     micros.map_or("–".to_owned(), |micros| format!("{micros:.1}"))
 }
 
-/// More rows than this are left to `--json`.
+/// With more rows, only `--json` has them.
 const MOST_ROWS: usize = 20;

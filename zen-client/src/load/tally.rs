@@ -1,4 +1,4 @@
-//! What one thread counts: answers, failures, times, and how many questions are on their way.
+//! The counts of one thread: answers, failures, times, and questions in flight.
 
 use std::time::Duration;
 
@@ -8,35 +8,35 @@ use rustix::io::Errno;
 use super::clock::{Nanos, nanos};
 use super::failures::{Failures, Retries};
 
-/// The time that counts: questions due in it are measured, also if their answers come later.
+/// The measured time: questions due in it count, even if their answers arrive later.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) start: Nanos,
     pub(crate) end: Nanos,
 }
 
-/// A question that is on its way.
+/// A question in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
     /// When it should have been sent; in a closed loop that is when it was.
     pub(crate) due: Nanos,
     pub(crate) sent: Nanos,
-    /// How often it was asked again.
+    /// The number of times that it was asked again.
     retries: u32,
     /// Which of the three it is.
     pub(crate) aphorism: u8,
-    /// It was due in the window.
+    /// Whether it was due in the window.
     counts: bool,
 }
 
 impl Asked {
-    /// Of a connection whose times are not measured.
-    pub(crate) fn beside(sent: Nanos, aphorism: u8) -> Self {
+    /// Returns a question of a connection whose times are not measured.
+    pub(crate) fn uncounted(sent: Nanos, aphorism: u8) -> Self {
         Self { due: sent, sent, retries: 0, aphorism, counts: false }
     }
 }
 
-/// What came in one second of the window. What came behind its end is in the last row.
+/// The answers of one second of the window. Answers after its end are in the last row.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Row {
     pub(crate) answers: u64,
@@ -53,36 +53,36 @@ pub(crate) struct Tally {
     pub(crate) retries: Retries,
     /// Questions that were due and could not be sent.
     pub(crate) missed: u64,
-    /// Connections that asked and had no answer at all.
+    /// Connections that asked and got no answer at all.
     pub(crate) unserved: u64,
-    /// Connections that ended with nothing owed, and were opened again.
+    /// Connections that ended with nothing pending, and were opened again.
     pub(crate) reopened: u64,
-    /// Of the thread, in the window.
+    /// Processor time of the thread in the window.
     pub(crate) processor_time: Duration,
-    /// Of the thread that had most to do.
+    /// Processor time of the busiest thread.
     pub(crate) busiest: Duration,
-    /// Why the last connection that was not opened was not.
+    /// Why the last connection could not be opened.
     pub(crate) obstacle: Option<Errno>,
-    /// From the actual send.
+    /// Times from the actual send.
     pub(crate) service: Histogram<u64>,
-    /// From the intended send, the first one; it differs in an open loop, and with retries.
+    /// Times from the intended first send; they differ in an open loop, and with retries.
     pub(crate) response: Option<Histogram<u64>>,
     pub(crate) rows: Vec<Row>,
     row_end: Nanos,
-    /// How many questions are on their way, whenever they were due, and in the window how many for how long (ns).
+    /// The number of questions in flight. The area is the integral of this number over the window, in ns.
     in_flight: u64,
     pub(crate) in_flight_area: u128,
-    /// How many of them count, and until their answers came how many for how long: what they all have waited.
+    /// The number of those that count. `waited` is the sum of their times until an answer arrived, in ns.
     waiting: u64,
     pub(crate) waited: u128,
-    /// Since when it is as many.
+    /// Since when these numbers are the same.
     since: Nanos,
-    /// Questions that were asked again and have found neither an answer nor an end.
+    /// Questions that were asked again and are neither answered nor given up.
     unresolved: u64,
 }
 
 impl Tally {
-    /// A tally whose window has not come yet.
+    /// Returns a tally whose window has not begun.
     pub(crate) fn new(has_response_time: bool) -> Self {
         Self {
             window: Window { start: Nanos::MAX, end: Nanos::MAX },
@@ -108,13 +108,13 @@ impl Tally {
         }
     }
 
-    /// From now on it is known what counts.
+    /// Sets the window.
     pub(crate) fn begin(&mut self, window: Window) {
         self.window = window;
         self.row_end = window.start + SECOND;
     }
 
-    /// A question goes out.
+    /// Counts a question that is sent.
     pub(crate) fn asked(&mut self, due: Nanos, sent: Nanos, aphorism: u8) -> Asked {
         let counts = (self.window.start..self.window.end).contains(&due);
         self.pass(sent);
@@ -123,7 +123,7 @@ impl Tally {
         Asked { due, sent, retries: 0, aphorism, counts }
     }
 
-    /// Its answer has come.
+    /// Counts its answer.
     pub(crate) fn answered(&mut self, asked: Asked, now: Nanos) {
         self.pass(now);
         self.in_flight -= 1;
@@ -145,13 +145,13 @@ impl Tally {
         self.row(now).note(response);
     }
 
-    /// Its answer will not come, or is not waited for.
+    /// Takes back a question whose answer will not arrive, or is not waited for.
     pub(crate) fn abandoned(&mut self, asked: Asked, now: Nanos) {
         self.take_back(asked, now);
         self.unresolved -= u64::from(asked.retries > 0);
     }
 
-    /// Its answer will not come over this connection; true: it is to be asked again, which may be `most` times.
+    /// Takes back a question whose connection has failed. Returns whether to ask it again, which may be `most` times.
     pub(crate) fn failed(&mut self, asked: &mut Asked, now: Nanos, most: u32) -> bool {
         if asked.retries == most {
             self.abandoned(*asked, now);
@@ -167,7 +167,7 @@ impl Tally {
         true
     }
 
-    /// It goes out once more. It is due since the first time.
+    /// Counts a question that is sent again; it is still due since the first time.
     pub(crate) fn asked_again(&mut self, asked: &mut Asked, now: Nanos) {
         self.pass(now);
         self.in_flight += 1;
@@ -175,7 +175,7 @@ impl Tally {
         asked.sent = now;
     }
 
-    /// It was due and was never sent. It had to wait at least until the end.
+    /// Counts a question that was due and never sent. Its wait was at least until the end.
     pub(crate) fn missed(&mut self, due: Nanos) {
         if !(self.window.start..self.window.end).contains(&due) {
             return;
@@ -186,13 +186,13 @@ impl Tally {
         }
     }
 
-    /// The window is over, and has a row for each of its seconds.
+    /// Ends the window, which then has a row for each of its seconds.
     pub(crate) fn end(&mut self, now: Nanos) {
         self.pass(now);
         self.row(self.window.end);
     }
 
-    /// The window ends earlier than was planned.
+    /// Ends the window earlier than planned.
     pub(crate) fn cut(&mut self, end: Nanos) {
         self.window.end = end;
         self.window.start = self.window.start.min(end);
@@ -206,7 +206,7 @@ impl Tally {
         self.window
     }
 
-    /// Adds what another thread has counted in the same window.
+    /// Adds the counts of another thread in the same window.
     pub(crate) fn add(&mut self, other: &Self) {
         self.answers += other.answers;
         self.failures.add(&other.failures);
@@ -234,7 +234,7 @@ impl Tally {
         }
     }
 
-    /// It is no longer on its way, and never was as far as the times are concerned.
+    /// Removes a question from those in flight, and its time from the sums.
     fn take_back(&mut self, asked: Asked, now: Nanos) {
         self.pass(now);
         self.in_flight -= 1;
@@ -244,7 +244,7 @@ impl Tally {
         }
     }
 
-    /// As many were on their way until `now`.
+    /// Adds the time since the last change to the sums.
     fn pass(&mut self, now: Nanos) {
         self.waited += u128::from(self.waiting) * u128::from(now.saturating_sub(self.since));
         let in_window = now.min(self.window.end).saturating_sub(self.since.max(self.window.start));
@@ -252,7 +252,7 @@ impl Tally {
         self.since = now;
     }
 
-    /// The row of this moment.
+    /// Returns the row of this moment.
     fn row(&mut self, now: Nanos) -> &mut Row {
         while now >= self.row_end && self.row_end < self.window.end {
             self.rows.push(Row::default());
@@ -271,7 +271,7 @@ impl Row {
     }
 }
 
-/// Nanoseconds up to two hours, longer than any time-out, with three significant digits.
+/// Returns a histogram up to two hours, longer than any timeout, with three significant digits.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, nanos(Duration::from_secs(7200)), 3).expect("the bounds are in order")
 }
@@ -296,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_summed_up_and_what_is_abandoned_is_taken_back() {
+    fn waiting_is_summed_up_without_abandoned_questions() {
         let mut tally = Tally::new(false);
         tally.begin(Window { start: 100, end: 200 });
         let before = tally.asked(50, 50, 0);
         let within = tally.asked(110, 110, 0);
-        let vain = tally.asked(120, 120, 0);
+        let abandoned = tally.asked(120, 120, 0);
         tally.answered(before, 150);
-        tally.abandoned(vain, 160);
+        tally.abandoned(abandoned, 160);
         tally.answered(within, 300);
         assert_eq!(tally.waited, 190, "of the one that was due in the window and answered");
         assert_eq!(tally.in_flight_area, 50 + 90 + 40, "of all, in the window only");

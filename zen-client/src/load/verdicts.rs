@@ -1,4 +1,4 @@
-//! What a run says about itself: whether the generator was the bottleneck, whether its figures agree, who was served.
+//! Judgements on a run: whether the generator was the bottleneck, whether its figures agree, which clients were served.
 
 use rustix::io::Errno;
 use serde::Serialize;
@@ -13,15 +13,27 @@ pub(crate) struct Verdict {
     /// `None`: there was nothing to judge.
     pub(crate) ok: Option<bool>,
     pub(crate) text: String,
+    /// Of an objective: seconds, or a share of 1; null where the questions of the metric were not answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<f64>,
 }
 
-/// All judgements that apply.
+impl Verdict {
+    fn new(name: &'static str, ok: Option<bool>, text: impl Into<String>) -> Verdict {
+        Verdict { name, ok, text: text.into(), value: None }
+    }
+}
+
+/// Returns all judgements that apply.
 pub(crate) fn verdicts(measured: &Measured, fail_if: Option<&Objectives>) -> Vec<Verdict> {
     let mut verdicts = vec![processor(measured), littles_law(measured), served(measured)];
     verdicts.extend(rate(measured));
     verdicts.extend(ports(measured));
     let outcomes = fail_if.into_iter().flat_map(|objectives| objectives.judge(measured));
-    let verdict = |outcome: Outcome| Verdict { name: "objective", ok: Some(!outcome.is_true), text: outcome.text };
+    let verdict = |outcome: Outcome| Verdict {
+        value: Some(outcome.value),
+        ..Verdict::new("objective", Some(!outcome.is_true), outcome.text)
+    };
     verdicts.extend(outcomes.map(verdict));
     verdicts
 }
@@ -29,7 +41,7 @@ pub(crate) fn verdicts(measured: &Measured, fail_if: Option<&Objectives>) -> Vec
 fn processor(measured: &Measured) -> Verdict {
     let name = "processor";
     if measured.seconds == 0.0 {
-        return Verdict { name, ok: None, text: "the load generator, as nothing was measured".to_owned() };
+        return Verdict::new(name, None, "the load generator, because nothing was measured");
     }
     let share = measured.busiest_share();
     let ok = share <= BUSY;
@@ -43,15 +55,15 @@ fn processor(measured: &Measured) -> Verdict {
              server may be faster than this; use more --threads if there are processors, or a --rate"
         )
     };
-    Verdict { name, ok: Some(ok), text }
+    Verdict::new(name, Some(ok), text)
 }
 
-/// Exact whatever happens at the edges of the measured time, as both sides are about the same questions, until the last
-/// of them is answered.
+/// Checks Little's law. It is exact even at the edges of the measured time, because both sides are about the same
+/// questions until the last one is answered.
 fn littles_law(measured: &Measured) -> Verdict {
     let name = "littles_law";
     if measured.tally.answers == 0 {
-        return Verdict { name, ok: None, text: "Little's law, as nothing was answered".to_owned() };
+        return Verdict::new(name, None, "Little's law, because nothing was answered");
     }
     let waited = measured.waited();
     let (rate, mean) = (measured.answers_per_second(), measured.tally.service.mean() / 1e9);
@@ -61,9 +73,10 @@ fn littles_law(measured: &Measured) -> Verdict {
     let holds = if ok { "holds" } else { "does NOT hold, so do not trust these figures" };
     let (micros, percent) = (mean * 1e6, apart * 100.0);
     let text = format!(
-        "Little's law {holds}: {waited:.2} in flight, {rate:.0} a second × {micros:.1} µs = {product:.2} ({percent:.1} % apart)"
+        "Little's law {holds}: {waited:.2} in flight, {rate:.0} a second × {micros:.1} µs = {product:.2} \
+        ({percent:.1} % apart)"
     );
-    Verdict { name, ok: Some(ok), text }
+    Verdict::new(name, Some(ok), text)
 }
 
 fn served(measured: &Measured) -> Verdict {
@@ -76,44 +89,40 @@ fn served(measured: &Measured) -> Verdict {
             (all as u64).saturating_sub(unserved).max(1)
         ),
     };
-    Verdict { name: "served", ok: Some(unserved == 0), text }
+    Verdict::new("served", Some(unserved == 0), text)
 }
 
-/// Of an open loop.
+/// Judges the rate of an open loop.
 fn rate(measured: &Measured) -> Option<Verdict> {
     let rate = measured.plan.rate?;
     let missed = measured.tally.missed;
     let text = match missed {
         0 => format!("every question of {rate} a second was sent"),
         _ => format!(
-            "{missed} questions were due and could not be sent, as no answer had made room: {rate} a second is more \
-             than these connections carry; they stand in the response time with what they had waited at the end"
+            "{missed} questions were due and could not be sent, because their connections were still busy: {rate} a \
+            second is more than these connections can carry; the response time counts their wait until the end"
         ),
     };
-    Some(Verdict { name: "rate", ok: Some(missed == 0), text })
+    Some(Verdict::new("rate", Some(missed == 0), text))
 }
 
-/// Where connections were not opened.
+/// Judges connections that were not opened.
 fn ports(measured: &Measured) -> Option<Verdict> {
     let n = measured.tally.failures.not_opened + measured.tally.retries.by_kind.not_opened;
     let obstacle = measured.tally.obstacle?;
     let advice = match obstacle {
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => {
-            "the ports ran out: widen them with `sysctl -w net.ipv4.ip_local_port_range='1024 65535'`, wait a minute for \
-             those that have just been used, or ask for fewer connections"
+            "the ports ran out: widen them with `sysctl -w net.ipv4.ip_local_port_range='1024 65535'`, wait a minute \
+             for those that have just been used, or ask for fewer connections"
         }
         Errno::MFILE | Errno::NFILE => "the descriptors ran out: raise `ulimit -n`, or ask for fewer connections",
         Errno::NOBUFS | Errno::NOMEM => "the memory of the network ran out: ask for fewer connections",
         _ => "is the server reachable from here?",
     };
-    (n > 0).then(|| Verdict {
-        name: "ports",
-        ok: Some(false),
-        text: format!("{n} connections not opened ({obstacle}); {advice}"),
-    })
+    (n > 0).then(|| Verdict::new("ports", Some(false), format!("{n} connections not opened ({obstacle}); {advice}")))
 }
 
-/// A generator that is busier than this may be slower than its server.
+/// A generator that uses more than this share of a processor may be slower than its server.
 const BUSY: f64 = 0.90;
-/// How far the two sides of Little's law may be apart.
+/// The largest relative difference between the two sides of Little's law.
 const TOLERANCE: f64 = 0.05;

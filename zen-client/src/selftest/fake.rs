@@ -18,28 +18,28 @@ pub(super) struct Fake {
     seen: Arc<Seen>,
 }
 
-/// What the server itself saw and did.
+/// The counts of the fake server.
 #[derive(Default)]
 struct Seen {
-    /// When each question came, and over which connection.
+    /// When each question arrived, and over which connection.
     arrivals: Mutex<Vec<(Instant, usize)>>,
     wrong: AtomicU64,
     dropped: AtomicU64,
     shed: AtomicU64,
-    /// When the bucket of `capacity` is empty, as its next token counts from there.
+    /// When the token bucket of `capacity` was empty, from which its next token counts.
     bucket: Mutex<Option<Instant>>,
 }
 
-/// How such a server behaves.
+/// The behavior of a fake server.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Behavior {
-    /// How long it takes for each answer.
+    /// The time for each answer.
     pub(super) delay: Duration,
     /// Every n-th answer of a connection is wrong; 0: none.
     pub(super) wrong_every: usize,
-    /// Every n-th connection is closed at once; 0: none.
+    /// Every n-th connection is closed immediately; 0: none.
     pub(super) drop_every: usize,
-    /// Questions a second; one more costs its connection.
+    /// Questions a second; a further one costs its connection.
     pub(super) capacity: Option<u32>,
 }
 
@@ -56,7 +56,7 @@ impl Fake {
                     seen.dropped.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
-                // A connection that gets no thread is closed, and the check that needed it fails.
+                // A connection without a thread is closed, and the check that needed it fails.
                 let _ = thread::Builder::new().spawn(move || converse(&stream, number, behavior, &seen));
             }
         };
@@ -64,7 +64,7 @@ impl Fake {
         Ok(Self { address, seen })
     }
 
-    /// When the questions came, the earliest first, each with the number of its connection.
+    /// Returns when the questions arrived, the earliest first, each with the number of its connection.
     pub(super) fn arrivals(&self) -> Vec<(Instant, usize)> {
         let mut arrivals = self.seen.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone();
         arrivals.sort_unstable();
@@ -85,7 +85,7 @@ impl Fake {
 }
 
 impl Seen {
-    /// Returns true if the server may answer one more question: a bucket of tokens, `capacity` a second.
+    /// Returns whether the server may answer another question: a bucket of tokens, `capacity` a second.
     fn has_capacity(&self, capacity: u32) -> bool {
         let now = Instant::now();
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +134,7 @@ pub(super) struct Freezable {
 }
 
 impl Freezable {
-    /// Starts this very program once more.
+    /// Starts this program again.
     pub(super) fn start() -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut child = Command::new(program)
@@ -159,13 +159,13 @@ impl Freezable {
 
 impl Drop for Freezable {
     fn drop(&mut self) {
-        // It is our child and not yet reaped, so the process id is still its own.
+        // The child is not reaped yet, so the pid is still its own.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The child's part: serves until its parent closes stdin, or is gone.
+/// Serves in the child until the parent closes stdin, or dies.
 pub(super) fn serve() -> Result<()> {
     // A stopped process reads no end of file.
     set_parent_process_death_signal(Some(Signal::KILL)).context("cannot follow the parent")?;
@@ -175,7 +175,7 @@ pub(super) fn serve() -> Result<()> {
     Ok(())
 }
 
-/// The hidden command by which this program is started once more.
+/// The hidden command that this program starts itself with.
 pub(crate) const SERVER_COMMAND: &str = "selftest-server";
-/// How long the capacity that was not used is kept: more than a busy machine holds a question up.
+/// The time for which unused capacity is kept: longer than a busy machine delays a question.
 const BURST: Duration = Duration::from_millis(20);

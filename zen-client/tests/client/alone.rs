@@ -1,11 +1,11 @@
-//! On a host of its own, a network namespace: a resolver that says nothing, and an address that needs its interface.
+//! In a network namespace of its own: a resolver that does not answer, and an address that needs its interface.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::running::{Running, text};
 
-/// Runs a script in namespaces of its own; `None`: this machine does not allow them, or lacks what `prepare` needs.
+/// Runs a script in namespaces of its own; `None` if this machine does not allow them, or lacks what `prepare` needs.
 /// The script finds the client as `$0`.
 fn alone(prepare: &str, script: &str) -> Option<(String, Duration)> {
     let script = format!("{{ ip link set lo up && {prepare}; }} >&2 && echo there && exec 2>&1 && {script}");
@@ -30,7 +30,8 @@ fn an_address_of_an_interface_is_tried() {
         for command in ["", "check", "load", "say ?"] {
             let address = "ip address add fe80::1/64 dev lo nodad";
             let Some((said, _)) = alone(address, &format!("\"$0\" {command} {host}")) else { return };
-            // The network of a host so young may still be unreachable. Without its interface it is an invalid argument.
+            // A new network namespace may still be unreachable. Without its interface the address is an invalid
+            // argument.
             let error = said.lines().last().unwrap_or_default();
             let is_tried = error.starts_with("error: ") && error.contains(" by [fe80::1%1]:1060: ");
             assert!(is_tried && !error.contains("Invalid argument"), "{command} {host}: {said}");
@@ -40,7 +41,7 @@ fn an_address_of_an_interface_is_tried() {
 
 #[test]
 fn the_resolver_is_waited_for_within_the_timeout() {
-    // Whatever goes to such an interface is lost.
+    // Whatever is sent to such an interface is lost.
     let prepare = "{ ip link add silent type dummy || ip tuntap add dev silent mode tun; } && \
         ip address add 192.0.2.1/24 dev silent && ip link set silent up && \
         folder=$(mktemp -d) && echo 'nameserver 192.0.2.2' > $folder/resolv && echo 'hosts: dns' > $folder/nsswitch && \

@@ -1,4 +1,4 @@
-//! `zen-client` without a command: the conversation, and all that may come of it.
+//! `zen-client` without a command: the conversation, and all its outcomes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::fake_server::{Fault, converse};
 use crate::running::{client, client_of, serve, serve_on, text};
 
-/// A server that keeps the protocol.
+/// Starts a server that keeps the protocol.
 fn honest() -> SocketAddr {
     serve(4, |mut stream| {
         let _ = converse(&mut stream, Fault::None);
@@ -18,7 +18,7 @@ fn honest() -> SocketAddr {
     })
 }
 
-/// A server that sends `answers` one by one, each for whatever it reads, and then does nothing until the client leaves.
+/// Starts a server that sends `answers`, one after each read, and then waits until the client closes.
 fn scripted(answers: &'static [&'static [u8]]) -> SocketAddr {
     serve(1, move |mut stream| {
         for answer in answers {
@@ -47,7 +47,7 @@ fn sorted_lines(output: &Output) -> Vec<&str> {
     lines
 }
 
-/// Asserts status 1 and exactly one line on stderr, which `start`s and `end`s so.
+/// Asserts status 1 and exactly one line on stderr, with this start and end.
 fn fails(output: &Output, start: &str, end: &str) {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -55,7 +55,7 @@ fn fails(output: &Output, start: &str, end: &str) {
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
-/// The first question is about the beautiful, the second about the simple, the third about the explicit.
+/// With this seed the questions are Beautiful, Simple, Explicit.
 const IN_ORDER: &str = "--seed 1";
 
 const ALL_THREE: [&str; 3] =
@@ -78,7 +78,7 @@ fn a_seed_repeats_the_order_and_n_counts_questions() {
 
 #[test]
 fn a_name_is_resolved_and_its_addresses_are_tried() {
-    // localhost may mean ::1 first, where nobody listens.
+    // localhost may mean ::1 first, on which no server listens.
     assert_eq!(sorted_lines(&client_of(honest(), "localhost")), ALL_THREE);
 }
 
@@ -113,7 +113,7 @@ fn an_answer_may_come_in_pieces_and_with_the_next_one() {
 }
 
 #[test]
-fn what_is_no_answer_to_the_question_is_shown_escaped() {
+fn other_bytes_than_the_answer_are_shown_escaped() {
     for (bytes, shown) in [
         (&b"\x1b[31m\nugly."[..], r"\x1b[31m\nugly."),
         (b"HTTP/1.1 400 Bad Request\r\n", r"HTTP/1.1 400 Bad Request\r\n"),
@@ -133,7 +133,7 @@ fn what_is_no_answer_to_the_question_is_shown_escaped() {
 }
 
 #[test]
-fn an_answer_that_nothing_asked_for_is_none_to_the_next_question() {
+fn a_second_answer_does_not_answer_the_next_question() {
     let output = client_of(scripted(&[b"ugly.ugly."]), IN_ORDER);
     assert_eq!(text(&output.stdout), "Beautiful is better than? ugly.\n");
     assert!(
@@ -207,7 +207,7 @@ fn dripping_bytes_buy_no_time() {
 }
 
 #[test]
-fn one_note_tells_who_waits_why() {
+fn one_note_says_why_the_user_waits() {
     let notes = |answers| {
         let output = client_of(scripted(answers), "--timeout 2500ms --seed 1");
         let stderr = text(&output.stderr);
@@ -223,7 +223,7 @@ fn an_error_for_an_answer_is_an_error() {
     let server = scripted(&[b"Error: unknown aphorism."]);
     let start = format!("error: {server} answered \"Error: unknown aphorism.\" to \"");
     let output = client_of(server, "--retries 3");
-    fails(&output, &start, "is it a zen server? `zen-client check` tells");
+    fails(&output, &start, "is it a zen server? `zen-client check` tests that");
     assert!(output.stdout.is_empty());
 }
 

@@ -36,7 +36,7 @@ fn failures(output: &Output) -> Vec<(String, u64)> {
 fn blames(fault: Fault, expected: &str) {
     let timeout = match fault {
         Fault::NeverAnswers => "200ms",   // nearly every case takes all of it
-        Fault::ClosesAtHalfClose => "5s", // it thinks before each answer, and no case runs into the time-out
+        Fault::ClosesAtHalfClose => "5s", // it waits before each answer, and no case reaches the timeout
         _ => "500ms",
     };
     let output = client_of(one_at_a_time(fault), &format!("check --json --timeout {timeout}"));

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// How a server can be wrong. Each is something that somebody has written in earnest.
+/// How a server can be wrong. Each of these mistakes has been made in earnest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
     None,
-    /// Takes the buffer for one question as soon as it ends in `?`, as the ancestor's `recv_until` does.
+    /// Takes the buffer for one question as soon as it ends in `?`, as the book's `recv_until` does.
     FramesByLastByte,
     /// Takes what one read brought for one question.
     FramesByRead,
-    /// The ancestor's post dropped this full stop.
+    /// A published version of the server left out this full stop.
     ErrorWithoutFullStop,
     /// Answers what one read brought in the wrong order.
     AnswersLastFirst,
@@ -34,13 +34,13 @@ pub(crate) enum Fault {
     NoLimit,
     LimitWithoutMark,
     LimitIncludesNoMark,
-    /// Forgets what it owes when the next question is too long.
+    /// Forgets pending answers when the next question is too long.
     TooLongForgetsAnswers,
     StaysAfterTooLong,
     ResetsAfterTooLong,
     /// Closes with bytes unread, which makes the kernel reset.
     ClosesUnread,
-    /// The same, but an end of file goes first.
+    /// Closes with bytes unread after it has sent an end of file.
     ClosesUnreadAfterShutdown,
     /// Looks for the end of file before it answers.
     ClosesAtHalfClose,
@@ -146,7 +146,7 @@ fn answer_to(question: &[u8], fault: Fault) -> &'static [u8] {
     known.iter().find(is_asked).map_or(unknown, |(_, answer)| answer)
 }
 
-/// After the client's end of file.
+/// Does what the fault says at the client's end of file.
 fn farewell(stream: &mut TcpStream, buffer: &[u8], fault: Fault) -> io::Result<()> {
     match fault {
         Fault::AnswersWhatIsCutShort if !buffer.is_empty() => stream.write_all(UNKNOWN),
@@ -158,7 +158,7 @@ fn farewell(stream: &mut TcpStream, buffer: &[u8], fault: Fault) -> io::Result<(
     }
 }
 
-/// Rule 8, or not.
+/// Closes by rule 8, or as the fault says.
 fn hang_up(stream: &mut TcpStream, fault: Fault) -> io::Result<()> {
     match fault {
         Fault::ResetsAfterTooLong => return SockRef::from(&*stream).set_linger(Some(Duration::ZERO)),
@@ -173,7 +173,7 @@ fn hang_up(stream: &mut TcpStream, fault: Fault) -> io::Result<()> {
     io::copy(&mut stream.take(65_536), &mut io::sink()).map(|_| ())
 }
 
-/// True: nothing but an end of file is to be read.
+/// Returns whether an end of file is the next thing to read.
 fn ends(stream: &TcpStream) -> io::Result<bool> {
     stream.set_read_timeout(Some(Duration::from_millis(5)))?;
     let end = stream.peek(&mut [0]).is_ok_and(|n| n == 0);

@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::fake_server::{Fault, converse};
 use crate::running::{Died, Running, client, client_of, serve, text};
 
-/// A server for `clients` at once that has `fault`.
+/// A server for this number of `clients` that has `fault`.
 pub(crate) fn server(clients: usize, fault: Fault) -> SocketAddr {
     serve(clients, move |mut stream| {
         let _ = stream.set_nodelay(true);
@@ -24,7 +24,7 @@ pub(crate) fn server(clients: usize, fault: Fault) -> SocketAddr {
     })
 }
 
-/// A server for many at once that does `first` to each client, and then keeps the protocol.
+/// A server for many clients that does `first` to each client, and then keeps the protocol.
 fn after(first: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr {
     serve(8, move |mut stream| {
         first(&mut stream);
@@ -134,7 +134,7 @@ fn an_objective_decides_about_the_exit_status() {
         ("errors>90%,p50>10s", ""),
         ("errors>0%", "errors>0%: errors was "),
         ("p50>0ms,errors>90%", "p50>0s: p50 was "),
-        ("p99>10s", "p99>10s: p99 was without bound, as questions failed"),
+        ("p99>10s", "p99>10s: p99 was without bound, because questions failed"),
     ] {
         let (report, output) = load(flaky, &format!("--churn -r 200 --fail-if {fail_if}"));
         let stderr = text(&output.stderr);
@@ -171,9 +171,9 @@ fn an_objective_that_holds_at_no_rate_is_an_error() {
     });
     let output = client_of(slow, "load --find-max max<1ms --warmup 0 -c 8 --timeout 1s");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let start = "error: max<1ms holds at no rate, as the fastest answer took 5.";
+    let start = "error: max<1ms holds at no rate: the fastest answer took 5.";
     assert!(text(&output.stderr).starts_with(start), "{output:?}");
-    assert!(text(&output.stdout).starts_with("max<1ms holds at no rate, as the fastest answer took 5."), "{output:?}");
+    assert!(text(&output.stdout).starts_with("max<1ms holds at no rate: the fastest answer took 5."), "{output:?}");
 }
 
 #[test]
@@ -181,9 +181,9 @@ fn what_could_not_be_sent_is_missed_and_shows_in_the_response_time() {
     // Prompt at first, then stuck for longer than the run lasts.
     let stuck = after(|stream| {
         let mut question = [0; 64];
-        for think in [0, 600] {
+        for delay in [0, 600] {
             let n = stream.read(&mut question).unwrap_or(0);
-            thread::sleep(Duration::from_millis(think));
+            thread::sleep(Duration::from_millis(delay));
             let _ = stream.write_all(zen_proto::answer_to(&question[..n]).as_bytes());
         }
     });
@@ -196,7 +196,7 @@ fn what_could_not_be_sent_is_missed_and_shows_in_the_response_time() {
 }
 
 #[test]
-fn pipelines_churn_threads_and_company_fail_nobody() {
+fn pipelines_churn_threads_and_misbehaving_clients_cause_no_failure() {
     for arguments in ["-P 16", "--churn", "--threads 3", "--idle 3", "--mix good=2,drip=1,silent=1", "-P 1000"] {
         let (report, output) = load(server(16, Fault::None), arguments);
         assert!(output.status.success(), "{arguments} {output:?}");
@@ -211,7 +211,7 @@ fn a_wrong_answer_is_wrong() {
 }
 
 #[test]
-fn whoever_waits_in_vain_is_told_of() {
+fn clients_that_are_never_served_are_reported() {
     let (report, output) = load(server(1, Fault::None), "");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(report["unserved"], 3, "{report}");
@@ -225,11 +225,13 @@ fn without_any_answer_there_is_no_result() {
     let (report, output) = load(server(8, Fault::NeverAnswers), "");
     assert_eq!((&report["answers"], output.status.code()), (&0.into(), Some(1)));
     assert_eq!(report["service_time_us"]["p50"], Value::Null);
-    assert!(text(&output.stderr).starts_with("error: no answer came"), "{output:?}");
+    assert!(text(&output.stderr).starts_with("error: no answer arrived"), "{output:?}");
     assert_eq!(verdict(&report, "littles_law")["ok"], Value::Null, "{report}");
     let table = client_of(server(8, Fault::NeverAnswers), "load -d 100ms --warmup 0 -c 1");
     let table = text(&table.stdout);
-    assert!(table.contains("\nnot judged: Little's law, as nothing was answered\n") && !table.contains("µs an answer"));
+    assert!(
+        table.contains("\nnot judged: Little's law, because nothing was answered\n") && !table.contains("µs an answer")
+    );
 }
 
 #[test]
@@ -316,7 +318,7 @@ fn the_table_is_for_people() {
     for part in ["closed loop", "answers a second", "service time", "response time", "ok: Little's law holds"] {
         assert!(table.contains(part), "{table}");
     }
-    assert!(output.stderr.is_empty(), "no bar where nobody looks: {output:?}");
+    assert!(output.stderr.is_empty(), "no progress bar without a terminal: {output:?}");
 }
 
 /// A process inherits what its parent has blocked.
@@ -400,7 +402,8 @@ fn an_interrupt_during_the_warm_up_ends_the_run() {
     let output = running.output();
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     assert_eq!(text(&output.stderr), "error: interrupted before any answer was measured\n");
-    for not_judged in ["Little's law, as nothing was answered", "the load generator, as nothing was measured"] {
+    for not_judged in ["Little's law, because nothing was answered", "the load generator, because nothing was measured"]
+    {
         assert!(text(&output.stdout).contains(&format!("\nnot judged: {not_judged}\n")), "{output:?}");
     }
     assert_eq!(output.status.code(), Some(1));

@@ -10,7 +10,7 @@ use crate::fake_server::{Fault, converse};
 use crate::load::{fails_by, load, server, verdict};
 use crate::running::{client_of, serve, text};
 
-/// A server for 16 at once that does `unkind` to the client with this number, and true: serves it nevertheless.
+/// A server for 16 clients that does `unkind` to the client with this number, and true: serves it nevertheless.
 fn unreliable(unkind: impl Fn(usize, &mut TcpStream) -> bool + Send + Sync + 'static) -> SocketAddr {
     let clients = AtomicUsize::new(0);
     serve(16, move |mut stream| {
@@ -21,7 +21,7 @@ fn unreliable(unkind: impl Fn(usize, &mut TcpStream) -> bool + Send + Sync + 'st
     })
 }
 
-/// How many: connections made anew, questions asked again, answered, given up.
+/// Returns how many connections were opened again, and how many questions were asked again, answered, given up.
 fn retries(report: &Value) -> [u64; 4] {
     ["connections", "questions", "answered", "given_up"].map(|name| report["retries"][name].as_u64().unwrap())
 }

@@ -126,7 +126,7 @@ fn the_servers_end_of_file_is_the_end_though_stdin_is_open() {
 fn a_reset_is_an_error_behind_what_came() {
     let resetting = serve(1, |mut stream| {
         let _ = stream.write_all(b"ugly.");
-        // What was sent is to be read first.
+        // So that the client reads the answer first.
         thread::sleep(Duration::from_millis(300));
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).map_err(|_| Died)
     });

@@ -1,15 +1,15 @@
 //! Completion instead of readiness, with io_uring: the loop requests operations, and the kernel completes them.
 //!
-//! A readiness loop asks which sockets would not block, and then calls recv() and send(). This loop makes no such
-//! call. It requests bytes, and sleeps until they lie in a buffer. Requests go to the kernel together, in the one
-//! system call in which the thread also sleeps.
+//! A readiness loop asks which sockets would not block, and then calls recv() and send(). This loop calls neither. It
+//! requests the next bytes of a client, and sleeps until they are in a buffer. One system call hands all new requests
+//! to the kernel, and the thread sleeps in the same call.
 //!
-//! What changes with that:
+//! What is different from a readiness loop:
 //!
-//! - Memory that is lent to the kernel must not move or be freed before the kernel is done. `ring.rs` owns it.
-//! - A client has at most one request under way: to receive while the conversation wants to read, to send while it
-//!   wants to write. So nothing is received while an answer is pending (rule 2), although the kernel could.
-//! - A client is removed only when its request is done, because until then the kernel holds its socket open.
+//! - While the kernel uses memory of a request, this memory must not be moved or freed. `ring.rs` owns it.
+//! - A client has at most one request at a time: to receive while the conversation wants to read, to send while it
+//!   wants to write. So nothing is received while an answer is pending (rule 2), although the kernel could do it.
+//! - A client is removed only when its request is done, because until then the kernel keeps its socket open.
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example completion
@@ -35,9 +35,9 @@ struct Loop {
     server: &'static Server,
     ring: &'static mut Ring,
     clients: Slab<Client>,
-    /// Whether the request to accept is under way.
-    is_asked: bool,
-    /// When to look at the listener and at all deadlines.
+    /// Whether the kernel has a request to accept clients.
+    is_accept_pending: bool,
+    /// When to check the listener and all deadlines.
     next_sweep: Instant,
 }
 
@@ -45,11 +45,11 @@ struct Client {
     stream: TcpStream,
     connection: Connection,
     request: Option<Request>,
-    /// The result with which the client ended. `Some` while it still waits for its request.
+    /// The result with which the conversation ended. `Some` while the client's last request is not done yet.
     over: Option<io::Result<()>>,
 }
 
-/// The request that is under way for a client.
+/// The request that the kernel has for a client.
 #[derive(Clone, Copy, PartialEq)]
 enum Request {
     Receive,
@@ -61,16 +61,17 @@ fn main() -> ExitCode {
         let refused = |error| anyhow!("the kernel refuses io_uring ({error}): use a readiness loop, such as zen-poll");
         let ring = Ring::new().map_err(refused)?;
         let server = Server::listen(&options, Waiting::ForReadiness { pollers: 1 }, None)?;
-        Loop { server, ring, clients: Slab::new(), is_asked: false, next_sweep: Instant::now() }.run()
+        Loop { server, ring, clients: Slab::new(), is_accept_pending: false, next_sweep: Instant::now() }.run()
     })
 }
 
 impl Loop {
     /// Serves until no more clients are accepted and the last is closed.
     ///
-    /// 1. Hand the requests to the kernel, and sleep until one is done or a sweep is due.
-    /// 2. Handle everything that is done. Each client makes its next request.
-    /// 3. Sweep if it is due: accept or reject the clients that the ring leaves, and end those past their deadline.
+    /// 1. Hand the new requests to the kernel, and sleep until a request is done or a sweep is due.
+    /// 2. Handle every request that is done, and make the client's next request.
+    /// 3. Sweep if it is due: accept or reject the clients that the kernel has not accepted, and end those whose
+    ///    deadline has passed.
     fn run(mut self) -> Result<()> {
         let mut is_accepting = true;
         while is_accepting || !self.clients.is_empty() {
@@ -79,7 +80,7 @@ impl Loop {
             let now = Instant::now();
             while let Some(done) = self.ring.next_done() {
                 match done {
-                    Done::Accepted(result, goes_on) => self.accepted(result, goes_on)?,
+                    Done::Accepted(result, is_pending) => self.accepted(result, is_pending)?,
                     Done::Received(key, result) => {
                         let client = &mut self.clients[key];
                         client.request = None;
@@ -88,7 +89,7 @@ impl Loop {
                             Ok(Some(buffer)) => {
                                 let mut input = self.ring.bytes(&buffer);
                                 while let Some(question) = client.connection.next_question(&mut input, now) {
-                                    let answer = self.server.answer(question); // a slow answer: all wait here
+                                    let answer = self.server.answer(question); // all clients wait for a slow answer
                                     client.connection.answer(answer);
                                 }
                                 self.ring.give_back(buffer);
@@ -112,20 +113,21 @@ impl Loop {
                 }
             }
             if self.next_sweep <= now || self.server.stop.is_requested() {
-                is_accepting = is_accepting && self.look_at_listener()?;
+                self.next_sweep = now + TICK;
+                is_accepting = is_accepting && self.check_listener()?;
                 self.sweep(began)?;
             }
         }
         Ok(())
     }
 
-    /// Takes a client that the kernel has accepted.
-    fn accepted(&mut self, result: io::Result<OwnedFd>, goes_on: bool) -> Result<()> {
-        self.is_asked = goes_on;
-        let Ok(stream) = result else { return Ok(()) }; // the next look at the listener finds and logs the reason
+    /// Adds a client that the kernel has accepted.
+    fn accepted(&mut self, result: io::Result<OwnedFd>, is_pending: bool) -> Result<()> {
+        self.is_accept_pending = is_pending;
+        let Ok(stream) = result else { return Ok(()) }; // `check_listener` tries again, and logs the reason
         match self.server.admit(stream.into()) {
             Accepted::Client(stream, connection) => self.add(stream, connection),
-            // A client over the limit is rejected at the next look at the listener.
+            // A client over the limit is rejected by `check_listener`, in the next sweep.
             _ => {
                 self.next_sweep = self.next_sweep.min(Instant::now() + BACK_OFF / 20);
                 Ok(())
@@ -133,19 +135,19 @@ impl Loop {
         }
     }
 
-    /// Accepts the clients that the ring has not accepted, and asks it for more.
+    /// Accepts the clients that the kernel has not accepted, and requests further ones.
     ///
     /// Returns false when no more clients are accepted.
-    fn look_at_listener(&mut self) -> Result<bool> {
-        self.next_sweep = Instant::now() + TICK;
-        if self.server.stop.is_requested() && self.is_asked {
-            self.ring.cancel_accept()?; // the backlog is emptied here, until it is known to be empty
-            self.is_asked = false;
+    fn check_listener(&mut self) -> Result<bool> {
+        if self.server.stop.is_requested() && self.is_accept_pending {
+            self.ring.cancel_accept()?; // while draining, this function accepts all clients in the backlog
+            self.is_accept_pending = false;
         }
         loop {
             match self.server.try_accept() {
+                // If the socket stayed non-blocking, io_uring would complete each request immediately with EAGAIN.
                 Accepted::Client(stream, connection) => match stream.set_nonblocking(false) {
-                    Ok(()) => self.add(stream, connection)?, // or its requests would end at once, with nothing done
+                    Ok(()) => self.add(stream, connection)?,
                     Err(error) => connection.close(Err(error)),
                 },
                 Accepted::Next => {}
@@ -157,9 +159,10 @@ impl Loop {
                 Accepted::Closed => return Ok(false),
             }
         }
-        if let Some(listener) = self.server.listener().filter(|_| !self.is_asked && !self.server.stop.is_requested()) {
+        let must_request = !self.is_accept_pending && !self.server.stop.is_requested();
+        if let Some(listener) = self.server.listener().filter(|_| must_request) {
             self.ring.accept(&*listener)?;
-            self.is_asked = true;
+            self.is_accept_pending = true;
         }
         Ok(true)
     }
@@ -169,7 +172,8 @@ impl Loop {
         self.drive(key, Instant::now())
     }
 
-    /// Ends the clients whose deadline had passed when the last wait began, in which nothing was done for them.
+    /// Ends each client whose deadline had already passed when the last wait began, and whose request was not completed
+    /// in that wait.
     fn sweep(&mut self, began: Instant) -> Result<()> {
         let keys: Vec<usize> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -209,7 +213,7 @@ impl Loop {
                 }
             }
         }
-        // A request that is under way ends at once, by the shutdown in `end`.
+        // If the kernel still has a request, the shutdown in `end` completes it immediately.
         if client.request.is_none() {
             let Client { stream, connection, over, .. } = self.clients.remove(key);
             connection.close(over.unwrap_or(Ok(())));
@@ -223,12 +227,12 @@ impl Client {
     fn end(&mut self, result: io::Result<()>) {
         self.over.get_or_insert(result);
         if self.request.is_some() {
-            let _ = self.stream.shutdown(Shutdown::Both); // it fails only if both have ended already
+            let _ = self.stream.shutdown(Shutdown::Both); // this fails only if both directions have already ended
         }
     }
 }
 
-/// Returns whether a request must only be made again, because no buffer was free or it was interrupted.
+/// Returns whether the same request can be made again: no buffer was free, or it was interrupted.
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) || error.raw_os_error() == Some(ENOBUFS)
 }

@@ -1,4 +1,4 @@
-//! The ring: the memory that is shared with the kernel, and all the `unsafe` that this takes.
+//! The ring: the memory that is shared with the kernel, and all the `unsafe` code that this needs.
 //!
 //! All memory that the kernel may still read or write belongs to the [`Ring`], which is never dropped.
 
@@ -15,18 +15,21 @@ use slab::Slab;
 /// A ring of requests and completions, and the buffers that the kernel receives into.
 pub(crate) struct Ring {
     ring: IoUring,
-    /// Bytes under way to clients, kept until they are sent.
+    /// The bytes of each request to send, kept until it is done.
     sending: Slab<Vec<u8>>,
+    /// Empty vectors to use again in `sending`.
     spare: Vec<Vec<u8>>,
+    /// The memory of all buffers, one behind the other.
     buffers: *mut u8,
-    /// The ring of free buffers, from which the kernel takes: `BUFFERS` entries, valid up to the tail.
+    /// The ring of free buffers, from which the kernel takes one when bytes arrive. It has `BUFFERS` entries.
     free: *mut BufRingEntry,
+    /// The number of entries that were ever written, modulo 2^16. The kernel reads entries before it only.
     tail: u16,
 }
 
 /// A completed request.
 pub(crate) enum Done {
-    /// A client was accepted, or accept failed. With `false` the request has ended.
+    /// A client was accepted, or accept failed. `false` means that the request has ended.
     Accepted(io::Result<OwnedFd>, bool),
     /// Bytes of this client were received into a buffer. `None` is the end of file.
     Received(usize, io::Result<Option<Buffer>>),
@@ -36,7 +39,7 @@ pub(crate) enum Done {
     Cancelled,
 }
 
-/// A buffer with received bytes, which belongs to the kernel again after [`Ring::give_back`].
+/// A buffer with received bytes. [`Ring::give_back`] returns it to the kernel.
 pub(crate) struct Buffer {
     number: u16,
     length: usize,
@@ -50,10 +53,10 @@ impl Ring {
         builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(4 * REQUESTS);
         let ring = builder.build(REQUESTS)?;
         let pages = Layout::array::<BufRingEntry>(BUFFERS.into()).and_then(|layout| layout.align_to(PAGE));
-        // SAFETY: the layout is not empty. Null is refused by the registration below.
+        // SAFETY: the layout is not empty. If the result is null, the registration below fails.
         let free: *mut BufRingEntry = unsafe { alloc_zeroed(pages.map_err(io::Error::other)?) }.cast();
         let buffers = Vec::leak(vec![0; usize::from(BUFFERS) * BUFFER]).as_mut_ptr();
-        // SAFETY: the entries are aligned to a page, zeroed, and never freed; nor is what they point to.
+        // SAFETY: the entries are aligned to a page, zeroed, and never freed. The buffers are never freed either.
         unsafe { ring.submitter().register_buf_ring_with_flags(free as u64, BUFFERS, GROUP, 0)? };
         let (sending, spare) = (Slab::new(), Vec::new());
         let ring = Box::leak(Box::new(Self { ring, sending, spare, buffers, free, tail: 0 }));
@@ -61,7 +64,7 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Requests every client of `listener`, until [`cancel_accept`](Self::cancel_accept).
+    /// Requests that the kernel accept every client of `listener`, until [`cancel_accept`](Self::cancel_accept).
     pub(crate) fn accept(&mut self, listener: impl AsFd) -> io::Result<()> {
         self.push(&opcode::AcceptMulti::new(number_of(listener)).flags(CLOEXEC).build().user_data(ACCEPT))
     }
@@ -77,7 +80,7 @@ impl Ring {
         self.push(&receive.build().flags(squeue::Flags::BUFFER_SELECT).user_data((client as u64) << 32 | RECEIVE))
     }
 
-    /// Sends a copy of `bytes`, because the client's own may move before the kernel has read them.
+    /// Requests that a copy of `bytes` be sent. The kernel reads it later, when the client's own bytes may have moved.
     pub(crate) fn send(&mut self, client: usize, stream: impl AsFd, bytes: &[u8]) -> io::Result<()> {
         let mut copy = self.spare.pop().unwrap_or_default();
         copy.extend_from_slice(&bytes[..bytes.len().min(MOST_SENT)]);
@@ -87,7 +90,8 @@ impl Ring {
         self.push(&send.build().user_data((client as u64) << 32 | slot as u64))
     }
 
-    /// Hands the requests to the kernel, and sleeps until one is done, or for `timeout`. This is the only system call.
+    /// Hands the new requests to the kernel, and sleeps until a request is done, for at most `timeout`. An iteration of
+    /// the loop usually makes no other system call.
     pub(crate) fn enter(&mut self, timeout: Duration) -> io::Result<()> {
         let timeout = Timespec::from(timeout);
         match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout)) {
@@ -105,7 +109,7 @@ impl Ring {
             value => Ok(value),
         };
         Some(match request {
-            // SAFETY: the kernel has made this descriptor for us, and reports it once.
+            // SAFETY: the kernel has opened this descriptor for this process, and reports it once.
             ACCEPT => Done::Accepted(result.map(|it| unsafe { OwnedFd::from_raw_fd(it) }), cqueue::more(entry.flags())),
             CANCEL => Done::Cancelled,
             RECEIVE => {
@@ -123,7 +127,7 @@ impl Ring {
 
     /// Returns the bytes in a buffer.
     pub(crate) fn bytes(&self, buffer: &Buffer) -> &[u8] {
-        // SAFETY: the number is one of the kernel's, which are smaller than BUFFERS.
+        // SAFETY: the kernel chose this number, and its numbers are smaller than BUFFERS.
         let start = unsafe { self.buffers.add(usize::from(buffer.number) * BUFFER) };
         // SAFETY: the kernel has written `length` bytes, and writes no more until the buffer is given back.
         unsafe { std::slice::from_raw_parts(start, buffer.length) }
@@ -141,9 +145,9 @@ impl Ring {
         entry.set_len(BUFFER as u32);
         entry.set_bid(buffer.number);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: it is the first entry, where the tail stands.
+        // SAFETY: `self.free` is the first entry. The kernel's tail is a field of this entry.
         let tail = unsafe { BufRingEntry::tail(self.free) }.cast::<AtomicU16>();
-        // SAFETY: it is aligned and lives for ever; the kernel reads it at any time.
+        // SAFETY: it is aligned and never freed. It is atomic, because the kernel may read it at any time.
         unsafe { &*tail }.store(self.tail, Ordering::Release);
     }
 
@@ -151,7 +155,8 @@ impl Ring {
         if self.ring.submission().is_full() {
             self.ring.submit()?;
         }
-        // SAFETY: what a request points to is in `sending` until it is done; one to receive points to nothing.
+        // SAFETY: a request to send points to bytes that stay in `sending` until it is done. No other request points to
+        // memory of this process.
         unsafe { self.ring.submission().push(request) }.map_err(io::Error::other)
     }
 }
@@ -160,16 +165,16 @@ fn number_of(descriptor: impl AsFd) -> Fd {
     Fd(descriptor.as_fd().as_raw_fd())
 }
 
-/// The number of requests that one system call hands over. More of them take another call.
+/// The number of requests that one system call can hand over. Further requests need another call.
 const REQUESTS: u32 = 1024;
 
-/// The number of buffers. When all are taken, a client's request ends with `ENOBUFS` and is made again.
+/// The number of buffers. When all are in use, a client's request ends with `ENOBUFS` and is made again.
 const BUFFERS: u16 = 256;
 
 /// The size of a buffer in bytes.
 const BUFFER: usize = 4096;
 
-/// The most bytes that are copied to be sent at once.
+/// The largest number of bytes that one request sends.
 const MOST_SENT: usize = 4096;
 
 /// The alignment in bytes that the kernel requires for the ring of free buffers.
@@ -178,8 +183,8 @@ const PAGE: usize = 4096;
 /// The number of the only group of buffers.
 const GROUP: u16 = 0;
 
-/// The kind of a request, in the lower half of its `user_data`. Other values there are slots of `sending`.
-/// The upper half is the client.
+/// The kind of a request, in the lower half of its `user_data`. Any other value there is a slot of `sending`: the
+/// request sends. The upper half is the client.
 const RECEIVE: u64 = u32::MAX as u64;
 const ACCEPT: u64 = u32::MAX as u64 - 1;
 const CANCEL: u64 = u32::MAX as u64 - 2;
@@ -188,5 +193,5 @@ const CANCEL: u64 = u32::MAX as u64 - 2;
 const CLOEXEC: i32 = 0o2_000_000;
 const MSG_NOSIGNAL: i32 = 0x4000;
 
-/// `ETIME`, `EINTR` and `EBUSY`: the timeout passed, a signal arrived, or completions must be taken first.
+/// `ETIME`, `EINTR` and `EBUSY`: the timeout passed, a signal arrived, or completions must be read first.
 const TRANSIENT: [i32; 3] = [62, 4, 16];

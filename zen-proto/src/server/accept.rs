@@ -1,4 +1,4 @@
-//! Taking clients from the listener: what each error of accept() means, and when there are no more clients.
+//! Accepting clients: how each error of accept(2) is handled, and when the listener is closed.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -18,31 +18,31 @@ use super::counters::{Counter, count};
 use super::shared::Server;
 use super::watchdog;
 
-/// What came of one look at the listener, for servers that wait for readiness.
+/// The result of an attempt to accept a client, for servers that wait for readiness.
 #[derive(Debug)]
 pub enum Accepted {
-    /// A client; its stream does not block.
+    /// A client with a non-blocking stream.
     Client(TcpStream, Connection),
-    /// A client left, or was rejected (rule 7): accept again.
+    /// No client to serve: it has disconnected, or is over the limit (rule 7). Try again immediately.
     Next,
-    /// No client waits.
+    /// The backlog is empty.
     WouldBlock,
-    /// Accept again after this pause, in which the existing clients are served: no client can be accepted now, or
-    /// clients over the limit are about to be rejected.
+    /// Try again after this pause, and serve the existing clients in the meantime. Either no client can be accepted
+    /// now, or clients over the limit are about to be rejected.
     Later(Duration),
-    /// The server accepts no more clients: close the listener, and return when the last connection is closed.
+    /// The server accepts no more clients. Drop the listener, and return when the last connection is closed.
     Closed,
 }
 
 impl Server {
-    /// Sleeps in accept(2) until a client comes, a tick at a time. `None`: no more clients are accepted.
+    /// Sleeps in accept(2) until a client connects. Returns `None` when no more clients are accepted.
     ///
-    /// A client over the limit is rejected here (rule 7). When no client can be accepted now, this sleeps and tries
-    /// again.
+    /// accept(2) returns at least once in a [`TICK`], so that a drain is noticed. Clients over the limit are rejected
+    /// (rule 7). When no client can be accepted, this waits and tries again.
     pub fn accept(&'static self) -> Option<(TcpStream, Connection)> {
         loop {
             watchdog::beat_now();
-            match self.look(SocketFlags::empty()) {
+            match self.accept_once(SocketFlags::empty()) {
                 Accepted::Client(stream, connection) => return Some((stream, connection)),
                 Accepted::Next | Accepted::WouldBlock => {}
                 Accepted::Later(pause) => thread::sleep(pause),
@@ -51,21 +51,21 @@ impl Server {
         }
     }
 
-    /// Takes a client from a listener that does not block.
+    /// Accepts a client from a non-blocking listener.
     ///
-    /// While the server drains, call this at least once in a [`TICK`]: the listener is kept until
-    /// that time passes without a connection.
+    /// While the server drains, call this at least once in a [`TICK`]. The listener stays open until no client has
+    /// connected for that time.
     pub fn try_accept(&'static self) -> Accepted {
-        self.look(SocketFlags::NONBLOCK)
+        self.accept_once(SocketFlags::NONBLOCK)
     }
 
-    /// Takes a client that was accepted by other means, such as a request to the kernel.
+    /// Registers a client that was accepted in another way, for example by io_uring.
     pub fn admit(&'static self, stream: TcpStream) -> Accepted {
         let address = stream.peer_addr().ok();
         self.register(stream, address)
     }
 
-    fn look(&'static self, flags: SocketFlags) -> Accepted {
+    fn accept_once(&'static self, flags: SocketFlags) -> Accepted {
         let only_client = self.only_client.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(stream) = only_client {
             let address = stream.peer_addr().ok();
@@ -74,27 +74,28 @@ impl Server {
         let Some(listener) = self.listener() else { return Accepted::Closed };
         let left = self.excess().left(Instant::now());
         match left {
-            Some(Duration::ZERO) => return self.decide(),
+            Some(Duration::ZERO) => return self.serve_or_reject(),
             Some(left) if self.stop.is_requested() || !is_readable(&*listener) => return Accepted::Later(left),
-            // A flood: the oldest is decided now, or the next would not even be connected.
-            Some(_) if !self.excess().has_room() => return self.decide(),
+            // Too many wait for a decision: the oldest is served or rejected now, so that further ones can be accepted.
+            Some(_) if !self.excess().has_room() => return self.serve_or_reject(),
             _ => {}
         }
         if let Some(requested_at) = self.stop.requested_at() {
             if self.leaves_backlog() {
-                // A signal to the whole group may reach this worker before its parent says that all drain.
+                // Ctrl-C signals the parent and its workers at the same time. Until the parent's message arrives, it
+                // looks as if only this worker drained. So it waits a tick before it leaves the backlog to the others.
                 let left = TICK.saturating_sub(requested_at.elapsed()).min(BACK_OFF);
-                return if self.is_inherited || left.is_zero() { self.no_more() } else { Accepted::Later(left) };
+                return if self.is_inherited || left.is_zero() { self.close_listener() } else { Accepted::Later(left) };
             }
-            // All that can have waited were accepted.
+            // Every client that was in the backlog has been accepted.
             if self.arrivals().while_draining > self.backlog {
-                return self.no_more();
+                return self.close_listener();
             }
         }
         match acceptfrom_with(&*listener, flags | SocketFlags::CLOEXEC) {
             Ok((stream, address)) => self.register(stream.into(), address.and_then(|address| address.try_into().ok())),
-            Err(Errno::AGAIN) => left.map_or_else(|| self.judge(Errno::AGAIN), Accepted::Later),
-            Err(errno) => self.judge(errno),
+            Err(Errno::AGAIN) => left.map_or_else(|| self.handle_error(Errno::AGAIN), Accepted::Later),
+            Err(errno) => self.handle_error(errno),
         }
     }
 
@@ -104,20 +105,20 @@ impl Server {
         arrivals.latest = Instant::now();
         arrivals.failures = 0;
         drop(arrivals);
-        // A client that left before it was accepted may have no address any more.
+        // A client that has already disconnected may have no address.
         let Some(address) = address else { return Accepted::Next };
         let address = with_canonical_ip(address);
-        // Those who came before it are first.
-        let has_turn = self.excess().clients.is_empty();
-        if has_turn && self.permits.take() {
+        // Clients over the limit that were accepted earlier come first.
+        let is_first = self.excess().clients.is_empty();
+        if is_first && self.permits.take() {
             return Accepted::Client(stream, Connection::new(self, address));
         }
         self.excess().add(stream, address, Instant::now());
         Accepted::Next
     }
 
-    /// Serves the first of those over the limit if a place is free by now, or rejects it (rule 7).
-    fn decide(&'static self) -> Accepted {
+    /// Serves the oldest client over the limit if there is a permit now, and rejects it otherwise (rule 7).
+    fn serve_or_reject(&'static self) -> Accepted {
         let Some((stream, address)) = self.excess().clients.pop_front() else { return Accepted::Next };
         if self.permits.take() {
             return Accepted::Client(stream, Connection::new(self, address));
@@ -127,27 +128,27 @@ impl Server {
         Accepted::Next
     }
 
-    fn judge(&'static self, errno: Errno) -> Accepted {
+    fn handle_error(&'static self, errno: Errno) -> Accepted {
         match class(errno) {
             Class::Interrupted => Accepted::Next,
-            Class::Empty | Class::Next | Class::BackOff if self.is_drained() => self.no_more(),
+            Class::Empty | Class::Next | Class::BackOff if self.is_drained() => self.close_listener(),
             Class::Empty => Accepted::WouldBlock,
-            Class::Next if self.failed(errno) < MOST_FAILURES => Accepted::Next,
+            Class::Next if self.record_failure(errno) < MOST_FAILURES => Accepted::Next,
             Class::Next => Accepted::Later(BACK_OFF),
             Class::BackOff => {
-                self.failed(errno);
+                self.record_failure(errno);
                 Accepted::Later(BACK_OFF)
             }
-            Class::Dead => {
+            Class::Fatal => {
                 count(Counter::AcceptErrors);
                 self.stop.fail(anyhow!("the listener does not work any more ({errno}): restart the server"));
-                self.no_more()
+                self.close_listener()
             }
         }
     }
 
-    /// Counts a failure of accept(), and logs one a second. How many there have been since the last success.
-    fn failed(&self, errno: Errno) -> u32 {
+    /// Counts a failure of accept(2), and logs at most one per second. Returns the number since the last success.
+    fn record_failure(&self, errno: Errno) -> u32 {
         count(Counter::AcceptErrors);
         let mut arrivals = self.arrivals();
         if arrivals.last_logged.is_none_or(|last_logged| last_logged.elapsed() >= Duration::from_secs(1)) {
@@ -164,43 +165,45 @@ impl Server {
         self.stop.requested_at().is_some_and(|requested_at| requested_at.max(latest).elapsed() >= TICK)
     }
 
-    /// Drops the listener, once the clients over the limit are decided. It closes when no other thread (and no
-    /// other process) has it any more.
-    fn no_more(&'static self) -> Accepted {
+    /// Drops the listener after the last client over the limit has been served or rejected. The kernel closes it when
+    /// no other thread or process has it.
+    fn close_listener(&'static self) -> Accepted {
         if !self.excess().clients.is_empty() {
-            return self.decide();
+            return self.serve_or_reject();
         }
         self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         Accepted::Closed
     }
 }
 
-/// Whether a client waits to be accepted.
+/// Returns whether a client is in the backlog.
 fn is_readable(listener: impl AsFd) -> bool {
     poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
 }
 
-/// Failures in a row of accept(), each of one client, after which it is not the clients any more.
+/// After this many failures of accept(2) in a row, the cause is probably not the clients: the server then pauses before
+/// each retry.
 const MOST_FAILURES: u32 = 64;
 
-/// The three classes of accept errors, and what is none.
+/// Classes of errno values after accept(2).
 #[derive(Debug, PartialEq)]
 enum Class {
+    /// The backlog is empty.
     Empty,
     Interrupted,
-    /// It happened to one client.
+    /// An error of one client's connection.
     Next,
-    /// Something is used up for now.
+    /// A resource is exhausted, which may change.
     BackOff,
-    /// It will never work again.
-    Dead,
+    /// The listener is unusable.
+    Fatal,
 }
 
 fn class(errno: Errno) -> Class {
     match errno {
         Errno::AGAIN => Class::Empty,
         Errno::INTR => Class::Interrupted,
-        // accept(2): errors that are pending on the new connection come here on Linux.
+        // On Linux, accept(2) also returns errors that are pending on the new connection.
         Errno::CONNABORTED
         | Errno::PROTO
         | Errno::NOPROTOOPT
@@ -213,7 +216,7 @@ fn class(errno: Errno) -> Class {
         | Errno::NONET
         | Errno::OPNOTSUPP
         | Errno::CONNRESET => Class::Next,
-        Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::FAULT => Class::Dead,
+        Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::FAULT => Class::Fatal,
         _ => Class::BackOff,
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use anyhow::{Result, bail};
 
-/// A name or an address, and not a port, which is easily written in its place.
+/// Parses HOST: a name or an address, but not a port, a common mistake.
 pub(super) fn parse_host(text: &str) -> Result<String, String> {
     // `8080` or `localhost:8080`, but not the `::1` of IPv6.
     let (host, port) = match text.rsplit_once(':') {
@@ -22,11 +22,11 @@ pub(super) fn parse_host(text: &str) -> Result<String, String> {
     Err(format!("use {}", format!("{host} -p {port}").trim_start()))
 }
 
-/// Where `--metrics [ADDRESS:]PORT` listens: on this machine only, unless told otherwise.
+/// Parses `[ADDRESS:]PORT` of `--metrics`. The default address is a loopback address.
 ///
 /// # Errors
 ///
-/// What it should have been instead.
+/// The text is neither a port nor an address with a port.
 pub(super) fn parse_metrics_address(text: &str) -> Result<SocketAddr, String> {
     let (host, port) = text.rsplit_once(':').unwrap_or((LOCALHOST, text));
     let port = port.parse().ok().filter(|_| !host.is_empty()).ok_or("write PORT, or ADDRESS:PORT")?;
@@ -34,7 +34,7 @@ pub(super) fn parse_metrics_address(text: &str) -> Result<SocketAddr, String> {
     addresses.first().copied().ok_or_else(|| "the name has no address".to_owned())
 }
 
-/// The addresses to try, in order: IPv4 first, then as the resolver has them.
+/// Returns the addresses to try: IPv4 first, otherwise in the order of the resolver.
 pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     if host.is_empty() {
         let everywhere: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
@@ -58,13 +58,13 @@ pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Returns the address with IPv4 in the form of IPv6 (`::ffff:127.0.0.1`) as IPv4. Any other keeps its interface.
+/// Converts an IPv4-mapped IPv6 address (`::ffff:127.0.0.1`) to IPv4. Other addresses keep their interface.
 pub(super) fn with_canonical_ip(mut address: SocketAddr) -> SocketAddr {
     address.set_ip(address.ip().to_canonical());
     address
 }
 
-/// Whether this is an address, and not one that is valid on one link only.
+/// Returns whether this is an address that is not link-local.
 fn takes_no_interface(address: &str) -> bool {
     address.parse().is_ok_and(|ip: IpAddr| match ip {
         IpAddr::V4(_) => true,
@@ -72,12 +72,12 @@ fn takes_no_interface(address: &str) -> bool {
     })
 }
 
-/// Whether an address is link-local and its interface is not named.
+/// Returns whether an address is link-local and has no interface.
 pub(super) fn lacks_interface(address: SocketAddr) -> bool {
     matches!(address, SocketAddr::V6(address) if address.ip().is_unicast_link_local() && address.scope_id() == 0)
 }
 
-/// Where a PORT alone is.
+/// The address of a PORT without an address.
 const LOCALHOST: &str = "127.0.0.1";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Working out an answer: the aphorisms, after the simulated work that the command line asks for.
+//! Computing an answer: simulated work, as the command line asks for, then the table of aphorisms.
 
 use std::thread;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use super::shared::Server;
 use crate::{Answer, answer_to};
 
 impl Server {
-    /// Returns the answer to `question`, after [`delay`](Self::delay): the calling thread sleeps, or computes, here.
-    /// `None` is a panic, and the end of one conversation.
+    /// Returns the answer to `question`. With [`delay`](Self::delay) the calling thread sleeps or computes first.
+    /// `None` means that the answer panicked, which ends this conversation only.
     #[inline]
     pub fn answer(&self, question: &[u8]) -> Option<Answer> {
         if let Some(delay) = self.delay() {
@@ -17,14 +17,13 @@ impl Server {
         self.answer_now(question)
     }
 
-    /// Returns the time that `--delay` puts before each answer, for a server that waits in another way than by
-    /// sleeping.
+    /// Returns the time of `--delay`, for a server that does not wait by sleeping.
     #[inline]
     pub fn delay(&self) -> Option<Duration> {
         self.work.as_ref()?.delay
     }
 
-    /// Returns the answer to `question` without the delay. `None` is a panic.
+    /// Returns the answer to `question` without the delay, or `None` after a panic.
     #[inline]
     pub fn answer_now(&self, question: &[u8]) -> Option<Answer> {
         if let Some(work) = &self.work {

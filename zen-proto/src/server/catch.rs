@@ -1,11 +1,12 @@
-//! Panics of an answer function, each of which costs one client.
+//! Catching panics of an answer function, so that each affects one client only.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::counters::{Counter, count};
 
-/// Runs an answer function. A panic in it is `None`, and the end of one conversation; any other drains the server.
+/// Runs an answer function. Returns `None` if it panics, which ends one conversation. A panic anywhere else drains the
+/// server.
 pub fn catch<T>(answer: impl FnOnce() -> T) -> Option<T> {
     let was_catching = IS_CATCHING.replace(true);
     let result = catch_unwind(AssertUnwindSafe(answer));

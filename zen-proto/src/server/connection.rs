@@ -1,5 +1,6 @@
-//! One accepted client, from accept to close.
+//! One client, from accept to close.
 
+use std::fmt::Arguments;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -15,9 +16,9 @@ use crate::{Answer, Conversation, Ending, Excerpt, Frame, TOO_MANY, Want};
 
 /// An accepted client: its conversation, its permit, its log lines.
 ///
-/// Its methods are those of [`Conversation`], with what a server owes every client added: [`next`](Self::next) looks
-/// at the stop flag, [`answer`](Self::answer) counts and reports that this thread is alive, [`close`](Self::close)
-/// logs, counts and frees the permit. A connection that is dropped without `close` counts as lost.
+/// Its methods are those of [`Conversation`] with a server's duties added. [`next`](Self::next) checks the stop flag.
+/// [`answer`](Self::answer) counts the question and records a heartbeat. [`close`](Self::close) logs, counts and
+/// releases the permit. A connection that is dropped without `close` counts as lost.
 #[derive(Debug)]
 pub struct Connection {
     server: &'static Server,
@@ -26,26 +27,28 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that has one of the server's permits.
+    /// Creates a connection. The caller has taken a permit for it.
     pub(super) fn new(server: &'static Server, address: SocketAddr) -> Self {
-        count(Counter::Accepted);
-        log::debug!("{address} accepted");
+        if !server.is_child {
+            count(Counter::Accepted);
+            log::debug!("{address} accepted");
+        }
         Self { server, address, conversation: conversation(server) }
     }
 
-    /// Begins the conversation now, for a client that has waited in a queue of the server's own: that time does not
-    /// count against it.
+    /// Restarts the conversation's timeouts, for a client that has waited in a queue of the server.
     pub fn begin(&mut self) {
         self.conversation = conversation(self.server);
     }
 
-    /// Returns the server that accepted it.
+    /// Returns the server that accepted the client.
     #[inline]
     pub fn server(&self) -> &'static Server {
         self.server
     }
 
-    /// Returns what to do next: [`Conversation::wants`], after a look at the stop flag.
+    /// Returns what to do next; see [`Conversation::wants`]. If a stop was requested, this first begins to
+    /// [`drain`](Conversation::drain) the client.
     #[inline]
     pub fn next(&mut self, now: Instant) -> Want {
         if self.server.stop.is_requested() {
@@ -54,7 +57,7 @@ impl Connection {
         self.conversation.wants()
     }
 
-    /// As [`Conversation::next_question`].
+    /// Calls [`Conversation::next_question`].
     #[inline(always)]
     pub fn next_question<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8], now: Instant) -> Option<&'s [u8]> {
         loop {
@@ -64,7 +67,7 @@ impl Connection {
         }
     }
 
-    /// As [`Conversation::next_frame`].
+    /// Calls [`Conversation::next_frame`].
     #[inline(always)]
     pub fn next_frame<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
         let frame = self.conversation.next_frame(input, now)?;
@@ -77,7 +80,7 @@ impl Connection {
         Some(frame)
     }
 
-    /// As [`Conversation::answer`].
+    /// Calls [`Conversation::answer`].
     #[inline(always)]
     pub fn answer(&mut self, answer: Option<Answer>) {
         watchdog::beat_between_answers();
@@ -90,57 +93,58 @@ impl Connection {
         self.conversation.answer(answer);
     }
 
-    /// As [`Conversation::received_eof`].
+    /// Calls [`Conversation::received_eof`].
     pub fn received_eof(&mut self) {
         self.conversation.received_eof();
     }
 
-    /// As [`Conversation::read_blocked`].
+    /// Calls [`Conversation::read_blocked`].
     pub fn read_blocked(&mut self, began: Instant) {
         self.conversation.read_blocked(began);
     }
 
-    /// As [`Conversation::outgoing`].
+    /// Calls [`Conversation::outgoing`].
     #[inline]
     pub fn outgoing(&self) -> &[u8] {
         self.conversation.outgoing()
     }
 
-    /// As [`Conversation::sent`].
+    /// Calls [`Conversation::sent`].
     pub fn sent(&mut self, n: usize, now: Instant) {
         self.conversation.sent(n, now);
     }
 
-    /// As [`Conversation::write_blocked`].
+    /// Calls [`Conversation::write_blocked`].
     pub fn write_blocked(&mut self, began: Instant) {
         self.conversation.write_blocked(began);
     }
 
-    /// As [`Conversation::ended_sending`].
+    /// Calls [`Conversation::ended_sending`].
     pub fn ended_sending(&mut self, now: Instant) {
         self.conversation.ended_sending(now);
     }
 
-    /// As [`Conversation::deadline`].
+    /// Calls [`Conversation::deadline`].
     #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         self.conversation.deadline()
     }
 
-    /// As [`Conversation::is_expired`].
+    /// Calls [`Conversation::is_expired`].
     #[inline]
     pub fn is_expired(&self, now: Instant) -> bool {
         self.conversation.is_expired(now)
     }
 
-    /// Ends it: the conversation is over, or its socket failed. The caller drops the stream.
+    /// Closes the connection after the end of the conversation or a socket error: logs, counts and releases the permit.
+    /// The caller drops the stream.
     pub fn close(mut self, result: io::Result<()>) {
         self.conversation.closed();
         let (address, ending) = (self.address, self.conversation.ending());
         let is_lost = result.is_err() && ending.is_none_or(Ending::is_usual);
         count(if is_lost { Counter::Lost } else { ending.map_or(Counter::Finished, Counter::from) });
         match (result, ending) {
-            // Why the server ended it says more than that the client did not wait for the end.
+            // If the server ended the conversation, its reason is logged instead of a later socket error.
             (_, Some(ending)) if !ending.is_usual() => log::info!("{address} {ending}"),
             (Err(error), _) if self.conversation.has_asked() => log::info!("{address} connection error: {error}"),
             (Err(error), _) => log::debug!("{address} connection error: {error}"),
@@ -150,22 +154,35 @@ impl Connection {
     }
 
     #[cold]
-    fn trace(&self, text: std::fmt::Arguments<'_>) {
+    fn trace(&self, text: Arguments<'_>) {
         log::trace!("{} {text}", self.address);
     }
 
-    /// Rejects a client for which no thread or process can be had (rule 7). The caller drops the stream.
-    pub fn reject(mut self, stream: impl AsFd) {
+    /// Rejects a client for which no thread can be started (rule 7). The caller drops the stream.
+    pub fn reject(self, stream: impl AsFd) {
+        self.reject_because(stream, "no thread can be started for it; raise the limit of threads");
+    }
+
+    /// Rejects a client, and logs `cause`.
+    pub(super) fn reject_because(mut self, stream: impl AsFd, cause: &str) {
         self.conversation.closed();
         uncount(Counter::Accepted);
-        log::warn!("{} rejected: no thread can be started for it; raise the limit of threads", self.address);
+        log::warn!("{} rejected: {cause}", self.address);
         reject(stream);
+    }
+
+    /// Forgets a client that another process serves now. Nothing is logged or counted. The permit stays taken until the
+    /// reaper releases it, when that process has ended.
+    pub(super) fn hand_over(self) {
+        std::mem::forget(self);
     }
 }
 
-/// A conversation that begins now.
+/// Returns a conversation that begins now.
 fn conversation(server: &Server) -> Conversation {
-    // Where the backlog is left to others, a client here was accepted just before the stop.
+    // A client from the backlog of a draining server is read without waiting. If the backlog is left to other
+    // processes, this one accepts no client while it drains. Then the drain has begun just after this client was
+    // accepted.
     let from_backlog = server.stop.is_requested() && !server.leaves_backlog();
     let begin = if from_backlog { Conversation::new_draining } else { Conversation::new };
     begin(server.timeouts, Instant::now())
@@ -181,10 +198,11 @@ impl Drop for Connection {
     }
 }
 
-/// Rule 7: one write that cannot block, FIN, one read discarded. The caller drops the stream.
+/// Rejects a client (rule 7): sends the error without blocking, sends FIN, and discards the bytes of one read. The
+/// caller drops the stream.
 pub(super) fn reject(stream: impl AsFd) {
     count(Counter::Rejected);
-    // What fails here fails for a client that is being rejected.
+    // Errors are ignored, because the client is rejected anyway.
     let _ = rustix::net::send(&stream, TOO_MANY.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(&stream, Shutdown::Write);
     let _ = rustix::net::recv(&stream, &mut [0; READ_SIZE][..], RecvFlags::DONTWAIT);

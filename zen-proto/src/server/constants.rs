@@ -1,12 +1,13 @@
-//! Times and sizes that several modules of the chassis share.
+//! Times and sizes that several modules use.
 
 use std::time::Duration;
 
-/// The longest sleep of a blocking call: the deadlines of a blocking server are exact to this.
+/// The longest sleep of a blocking call, and the time between two checks of all deadlines. A deadline may be noticed up
+/// to one tick late.
 pub const TICK: Duration = Duration::from_millis(250);
 
-/// The pause after which a server tries again when it has no descriptor or memory left.
+/// The pause before a retry when no descriptor or memory is left.
 pub const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// The most bytes that one read takes.
+/// The size of a read in bytes.
 pub const READ_SIZE: usize = 4096;

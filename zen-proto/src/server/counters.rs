@@ -1,4 +1,4 @@
-//! Counters and gauges of a server's clients. Counting is relaxed: no thread waits for another.
+//! Counters and gauges of a server's clients. They are relaxed atomics, so that no thread waits for another.
 
 use std::ops::AddAssign;
 use std::str::FromStr;
@@ -29,25 +29,25 @@ pub(super) enum Counter {
     Lost,
 }
 
-/// A line of the report, as Prometheus knows it.
+/// A time series of the Prometheus report.
 pub(super) struct Series {
     pub(super) name: &'static str,
-    /// In braces, or nothing.
+    /// The labels in braces, or an empty string.
     pub(super) labels: &'static str,
-    /// It goes up and down, or it only counts.
+    /// Whether this is a gauge; otherwise it is a counter.
     pub(super) is_gauge: bool,
     pub(super) help: &'static str,
 }
 
 pub(super) const SERIES: [Series; Counter::Lost as usize + 1] = [
     gauge("zen_connections_active", "Clients that are connected now, lingering ones included."),
-    gauge("zen_connections_max", "Clients that may be connected at once."),
+    gauge("zen_connections_max", "Clients that may be connected at the same time."),
     gauge("zen_draining", "Processes that are stopping."),
     counter("zen_connections_accepted_total", "", "Clients that were accepted for service."),
     counter(
         "zen_connections_rejected_total",
         "",
-        "Clients that were rejected: over the limit, or no thread could be started.",
+        "Clients that were rejected: over the limit, or no thread or process could be started.",
     ),
     counter("zen_accept_errors_total", "", "Failures of accept(): a client's own, or a lack of descriptors or memory."),
     counter("zen_questions_total", "", "Questions that were answered."),
@@ -75,26 +75,21 @@ const fn ending(labels: &'static str) -> Series {
     counter("zen_connections_closed_total", labels, "Connections that are closed, by how the conversation ended.")
 }
 
-/// This process's.
+/// The counters of this process.
 static OWN: [AtomicU64; SERIES.len()] = [const { AtomicU64::new(0) }; SERIES.len()];
 
-/// Counts one that is rare.
+/// Increments a counter of rare events.
 pub(super) fn count(counter: Counter) {
     OWN[counter as usize].fetch_add(1, Ordering::Relaxed);
 }
 
-/// Takes back one: a connection that was accepted for service and is rejected after all.
+/// Decrements a counter, for a connection that was counted as accepted and is then rejected.
 pub(super) fn uncount(counter: Counter) {
     OWN[counter as usize].fetch_sub(1, Ordering::Relaxed);
 }
 
-/// How many there have been in this process.
-pub(super) fn counted(counter: Counter) -> u64 {
-    OWN[counter as usize].load(Ordering::Relaxed)
-}
-
-/// Counts a question: a load and a store in memory of this thread's own. A counter that all threads share would travel
-/// from processor to processor with every answer.
+/// Counts a question, by a load and a store in a cache line that only this thread writes. The cache line of a shared
+/// counter would move from processor to processor with every answer.
 pub(super) fn count_question() {
     thread_local! {
         static OWN_TALLY: Tally = Tally::take();
@@ -102,17 +97,17 @@ pub(super) fn count_question() {
     OWN_TALLY.with(|Tally(questions)| questions.0.store(questions.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed));
 }
 
-/// Where one thread counts; a cache line of its own.
+/// The counter of one thread, in a cache line of its own.
 #[repr(align(64))]
 struct Questions(AtomicU64);
 
-/// A thread's hold on such a place. When it ends, the next one that begins counts on from there.
+/// A thread's handle of its counter. When the thread ends, the next new thread continues with that counter.
 struct Tally(&'static Questions);
 
 static TALLIES: Mutex<Tallies> = Mutex::new(Tallies { all: Vec::new(), free: Vec::new() });
 
 struct Tallies {
-    /// As many as there have been threads at once.
+    /// The counters of all threads; as many as there were threads at the same time.
     all: Vec<&'static Questions>,
     free: Vec<&'static Questions>,
 }
@@ -138,12 +133,12 @@ fn tallies() -> MutexGuard<'static, Tallies> {
     TALLIES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All counters of a process, or of several together.
+/// The counters of a process, or the sum of several processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counters(pub(super) [u64; SERIES.len()]);
 
 impl Counters {
-    /// Those of this process, now, with these gauges.
+    /// Returns the current counters of this process, with these gauges.
     pub(super) fn own(here: usize, limit: usize, is_draining: bool) -> Self {
         let mut counters = Self(std::array::from_fn(|at| OWN[at].load(Ordering::Relaxed)));
         counters.0[Counter::Questions as usize] =
@@ -153,14 +148,34 @@ impl Counters {
         counters
     }
 
-    /// Returns what is left of them when the process has ended: the clients it still had are lost.
+    /// Returns the counters without the gauges.
+    pub(super) fn counts(self) -> Self {
+        Self(std::array::from_fn(|at| if SERIES[at].is_gauge { 0 } else { self.0[at] }))
+    }
+
+    /// Returns the counters after the process has ended: clients that it still had count as lost.
     pub(super) fn after_its_end(self) -> Self {
-        let mut counters = Self(std::array::from_fn(|at| if SERIES[at].is_gauge { 0 } else { self.0[at] }));
+        let mut counters = self.counts();
         counters.0[Counter::Lost as usize] += self.0[Counter::Active as usize];
         counters
     }
 
-    /// As a worker tells its parent.
+    /// Returns the counters after a process for a single client has ended. If it has not reported how the conversation
+    /// ended, the client counts as lost.
+    pub(super) fn after_the_only_client(self) -> Self {
+        let mut counters = self.counts();
+        if self.0[Counter::Finished as usize..].iter().all(|ending| *ending == 0) {
+            counters.0[Counter::Lost as usize] = 1;
+        }
+        counters
+    }
+
+    /// Returns the value of one counter.
+    pub(super) fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Returns the counters as a line, in which a worker reports them to its parent.
     pub(super) fn to_line(self) -> String {
         self.0.map(|counter| counter.to_string()).join(" ")
     }
@@ -217,6 +232,16 @@ mod tests {
         assert_eq!(line.parse(), Ok(counters));
         assert_eq!(counters.after_its_end().to_line(), "0 0 0 4 5 6 7 8 9 10 11 12 13 14 15 16 18");
         assert!(["", "1 2", "a", &format!("{line} 17")].iter().all(|line| line.parse::<Counters>().is_err()));
+    }
+
+    #[test]
+    fn the_only_client_of_a_process_has_one_ending() {
+        let silent = Counters::default().after_the_only_client();
+        assert_eq!(silent.get(Counter::Lost), 1);
+        let mut told = Counters::default();
+        told.0[Counter::Drained as usize] = 1;
+        told.0[Counter::Active as usize] = 1;
+        assert_eq!(told.after_the_only_client().to_line(), "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 0");
     }
 
     #[test]

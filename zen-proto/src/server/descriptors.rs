@@ -1,20 +1,20 @@
-//! The limit of descriptors, raised at the start to what is needed. Where it cannot be, fewer clients are served, or
-//! none.
+//! The descriptor limit. It is raised at the start as far as needed; if that fails, fewer clients are served, or the
+//! server does not start.
 
 use anyhow::{Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many clients a server wants to serve at once.
+/// The number of clients that a server needs descriptors for.
 pub(super) enum Wanted {
-    /// As many as its architecture serves: no fewer will do.
-    AtOnce(usize),
-    /// As many as --max-connections says: no fewer will do.
+    /// The number that the architecture serves at the same time. It cannot be reduced.
+    Capacity(usize),
+    /// The number given by --max-connections. It cannot be reduced.
     Connections(usize),
-    /// As many as --max-connections is by default, or fewer.
+    /// The default of --max-connections, which may be reduced.
     ByDefault(usize),
 }
 
-/// How many descriptors it needs for other things than clients, each by the flag that decides it.
+/// Descriptors needed for other purposes than clients, by the flag that determines their number.
 pub(super) struct Others {
     pub(super) loops: usize,
     pub(super) processes: usize,
@@ -28,12 +28,12 @@ pub(super) struct Others {
 /// The limit cannot be raised enough.
 pub(super) fn provide(wanted: Wanted, others: &Others, is_worker: bool) -> Result<usize> {
     let (clients, least, flag) = match wanted {
-        Wanted::AtOnce(1) => (1, 1, ""),
-        Wanted::AtOnce(workers) => (workers, workers, ", or lower --workers"),
+        Wanted::Capacity(1) => (1, 1, ""),
+        Wanted::Capacity(workers) => (workers, workers, ", or lower --workers"),
         Wanted::Connections(clients) => (clients, clients, ", or lower --max-connections"),
         Wanted::ByDefault(clients) => (clients, 1, ""),
     };
-    // The flag that takes most is the one to lower.
+    // The error names the flag that needs most of them.
     let flag = match *others {
         Others { loops, processes, .. } if processes > loops.max(least) => ", or lower --processes",
         Others { loops, .. } if loops > least.max(OWN) => ", or lower --loops",
@@ -45,10 +45,10 @@ pub(super) fn provide(wanted: Wanted, others: &Others, is_worker: bool) -> Resul
     let possible = clients.min(limit.saturating_sub(others));
     ensure!(
         possible >= least,
-        "serving {least} at once takes {} descriptors, but the limit is {limit}: raise it (ulimit -n {0}){flag}",
+        "serving {least} together takes {} descriptors, but the limit is {limit}: raise it (ulimit -n {0}){flag}",
         need(least)
     );
-    // Of a worker's limit the parent has said it.
+    // The parent of a worker has already logged this.
     if possible < clients && !is_worker {
         log::warn!(
             "--max-connections is {possible}: {clients} would take {} descriptors, but the limit is {limit}: \
@@ -59,7 +59,7 @@ pub(super) fn provide(wanted: Wanted, others: &Others, is_worker: bool) -> Resul
     Ok(possible)
 }
 
-/// Raises the limit to `needed` if it is lower, as far as that is allowed; returns the limit.
+/// Raises the limit to `needed` if it is lower, as far as permitted, and returns the limit.
 fn raise(needed: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let number = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -72,5 +72,5 @@ fn raise(needed: usize) -> usize {
     if setrlimit(Resource::Nofile, raised).is_ok() { possible } else { current }
 }
 
-/// Descriptors for what is always there: standard streams, listener, log, signals, and some in reserve.
+/// Descriptors that every server needs: standard streams, listener, log, signals, and a reserve.
 const OWN: usize = 32;

@@ -1,16 +1,19 @@
-//! Clients over the connection limit, from accept to the decision.
+//! Clients that were accepted over the connection limit and wait for a moment. Then a permit may be free; otherwise
+//! they are rejected.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Clients over the limit. One inside may have gone already without its thread or task having had a turn since, so they
-/// are rejected only after a [`MOMENT`].
+/// Clients over the limit. They are rejected only after a [`MOMENT`], because a served client may have disconnected
+/// without its thread or task having noticed.
 #[derive(Debug, Default)]
 pub(super) struct Excess {
     pub(super) clients: VecDeque<(TcpStream, SocketAddr)>,
-    /// When the latest of them came.
+    /// When the latest client over the limit was accepted.
     latest: Option<Instant>,
+    /// Whether each client has a process, whose end frees its permit.
+    pub(super) is_patient: bool,
 }
 
 impl Excess {
@@ -19,21 +22,25 @@ impl Excess {
         self.latest = Some(now);
     }
 
-    /// How long until they are rejected; `None` if there are none.
+    /// Returns the time until they are served or rejected, or `None` if there are none.
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
         let latest = self.latest.filter(|_| !self.clients.is_empty())?;
-        Some((latest + MOMENT).saturating_duration_since(now))
+        let moment = if self.is_patient { LONG_MOMENT } else { MOMENT };
+        Some((latest + moment).saturating_duration_since(now))
     }
 
-    /// Whether one more may wait for the same moment.
+    /// Returns whether one more client may wait.
     pub(super) fn has_room(&self) -> bool {
         self.clients.len() < MOST_EXCESS
     }
 }
 
-/// How long a client over the limit waits before it is rejected: time for the others to notice who has gone, and short
-/// enough to be called at once.
+/// The time before a client over the limit is rejected: long enough for another thread to notice a disconnect, and
+/// too short for the client to notice.
 const MOMENT: Duration = Duration::from_millis(5);
 
-/// How many wait for the same moment: their descriptors are beyond the limit.
+/// The time before a rejection when each client has a process, which takes longer to end.
+const LONG_MOMENT: Duration = Duration::from_millis(50);
+
+/// The number of clients over the limit that may wait at the same time. Each has a descriptor.
 const MOST_EXCESS: usize = 8;

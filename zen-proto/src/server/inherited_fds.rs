@@ -1,4 +1,4 @@
-//! Inherited descriptors: a listener or a client that another process has opened.
+//! Inherited descriptors: a listener or a client from another process.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use socket2::Socket;
 
-/// Whether systemd, or another that speaks its protocol, started this process with descriptors.
+/// Returns whether systemd, or a program with the same protocol, passed descriptors to this process.
 pub(super) fn has_listen_fds() -> bool {
     let pid = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse().ok());
     pid == Some(std::process::id()) && std::env::var_os("LISTEN_FDS").is_some()
 }
 
-/// Descriptor 3 as the listener, if it is the only one.
+/// Returns descriptor 3 as the listener, if it is the only one that was passed.
 pub(super) fn listen_fds() -> Result<Socket> {
     let count = std::env::var_os("LISTEN_FDS").unwrap_or_default();
     let count = count.to_string_lossy();
@@ -27,14 +27,14 @@ pub(super) fn listen_fds() -> Result<Socket> {
     }
     let listener = listenfd::ListenFd::from_env().take_tcp_listener(0).ok().flatten();
     let listener = listener.filter(|listener| sockopt::socket_acceptconn(listener).unwrap_or(false));
-    // It may be a socket of another kind, or the one client of Accept=yes.
+    // It may be another kind of socket, or a client (with Accept=yes).
     let listener = listener.context(
         "descriptor 3 is not a TCP listener: write ListenStream= with a port, and Accept=no, in the socket unit",
     )?;
     Ok(listener.into())
 }
 
-/// Stdin as the listener: from inetd, or from the parent of a worker.
+/// Returns stdin as the listener, which inetd or the parent of a worker has opened.
 pub(super) fn stdin_as_listener() -> Result<Socket> {
     let socket = stdin_as_socket()?;
     if !sockopt::socket_acceptconn(&socket).unwrap_or(false) {
@@ -43,7 +43,7 @@ pub(super) fn stdin_as_listener() -> Result<Socket> {
     Ok(socket)
 }
 
-/// Stdin as the one client; `None` if it has gone already.
+/// Returns stdin as the only client, or `None` if the client has disconnected.
 pub(super) fn stdin_as_client() -> Result<Option<TcpStream>> {
     let socket = stdin_as_socket()?;
     if sockopt::socket_acceptconn(&socket).unwrap_or(false) {
@@ -52,17 +52,17 @@ pub(super) fn stdin_as_client() -> Result<Option<TcpStream>> {
     Ok(socket.peer_addr().is_ok().then(|| socket.into()))
 }
 
-/// Whether stderr leads to the client or listener on stdin, as inetd arranges it.
+/// Returns whether stderr is the socket on stdin, as under inetd.
 ///
-/// Without `--inetd` stdin is neither, whatever it is. This looks at the command line itself, since it is also called
-/// when that could not be parsed.
+/// Only with `--inetd` is stdin a client or listener. This searches the command line itself, because it is also called
+/// after a parse error.
 pub(super) fn stderr_is_clients() -> bool {
     let is_inetd = std::env::args_os().any(|argument| argument.as_encoded_bytes().starts_with(b"--inetd"));
     is_inetd && is_stdin(std::io::stderr())
 }
 
-/// Takes the socket off stdin. Where stdout and stderr are the same socket they are taken off it too,
-/// since a connection closes when its last descriptor does.
+/// Takes the socket from stdin, and replaces stdin with /dev/null. If stdout or stderr is the same socket, it is
+/// replaced, too: a connection is closed only with its last descriptor.
 fn stdin_as_socket() -> Result<Socket> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("stdin is closed: start this from inetd")?;
     if !is_tcp(&stdin) {

@@ -1,4 +1,4 @@
-//! Where clients come from: a listener that this process opened or was given, and its options.
+//! The listener, opened by this process or inherited, and its socket options.
 
 use std::net::SocketAddr;
 
@@ -10,28 +10,28 @@ use super::constants::TICK;
 use super::inherited_fds;
 use super::options::{Inetd, Options};
 
-/// How a server waits for its clients.
+/// The way in which a server waits for its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
-    /// It sleeps in accept(), recv() and send(), for a [`super::TICK`] at most.
+    /// It sleeps in accept(), recv() and send(), each for at most a [`super::TICK`].
     InCalls,
-    /// Its descriptors do not block; it waits until one is ready.
+    /// Its descriptors are non-blocking, and it waits until one is ready.
     ForReadiness {
-        /// How many pollers it has.
+        /// The number of pollers.
         pollers: usize,
     },
 }
 
-/// Where a listener is bound when the command line does not say.
+/// The default address of the listener.
 const HOST: &str = "127.0.0.1";
 
-/// The ancestor's port.
+/// The port of the book's servers.
 const PORT: u16 = 1060;
 
-/// What the kernel keeps of unread answers for one client: it doubles this counter.
+/// The send buffer of a connection in bytes. The kernel doubles this number.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// The listener, however this process comes by it.
+/// Opens the listener, or takes an inherited one.
 pub(super) fn open(options: &Options) -> Result<Socket> {
     if options.worker || options.inetd == Some(Inetd::Wait) {
         inherited_fds::stdin_as_listener()
@@ -42,7 +42,7 @@ pub(super) fn open(options: &Options) -> Result<Socket> {
     }
 }
 
-/// How many clients the kernel keeps waiting, for the log. What is said holds, even where it is not known.
+/// Describes the size of the backlog for the log, even if the kernel's limit is unknown.
 pub(super) fn backlog(options: &Options, is_inherited: bool) -> String {
     match somaxconn() {
         _ if is_inherited || options.inetd.is_some() => "no backlog of its own".to_owned(),
@@ -51,13 +51,13 @@ pub(super) fn backlog(options: &Options, is_inherited: bool) -> String {
     }
 }
 
-/// What the kernel cuts every backlog to, in this process's network namespace.
+/// Returns the kernel's limit of every backlog in this network namespace.
 fn somaxconn() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
-/// Sets what every accepted socket inherits (so that no call is needed for each), and on a listener the
-/// mode in which it waits, once: O_NONBLOCK is seen by all processes that share it.
+/// Sets the options that accepted sockets inherit, so that none need be set for each client. Also sets O_NONBLOCK of
+/// the listener: once, because all processes that share the listener share the flag.
 pub(super) fn configure(socket: SockRef<'_>, waiting: Waiting) -> Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
@@ -80,7 +80,7 @@ fn bind(host: &str, port: u16, backlog: u32) -> Result<Socket> {
                 return Ok(socket);
             }
             Err(error) => {
-                // '' is one port of both families: IPv4 alone will do only where there is no IPv6.
+                // HOST '' is one port of both families. IPv4 alone is used only if there is no IPv6.
                 let is_final = host.is_empty() && !lacks_family(&error);
                 failure = failure.or(Some((*address, error)));
                 if is_final {
@@ -98,7 +98,7 @@ fn bind_address(address: SocketAddr, serves_both_families: bool, backlog: u32) -
     if address.is_ipv6() {
         socket.set_only_v6(!serves_both_families)?;
     }
-    // Or a restart fails for a minute: closed connections linger in TIME_WAIT.
+    // Without this a restart fails for a minute, because of connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -118,7 +118,7 @@ fn warn_of_others(host: &str, served: SocketAddr, addresses: &[SocketAddr]) {
     }
 }
 
-/// Says where the kernel has cut the backlog.
+/// Logs a warning if the kernel limits the backlog to a lower number.
 fn warn_of_a_cut(backlog: u32) {
     if let Some(most) = somaxconn().filter(|most| *most < backlog) {
         log::warn!(

@@ -1,4 +1,4 @@
-//! Where the log's lines go: a file, a pipe or stderr that may fail at any time, and may work again later.
+//! The output of the log: a file, a pipe or stderr. It may fail at any time, and may work again later.
 
 use std::fs::File;
 use std::io;
@@ -12,14 +12,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags, fstat, major, minor};
 use rustix::io::{Errno, pread, write};
 
-/// Opens a log file, or a pipe or device that has its name, without waiting.
+/// Opens a log file, named pipe or device without blocking.
 pub(super) fn open(path: &Path) -> Result<File> {
     let open = |is_read: bool| {
         let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
         File::options().create(true).append(true).read(is_read).custom_flags(flags).open(path)
     };
-    // A named pipe opened for reading too needs no reader (fifo(7)), and of a file the last byte can be read. Either
-    // works for writing alone where reading is forbidden.
+    // Read access, too: then a named pipe needs no reader (fifo(7)), and the last byte of a file can be read. Without
+    // permission to read, it is opened for writing only.
     let file = open(true)
         .or_else(|_| open(false))
         .with_context(|| format!("cannot write the log file {}: choose another --log-file", path.display()))?;
@@ -31,7 +31,7 @@ pub(super) fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Whether `file` is where the ready line goes. /dev/null may take both.
+/// Returns whether `file` is also stdout, where the ready line goes. /dev/null may be both.
 fn is_stdout(file: &File) -> bool {
     match (fstat(file), fstat(io::stdout())) {
         (Ok(file), Ok(stdout)) => {
@@ -43,12 +43,12 @@ fn is_stdout(file: &File) -> bool {
     }
 }
 
-/// What lines are written to, and what it has not taken.
+/// An output for lines, and the number of lines that it did not accept.
 pub(super) struct Output {
     target: Box<dyn AsFd + Send>,
-    /// Whether it has taken the beginning of a line and not its end.
+    /// Whether the last line was written only in part.
     is_cut: bool,
-    /// How many lines were lost and not told.
+    /// The number of lost lines that the log does not mention yet.
     pub(super) lost: u64,
 }
 
@@ -58,18 +58,17 @@ impl Output {
         Self { target: Box::new(target), is_cut, lost: 0 }
     }
 
-    /// Goes on with another file.
+    /// Continues with another file.
     pub(super) fn replace(&mut self, target: File) {
         *self = Self { lost: self.lost, ..Self::new(target) };
     }
 
     /// Writes `line`, after the line that `tell` makes of the number of those lost before. A line that is not taken
-    /// whole
-    /// is lost, too. Without a line it tells that number alone.
+    /// whole is lost, too. Without a line it tells that number alone.
     pub(super) fn put(&mut self, line: &[u8], tell: impl FnOnce(u64) -> String) {
         let mut text = Vec::new();
         if self.lost > 0 {
-            // Another process may have ended the line, or cut one.
+            // Another process may have completed the line, or truncated the file.
             self.is_cut = ends_mid_line(&self.target).unwrap_or(self.is_cut);
         }
         if self.is_cut {
@@ -93,14 +92,14 @@ impl Output {
         }
     }
 
-    /// How much of `text` is taken.
+    /// Writes as much of `text` as the output accepts, and returns the number of bytes.
     fn write(&self, text: &[u8]) -> usize {
         let mut taken = 0;
         while taken < text.len() {
             match write(&self.target, &text[taken..]) {
                 Ok(n @ 1..) => taken += n,
                 Err(Errno::INTR) => {}
-                // A reader that is slow is waited for; one that has stopped reading, once.
+                // Waits for a slow reader. If the reader has stopped, this waits only for the first line.
                 Err(Errno::AGAIN) if self.lost == 0 && self.has_room_within(ROOM) => {}
                 _ => break,
             }
@@ -114,7 +113,7 @@ impl Output {
     }
 }
 
-/// Whether a file's last line has no end; `None` where that cannot be seen.
+/// Returns whether the file ends within a line, or `None` if that is unknown.
 fn ends_mid_line(target: impl AsFd) -> Option<bool> {
     let status = fstat(&target).ok()?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
@@ -128,7 +127,7 @@ fn ends_mid_line(target: impl AsFd) -> Option<bool> {
 /// The device number of /dev/null (null(4)).
 const NULL: (u32, u32) = (1, 3);
 
-/// How long a full pipe is given to be read.
+/// The time to wait for room in a full pipe.
 const ROOM: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

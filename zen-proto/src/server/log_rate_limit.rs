@@ -1,4 +1,4 @@
-//! The rate limit of the log: some lines of each kind in a second, and the rest is counted.
+//! The rate limit of the log: at most some lines of a kind per second. The others are counted.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, Record};
 
-/// Where in the source a line comes from: so there are few kinds.
+/// The kind of a line: its place in the source code.
 type Place = (Option<&'static str>, Option<u32>);
 
 #[derive(Default)]
@@ -18,12 +18,12 @@ struct Kind {
     second: Instant,
     lines: u32,
     left_out: u64,
-    /// The latest of those that were let through in full.
+    /// The last line that was written in a second, which stands for those that were left out after it.
     latest: (Level, String),
 }
 
 impl RateLimit {
-    /// Whether to write a line; if so, how many like it were left out before.
+    /// Returns `None` if the line must be suppressed, otherwise the number of suppressed lines of its kind before it.
     pub(super) fn admit(&mut self, line: &Record<'_>, now: Instant) -> Option<u64> {
         let fresh = || Kind { second: now, lines: 0, left_out: 0, latest: (line.level(), String::new()) };
         let kind = self.kinds.entry((line.file_static(), line.line())).or_insert_with(fresh);
@@ -42,7 +42,7 @@ impl RateLimit {
         Some(take(&mut kind.left_out))
     }
 
-    /// The counts, at least of that age, that no further line has told: as lines of their own.
+    /// Returns lines with the counts of suppressed lines that are at least this old and have not been logged.
     pub(super) fn settle(&mut self, age: Duration) -> impl Iterator<Item = (Level, String)> {
         self.kinds.values_mut().filter(move |kind| kind.left_out > 0 && kind.second.elapsed() >= age).map(|kind| {
             let (level, latest) = &kind.latest;
@@ -51,7 +51,7 @@ impl RateLimit {
     }
 }
 
-/// Lines of one kind that are written in a second: enough to see what is going on.
+/// The most lines of one kind per second.
 const LINES_A_SECOND: u32 = 10;
 
 #[cfg(test)]

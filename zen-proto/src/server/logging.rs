@@ -1,4 +1,5 @@
-//! A log that cannot hurt: lines are handed to a thread of its own, and lost rather than waited for.
+//! A log that never blocks the server. A separate thread writes the lines; lines that cannot be written are lost, and
+//! counted.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -19,56 +20,56 @@ use super::inherited_fds;
 use super::log_output::{self, Output};
 use super::log_rate_limit::RateLimit;
 
-/// The way to the log's thread, once it runs.
+/// The channel to the log thread, once it runs.
 static LOG: OnceLock<SyncSender<Entry>> = OnceLock::new();
 
 /// Whether the log goes to a file.
 static HAS_FILE: AtomicBool = AtomicBool::new(false);
 
-/// Whether it goes to systemd's journal.
+/// Whether the log goes to systemd's journal.
 static HAS_JOURNAL: AtomicBool = AtomicBool::new(false);
 
-/// What keeps it from being flooded.
+/// The rate limit of the log.
 static RATE_LIMIT: LazyLock<Mutex<RateLimit>> = LazyLock::new(Mutex::default);
 
-/// How many lines were lost on the way to the log's thread, since the last that was not.
+/// The number of lines for which the channel had no room, since the last line that was sent.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Whether SIGHUP has come and the log file is not reopened yet.
+/// Whether the log file must be reopened, after SIGHUP.
 static REOPEN: AtomicBool = AtomicBool::new(false);
 
 enum Entry {
-    /// A line, and how many before it were lost.
+    /// A line, and the number of lines lost before it.
     Line(u64, Vec<u8>),
     Flush(SyncSender<()>),
     Reopen,
 }
 
-/// What the command line says of the log.
+/// The log's settings from the command line.
 pub(super) struct Config {
-    /// Where it goes, if not to stderr.
+    /// The log file; `None`: stderr.
     pub(super) file: Option<PathBuf>,
-    /// The level of the chassis and of `program`.
+    /// The level of this library and of `program`.
     pub(super) level: LevelFilter,
-    /// The name of the crate whose server this is.
+    /// The name of the server's crate.
     pub(super) program: &'static str,
-    /// Whether this process is one of another's --processes.
+    /// Whether this process is a worker of --processes.
     pub(super) is_worker: bool,
 }
 
-/// Makes a write beyond RLIMIT_FSIZE an error like any other: without a handler SIGXFSZ ends the process.
+/// Turns a write beyond RLIMIT_FSIZE into an ordinary error. Without a handler SIGXFSZ would end the process.
 pub(super) fn outlive_file_size_limit() {
-    static IS_REACHED: AtomicBool = AtomicBool::new(false); // the write says so itself
+    static IS_REACHED: AtomicBool = AtomicBool::new(false); // never read: the write returns EFBIG
     let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
 }
 
-/// Starts the log: to a file, to stderr, or nowhere when stderr is the client's.
+/// Starts the log: to a file, to stderr, or to /dev/null if stderr is the client's connection.
 pub(super) fn start(config: Config) -> Result<()> {
     let mut refused = None;
     let output = match &config.file {
         Some(path) => match log_output::open(path) {
             Ok(file) => Output::new(file),
-            // The parent goes on with the file that it opened when it started. Workers that end here would end it.
+            // The parent has the file open since its start. If workers failed here, the parent would give up.
             Err(error) if config.is_worker => {
                 refused = Some(error);
                 Output::new(io::stderr())
@@ -88,20 +89,20 @@ pub(super) fn start(config: Config) -> Result<()> {
     thread::Builder::new()
         .name("log".into())
         .spawn(move || write(&entries, output, config.file))
-        .context("cannot start a thread: raise the limit of them")?;
+        .context("cannot start a thread: raise the limit of threads")?;
     let _ = LOG.set(sender.clone());
     HAS_FILE.store(has_file, Ordering::Relaxed);
     HAS_JOURNAL.store(!has_file && stderr_is_journal(), Ordering::Relaxed);
 
     let mut builder = Builder::new();
     let filters = std::env::var("RUST_LOG").ok();
-    // env_logger would say on stderr what it does not understand: that may be the client's, or stuck.
+    // env_logger would print errors to stderr, which may be the client's connection, or blocked.
     let is_understood = |filters: &&String| env_filter::Builder::new().try_parse(filters).is_ok();
     match filters.as_ref().filter(is_understood) {
         Some(filters) => _ = builder.parse_filters(filters),
         None => {
             builder.filter_level(config.level.min(LevelFilter::Warn));
-            [CHASSIS, config.program].iter().for_each(|module| _ = builder.filter_module(module, config.level));
+            [LIBRARY, config.program].iter().for_each(|module| _ = builder.filter_module(module, config.level));
         }
     }
     builder.format(format);
@@ -115,17 +116,17 @@ pub(super) fn start(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// Whether the log goes to a file, which SIGHUP reopens.
+/// Returns whether the log goes to a file, which SIGHUP reopens.
 pub(super) fn has_file() -> bool {
     HAS_FILE.load(Ordering::Relaxed)
 }
 
-/// Wakes the log's thread after SIGHUP. Where it cannot be told, it is busy, and sees it at the next line.
+/// Makes the log thread reopen its file after SIGHUP. If the channel is full, it does so at the next line.
 pub(super) fn reopen() {
     let _ = LOG.get().map(|log| log.try_send(Entry::Reopen));
 }
 
-/// Waits until the log so far is written, but not for long.
+/// Waits until all lines so far are written, for a limited time.
 pub(super) fn flush() {
     let Some(log) = LOG.get() else { return };
     let end = Instant::now() + LAST_WORDS;
@@ -139,15 +140,15 @@ pub(super) fn flush() {
     let _ = written.recv_timeout(end.saturating_duration_since(Instant::now()));
 }
 
-/// The one line that says why the process ends. It goes to stderr, unless that is the client's, and to the
-/// log if that goes elsewhere.
+/// Prints the error line of a process that ends: to stderr, unless that is the client's connection, and to the log file
+/// if there is one.
 pub(super) fn print_error(line: &str) {
     if has_file() {
         log::error!("{line}");
     }
     flush();
     if !inherited_fds::stderr_is_clients() {
-        // Should stderr be stuck, it must not keep the process.
+        // A blocked stderr must not keep the process from ending.
         let line = format!("{}{line}\n", if stderr_is_journal() { "<3>" } else { "" });
         let (done, written) = sync_channel(0);
         let write = {
@@ -159,7 +160,8 @@ pub(super) fn print_error(line: &str) {
         };
         match thread::Builder::new().spawn(write) {
             Ok(_) => _ = written.recv_timeout(LAST_WORDS),
-            Err(_) => Output::new(io::stderr()).put(line.as_bytes(), tell), // it may say that no thread can be had
+            // The error may be that no thread can be started.
+            Err(_) => Output::new(io::stderr()).put(line.as_bytes(), tell),
         }
     }
 }
@@ -179,12 +181,12 @@ fn format(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     writeln!(line)
 }
 
-/// What a line begins with: when, how bad, and who says it.
+/// Returns the beginning of a line: time, level, process and thread.
 fn head(level: Level) -> String {
     let thread = thread::current();
     let thread = thread.name().unwrap_or("?");
     if HAS_JOURNAL.load(Ordering::Relaxed) {
-        return format!("<{}>[{thread}]", priority(level)); // the journal knows time and process
+        return format!("<{}>[{thread}]", priority(level)); // the journal adds time and process
     }
     let time = humantime::format_rfc3339_millis(SystemTime::now());
     format!("{time} [{level} {}/{thread}]", std::process::id())
@@ -194,7 +196,7 @@ fn rate_limit() -> MutexGuard<'static, RateLimit> {
     RATE_LIMIT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As syslog(3) counts them: less is worse.
+/// Returns the level as a priority of syslog(3).
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -204,13 +206,13 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// systemd says in JOURNAL_STREAM which file is its journal (systemd.exec(5)).
+/// Returns whether stderr is systemd's journal, which JOURNAL_STREAM identifies (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
     let Ok(journal) = std::env::var("JOURNAL_STREAM") else { return false };
     rustix::fs::fstat(io::stderr()).is_ok_and(|stderr| journal == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
-/// Hands lines over without waiting.
+/// Sends lines to the log thread without blocking.
 struct Lines(SyncSender<Entry>);
 
 impl Write for Lines {
@@ -227,15 +229,15 @@ impl Write for Lines {
     }
 }
 
-/// The log's thread. What cannot be written is counted and told later: the clients come first.
+/// Runs the log thread. Lines that cannot be written are counted, and the count is logged later.
 fn write(entries: &Receiver<Entry>, mut output: Output, path: Option<PathBuf>) {
     let mut settled = Instant::now();
     loop {
-        // A second after the last line none of its kind is left out any more: time to tell how many were.
+        // One second after the last line the rate limit ends, and the number of suppressed lines is logged.
         let entry = entries.recv_timeout(SECOND).or_else(|error| {
             settle(&mut output, SECOND);
             tell_lost(&mut output);
-            // While it owes a count it looks each second whether the log works again.
+            // While a count is due, it tries each second whether the output works again.
             if output.lost > 0 { Err(error) } else { entries.recv().map_err(RecvTimeoutError::from) }
         });
         if REOPEN.swap(false, Ordering::Relaxed) {
@@ -276,7 +278,7 @@ fn settle(output: &mut Output, age: Duration) {
     }
 }
 
-/// Tells how many lines were lost, when no line is left that could say so.
+/// Logs the number of lost lines when no further line comes.
 fn tell_lost(output: &mut Output) {
     output.lost += LOST.swap(0, Ordering::Relaxed);
     output.put(b"", tell);
@@ -286,14 +288,14 @@ fn tell(lost: u64) -> String {
     format!("{} {lost} lines of the log were lost before this\n", head(Level::Warn))
 }
 
-/// The crate whose lines -v is about, with the program's own; other libraries only warn.
-const CHASSIS: &str = "zen_proto";
+/// The crate to which -v applies, together with the program's own; other libraries log warnings only.
+const LIBRARY: &str = "zen_proto";
 
-/// As long as the rate limit counts.
+/// The period of the rate limit.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Lines on their way to the log's thread, so that a stuck stderr costs at most some 100 KiB.
+/// The capacity of the channel in lines. A blocked stderr costs at most some 100 KiB.
 const LINES_WAITING: usize = 1024;
 
-/// What a process gives its stderr to take the last lines.
+/// The time to wait for stderr before the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -1,31 +1,32 @@
-//! --metrics: the counters, in Prometheus's text format, over as much HTTP as that takes.
+//! --metrics: serves the counters over HTTP, in Prometheus's text format.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 
 use super::addresses::lacks_interface;
 use super::constants::BACK_OFF;
 use super::counters::{Counters, SERIES};
 use super::proc_stats::ProcStats;
+use super::socket_io::is_tick;
+use super::wait_ready::wait_ready;
 
-/// What one look at the server, or at a parent and its workers, shows.
+/// The values of one scrape.
 pub(super) struct Snapshot {
     pub(super) counters: Counters,
-    /// How many workers there are, and how many have died; `None` without --processes.
+    /// The numbers of running and of died child processes; `None` if the server starts none.
     pub(super) workers: Option<(u64, u64)>,
-    /// Whose processor time, memory and descriptors to tell.
+    /// The processes whose processor time, memory and descriptors are reported.
     pub(super) processes: Vec<u32>,
 }
 
-/// Answers every scrape, on a thread of its own.
+/// Starts a thread that answers scrapes.
 pub(super) fn serve(address: SocketAddr, look: impl Fn() -> Snapshot + Send + 'static) -> Result<()> {
     ensure!(!lacks_interface(address), "cannot serve metrics on {address}: append %INTERFACE to the address");
     let listener = TcpListener::bind(address)
@@ -35,15 +36,15 @@ pub(super) fn serve(address: SocketAddr, look: impl Fn() -> Snapshot + Send + 's
     thread::Builder::new()
         .name("metrics".into())
         .spawn(move || run(&listener, &look))
-        .context("cannot start a thread: raise the limit of them")?;
+        .context("cannot start a thread: raise the limit of threads")?;
     Ok(())
 }
 
-/// Serves a bounded number of connections in one loop, so that a silent or a slow one does not make a scrape wait.
+/// Serves a bounded number of connections in one loop, so that silent and slow ones do not delay a scrape.
 ///
-/// 1. Sleep in poll() until a connection is ready, another comes, or the oldest one's time is up.
-/// 2. Accept one. When there is no room for it, the oldest is closed.
-/// 3. Give every connection a turn, and close those that are done, that failed, or whose time is up.
+/// 1. Sleep in poll() until a connection is ready, a new one arrives, or the oldest one times out.
+/// 2. Accept one connection. If there is no room for it, close the oldest.
+/// 3. Serve every connection, and close those that are finished, have failed or have timed out.
 fn run(listener: &TcpListener, look: &impl Fn() -> Snapshot) -> ! {
     let mut connections: VecDeque<Connection> = VecDeque::new();
     loop {
@@ -56,10 +57,10 @@ fn run(listener: &TcpListener, look: &impl Fn() -> Snapshot) -> ! {
                 }
                 connections.push_back(connection);
             }
-            Err(error) if is_not_ready(&error) => {}
+            Err(error) if is_tick(&error) => {}
             Err(error) => {
                 log::debug!("metrics: {error}");
-                connections.pop_front(); // its descriptor may be what is missing
+                connections.pop_front(); // to free a descriptor
                 thread::sleep(BACK_OFF);
             }
         }
@@ -67,7 +68,7 @@ fn run(listener: &TcpListener, look: &impl Fn() -> Snapshot) -> ! {
         connections.retain_mut(|connection| {
             let is_open = match connection.turn(look) {
                 Ok(is_open) => is_open,
-                Err(error) if is_not_ready(&error) => true,
+                Err(error) if is_tick(&error) => true,
                 Err(error) => {
                     log::debug!("metrics: {error}");
                     false
@@ -84,15 +85,11 @@ fn wait(listener: &TcpListener, connections: &VecDeque<Connection>) {
         let is_sending = matches!(connection.state, State::Sending(_));
         PollFd::new(&connection.stream, if is_sending { PollFlags::OUT } else { PollFlags::IN })
     }));
-    let deadline = connections.front().map(|oldest| oldest.deadline.saturating_duration_since(Instant::now()));
-    let time = deadline.and_then(|time| Timespec::try_from(time).ok());
-    // Which of them are ready does not matter: each has its turn.
-    if poll(&mut descriptors, time.as_ref()).is_err_and(|error| error != Errno::INTR) {
-        thread::sleep(BACK_OFF); // no memory: trying again at once would keep a processor busy
-    }
+    let timeout = connections.front().map(|oldest| oldest.deadline.saturating_duration_since(Instant::now()));
+    wait_ready(descriptors, timeout); // every connection is served, whichever are ready
 }
 
-/// One request, one response, then it is closed.
+/// A connection for one request and one response.
 struct Connection {
     stream: TcpStream,
     deadline: Instant,
@@ -100,12 +97,12 @@ struct Connection {
 }
 
 enum State {
-    /// The request, as far as it has come.
+    /// The bytes of the request that have been received.
     Receiving(Vec<u8>),
-    /// The response, as far as it has not been sent.
+    /// The bytes of the response that have not been sent.
     Sending(Vec<u8>),
-    /// What else comes is discarded, this many bytes at most, or the close would be a reset and take the response
-    /// along.
+    /// The number of bytes that may still be received and discarded. A close with unread bytes would reset the
+    /// connection, and the client could lose the response.
     Lingering(usize),
 }
 
@@ -115,7 +112,7 @@ impl Connection {
         Ok(Self { stream, deadline: Instant::now() + WAIT_LIMIT, state: State::Receiving(Vec::new()) })
     }
 
-    /// One read and one write at most. False: it is over.
+    /// Reads and writes at most once. Returns false when the connection is finished.
     fn turn(&mut self, look: &impl Fn() -> Snapshot) -> io::Result<bool> {
         let mut chunk = [0; 1024];
         if let State::Receiving(request) = &mut self.state {
@@ -162,17 +159,13 @@ fn response(request: &[u8], look: &impl Fn() -> Snapshot) -> Vec<u8> {
     if method == "HEAD" { head.into_bytes() } else { (head + &body).into_bytes() }
 }
 
-fn is_not_ready(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
 fn text(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     let mut latest = "";
     let mut say = |name: &'static str, labels: &str, is_gauge: bool, help: &str, value: &dyn std::fmt::Display| {
         if name != latest {
             let kind = if is_gauge { "gauge" } else { "counter" };
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}"); // a String takes everything
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}"); // writing to a String cannot fail
             latest = name;
         }
         let _ = writeln!(text, "{name}{labels} {value}");
@@ -193,17 +186,17 @@ fn text(snapshot: &Snapshot) -> String {
     text
 }
 
-/// How many connections there are at once: many more than there are scrapers, each with a request of a few KiB.
+/// The most connections at the same time: many more than there are scrapers. Each has a request of a few KiB.
 pub(super) const MOST_CONNECTIONS: usize = 32;
 
-/// How long a connection may last: as long as Prometheus waits unless told otherwise.
+/// The longest time of a connection: Prometheus's default timeout.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a connection lingers after the response, and the bytes discarded then: the same as for a client (rule 8).
+/// The time of a lingering close after the response, and the bytes discarded in it, as for a client (rule 8).
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 
-/// In bytes; Prometheus sends some two hundred.
+/// The longest request in bytes. Prometheus sends some two hundred.
 const LONGEST_HEAD: usize = 8192;
 
 #[cfg(test)]
@@ -248,7 +241,7 @@ mod tests {
         assert_eq!(connections.remove(0).read(&mut [0; 1])?, 0);
         let mut last = connections.remove(MOST_CONNECTIONS - 1);
         last.set_nonblocking(true)?;
-        assert!(last.read(&mut [0; 1]).is_err_and(|error| is_not_ready(&error)));
+        assert!(last.read(&mut [0; 1]).is_err_and(|error| is_tick(&error)));
         Ok(())
     }
 
@@ -259,7 +252,7 @@ mod tests {
         client.set_write_timeout(Some(WAIT_LIMIT))?;
         // Some MiB fit into the buffers of both sides; far more are refused.
         let refused = (0..64 * 1024).find_map(|_| client.write_all(&[b'x'; 1024]).err());
-        assert!(refused.is_some_and(|error| !is_not_ready(&error)));
+        assert!(refused.is_some_and(|error| !is_tick(&error)));
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! The command line that all servers have in common, and how a wrong one is answered.
+//! The command line flags that all servers have in common.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -12,7 +12,7 @@ use log::LevelFilter;
 use super::addresses::{parse_host, parse_metrics_address};
 use super::{inherited_fds, logging, stdout};
 
-/// The flags of every server. One with further flags flattens these into its own [`Arguments`].
+/// The flags of every server. A server with further flags flattens these into its own [`Arguments`].
 #[derive(Debug, Clone, Parser)]
 #[command(about = "Answers questions over TCP")]
 pub struct Options {
@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
     pub idle_timeout: Duration,
 
-    /// Close a client whose question is not whole after this time, reset one that reads no answer for it; 0 is never
+    /// Close a client that does not finish a question in this time; reset one that reads no answer in it; 0 is never
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
     pub question_timeout: Duration,
 
@@ -45,7 +45,8 @@ pub struct Options {
     pub max_connections: Option<NonZeroUsize>,
 
     /// How many clients may wait in the kernel to be accepted
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = clap::value_parser!(u32).range(..=i32::MAX as i64))]
+    #[arg(long, value_name = "N", default_value = "1024")]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=i32::MAX as i64))]
     pub backlog: u32,
 
     /// How long draining may take after SIGTERM or SIGINT; 0 is not at all
@@ -64,7 +65,7 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub idle_exit: Option<Duration>,
 
-    /// Tell Prometheus, at http://ADDRESS:PORT/metrics; a PORT alone is on 127.0.0.1
+    /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics; a PORT alone is on 127.0.0.1
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = parse_metrics_address)]
     pub metrics: Option<SocketAddr>,
 
@@ -80,7 +81,7 @@ pub struct Options {
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
-    /// This process is one of another's --processes
+    /// This process was started by another of this server: one of its --processes, or for a client (--inetd nowait)
     #[arg(long, hide = true)]
     pub(super) worker: bool,
 
@@ -101,17 +102,17 @@ pub struct Options {
     pub(super) panic_outside: Option<String>,
 }
 
-/// What inetd gave as stdin.
+/// The kind of socket that inetd passed as stdin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Inetd {
-    /// A listener: the server takes its clients from it.
+    /// A listener, from which the server accepts clients.
     Wait,
-    /// One client: the server is started for it alone.
+    /// A client, the only one of this process.
     Nowait,
 }
 
 impl Options {
-    /// What the log is told of these flags, and of the crate that `program` is the name of.
+    /// Returns the settings of the log. `program` is the name of the server's crate.
     pub(super) fn log(&self, program: &'static str) -> logging::Config {
         let level = match (self.quiet, self.verbose) {
             (true, _) => LevelFilter::Error,
@@ -122,7 +123,7 @@ impl Options {
         logging::Config { file: self.log_file.clone(), level, program, is_worker: self.worker }
     }
 
-    /// What clap's attributes cannot say of these flags.
+    /// Returns an error message if flags contradict each other in a way that clap's attributes cannot express.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
         let inherits = inherited_fds::has_listen_fds() && self.inetd.is_none() && !self.worker;
         if inherits && (self.host.is_some() || self.port.is_some()) {
@@ -139,12 +140,12 @@ impl Options {
     }
 }
 
-/// Arguments of a server: its own flags next to the common ones.
+/// The arguments of a server: its own flags and the common ones.
 pub trait Arguments: Parser {
-    /// The common flags.
+    /// Returns the common flags.
     fn common(&self) -> &Options;
 
-    /// What is wrong with the flags together, if anything.
+    /// Returns an error message if flags contradict each other.
     fn contradiction(&self) -> Option<&'static str> {
         None
     }
@@ -156,7 +157,7 @@ impl Arguments for Options {
     }
 }
 
-/// The arguments of this process; if they are wrong, or ask for help, it ends here.
+/// Parses the arguments of this process. Ends the process if they are wrong or ask for help.
 pub(super) fn parse<A: Arguments>() -> A {
     let arguments = A::try_parse().unwrap_or_else(|error| leave(&error));
     match arguments.common().contradiction().or_else(|| arguments.contradiction()) {
@@ -165,10 +166,10 @@ pub(super) fn parse<A: Arguments>() -> A {
     }
 }
 
-/// Help goes to stdout with status 0, an error as one line to stderr with status 2.
+/// Prints help to stdout (status 0), or an error as one line to stderr (status 2), and ends the process.
 fn leave(error: &clap::Error) -> ! {
     if !error.use_stderr() {
-        let _ = stdout::announce(&error.render().to_string()); // a reader that went away needs no help
+        let _ = stdout::announce(&error.render().to_string()); // an error means that the reader has gone
         std::process::exit(0);
     }
     let text = error.render().to_string();
@@ -177,11 +178,11 @@ fn leave(error: &clap::Error) -> ! {
     std::process::exit(2);
 }
 
-/// A duration of the command line: `10s`, `500ms`, or `0`.
+/// Parses a duration of the command line: `10s`, `500ms`, or `0`.
 ///
 /// # Errors
 ///
-/// Anything else, another bare number included.
+/// The text is not a duration. A number without a unit is an error, except `0`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);

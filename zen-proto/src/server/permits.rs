@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// As many permits as clients may be connected at once, lingering ones included.
+/// One permit for each client that may be connected at the same time. A client in a lingering close also has one.
 #[derive(Debug)]
 pub(super) struct Permits {
     taken: AtomicUsize,
@@ -17,14 +17,14 @@ impl Permits {
         Self { taken: AtomicUsize::new(0), limit, emptied: Mutex::new(Instant::now()) }
     }
 
-    /// Takes a permit; false: none is free.
+    /// Takes a permit. Returns false if none is free.
     #[must_use]
     pub(super) fn take(&self) -> bool {
         let next = |taken: usize| (taken < self.limit).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 
-    /// Gives a permit back.
+    /// Releases a permit.
     pub(super) fn release(&self) {
         if self.taken.fetch_sub(1, Ordering::Relaxed) == 1 {
             *self.emptied.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -39,7 +39,7 @@ impl Permits {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Returns for how long no permit has been taken.
+    /// Returns the time for which no permit has been taken.
     pub(super) fn idle_for(&self) -> Duration {
         let emptied = *self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
         if self.taken() > 0 { Duration::ZERO } else { emptied.elapsed() }

@@ -1,4 +1,4 @@
-//! What processes use, from /proc, under the names that every exporter gives it.
+//! Resource usage of processes, read from /proc, under the names that Prometheus client libraries use.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -8,16 +8,15 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The use of some processes together. A process that has just ended counts as nothing. What can be read of no
-/// process is
-/// `None`: there may be no /proc.
+/// The resource usage of some processes together. Processes that have just ended are left out. A value is `None` if it
+/// could be read of no process, for example without /proc.
 #[derive(Default)]
 pub(super) struct ProcStats {
     seconds: Option<f64>,
     bytes: Option<f64>,
     descriptors: Option<f64>,
     most_descriptors: Option<f64>,
-    /// When the first of them began, in seconds since 1970.
+    /// The start time of the oldest process, in seconds since 1970.
     began: Option<f64>,
 }
 
@@ -40,7 +39,7 @@ impl ProcStats {
         usage
     }
 
-    /// Name, whether it goes up and down, what it is, and its value, of those that could be read.
+    /// Returns name, kind, help text and value of each time series that could be read.
     pub(super) fn series(&self) -> impl Iterator<Item = (&'static str, bool, &'static str, f64)> {
         let all = [
             ("process_cpu_seconds_total", false, "Processor time, of user and system.", self.seconds),
@@ -57,16 +56,15 @@ fn add(sum: &mut Option<f64>, value: f64) {
     *sum = Some(sum.unwrap_or(0.0) + value);
 }
 
-/// When the machine was started, in seconds since 1970. /proc/stat says it too, but is kept from a service with
-/// ProcSubset=pid.
-/// Worked out once: a clock that is set must not look like a restart.
+/// Returns the time when the machine was started, in seconds since 1970. /proc/stat has it too, but is hidden from a
+/// service with ProcSubset=pid. It is computed once: a change of the clock must not look like a restart.
 static BOOTED: LazyLock<f64> = LazyLock::new(|| {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let up = clock_gettime(ClockId::Boottime);
     now.as_secs_f64() - up.tv_sec as f64 - up.tv_nsec as f64 / 1e9
 });
 
-/// The fields of /proc/PID/stat that matter here.
+/// The fields of /proc/PID/stat that are used here.
 struct Stat {
     ticks: u64,
     began: u64,
@@ -76,10 +74,10 @@ struct Stat {
 impl Stat {
     fn of(process: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        // The name, in parentheses, may hold anything; the third field follows it.
+        // The name, in parentheses, may contain any byte. The third field follows it.
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-        // Those of its children that have ended, too: or a dead worker's time would be lost.
+        // Includes children that have ended: otherwise the processor time of a dead worker would be lost.
         Some(Self { ticks: (14..=17).map(field).sum::<Option<u64>>()?, began: field(22)?, pages: field(24)? })
     }
 }
@@ -92,7 +90,7 @@ mod tests {
     fn this_process_uses_something() {
         let usage = ProcStats::of(&[std::process::id()]);
         assert!(usage.bytes > Some(100_000.0) && usage.descriptors >= Some(3.0) && usage.began > Some(1e9));
-        // A hundredfold, as other tests open and close descriptors of this process meanwhile.
+        // A hundred, because other tests open and close descriptors of this process at the same time.
         let sum = ProcStats::of(&[[std::process::id(); 100].as_slice(), &[u32::MAX]].concat());
         assert!(sum.descriptors >= Some(300.0) && sum.bytes > usage.bytes.map(|bytes| 50.0 * bytes));
         assert_eq!(usage.series().count(), 5);

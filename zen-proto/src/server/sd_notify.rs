@@ -1,4 +1,4 @@
-//! The service manager that started this process, if one did: what it receives of it (sd_notify(3)).
+//! Notifications to the service manager that started this process, if one did (sd_notify(3)).
 //!
 //! A worker notifies no service manager: its parent does, and removes NOTIFY_SOCKET from the worker's environment.
 
@@ -11,30 +11,31 @@ use std::sync::Once;
 
 use sd_notify::NotifyState;
 
-/// All who serve can be connected to.
+/// Reports that clients can connect to this server, and to each of its workers.
 pub(super) fn is_ready() {
     tell(&NotifyState::Ready);
 }
 
-/// The drain begins.
+/// Reports that the drain begins.
 pub(super) fn is_stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// All who serve are alive; see [`super::watchdog`].
+/// Reports that all event loops, threads or workers are alive; see [`super::watchdog`].
 pub(super) fn is_alive() {
     tell(&NotifyState::Watchdog);
 }
 
 fn tell(state: &NotifyState<'_>) {
-    static COMPLAINED: Once = Once::new();
+    static WARNED: Once = Once::new();
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, &format!("{state}\n")) {
-        COMPLAINED.call_once(|| log::warn!("the service manager cannot be told: {error}"));
+        WARNED.call_once(|| log::warn!("the service manager cannot be told: {error}"));
     }
 }
 
-/// One datagram, without waiting: a manager that does not read must not stop the server. (sd-notify's own would wait.)
+/// Sends one datagram without waiting: a manager that does not read must not stop the server. (The crate sd-notify
+/// would wait.)
 fn send(socket: &OsStr, text: &str) -> io::Result<()> {
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

@@ -1,22 +1,26 @@
-//! What all threads of a server share.
+//! The state that all threads of a server share.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::counters::{Counter, Counters, counted};
+use rustix::process::Signal;
+
+use super::counters::{Counter, Counters};
 use super::excess::Excess;
+use super::metrics::Snapshot;
 use super::permits::Permits;
+use super::reports::Reports;
 use super::simulated_work::Work;
 use super::stop::Stop;
-use super::worker;
+use super::{signals, worker};
 use crate::Timeouts;
 
-/// What all threads of a server share. There is one in a process, for as long as that lives.
+/// The state that all threads of a server share. A process has one, which is never dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Whether to stop.
+    /// The stop flag.
     pub stop: Stop,
     pub(super) timeouts: Timeouts,
     pub(super) work: Option<Work>,
@@ -25,24 +29,28 @@ pub struct Server {
     pub(super) only_client: Mutex<Option<TcpStream>>,
     pub(super) arrivals: Mutex<Arrivals>,
     pub(super) excess: Mutex<Excess>,
-    /// How many clients can have waited in the kernel.
+    /// The most clients that the backlog can hold.
     pub(super) backlog: usize,
-    /// Whether the listener outlives this process, and with it those who wait.
+    /// Whether the listener, and the clients in its backlog, outlive this process.
     pub(super) is_inherited: bool,
-    /// Whether it is one of another process's --processes.
+    /// Whether this process is a worker of --processes.
     pub(super) is_worker: bool,
-    /// Whether a parent adds its counters to those of others.
+    /// Whether this process reports its counters to a parent.
     pub(super) reports_to_parent: bool,
+    /// Whether this process serves a single client, which its parent has accepted, counted and logged.
+    pub(super) is_child: bool,
+    /// The processes for single clients, if this server starts them.
+    pub(super) children: OnceLock<Mutex<Reports>>,
 }
 
-/// Who came, for the drain.
+/// Results of accept() so far, for the drain and for the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrivals {
     pub(super) while_draining: usize,
     pub(super) latest: Instant,
-    /// When the log last said that no client can be accepted.
+    /// When a failure of accept() was last logged.
     pub(super) last_logged: Option<Instant>,
-    /// Failures of accept() since the last success.
+    /// The number of failures of accept() since the last success.
     pub(super) failures: u32,
 }
 
@@ -56,22 +64,49 @@ impl Server {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The closing line of the log.
+    /// Logs the last line, with the numbers of clients and panics.
     pub(super) fn log_totals(&self) {
-        let [accepted, rejected, panics] = [Counter::Accepted, Counter::Rejected, Counter::Panics].map(counted);
-        let clients = accepted + rejected;
+        if self.is_child {
+            return;
+        }
+        let counters = self.snapshot().counters;
+        let clients = counters.get(Counter::Accepted) + counters.get(Counter::Rejected);
+        log::info!("stopped after {clients} clients and {} panics", counters.get(Counter::Panics));
+    }
+
+    /// Reports the counters of this process to the parent, if there is one.
+    pub(super) fn report_counters(&self) {
         if self.reports_to_parent {
             worker::report_counters(self.counters());
         }
-        log::info!("stopped after {clients} clients and {panics} panics");
+    }
+
+    /// Returns the values of the metrics, processes for single clients included.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let own = self.counters();
+        match self.children() {
+            Some(children) => children.snapshot(own),
+            None => Snapshot { counters: own, workers: None, processes: vec![std::process::id()] },
+        }
+    }
+
+    /// Locks the list of processes for single clients. Returns `None` if this server starts none.
+    pub(super) fn children(&self) -> Option<MutexGuard<'_, Reports>> {
+        self.children.get().map(|children| children.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sends a signal to the processes for single clients.
+    pub(super) fn signal_children(&self, signal: Signal) {
+        let children = self.children();
+        children.iter().flat_map(|children| children.alive.keys()).for_each(|pid| signals::send(signal, *pid));
     }
 
     pub(super) fn excess(&self) -> MutexGuard<'_, Excess> {
         self.excess.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether clients in the backlog are left to another process while this one drains: to the next server, or to the
-    /// other workers when this one has failed or is told to stop alone.
+    /// Returns whether a drain leaves the backlog to another process: to the next server if the listener is inherited,
+    /// or to the other workers if only this one drains.
     pub(super) fn leaves_backlog(&self) -> bool {
         self.is_inherited || self.is_worker && !worker::all_drain()
     }

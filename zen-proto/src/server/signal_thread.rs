@@ -1,5 +1,5 @@
-//! The thread that takes the signals: SIGTERM and SIGINT drain the server, a second one ends it, and so does the end of
-//! its grace. SIGHUP reopens the log file; without a log file it drains.
+//! The thread that handles signals. SIGTERM and SIGINT drain the server; a second one ends it immediately, as does the
+//! end of the grace period. SIGHUP reopens the log file, or drains the server if there is none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::exit;
@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, Signal, getpid, pidfd_getfd, pidfd_open};
 use signal_hook::consts::SIGHUP;
 use socket2::SockRef;
 
@@ -15,40 +15,50 @@ use super::shared::Server;
 use super::signals::{Signals, handled, is_first_of_two};
 use super::socket_io::reset;
 use super::stop::defect;
+use super::worker::REPORT;
 use super::{logging, sd_notify};
 
-/// Starts the thread that takes the signals and keeps the time of `grace`. It ends the process when that is
-/// over, even if every other thread is busy thinking.
+/// Starts the signal thread. Normally the main thread ends the process, when the last client is closed. If that has not
+/// happened when `grace` is over, this thread ends it, even if every other thread is busy with an answer.
 pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_signal: bool) -> Result<()> {
     let (stop, permits) = (&server.stop, &server.permits);
     let mut signals = Signals::register(handled())?;
     let _ = stop.waker.set(signals.waker()?);
     let mut run = move || -> ! {
         let mut is_signalled = loop {
-            match signals.wait(None) {
-                Some(SIGHUP) if logging::has_file() => logging::reopen(),
+            match next_signal(server, &mut signals, None) {
+                Some(SIGHUP) if logging::has_file() => reopen_logs(server),
                 Some(signal) => break is_first_of_two(signal),
                 None => {}
             }
         };
         stop.set();
         sd_notify::is_stopping();
-        log::info!("draining: {} clients are connected", permits.taken());
-        let end = Instant::now().checked_add(grace);
-        while end.is_none_or(|end| Instant::now() < end) {
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            match signals.wait(left) {
-                Some(SIGHUP) => logging::reopen(),
-                Some(signal) if is_first_of_two(signal) && is_signalled && ends_at_second_signal => exit(128 + signal),
-                Some(signal) => is_signalled |= is_first_of_two(signal),
-                None => {}
-            }
+        if !server.is_child {
+            log::info!("draining: {} clients are connected", permits.taken());
         }
-        match permits.taken() {
-            0 => {}
-            cut => log::warn!("--grace is over: {cut} clients are reset"),
+        let mut wait_until = |end: Option<Instant>| {
+            while let Some(signal) = next_signal(server, &mut signals, end) {
+                match signal {
+                    SIGHUP => reopen_logs(server),
+                    _ if is_first_of_two(signal) && is_signalled && ends_at_second_signal => exit(128 + signal),
+                    _ => is_signalled |= is_first_of_two(signal),
+                }
+            }
+        };
+        let end = Instant::now().checked_add(grace);
+        wait_until(end);
+        if permits.taken() > 0 && !server.is_child {
+            log::warn!("--grace is over: {} clients are reset", permits.taken());
+        }
+        if server.children().is_some() {
+            // The grace of the child processes is over, too: each resets its client and exits. When the last has
+            // exited, the main thread ends this process.
+            wait_until(end.and_then(|end| end.checked_add(MARGIN)));
+            log::warn!("{} processes have not ended, and are killed", permits.taken());
         }
         reset_all();
+        server.report_counters();
         server.log_totals();
         logging::flush();
         stop.failure().inspect(|error| logging::print_error(&format!("error: {error:#}")));
@@ -57,19 +67,40 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            // Without this thread nothing could stop the server.
+            // Without this thread the server could not be drained.
             let _ = catch_unwind(AssertUnwindSafe(&mut run));
             logging::print_error(&format!("error: {}", defect()));
             exit(1)
         })
-        .context("cannot start a thread: raise the limit of them")?;
+        .context("cannot start a thread: raise the limit of threads")?;
     Ok(())
 }
 
-/// Makes the end of this process a reset for every client that is still connected.
+/// Waits for the next signal, at most until `end`. Meanwhile reports the counters to the parent, if there is one.
+fn next_signal(server: &Server, signals: &mut Signals, end: Option<Instant>) -> Option<i32> {
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let report = server.reports_to_parent.then_some(REPORT);
+        if let Some(signal) = signals.wait(left.into_iter().chain(report).min()) {
+            return Some(signal);
+        }
+        if end.is_some_and(|end| end <= Instant::now()) {
+            return None;
+        }
+        server.report_counters();
+    }
+}
+
+fn reopen_logs(server: &Server) {
+    logging::reopen();
+    server.signal_children(Signal::HUP);
+}
+
+/// Makes the exit of this process reset all client connections (SO_LINGER with 0).
 ///
-/// Other threads own those connections. pidfd_getfd lends each to this one, by number and without `unsafe`.
-/// Where that is forbidden the kernel closes the connections politely instead.
+/// Other threads own the streams, and Rust has no safe way to use a descriptor by its number. So each is duplicated
+/// with pidfd_getfd(2): an option that is set on the duplicate applies to the socket. Where that call is forbidden, the
+/// clients receive FIN instead of RST.
 fn reset_all() {
     let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return };
     let numbers: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
@@ -85,5 +116,8 @@ fn reset_all() {
     }
 }
 
-/// How many descriptors are tried where there is no list of them: some milliseconds of system calls.
+/// The time beyond their grace in which child processes may still exit by themselves.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// The number of descriptors to try if /proc is missing: some milliseconds of system calls.
 const MOST_TRIED: i32 = 65_536;

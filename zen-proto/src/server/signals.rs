@@ -1,4 +1,4 @@
-//! Signals that can be waited for, and those that are sent to a child.
+//! Receiving signals with a timeout, and sending signals to child processes.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -6,79 +6,85 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{self, SigSet};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::logging;
+use super::wait_ready::wait_ready;
 
-/// The signals that a server handles. SIGHUP is one of them with a log file, or if it was not ignored when the server
-/// started, as nohup has it.
+/// Returns the signals that a server handles. SIGHUP is handled if there is a log file, or unless it was ignored when
+/// the server started (as nohup(1) does).
 pub(super) fn handled() -> &'static [i32] {
-    // Where /proc is missing nothing tells, and SIGHUP stays as it was: ignored, or the end.
+    // Without /proc this is unknown. Then SIGHUP keeps its disposition.
     let is_ignored = || std::fs::read_to_string("/proc/self/status").map_or(true, |status| ignores_hangup(&status));
     if logging::has_file() || !is_ignored() { &[SIGTERM, SIGINT, SIGHUP] } else { &[SIGTERM, SIGINT] }
 }
 
-/// Reads the ignored signals from proc_pid_status(5): a hexadecimal mask, of which the lowest bit is signal 1.
+/// Returns whether SIGHUP is ignored, from the text of /proc/self/status (proc_pid_status(5)). The mask is hexadecimal,
+/// and its lowest bit is signal 1.
 fn ignores_hangup(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_none_or(|mask| mask & (1 << (SIGHUP - 1)) != 0)
 }
 
-/// Signals that can be waited for with a timeout, or polled. Each has a stream of its own, so that none hides another.
+/// Registered signals. Each signal has a stream of its own, so that none hides another.
+#[derive(Debug)]
 pub(super) struct Signals(Vec<(i32, UnixStream)>);
 
 impl Signals {
-    /// Takes these signals from now on, also where the process was started with some of them blocked.
+    /// Registers handlers for these signals, and unblocks them if the process was started with some blocked.
     ///
-    /// Call it before the threads are started that are to take them: they inherit the mask of this one.
+    /// Call this before threads are started: they inherit the signal mask.
     pub(super) fn register(signals: &[i32]) -> Result<Self> {
         let register = |&signal: &i32| {
             let (stream, waker) = UnixStream::pair()?;
+            stream.set_nonblocking(true)?;
             signal_hook::low_level::pipe::register(signal, waker)?;
             Ok((signal, stream))
         };
         let streams = signals.iter().map(register).collect::<Result<_>>()?;
-        // Only now: one that is pending already finds its handler.
+        // After the handlers are registered: a pending signal is delivered now.
         let handled: SigSet = signals.iter().filter_map(|&signal| signal::Signal::try_from(signal).ok()).collect();
         handled.thread_unblock().context("cannot unblock signals")?;
         Ok(Self(streams))
     }
 
-    /// Adds a waker to them: a byte written to it is signal 0.
+    /// Returns a waker: a byte written to it is reported as signal 0.
     pub(super) fn waker(&mut self) -> Result<UnixStream> {
         let (stream, waker) = UnixStream::pair()?;
+        stream.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
         self.0.push((0, stream));
         Ok(waker)
     }
 
-    /// The next signal, 0 for the waker; `None` when none comes within `time`, which is forever if `None`.
+    /// Waits for the next signal, for at most `time` (`None`: no limit). The waker is signal 0. It may
+    /// return `None` early.
     pub(super) fn wait(&mut self, time: Option<Duration>) -> Option<i32> {
-        let mut descriptors: Vec<_> = self.streams().map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
-        let time = time.and_then(|time| Timespec::try_from(time).ok());
-        poll(&mut descriptors, time.as_ref()).ok()?;
-        let came = descriptors.iter().position(|descriptor| !descriptor.revents().is_empty())?;
-        let (signal, stream) = &mut self.0[came];
-        stream.read_exact(&mut [0]).ok()?;
-        Some(*signal)
+        wait_ready(self.streams().map(|stream| PollFd::new(stream, PollFlags::IN)).collect(), time);
+        self.pending()
     }
 
-    /// What becomes readable when a signal comes.
+    /// Returns the next signal that has already arrived.
+    pub(super) fn pending(&mut self) -> Option<i32> {
+        self.0.iter_mut().find_map(|(signal, stream)| stream.read_exact(&mut [0]).is_ok().then_some(*signal))
+    }
+
+    /// Returns the streams, one of which becomes readable when a signal arrives.
     pub(super) fn streams(&self) -> impl Iterator<Item = &UnixStream> {
         self.0.iter().map(|(_, stream)| stream)
     }
 }
 
-/// Whether a further signal ends the server at once. After the waker and after SIGHUP, which a service manager may send
-/// together with SIGTERM, it does not.
+/// Returns whether a second signal of this kind ends the server immediately. The waker and SIGHUP do not count: a
+/// service manager may send SIGHUP together with SIGTERM.
 pub(super) fn is_first_of_two(signal: i32) -> bool {
     [SIGTERM, SIGINT].contains(&signal)
 }
 
-/// Sends SIGTERM or SIGKILL to a child. One that is gone already needs none.
+/// Sends a signal to a child. An error means that the child has ended, and is ignored.
 pub(super) fn send(signal: Signal, child: u32) {
     if let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
@@ -102,7 +108,7 @@ mod tests {
         for signal in [SIGUSR1, SIGUSR2, SIGUSR1] {
             raise(signal).expect("it is one");
         }
-        let came: Vec<_> = std::iter::from_fn(|| signals.wait(Some(Duration::ZERO))).collect();
+        let came: Vec<_> = std::iter::from_fn(|| signals.pending()).collect();
         assert_eq!(came, [SIGUSR1, SIGUSR1, SIGUSR2, 0]);
     }
 

@@ -1,8 +1,8 @@
-//! recv() and send() that wait for a tick, or not at all.
+//! recv() and send() that wait for at most a tick, or not at all.
 //!
-//! The tick is how a server that sleeps in its calls still looks at the clock and the stop flag. The listener
-//! and, by inheritance, every client have SO_RCVTIMEO and SO_SNDTIMEO of one [`TICK`](super::TICK): a call that would
-//! sleep longer returns EAGAIN. Busy traffic never notices.
+//! Because of the tick, a server that sleeps in its calls can check the clock and the stop flag. The listener and, by
+//! inheritance, every client has SO_RCVTIMEO and SO_SNDTIMEO of one [`TICK`](super::TICK): a call that would sleep
+//! longer returns EAGAIN. Clients that keep sending are not affected.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
@@ -14,11 +14,11 @@ use socket2::SockRef;
 
 use super::watchdog;
 
-/// Calls recv(), which sleeps for a tick at most; not at all if the client `is_expired`.
+/// Calls recv(), which sleeps for at most a tick, or not at all if the client `is_expired`.
 ///
 /// # Errors
 ///
-/// Those of recv(); [`is_tick`] tells those that mean "nothing yet".
+/// The errors of recv(). For those that mean "nothing yet" [`is_tick`] returns true.
 pub fn read(stream: &TcpStream, buffer: &mut [u8], is_expired: bool) -> io::Result<usize> {
     watchdog::beat_now();
     if is_expired {
@@ -28,11 +28,11 @@ pub fn read(stream: &TcpStream, buffer: &mut [u8], is_expired: bool) -> io::Resu
     Ok(n)
 }
 
-/// Calls send(), which sleeps for a tick at most; not at all if the client `is_expired`.
+/// Calls send(), which sleeps for at most a tick, or not at all if the client `is_expired`.
 ///
 /// # Errors
 ///
-/// Those of send(); [`is_tick`] tells those that mean "no room yet".
+/// The errors of send(). For those that mean "no room yet" [`is_tick`] returns true.
 pub fn write(stream: &TcpStream, bytes: &[u8], is_expired: bool) -> io::Result<usize> {
     watchdog::beat_now();
     if is_expired {
@@ -45,7 +45,7 @@ pub fn write(stream: &TcpStream, bytes: &[u8], is_expired: bool) -> io::Result<u
 ///
 /// # Errors
 ///
-/// Those of recv(); `WouldBlock` means "nothing yet".
+/// The errors of recv(); `WouldBlock` means "nothing yet".
 pub fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let (_, n) = rustix::net::recv(stream, buffer, RecvFlags::DONTWAIT)?;
     Ok(n)
@@ -55,18 +55,18 @@ pub fn try_read(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 ///
-/// Those of send(); `WouldBlock` means "no room yet".
+/// The errors of send(); `WouldBlock` means "no room yet".
 pub fn try_write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
 }
 
-/// Returns whether a call returned only to let the server look at the clock and the stop flag.
+/// Returns whether a call returned only so that the server can check the clock and the stop flag.
 pub fn is_tick(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// Makes the close that follows a reset, after which the kernel keeps nothing of the connection.
+/// Makes the following close a reset, after which the kernel keeps no state of the connection.
 pub fn reset(stream: impl AsFd) {
-    // It fails only for a connection that is gone already.
+    // This fails only for a connection that has already ended.
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }

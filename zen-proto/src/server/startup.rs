@@ -1,4 +1,4 @@
-//! The three moves of a `main`: parse, listen, serve.
+//! The three steps of a `main`: parse, listen, serve.
 
 use std::any::type_name_of_val;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use super::constants::TICK;
 use super::counters::{Counter, count};
 use super::descriptors::{self, Others, Wanted};
 use super::listener::{self, Waiting};
-use super::metrics::{self, Snapshot};
+use super::metrics;
 use super::options::{Arguments, Inetd, Options, parse};
 use super::permits::Permits;
 use super::shared::{Arrivals, Server};
@@ -26,12 +26,12 @@ use crate::Timeouts;
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// Parses the command line, runs `serve`, and makes an exit status of what came of it: 0 after draining, 1
-/// and one line on stderr for an error. A wrong command line ends the process with 2.
+/// Parses the command line, runs `serve`, and returns the exit status: 0 after a drain, 1 after an error, which is
+/// printed as one line to stderr. A wrong command line ends the process with status 2.
 pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
     logging::outlive_file_size_limit();
     let arguments = parse::<A>();
-    // The closure's name begins with the crate that has written it.
+    // The name of the closure's type begins with the server's crate.
     let program = type_name_of_val(&serve).split("::").next().unwrap_or_default();
     let serve = || {
         logging::start(arguments.common().log(program))?;
@@ -39,6 +39,7 @@ pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
         serve(arguments)
     };
     let result = catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| Err(defect()));
+    SERVER.get().inspect(|server| server.report_counters());
     let failure = SERVER.get().and_then(|server| server.stop.failure());
     match result.as_ref().err().or(failure) {
         Some(error) => {
@@ -55,9 +56,9 @@ pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
     }
 }
 
-/// Logs a panic. One that no conversation catches drains the server, whichever thread it ends.
+/// Logs a panic. If no conversation catches it, the server drains.
 fn on_panic(panic: &PanicHookInfo<'_>) {
-    // What std says on behalf of a scope when one of its threads has panicked, which is logged already.
+    // std panics with this text when a scoped thread has panicked, which is already logged.
     if panic.payload().downcast_ref() == Some(&"a scoped thread panicked") {
         return;
     }
@@ -69,16 +70,17 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
 }
 
 impl Server {
-    /// Opens the listener, or takes over the one this process was given, and says so on stdout.
+    /// Opens the listener, or takes an inherited one, and prints the ready line to stdout.
     ///
-    /// `at_once` is how many clients the architecture serves at the same time; `None`: as many as
-    /// --max-connections, and the next is turned away. With --processes this call does not return in the
-    /// parent: that supervises its workers until the end.
+    /// `capacity` is the number of clients that are accepted at the same time; `None` is --max-connections. Further
+    /// clients are rejected. A server that calls [`accept`](Self::accept) only when it has a free thread rejects none:
+    /// they wait in the backlog. With --processes this call does not return in the parent, which supervises its workers
+    /// until the end.
     ///
     /// # Errors
     ///
-    /// What keeps this process from listening, in one line that says what to do.
-    pub fn listen(options: &Options, waiting: Waiting, at_once: Option<usize>) -> Result<&'static Self> {
+    /// The reason why this process cannot listen, as one line that says what to do.
+    pub fn listen(options: &Options, waiting: Waiting, capacity: Option<usize>) -> Result<&'static Self> {
         if options.worker {
             worker::die_with_parent()?;
             worker::set_name();
@@ -94,9 +96,9 @@ impl Server {
         if let Some(client) = &only_client {
             listener::configure(SockRef::from(client), waiting)?;
         }
-        let wanted = match (at_once, options.max_connections) {
-            _ if only_client.is_some() => Wanted::AtOnce(1),
-            (Some(at_once), _) => Wanted::AtOnce(at_once),
+        let wanted = match (capacity, options.max_connections) {
+            _ if only_client.is_some() => Wanted::Capacity(1),
+            (Some(capacity), _) => Wanted::Capacity(capacity),
             (None, Some(most)) => Wanted::Connections(most.get()),
             (None, None) => Wanted::ByDefault(MAX_CONNECTIONS),
         };
@@ -113,6 +115,7 @@ impl Server {
             (listener, _) => listener,
         };
 
+        let is_child = options.worker && options.inetd == Some(Inetd::Nowait);
         let server = SERVER.get_or_init(|| Self {
             stop: Stop::default(),
             timeouts: Timeouts::new(options.idle_timeout, options.question_timeout),
@@ -130,7 +133,9 @@ impl Server {
             backlog: options.backlog as usize,
             is_inherited,
             is_worker: options.worker,
-            reports_to_parent: options.worker && options.metrics.is_some(),
+            reports_to_parent: is_child || options.worker && options.metrics.is_some(),
+            is_child,
+            children: OnceLock::new(),
         });
         signal_thread::start(server, options.grace, !options.worker)?;
         server.report(options)?;
@@ -140,17 +145,19 @@ impl Server {
                 server.leave_when_idle(idle_exit, options.worker)?;
             }
         }
-        log::info!(
-            "at most {permits} clients at once, {}, idle timeout {:?}, question timeout {:?}, grace {:?}",
-            listener::backlog(options, is_inherited),
-            options.idle_timeout,
-            options.question_timeout,
-            options.grace
-        );
+        if !is_child {
+            log::info!(
+                "at most {permits} clients at once, {}, idle timeout {:?}, question timeout {:?}, grace {:?}",
+                listener::backlog(options, is_inherited),
+                options.idle_timeout,
+                options.question_timeout,
+                options.grace
+            );
+        }
         if let Some(address) = address.filter(|_| options.inetd.is_none() || options.worker) {
             let printed = announce(&address);
             if options.worker {
-                // No process reads it: the parent has ended before this process could be tied to it.
+                // No process reads stdout: the parent died before `die_with_parent` was called.
                 printed.context("the parent has gone")?;
             }
         }
@@ -158,21 +165,21 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts the heartbeat and the reports to the service manager or the parent.
+    /// Starts heartbeats and reports to the service manager or the parent.
     fn report(&'static self, options: &Options) -> Result<()> {
-        watchdog::start(if options.worker { worker::tell_alive } else { sd_notify::is_alive });
+        watchdog::start(if options.worker { worker::send_heartbeat } else { sd_notify::is_alive });
         match options.metrics {
             None => Ok(()),
-            Some(_) if self.reports_to_parent => worker::begin_to_tell(|| self.counters()),
-            Some(address) => metrics::serve(address, || Snapshot {
-                counters: self.counters(),
-                workers: None,
-                processes: vec![std::process::id()],
-            }),
+            Some(_) if self.is_worker => {
+                self.report_counters();
+                Ok(())
+            }
+            Some(address) => metrics::serve(address, || self.snapshot()),
         }
     }
 
-    /// Drains after this time without a client. A worker tells its parent instead: others may be busy.
+    /// Drains the server after this time without a client. A worker reports it to its parent instead, because other
+    /// workers may have clients.
     fn leave_when_idle(&'static self, idle_exit: Duration, is_worker: bool) -> Result<()> {
         let run = move || {
             let mut was_idle = false;
@@ -181,7 +188,7 @@ impl Server {
                 let is_idle = self.permits.idle_for() >= idle_exit;
                 match (is_worker, is_idle) {
                     (true, _) if is_idle == was_idle => {}
-                    (true, _) => worker::tell_idle(is_idle),
+                    (true, _) => worker::report_idle(is_idle),
                     (false, true) => break,
                     (false, false) => {}
                 }
@@ -195,7 +202,7 @@ impl Server {
     }
 }
 
-/// Descriptors that only some servers need: pollers, a channel to each worker, and the connections of the metrics.
+/// Returns the descriptors that only some servers need: pollers, channels to workers, connections of the metrics.
 fn others(options: &Options, waiting: Waiting) -> Others {
     let pollers = match waiting {
         Waiting::InCalls => 0,
@@ -213,11 +220,11 @@ fn ready_line(listener: &Socket) -> Result<String> {
     Ok(format!("{}{address}\n", worker::READY))
 }
 
-/// How many clients may be connected at once unless told otherwise.
+/// The default of --max-connections.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// What a poller is made of: epoll, a timer, and a descriptor to be woken by.
+/// The descriptors of a poller: epoll, a timer, and an eventfd to wake it.
 const OF_A_POLLER: usize = 3;
 
-/// How long `--inetd wait` waits for a client unless told otherwise.
+/// The default of --idle-exit.
 const IDLE_EXIT: Duration = Duration::from_secs(60);

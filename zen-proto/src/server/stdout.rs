@@ -1,12 +1,12 @@
-//! The standard output, which a parent reads.
+//! Writing to the standard output, which a parent process may read.
 
 use std::io;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 
-/// Tells stdout, where nothing but the ready line or the help ever goes. Waits where it has no room: a parent, such as
-/// Node, may have made it non-blocking.
+/// Writes the ready line or the help text. If stdout is non-blocking (a parent such as Node sets that) and full, waits
+/// until it has room.
 pub(super) fn announce(text: &str) -> io::Result<()> {
     let (stdout, mut rest) = (io::stdout(), text.as_bytes());
     while !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! The stop flag: whether the server drains, and what it ends with.
+//! The stop flag: whether the server drains, and the error with which it ends.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 
-/// Tells a server that it is to stop.
+/// A flag that requests a drain.
 #[derive(Default)]
 pub struct Stop {
     requested: AtomicBool,
     requested_at: OnceLock<Instant>,
-    /// Wakes the thread that takes the signals.
+    /// Wakes the signal thread.
     pub(super) waker: OnceLock<UnixStream>,
     wakers: Mutex<Vec<Box<dyn Fn() + Send>>>,
     failure: OnceLock<anyhow::Error>,
@@ -26,12 +26,12 @@ impl std::fmt::Debug for Stop {
 }
 
 impl Stop {
-    /// Whether the server is to drain. A load; free on the path of an answer.
+    /// Returns whether the server should drain. The call costs one relaxed atomic load.
     pub fn is_requested(&self) -> bool {
         self.requested.load(Ordering::Relaxed)
     }
 
-    /// Calls `wake` when the server is to drain. For servers that sleep for longer than a tick.
+    /// Calls `wake` when a drain is requested, for servers that sleep longer than a tick.
     pub fn on_request(&self, wake: impl Fn() + Send + 'static) {
         let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_requested() {
@@ -40,32 +40,33 @@ impl Stop {
         wakers.push(Box::new(wake));
     }
 
-    /// When it was requested, if it was.
+    /// Returns when the drain was requested, if it was.
     pub(super) fn requested_at(&self) -> Option<Instant> {
         self.requested_at.get().copied()
     }
 
-    /// Drains for a reason of the server's own.
+    /// Requests a drain without a signal.
     pub fn request(&self) {
         self.set();
-        self.ring();
+        self.wake_signal_thread();
     }
 
-    /// Drains, and ends with `error`; the first one counts.
+    /// Requests a drain, after which the server ends with `error`. If this is called again, the first error is kept.
     pub fn fail(&self, error: anyhow::Error) {
         let _ = self.failure.set(error);
         self.request();
     }
 
-    /// As [`Stop::fail`], for a panic hook: the thread that panics may hold any lock, so another one tells the others.
+    /// Does the work of [`Stop::fail`] in a panic hook. The panicking thread may hold any lock, so the signal thread
+    /// calls the wakers.
     pub(super) fn fail_in_panic(&self, error: anyhow::Error) {
         let _ = self.failure.set(error);
-        self.ring();
+        self.wake_signal_thread();
     }
 
-    fn ring(&self) {
+    fn wake_signal_thread(&self) {
         if let Some(mut waker) = self.waker.get() {
-            let _ = waker.write_all(b"!"); // it fails only when it rings already, louder than anyone can hear
+            let _ = waker.write_all(b"!"); // fails only if the stream is full, and then the thread wakes anyway
         }
     }
 
@@ -81,7 +82,7 @@ impl Stop {
     }
 }
 
-/// What the server ends with when a thread of it has panicked.
+/// Returns the error with which the server ends after one of its threads has panicked.
 pub(super) fn defect() -> anyhow::Error {
     anyhow!("the server has a defect: the log says where; please report it")
 }

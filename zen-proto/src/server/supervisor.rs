@@ -1,30 +1,31 @@
-//! Pre-fork: a parent that serves no client and keeps N workers alive, all on one listener.
+//! Pre-fork: a parent that serves no client itself, and keeps N worker processes running on one listener.
 //!
-//! One listener for all, not SO_REUSEPORT: a worker that is stuck or closing would take its share of the waiting
-//! clients along.
+//! The workers share one listener. With SO_REUSEPORT each would have a backlog of its own, and the clients in the
+//! backlog of a worker that is stuck or exiting would be lost.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, exit};
+use std::process::exit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use anyhow::{Result, bail};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP};
 use socket2::Socket;
 
 use super::counters::Counters;
-use super::metrics::{self, Snapshot};
+use super::metrics;
 use super::options::Options;
+use super::reports::Reports;
 use super::signals::{Signals, handled, is_first_of_two};
 use super::stdout::announce;
-use super::worker::Worker;
+use super::wait_ready::wait_ready;
+use super::worker::{Worker, exit_cause};
 use super::{logging, sd_notify, watchdog};
 
-/// Runs `processes` workers on `listener` until a signal says to stop. Ends this process.
+/// Runs `processes` workers on `listener` until a signal requests a drain. Ends this process.
 ///
-/// Call it on the main thread: workers die with the thread that started them.
+/// Call it on the main thread: the kernel kills a worker when the thread that started it ends.
 pub(super) fn supervise(
     options: &Options,
     processes: usize,
@@ -36,7 +37,7 @@ pub(super) fn supervise(
     let status = Supervisor::start(processes, is_inherited, listener, ready_line).and_then(|mut supervisor| {
         if let Some(address) = options.metrics {
             let stats = Arc::clone(&supervisor.stats);
-            metrics::serve(address, move || look_at(&stats).snapshot())?;
+            metrics::serve(address, move || lock(&stats).snapshot(Counters::default()))?;
         }
         supervisor.run(options.grace)
     });
@@ -51,35 +52,26 @@ pub(super) fn supervise(
 struct Supervisor<'a> {
     /// Whether the listener outlives this process.
     is_inherited: bool,
-    /// `None` when draining: then only the workers have it, until they have taken all who wait.
+    /// The listener; `None` while draining, so that the kernel closes it when the last worker has closed its copy.
     listener: Option<Socket>,
     signals: Signals,
     deaths: Signals,
     slots: Vec<Slot>,
-    /// What to say when all workers can be connected to; nothing under --inetd.
+    /// The line to print when all workers accept clients; `None` with --inetd.
     ready_line: Option<&'a str>,
     is_ready: bool,
-    /// Workers that died young, since the last that did not.
+    /// The number of workers in a row that died shortly after their start.
     failures: u32,
-    /// When the workers were heard last.
-    listened: Instant,
-    stats: Arc<Mutex<WorkerStats>>,
+    /// When heartbeats were last checked.
+    checked_at: Instant,
+    stats: Arc<Mutex<Reports>>,
 }
 
 /// A slot for one worker, occupied or vacant.
 enum Slot {
     Working(Box<Worker>),
-    /// The last one died; the next starts then.
+    /// The worker has ended, and the next one starts at this time.
     Vacant(Instant),
-}
-
-/// What the metrics tell of the workers.
-#[derive(Default)]
-struct WorkerStats {
-    /// What those had counted that are dead.
-    gone: Counters,
-    died: u64,
-    alive: Vec<(u32, Counters)>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -97,22 +89,22 @@ impl<'a> Supervisor<'a> {
             ready_line,
             is_ready: false,
             failures: 0,
-            listened: now,
+            checked_at: now,
             stats: Arc::default(),
         })
     }
 
-    /// Starts, receives and replaces workers; the status to exit with when told to stop.
+    /// Starts workers, reads their reports and replaces those that end. Returns the exit status after a drain.
     fn run(&mut self, grace: Duration) -> Result<i32> {
         loop {
             self.fill_vacancies()?;
-            if let Some(signal) = self.wait(self.wait_limit())? {
+            if let Some(signal) = self.wait(self.wait_limit()) {
                 return self.drain(grace, is_first_of_two(signal));
             }
             self.read_reports();
-            self.end_the_stuck();
+            self.kill_stuck_workers();
             self.reap()?;
-            if self.slots.iter_mut().all(|place| place.worker().is_some_and(|worker| worker.is_idle())) {
+            if self.slots.iter_mut().all(|slot| slot.worker().is_some_and(|worker| worker.is_idle())) {
                 log::info!("leaving: no client for the time of --idle-exit");
                 return self.drain(grace, false);
             }
@@ -124,9 +116,9 @@ impl<'a> Supervisor<'a> {
 
     fn fill_vacancies(&mut self) -> Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
-        for place in &mut self.slots {
-            if matches!(place, Slot::Vacant(since) if *since <= Instant::now()) {
-                *place = match Worker::start(listener, self.is_inherited) {
+        for slot in &mut self.slots {
+            if matches!(slot, Slot::Vacant(since) if *since <= Instant::now()) {
+                *slot = match Worker::start(listener, self.is_inherited) {
                     Ok(worker) => Slot::Working(Box::new(worker)),
                     Err(error) if !self.is_ready => return Err(error),
                     Err(error) => {
@@ -141,7 +133,7 @@ impl<'a> Supervisor<'a> {
 
     /// Returns the time until a vacant slot is filled or a heartbeat is due, whichever is sooner.
     fn wait_limit(&self) -> Option<Duration> {
-        let vacancies = self.slots.iter().filter_map(|place| match place {
+        let vacancies = self.slots.iter().filter_map(|slot| match slot {
             Slot::Vacant(until) => Some(*until),
             Slot::Working(_) => None,
         });
@@ -150,52 +142,45 @@ impl<'a> Supervisor<'a> {
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
-    /// Sleeps for `time` (`None`: forever), or until a worker says something or dies, or until a signal to stop comes,
-    /// which is returned.
-    fn wait(&mut self, time: Option<Duration>) -> Result<Option<i32>> {
+    /// Sleeps until a worker reports or ends, a signal arrives, or `timeout` is over (`None`: no limit). Returns the
+    /// signal, unless it is handled here.
+    fn wait(&mut self, timeout: Option<Duration>) -> Option<i32> {
         let channels = self.workers().filter_map(Worker::channel);
         let streams = self.signals.streams().chain(self.deaths.streams());
-        let mut descriptors: Vec<_> = streams.map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
-        descriptors.extend(channels.map(|channel| PollFd::new(channel, PollFlags::IN)));
-        let time = time.and_then(|time| Timespec::try_from(time).ok());
-        match poll(&mut descriptors, time.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("cannot wait for the workers"),
-        }
-        drop(descriptors);
-        self.deaths.wait(Some(Duration::ZERO)); // `reap` and `drain` look which
-        match self.signals.wait(Some(Duration::ZERO)) {
+        wait_ready(streams.chain(channels).map(|stream| PollFd::new(stream, PollFlags::IN)).collect(), timeout);
+        self.deaths.pending(); // `reap` and `drain` find the worker that ended
+        match self.signals.pending() {
             Some(SIGHUP) if logging::has_file() => {
                 logging::reopen();
                 self.slots.iter_mut().filter_map(Slot::worker).for_each(Worker::reopen_log);
-                Ok(None)
+                None
             }
-            signal => Ok(signal),
+            signal => signal,
         }
     }
 
-    /// Hears what the workers say; when the last is ready, everyone is told.
+    /// Reads the reports of all workers. When all are ready, prints the ready line and notifies the service manager.
     fn read_reports(&mut self) {
         self.slots.iter_mut().filter_map(Slot::worker).for_each(Worker::read_reports);
-        look_at(&self.stats).alive = self.workers().map(|worker| (worker.pid(), worker.counters())).collect();
-        let is_ready = |place: &mut Slot| place.worker().is_some_and(|worker| worker.is_ready());
+        lock(&self.stats).alive = self.workers().map(|worker| (worker.pid(), worker.counters())).collect();
+        let is_ready = |slot: &mut Slot| slot.worker().is_some_and(|worker| worker.is_ready());
         if !self.is_ready && self.listener.is_some() && self.slots.iter_mut().all(is_ready) {
             self.is_ready = true;
-            self.ready_line.map(announce); // a closed stdout is no reason not to serve
+            self.ready_line.map(announce); // serves even if stdout is closed
             sd_notify::is_ready();
         }
     }
 
-    /// Where a watchdog is wanted: a worker that is silent for as long as that waits is ended, and replaced.
-    fn end_the_stuck(&mut self) {
+    /// Kills workers whose heartbeat is overdue, if the service manager has set a watchdog interval.
+    fn kill_stuck_workers(&mut self) {
         let Some(interval) = watchdog::interval() else { return };
-        // If this process was stopped itself, so may the workers have been.
-        let was_away = self.listened.elapsed() > interval / 2;
-        self.listened = Instant::now();
+        // If this process was stopped (SIGSTOP), the workers probably were, too.
+        let was_stopped = self.checked_at.elapsed() > interval / 2;
+        self.checked_at = Instant::now();
         for worker in self.slots.iter_mut().filter_map(Slot::worker) {
-            if was_away {
+            if was_stopped {
                 worker.reset_heartbeat();
-            } else if worker.silence() > interval {
+            } else if worker.since_heartbeat() > interval {
                 log::error!("worker {} has been silent for {interval:?}: it is stuck, and ended", worker.pid());
                 worker.signal(Signal::KILL);
                 worker.reset_heartbeat();
@@ -203,29 +188,29 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Takes note of the workers that died, and when to replace each.
+    /// Reaps workers that have ended, and schedules their replacements.
     fn reap(&mut self) -> Result<()> {
-        for place in &mut self.slots {
-            let Slot::Working(worker) = place else { continue };
+        for slot in &mut self.slots {
+            let Slot::Working(worker) = slot else { continue };
             let Some(status) = worker.ended()? else { continue };
             let is_young = worker.age() < YOUNG;
             self.failures = if is_young { self.failures + 1 } else { 0 };
             if self.failures >= MOST_FAILURES {
-                bail!("{MOST_FAILURES} workers in a row died at once, the last by {}: see the log", cause(status));
+                bail!("{MOST_FAILURES} workers in a row died early, the last by {}: see the log", exit_cause(status));
             }
             let pause = if is_young { FIRST_PAUSE * 2u32.pow(self.failures.min(6) - 1) } else { Duration::ZERO };
-            log::error!("worker {} died by {}; the next starts in {pause:?}", worker.pid(), cause(status));
-            worker.read_reports(); // its last words
-            let mut stats = look_at(&self.stats);
-            stats.detach(worker);
+            log::error!("worker {} died by {}; the next starts in {pause:?}", worker.pid(), exit_cause(status));
+            worker.read_reports(); // its last reports
+            let mut stats = lock(&self.stats);
+            stats.retire(worker.pid(), worker.counters().after_its_end());
             stats.died += 1;
             drop(stats);
-            *place = Slot::Vacant(Instant::now() + pause);
+            *slot = Slot::Vacant(Instant::now() + pause);
         }
         Ok(())
     }
 
-    /// Passes the stop on and waits for the workers, for as long as their grace and a little more.
+    /// Drains all workers, and waits for them until [`MARGIN`] after their grace.
     fn drain(&mut self, grace: Duration, mut is_signalled: bool) -> Result<i32> {
         sd_notify::is_stopping();
         log::info!("draining: {} workers", self.workers().count());
@@ -233,8 +218,8 @@ impl<'a> Supervisor<'a> {
         self.listener = None;
         let end = Instant::now().checked_add(grace).and_then(|end| end.checked_add(MARGIN));
         loop {
-            self.read_reports(); // the end of file of those who have gone, or `wait` would not sleep
-            self.bid_farewell();
+            self.read_reports(); // also takes note of closed channels: `wait` would not sleep while it has one
+            self.remove_drained();
             let alive = self.workers().count();
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             if alive == 0 {
@@ -246,7 +231,7 @@ impl<'a> Supervisor<'a> {
                 self.workers().for_each(|worker| worker.signal(Signal::KILL));
                 return Ok(0);
             }
-            let signal = self.wait(left)?.filter(|signal| is_first_of_two(*signal));
+            let signal = self.wait(left).filter(|signal| is_first_of_two(*signal));
             if let Some(signal) = signal.filter(|_| is_signalled) {
                 return Ok(128 + signal); // the workers die with this process
             }
@@ -254,20 +239,20 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Takes note of the workers that have drained.
-    fn bid_farewell(&mut self) {
-        for place in &mut self.slots {
-            let Slot::Working(worker) = place else { continue };
+    /// Removes the workers that have drained.
+    fn remove_drained(&mut self) {
+        for slot in &mut self.slots {
+            let Slot::Working(worker) = slot else { continue };
             if !matches!(worker.ended(), Ok(None)) {
-                worker.read_reports(); // its last words
-                look_at(&self.stats).detach(worker);
-                *place = Slot::Vacant(Instant::now());
+                worker.read_reports(); // its last reports
+                lock(&self.stats).retire(worker.pid(), worker.counters().after_its_end());
+                *slot = Slot::Vacant(Instant::now());
             }
         }
     }
 
     fn workers(&self) -> impl Iterator<Item = &Worker> {
-        self.slots.iter().filter_map(|place| match place {
+        self.slots.iter().filter_map(|slot| match slot {
             Slot::Working(worker) => Some(&**worker),
             Slot::Vacant(_) => None,
         })
@@ -283,45 +268,21 @@ impl Slot {
     }
 }
 
-impl WorkerStats {
-    /// Its counts stay, or a counter would go down.
-    fn detach(&mut self, worker: &Worker) {
-        self.alive.retain(|(pid, _)| *pid != worker.pid());
-        self.gone += worker.counters().after_its_end();
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let mut counters = self.gone;
-        self.alive.iter().for_each(|(_, own)| counters += *own);
-        let pids = self.alive.iter().map(|(pid, _)| *pid);
-        let processes = std::iter::once(std::process::id()).chain(pids).collect();
-        Snapshot { counters, workers: Some((self.alive.len() as u64, self.died)), processes }
-    }
-}
-
-fn look_at(stats: &Mutex<WorkerStats>) -> MutexGuard<'_, WorkerStats> {
+fn lock(stats: &Mutex<Reports>) -> MutexGuard<'_, Reports> {
     stats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn cause(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("signal {signal}"),
-        (_, Some(code)) => format!("status {code}"),
-        _ => status.to_string(),
-    }
-}
-
-/// Before the next try when no worker can be started.
+/// The pause after a worker could not be started.
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A worker that dies before this age is one that cannot start.
+/// A worker that ends before this age counts as one that cannot start.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Before the worker after a young one; doubled for each further one.
+/// The pause after the first worker that ended young. It doubles for each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Number of workers that die young in a row before the server gives up.
 const MOST_FAILURES: u32 = 10;
 
-/// What the workers get beyond their grace, to be gone by themselves.
+/// The time beyond their grace in which workers may still exit by themselves.
 const MARGIN: Duration = Duration::from_secs(1);

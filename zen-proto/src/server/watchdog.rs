@@ -1,10 +1,8 @@
-//! Being alive, and saying so: to the service manager that started this process, or to a worker's parent.
+//! Heartbeats, for the service manager that started this process or for a worker's parent.
 //!
-//! Who asks for it says how often (sd_watchdog_enabled(3)). Every loop and every thread that serves has a heartbeat;
-//! when all
-//! have beaten since the last report, the one that was missing makes the next. So the report comes from one that
-//! serves, and one that is stuck stops it. Threads that share their clients, as executors do, share a heartbeat: it
-//! stops when none of them gets on.
+//! The service manager or the parent sets an interval (sd_watchdog_enabled(3)). Each loop, and each serving thread,
+//! records its own heartbeat in every round. The last thread of a round sends the report, so one stuck thread stops all
+//! reports. Threads that share their clients, as executors do, share a heartbeat, which stops when all are stuck.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,30 +10,30 @@ use std::time::{Duration, Instant};
 
 use super::constants::TICK;
 
-/// It is there once heartbeats are asked for.
+/// The watchdog of this process, if heartbeats are requested.
 static WATCHDOG: OnceLock<Watchdog> = OnceLock::new();
 
 struct Watchdog {
-    /// From one heartbeat of a heartbeat to its next.
+    /// The time between two records of a heartbeat.
     pause: Duration,
     report: fn(),
     round: Mutex<Round>,
 }
 
-/// From one report to the next.
+/// A round: the time between two reports.
 struct Round {
     number: u64,
     threads: usize,
-    /// How many threads have not beaten in this round.
+    /// The number of heartbeats that are missing in this round.
     missing: usize,
 }
 
-/// How long the service manager or the parent waits for a report before it takes the process for stuck.
+/// Returns the time after which the service manager or the parent considers a process without a report stuck.
 pub(super) fn interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero())
 }
 
-/// Calls `report` from now on, while all threads are alive, if heartbeats are asked for.
+/// Calls `report` in each round while all threads are alive, if heartbeats are requested.
 pub(super) fn start(report: fn()) {
     let Some(interval) = interval() else { return };
     if interval < SHORTEST {
@@ -46,26 +44,26 @@ pub(super) fn start(report: fn()) {
 }
 
 thread_local! {
-    /// That of a loop, or of a thread that serves one client.
+    /// The heartbeat of an event loop, or of a thread for one client.
     static HEARTBEAT: RefCell<Option<Heartbeat>> = const { RefCell::new(None) };
 }
 
-/// That of threads that share their clients.
+/// The heartbeat of all threads that share their clients.
 static SHARED_HEARTBEAT: Mutex<Option<Heartbeat>> = Mutex::new(None);
 
-/// Records that this loop is not stuck; called once per iteration. Costs next to nothing until a heartbeat is due.
+/// Records that this loop is not stuck. Called once per iteration; it costs little until a heartbeat is due.
 pub fn heartbeat(now: Instant) {
     if WATCHDOG.get().is_some() {
         HEARTBEAT.with_borrow_mut(|heartbeat| heartbeat.get_or_insert_with(Heartbeat::start).record(now));
     }
 }
 
-/// When the loop is to have a turn, even if nothing happens; `None`: it may sleep.
+/// Returns the time at which the loop must wake up for its heartbeat, if there is one.
 pub fn next_heartbeat() -> Option<Instant> {
     WATCHDOG.get().map(|_| HEARTBEAT.with_borrow_mut(|heartbeat| heartbeat.get_or_insert_with(Heartbeat::start).next))
 }
 
-/// The same for any of several threads that share their clients.
+/// Records that one of several threads that share their clients is not stuck.
 pub fn heartbeat_together(now: Instant) {
     if WATCHDOG.get().is_some() {
         let mut shared = SHARED_HEARTBEAT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,14 +71,14 @@ pub fn heartbeat_together(now: Instant) {
     }
 }
 
-/// For a thread that sleeps in its calls, at each of them.
+/// Records that a thread which sleeps in its calls is not stuck. Called before each of them.
 pub(super) fn beat_now() {
     if WATCHDOG.get().is_some() {
         heartbeat(Instant::now());
     }
 }
 
-/// For a thread that has worked out one of several answers: it is not stuck. A load, unless a watchdog is there.
+/// Records that a thread is not stuck, after one of several answers. Costs a load unless there is a watchdog.
 #[inline]
 pub(super) fn beat_between_answers() {
     if WATCHDOG.get().is_some() {
@@ -98,9 +96,9 @@ fn beat_own_or_shared() {
 }
 
 struct Heartbeat {
-    /// When to heartbeat next.
+    /// When to record the next heartbeat.
     next: Instant,
-    /// The last round in which it has beaten.
+    /// The last round in which it was recorded.
     round: u64,
 }
 
@@ -146,7 +144,7 @@ impl Watchdog {
 }
 
 impl Round {
-    /// Counts one missing thread fewer. The last of them reports, and the next round begins.
+    /// Records one heartbeat. The last one of a round sends the report, and the next round begins.
     fn report_to(&mut self, watchdog: &Watchdog) {
         self.missing -= 1;
         if self.missing == 0 && self.threads > 0 {
@@ -157,7 +155,7 @@ impl Round {
     }
 }
 
-/// Shortest interval: a quarter of it is a tick, and a thread that sleeps in calls reports no faster.
+/// The shortest interval: a quarter of it is a tick, and a thread that sleeps in its calls records no more often.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 const _: () = assert!(SHORTEST.as_millis() == 4 * TICK.as_millis());

@@ -1,8 +1,10 @@
-//! A worker of --processes, from both ends of the channel between it and its parent.
+//! Worker processes of --processes: what a worker reports to its parent, and how the parent manages it.
 //!
-//! It is this program started again with `--worker`. The listener is its stdin; its stdout is the channel, on which
-//! it reports line by line when it is ready, how busy it is, that it is alive, and what it has counted. The parent
-//! says one thing only, by ending its side: that all workers drain.
+//! A worker is this program started again with `--worker`. Its stdin is the listener, and its stdout is a channel to
+//! the parent. It writes one line for each report: that it is ready, whether it has clients, a heartbeat, its counters.
+//! The parent never writes. It shuts down its side of the channel when all workers are to drain.
+//!
+//! A process for a single client is started in the same way; its parent's side is in `children`.
 
 use std::ffi::CString;
 use std::io::{self, ErrorKind, Read};
@@ -11,10 +13,9 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -24,20 +25,22 @@ use rustix::process::Signal;
 use socket2::Socket;
 
 use super::counters::Counters;
+use super::line_buffer::LineBuffer;
+use super::socket_io::is_tick;
 use super::{signals, watchdog};
 
-/// Ties this worker to its parent: the kernel kills it when that dies.
+/// Asks the kernel to kill this worker when its parent dies.
 pub(super) fn die_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the parent")?;
-    // It may have died before that: then no process has the other end of the channel.
-    if events_of_channel().contains(PollFlags::HUP) {
+    // The parent may have died before the call above. Then no process has the other end of the channel.
+    if events_of_channel().intersects(PollFlags::HUP | PollFlags::ERR) {
         bail!("the parent has gone");
     }
-    // Should the parent be stopped, what it does not read must not stop this process too.
+    // If the parent is stopped (SIGSTOP), the channel fills up. A blocking write would stop this process, too.
     fcntl_setfl(io::stdout(), OFlags::NONBLOCK).context("cannot use the channel to the parent")
 }
 
-/// Returns whether the parent drains all workers. A worker that is told to stop alone leaves the backlog to the others.
+/// Returns whether the parent drains all workers. If only this worker drains, the others serve the backlog.
 pub(super) fn all_drain() -> bool {
     events_of_channel().contains(PollFlags::RDHUP)
 }
@@ -45,89 +48,75 @@ pub(super) fn all_drain() -> bool {
 fn events_of_channel() -> PollFlags {
     let stdout = io::stdout();
     let mut channel = [PollFd::new(&stdout, PollFlags::RDHUP)];
-    // An interrupted call has found nothing, and is repeated by the next look.
+    // An interrupted call returns no events. The caller asks again later.
     let _ = poll(&mut channel, Some(&Timespec::default()));
     channel[0].revents()
 }
 
-/// Names this process after its program, for `ps` and `pgrep`. The kernel has called it `exe`, after /proc/self/exe.
+/// Names this process after its program, for `ps` and `pgrep`. The kernel named it `exe`, after /proc/self/exe.
 pub(super) fn set_name() {
     let path = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&path).file_name().and_then(|name| CString::new(name.as_bytes()).ok());
-    // The kernel takes 15 bytes of it. A worker with another name serves as well.
+    // The kernel keeps the first 15 bytes. A failure only affects what `ps` shows.
     let _ = name.map(|name| rustix::thread::set_name(&name));
 }
 
-/// No client for the time of --idle-exit, or a client again.
-pub(super) fn tell_idle(is_idle: bool) {
-    tell(if is_idle { IDLE } else { BUSY });
+/// Reports that this worker has had no client for the time of --idle-exit, or that it has one again.
+pub(super) fn report_idle(is_idle: bool) {
+    send_line(if is_idle { IDLE } else { BUSY });
 }
 
-/// All threads that serve are alive.
-pub(super) fn tell_alive() {
-    tell(ALIVE);
+/// Reports that all serving threads are alive.
+pub(super) fn send_heartbeat() {
+    send_line(ALIVE);
 }
 
-/// Begins to tell the counters from time to time.
-pub(super) fn begin_to_tell(counters: impl Fn() -> Counters + Send + 'static) -> Result<()> {
-    let run = move || {
-        loop {
-            report_counters(counters());
-            thread::sleep(REPORT);
-        }
-    };
-    thread::Builder::new()
-        .name("report".into())
-        .spawn(run)
-        .context("cannot start a thread: raise the limit of them")?;
-    Ok(())
-}
-
+/// Reports the counters of this process.
 pub(super) fn report_counters(counters: Counters) {
-    tell(&counters.to_line());
+    send_line(&format!("{} {}", std::process::id(), counters.to_line()));
 }
 
-/// One line, in one write: it goes whole, or, if the parent has stopped reading, not at all.
-fn tell(line: &str) {
+/// Parses a report of counters; returns the process id and the counters.
+pub(super) fn parse_counters(line: &str) -> Option<(u32, Counters)> {
+    let (pid, counters) = line.split_once(' ')?;
+    Some((pid.parse().ok()?, counters.parse().ok()?))
+}
+
+/// Sends a line to the parent, in a single write: the line is sent whole or, if the channel is full, not at all.
+fn send_line(line: &str) {
     let _ = rustix::io::write(io::stdout(), format!("{line}\n").as_bytes());
 }
 
-/// A worker, as its parent knows it.
+/// The parent's handle of a worker.
 pub(super) struct Worker {
     child: Child,
-    /// `None`: it has closed its end.
+    /// The parent's end of the channel; `None` once the worker has closed its end.
     channel: Option<UnixStream>,
-    born: Instant,
-    /// When it said last that it is alive, or began.
-    heard: Instant,
-    /// What it has said of a line that is not finished.
-    unfinished: Vec<u8>,
+    started_at: Instant,
+    /// The time of the last heartbeat, or of the start.
+    last_heartbeat: Instant,
+    received: LineBuffer,
     is_ready: bool,
-    /// Whether it missed a SIGHUP, since it was not ready for one.
-    owes_reopening: bool,
+    /// Whether SIGHUP came before the worker could handle it.
+    must_reopen_log: bool,
     is_idle: bool,
     counters: Counters,
 }
 
 impl Worker {
     pub(super) fn start(listener: &Socket, is_inherited: bool) -> Result<Self> {
-        let mut arguments = std::env::args_os();
-        let name = arguments.next().unwrap_or_default();
-        // The program that runs now, even if another has taken its place on the disk.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0(name).arg("--worker").args(is_inherited.then_some("--inherited")).args(arguments);
-        // What was meant for the parent alone. How often to be alive is meant for both.
-        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID"] {
-            command.env_remove(name);
-        }
+        let mut command = this_program();
+        command.arg("--worker").args(is_inherited.then_some("--inherited")).args(std::env::args_os().skip(1));
+        // Parent and worker both send heartbeats at this interval.
         if watchdog::interval().is_none() {
             command.env_remove("WATCHDOG_USEC");
         }
-        let cannot = |error: io::Error| anyhow!("cannot start a worker ({error}): {}", advice(&error));
-        let (channel, its_end) = UnixStream::pair().map_err(cannot)?;
+        let cannot = |error: io::Error| anyhow!("cannot start a worker of --processes ({error}): {}", advice(&error));
+        let (channel, worker_end) = UnixStream::pair().map_err(cannot)?;
+        channel.set_nonblocking(true).map_err(cannot)?;
         let child = command
             .stdin(Stdio::from(listener.as_fd().try_clone_to_owned().map_err(cannot)?))
-            .stdout(Stdio::from(OwnedFd::from(its_end)))
+            .stdout(Stdio::from(OwnedFd::from(worker_end)))
             .spawn()
             .map_err(cannot)?;
         Ok(Self::new(child, channel))
@@ -138,71 +127,71 @@ impl Worker {
         Self {
             child,
             channel: Some(channel),
-            born: now,
-            heard: now,
-            unfinished: Vec::new(),
+            started_at: now,
+            last_heartbeat: now,
+            received: LineBuffer::default(),
             is_ready: false,
-            owes_reopening: false,
+            must_reopen_log: false,
             is_idle: false,
             counters: Counters::default(),
         }
     }
 
-    /// Hears what it has said; the end of file is that it has died.
+    /// Reads and handles the worker's reports. End of file means that the worker has exited.
     pub(super) fn read_reports(&mut self) {
         let Some(channel) = &mut self.channel else { return };
-        if poll(&mut [PollFd::new(&*channel, PollFlags::IN)], Some(&Timespec::default())) != Ok(1) {
-            return;
-        }
-        let mut said = [0; 4096];
-        let Some(n) = channel.read(&mut said).ok().filter(|n| *n > 0) else {
-            self.channel = None;
-            return;
+        let mut buffer = [0; 4096];
+        let n = match channel.read(&mut buffer) {
+            Ok(n @ 1..) => n,
+            Err(error) if is_tick(&error) => return, // no report has arrived
+            _ => {
+                self.channel = None;
+                return;
+            }
         };
-        self.unfinished.extend_from_slice(&said[..n]);
-        while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.unfinished.drain(..=end).collect();
-            self.understand(&String::from_utf8_lossy(&line[..end]));
+        for line in self.received.add(&buffer[..n]) {
+            self.handle_report(&line);
         }
     }
 
-    fn understand(&mut self, line: &str) {
+    fn handle_report(&mut self, line: &str) {
         match line {
             IDLE | BUSY => self.is_idle = line == IDLE,
-            ALIVE => self.heard = Instant::now(),
+            ALIVE => self.last_heartbeat = Instant::now(),
             _ if line.starts_with(READY) => {
-                (self.is_ready, self.heard) = (true, Instant::now());
-                if take(&mut self.owes_reopening) {
+                (self.is_ready, self.last_heartbeat) = (true, Instant::now());
+                if take(&mut self.must_reopen_log) {
                     self.reopen_log();
                 }
             }
-            // Anything else is not from the server: a library of the reader's own may print.
-            _ => _ = line.parse().map(|counters| self.counters = counters),
+            // Other lines are not reports: a library that was added may print to stdout.
+            _ => _ = parse_counters(line).map(|(_, counters)| self.counters = counters),
         }
     }
 
-    /// Passes SIGHUP on. One that is not ready yet would die of it, and receives of it later.
+    /// Sends SIGHUP, which makes the worker reopen its log. Before the worker is ready SIGHUP would kill it, so it is
+    /// sent later.
     pub(super) fn reopen_log(&mut self) {
         if self.is_ready {
             self.signal(Signal::HUP);
         } else {
-            self.owes_reopening = true;
+            self.must_reopen_log = true;
         }
     }
 
-    /// What becomes readable when it says something.
+    /// Returns the channel, which is readable when there is a report.
     pub(super) fn channel(&self) -> Option<&UnixStream> {
         self.channel.as_ref()
     }
 
-    /// Tells it to drain together with all others, so that it accepts the clients in the backlog first.
+    /// Makes the worker drain together with all others. It first accepts the clients in the backlog.
     pub(super) fn drain(&self) {
-        // It fails only for one that has gone.
+        // This fails only if the worker has exited.
         let _ = self.channel().map(|channel| channel.shutdown(Shutdown::Write));
         self.signal(Signal::TERM);
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the worker has ended.
     pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().context("cannot wait for a worker")
     }
@@ -216,51 +205,72 @@ impl Worker {
     }
 
     pub(super) fn age(&self) -> Duration {
-        self.born.elapsed()
+        self.started_at.elapsed()
     }
 
-    /// For how long it has not said that it is alive.
-    pub(super) fn silence(&self) -> Duration {
-        self.heard.elapsed()
+    /// Returns the time since the last heartbeat.
+    pub(super) fn since_heartbeat(&self) -> Duration {
+        self.last_heartbeat.elapsed()
     }
 
-    /// Its silence begins now: the parent has not listened.
+    /// Restarts the time since the last heartbeat, after the parent itself was unable to read heartbeats.
     pub(super) fn reset_heartbeat(&mut self) {
-        self.heard = Instant::now();
+        self.last_heartbeat = Instant::now();
     }
 
-    /// Whether it can be connected to.
+    /// Returns whether the worker accepts clients.
     pub(super) fn is_ready(&self) -> bool {
         self.is_ready
     }
 
-    /// Whether it has had no client for as long as --idle-exit.
+    /// Returns whether the worker has had no client for the time of --idle-exit.
     pub(super) fn is_idle(&self) -> bool {
         self.is_idle
     }
 
-    /// What it has counted, as of its last report.
+    /// Returns the counters of the last report.
     pub(super) fn counters(&self) -> Counters {
         self.counters
     }
 }
 
-fn advice(error: &io::Error) -> &'static str {
+/// Returns a command that starts this program again, without the environment variables meant for this process only.
+pub(super) fn this_program() -> Command {
+    // The running program, even if the file has been replaced since.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(std::env::args_os().next().unwrap_or_default());
+    for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Returns what to do when no process can be started.
+pub(super) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::NotFound => "it is started from /proc/self/exe: mount /proc, or do without --processes",
-        _ => "raise the limits of processes and descriptors, or lower --processes",
+        ErrorKind::NotFound => "it is started from /proc/self/exe: mount /proc",
+        _ => "raise the limits of processes and descriptors",
     }
 }
 
-/// How a ready line begins.
+/// Describes how a process ended, as in `signal 9`.
+pub(super) fn exit_cause(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("signal {signal}"),
+        (_, Some(code)) => format!("status {code}"),
+        _ => status.to_string(),
+    }
+}
+
+/// The beginning of a ready line.
 pub(super) const READY: &str = "listening on ";
 
 const IDLE: &str = "idle";
 const BUSY: &str = "busy";
 const ALIVE: &str = "alive";
 
-/// From one report of the counters to the next.
-const REPORT: Duration = Duration::from_secs(1);
+/// The interval between two reports of the counters.
+pub(super) const REPORT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -270,12 +280,12 @@ mod tests {
 
     #[test]
     fn only_the_ready_line_makes_it_ready() {
-        let (channel, mut its_end) = UnixStream::pair().expect("it can be had");
+        let (channel, mut worker_end) = UnixStream::pair().expect("it can be had");
         let mut worker = Worker::new(Command::new("true").spawn().expect("it runs"), channel);
-        its_end.write_all(b"something else\nlistening").expect("there is room");
+        worker_end.write_all(b"something else\nlistening").expect("there is room");
         worker.read_reports();
         assert!(!worker.is_ready());
-        its_end.write_all(b" on 127.0.0.1:1060\n").expect("there is room");
+        worker_end.write_all(b" on 127.0.0.1:1060\n").expect("there is room");
         worker.read_reports();
         assert!(worker.is_ready());
         worker.child.wait().expect("it has ended");

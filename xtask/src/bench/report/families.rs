@@ -1,16 +1,16 @@
-//! Which servers are drawn together: those that wait in the same way.
+//! The servers that are drawn together, because they wait in the same way.
 
 use crate::bench::results::{Results, Row};
 
-/// A title, and the packages that belong there.
+/// The title of each family, with its packages.
 const TITLES: [(&str, &[&str]); 4] = [
-    ("Asleep in a call", &["zen-single", "zen-threaded"]),
-    ("Readiness loops", &["zen-poll"]),
-    ("Coroutines", &["zen-async"]),
+    ("Blocking calls", &["zen-single", "zen-threaded"]),
+    ("Event loops", &["zen-poll"]),
+    ("Tasks", &["zen-async"]),
     ("Peers", &["peer"]),
 ];
 
-/// The families that take part; a package of its own way of waiting makes one of its own.
+/// The families of a result; an unknown package is a family of its own.
 pub(crate) struct Families {
     titles: Vec<String>,
     members: Vec<(String, usize, usize)>,
@@ -21,7 +21,7 @@ impl Families {
         let mut families = Families { titles: Vec::new(), members: Vec::new() };
         let known =
             |package: &str| TITLES.iter().find(|(_, packages)| packages.contains(&package)).map(|(title, _)| *title);
-        // In the order of the titles, so that each has its colour whichever servers take part.
+        // In the order of the titles, so that a family has the same colour whichever servers take part.
         families.titles.extend(TITLES.iter().map(|(title, _)| (*title).to_owned()));
         for row in &results.servers {
             let title = known(&row.family).unwrap_or(&row.family);
@@ -35,7 +35,7 @@ impl Families {
         families
     }
 
-    /// Returns the families with servers in them.
+    /// Returns the families that have servers.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = usize> {
         (0..self.titles.len()).filter(|number| self.members.iter().any(|(_, family, _)| family == number))
     }

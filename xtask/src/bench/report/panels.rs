@@ -1,13 +1,13 @@
-//! Many lines, and still each can be followed: one small picture for each family, with the others' lines grey behind.
+//! Small pictures of many lines: one for each family, with the lines of the others in grey behind.
 
 use super::scale::{Scale, tick};
-use super::svg::{Anchor, Svg, spread};
+use crate::svg::{Anchor, Svg, spread};
 
 /// One server's line.
 pub(crate) struct Line {
     pub(crate) name: String,
     pub(crate) family: usize,
-    /// Which of its family: another dash for each.
+    /// Its index in the family, which chooses its dash pattern.
     pub(crate) member: usize,
     pub(crate) points: Vec<Point>,
 }
@@ -23,11 +23,11 @@ pub(crate) struct Point {
 /// What all panels of a picture have in common, so that they can be compared.
 pub(crate) struct Axes {
     pub(crate) x: Vec<(f64, String)>,
-    /// From where to where.
+    /// The first and the last position.
     pub(crate) x_range: (f64, f64),
     pub(crate) x_title: &'static str,
     pub(crate) y_title: &'static str,
-    /// A dot where something was measured, and names next to lines that end early; else all names are at the edge.
+    /// Whether measured points have dots, and lines that end early are labelled there; else all labels are at the edge.
     pub(crate) has_dots: bool,
 }
 
@@ -50,9 +50,9 @@ pub(crate) fn panel(lines: &[Line], family: usize, axes: &Axes) -> Svg {
     svg.line("base", (LEFT, BOTTOM), (RIGHT, BOTTOM));
     svg.text("axis-title", ((LEFT + RIGHT) / 2.0, HEIGHT - 3.0), Anchor::Middle, axes.x_title);
 
-    let places = |line: &Line| line.points.iter().map(|it| (x(it.x), y.at(it.y))).collect::<Vec<_>>();
+    let positions = |line: &Line| line.points.iter().map(|it| (x(it.x), y.at(it.y))).collect::<Vec<_>>();
     for line in lines.iter().filter(|line| line.family != family) {
-        svg.path("ghost", &places(line), &line.name);
+        svg.path("ghost", &positions(line), &line.name);
     }
     let own: Vec<&Line> = lines.iter().filter(|line| line.family == family && !line.points.is_empty()).collect();
     for line in &own {
@@ -60,22 +60,22 @@ pub(crate) fn panel(lines: &[Line], family: usize, axes: &Axes) -> Svg {
         svg.band(&format!("band f{family}"), &edge(|it| it.high), &edge(|it| it.low));
     }
     for line in &own {
-        svg.path(&format!("line f{family} d{}", line.member % DASHES), &places(line), &line.name);
-        for (point, at) in line.points.iter().zip(places(line)).filter(|_| axes.has_dots) {
+        svg.path(&format!("line f{family} d{}", line.member % DASHES), &positions(line), &line.name);
+        for (point, at) in line.points.iter().zip(positions(line)).filter(|_| axes.has_dots) {
             svg.line(&format!("whisker f{family}"), (at.0, y.at(point.low)), (at.0, y.at(point.high)));
             svg.dot(&format!("dot f{family}"), at, 3.2, &point.what);
         }
     }
-    labels(&mut svg, &own, axes, places);
+    labels(&mut svg, &own, axes, positions);
     svg
 }
 
-/// Each line is named at its end. Where it ends early there are other lines to the right of it: then above or
-/// below its last point.
-fn labels(svg: &mut Svg, own: &[&Line], axes: &Axes, places: impl Fn(&Line) -> Vec<(f64, f64)>) {
+/// Labels each line at its end. Right of a line that ends early there are other lines, so its label is above or below
+/// its last point.
+fn labels(svg: &mut Svg, own: &[&Line], axes: &Axes, positions: impl Fn(&Line) -> Vec<(f64, f64)>) {
     let family = own.first().map_or(0, |line| line.family);
     let ends: Vec<(&str, (f64, f64))> =
-        own.iter().filter_map(|line| Some((line.name.as_str(), *places(line).last()?))).collect();
+        own.iter().filter_map(|line| Some((line.name.as_str(), *positions(line).last()?))).collect();
     let (late, mut early): (Vec<_>, Vec<_>) =
         ends.into_iter().partition(|(_, end)| !axes.has_dots || end.0 > RIGHT - LATE);
     let wanted: Vec<f64> = late.iter().map(|(_, end)| end.1).collect();
@@ -87,7 +87,7 @@ fn labels(svg: &mut Svg, own: &[&Line], axes: &Axes, places: impl Fn(&Line) -> V
     early.sort_by(|(_, one), (_, other)| one.0.total_cmp(&other.0).then(one.1.total_cmp(&other.1)));
     let mut before: Option<(f64, f64)> = None;
     for (name, end) in early {
-        // The upper one of two that end side by side above its point, the next below.
+        // Of two that end side by side, the upper label is above its point and the other one below.
         let is_first = before.is_none_or(|(x, _)| (x - end.0).abs() > LATE);
         let place = match before {
             Some((_, y)) if !is_first => (end.1 + LABEL + 2.0).max(y + LABEL),
@@ -98,7 +98,7 @@ fn labels(svg: &mut Svg, own: &[&Line], axes: &Axes, places: impl Fn(&Line) -> V
     }
 }
 
-/// A line that ends here ends where the axis does.
+/// How close to the end of the axis a line ends that is not early.
 const LATE: f64 = 12.0;
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 280.0;
@@ -106,7 +106,7 @@ const LEFT: f64 = 46.0;
 const RIGHT: f64 = 284.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 236.0;
-/// Between two labels.
+/// The distance between two labels.
 const LABEL: f64 = 15.0;
-/// Patterns in the style.
+/// How many dash patterns style.css has.
 const DASHES: usize = 6;

@@ -1,17 +1,17 @@
-//! The four pictures: what an answer costs, how that changes with connections, how long clients wait, what an idle one
-//! holds.
+//! The four pictures: cost of an answer, the same by connections, waits of clients, memory of an idle client.
 
 use super::families::Families;
 use super::panels::{Axes, Line, Point, panel};
 use super::rows::{self, Group, Layout, NARROW, WIDE};
 use super::scale::{Scale, nines, short};
-use super::svg::Svg;
 use crate::bench::format::{bytes, comparison, connections, number, range};
 use crate::bench::ranking::{against_control, headline, ranked};
 use crate::bench::results::{CPU, Results, Row};
 use crate::bench::statistics::Comparison;
+use crate::svg::Svg;
 
-/// What an answer costs: a dot for each server, its range, and the band within which one server differs from itself.
+/// Draws what an answer costs: a dot for each server, its range, and the band within which a server differs from
+/// itself.
 pub(crate) fn cost(results: &Results, families: &Families, is_wide: bool) -> Svg {
     let level = headline(results);
     let row = |row: &Row, level: usize, is_compared: bool| {
@@ -41,7 +41,7 @@ pub(crate) fn cost(results: &Results, families: &Families, is_wide: bool) -> Svg
     let mut groups = vec![Group { heading: String::new(), rows: here }];
     if !fewer.is_empty() {
         let heading = if is_wide {
-            "These serve fewer at once: each with as many as it serves"
+            "These serve fewer clients at once; each with as many as it serves"
         } else {
             "with as many as they serve"
         };
@@ -76,7 +76,7 @@ pub(crate) fn cost_by_connections(results: &Results, families: &Families) -> Vec
         });
         points.collect()
     });
-    // What only few servers have is not named: it would stand on its neighbours.
+    // Levels of a few servers have no tick, because it would overlap its neighbours.
     let mut levels = results.levels();
     let measured = |level: usize| results.servers.iter().filter(|row| row.level(level).is_some()).count();
     let most = levels.iter().map(|&level| measured(level)).max().unwrap_or(0);
@@ -111,14 +111,14 @@ pub(crate) fn latency(results: &Results, families: &Families) -> Vec<Svg> {
             .filter(|(x, _)| *x <= reached + 0.01)
             .collect(),
         x_range: (nines(FIRST), reached),
-        x_title: "of the answers came within",
+        x_title: "of the answers took at most",
         y_title: "µs",
         has_dots: false,
     };
     families.numbers().map(|family| panel(&lines, family, &axes)).collect()
 }
 
-/// Draws what an idle client holds of the server's memory.
+/// Draws the server's memory for an idle client.
 pub(crate) fn memory(results: &Results, families: &Families, is_wide: bool) -> Option<Svg> {
     let mut rows: Vec<rows::Row> = Vec::new();
     for row in results.servers.iter().filter(|row| !row.is_duplicate) {

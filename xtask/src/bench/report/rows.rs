@@ -1,6 +1,6 @@
-//! One row for each server: its name, where its figure lies on the axis, and what is said of it.
+//! A picture of rows: for each server its name, its figure on an axis, and a remark.
 
-use super::svg::{Anchor, Svg};
+use crate::svg::{Anchor, Svg};
 
 /// A row of the picture.
 pub(crate) struct Row {
@@ -9,10 +9,10 @@ pub(crate) struct Row {
     pub(crate) median: f64,
     pub(crate) low: f64,
     pub(crate) high: f64,
-    /// The figure in words, and what is said of it: `4.15`, `no difference`.
+    /// The figure and the remark as text: `4.15`, `no difference`.
     pub(crate) figure: String,
     pub(crate) remark: String,
-    /// A dot that is not full: not told apart from the one it is compared with.
+    /// Whether the dot is hollow, because the figure does not differ from the control's.
     pub(crate) is_hollow: bool,
     pub(crate) what: String,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Layout {
     pub(crate) names: f64,
     pub(crate) remarks: f64,
     pub(crate) title: &'static str,
-    /// Where the axis begins: with a line from there to each dot, else there is none.
+    /// Whether a line is drawn from the beginning of the axis to each dot.
     pub(crate) has_stems: bool,
 }
 
@@ -37,7 +37,7 @@ pub(crate) const NARROW: (f64, f64, f64) = (350.0, 116.0, 112.0);
 
 /// Draws the rows below each other.
 ///
-/// `scale` turns a figure into a position between two ends; `band` is where the A/A pair lies.
+/// `place` maps a figure to a position between two ends; `band` is the range of the A/A pair.
 pub(crate) fn rows(
     groups: &[Group],
     layout: &Layout,

@@ -1,4 +1,4 @@
-//! From figures to positions on an axis.
+//! Maps figures to positions on an axis.
 
 use crate::bench::format;
 
@@ -12,17 +12,17 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// Holds all figures that are above zero, with some room.
+    /// Returns an axis that holds all figures above zero, with some room.
     pub(crate) fn around(figures: impl IntoIterator<Item = f64>, from: f64, to: f64) -> Scale {
         let positive = figures.into_iter().filter(|figure| figure.is_finite() && *figure > 0.0);
         let (low, high) = positive.fold((f64::INFINITY, 0.0_f64), |(low, high), it| (low.min(it), high.max(it)));
         let (low, high) = if low > high { (1.0, 10.0) } else { (low * 0.9, high * 1.1) };
-        // A small range is not blown up to look like a big one.
+        // A small range is not magnified to look like a big one.
         let (low, high) = if high / low < NARROWEST { (low / 1.4, high * 1.4) } else { (low, high) };
         Scale { low, high, from, to }
     }
 
-    /// From exactly `low` to exactly `high`.
+    /// Returns an axis from exactly `low` to exactly `high`.
     pub(crate) fn between(low: f64, high: f64, from: f64, to: f64) -> Scale {
         Scale { low, high: high.max(low * 1.01), from, to }
     }
@@ -32,7 +32,7 @@ impl Scale {
         self.from + (self.to - self.from) * (figure / self.low).ln() / (self.high / self.low).ln()
     }
 
-    /// Round figures to be named on the axis: 1, 2, 5, 10…, or fewer.
+    /// Returns round figures for the axis: 1, 2, 5, 10…, or fewer.
     pub(crate) fn ticks(&self) -> Vec<f64> {
         let decades = (self.high / self.low).log10();
         let steps: &[f64] = if decades > 3.5 {
@@ -50,24 +50,24 @@ impl Scale {
         all.filter(|tick| (self.low * 0.999..=self.high * 1.001).contains(tick)).collect()
     }
 
-    /// Returns round numbers of bytes for the axis: powers of two.
+    /// Returns round numbers of bytes for the axis: powers of four.
     pub(crate) fn ticks_of_bytes(&self) -> Vec<f64> {
         let all = (0..16).map(|exponent| 4_f64.powi(exponent));
         all.filter(|tick| (self.low * 0.999..=self.high * 1.001).contains(tick)).collect()
     }
 }
 
-/// Returns what stands at a tick: `0.5`, `20`, `1,000`.
+/// Formats the label of a tick: `0.5`, `20`, `1,000`.
 pub(crate) fn tick(value: f64) -> String {
     if value >= 1.0 { format::count(value) } else { format!("{value}") }
 }
 
-/// Connections, where there is little room: `1k`.
+/// Formats a number of connections briefly: `1k`.
 pub(crate) fn short(n: usize) -> String {
     if n >= 1000 && n.is_multiple_of(1000) { format!("{}k", n / 1000) } else { n.to_string() }
 }
 
-/// Returns a percentile as a number of nines: 0 for the slowest of one, 1 at 90 %, 2 at 99 %.
+/// Returns a percentile as a number of nines: 0 at 0 %, 1 at 90 %, 2 at 99 %.
 pub(crate) fn nines(percentile: f64) -> f64 {
     (1.0 / (1.0 - percentile / 100.0)).log10()
 }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_have_places() {
+    fn figures_have_positions() {
         let scale = Scale::between(1.0, 100.0, 0.0, 200.0);
         assert!((scale.at(10.0) - 100.0).abs() < 1e-9);
         assert_eq!((scale.at(0.0), scale.at(1e9)), (0.0, 200.0));

@@ -1,4 +1,4 @@
-//! `prometheus.yml` and `alerts.yml`, judged by Prometheus's own tool and carried out by a real one.
+//! `prometheus.yml` and `alerts.yml`, checked by promtool and used by a real Prometheus.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -8,19 +8,18 @@ use rustix::process::Signal;
 use serde::Deserialize;
 
 use super::super::fixture::{part, succeeds};
-use crate::harness::capture::Capture;
 use crate::harness::folder::Folder;
 use crate::harness::group::Group;
 use crate::harness::metrics::{ask, metrics_of};
 use crate::harness::{Server, WAIT_LIMIT, free_address, tool, wait_for};
-use crate::servers::SERVERS;
+use crate::servers;
 use crate::trial::Trial;
 
 pub(super) fn trials() -> Vec<Trial> {
     vec![Trial::new("deploy::metrics::rules", rules), Trial::new("deploy::metrics::alert_fires", alert_fires)]
 }
 
-/// They are well formed, and alert in each of the cases that `alerts.test.yml` tells, and in no other.
+/// The files are well formed, and the alerts fire in exactly the cases of `alerts.test.yml`.
 fn rules() -> Result<()> {
     let (promtool, folder) = (tool("promtool")?, Folder::new()?);
     for name in ["prometheus.yml", "alerts.yml", "alerts.test.yml"] {
@@ -39,20 +38,20 @@ fn rules() -> Result<()> {
     Ok(())
 }
 
-/// One of three servers is ended, one is frozen: a page for both, and none for the third. Back again, they are quiet.
+/// One of three servers is stopped and one is frozen: both alert, and the third does not. Back again, they are quiet.
 fn alert_fires() -> Result<()> {
     let prometheus = tool("prometheus")?;
-    let entry = SERVERS.iter().find(|entry| entry.name == "poll").context("poll is listed")?;
+    let entry = servers::named("poll")?;
     let start = || Server::start(entry, &["--metrics", "0"]);
     let (well, mut ended, frozen) = (start()?, start()?, start()?);
-    let places = [metrics_of(&well)?, metrics_of(&ended)?, metrics_of(&frozen)?].map(|address| address.to_string());
+    let addresses = [metrics_of(&well)?, metrics_of(&ended)?, metrics_of(&frozen)?].map(|address| address.to_string());
     let folder = Folder::new()?;
     let mut config = part("prometheus.yml")?;
-    for (port, place) in ["127.0.0.1:11061", "127.0.0.1:11062", "127.0.0.1:11063"].iter().zip(&places) {
-        ensure!(config.contains(port), "prometheus.yml does not look at {port}");
-        config = config.replace(port, place);
+    for (port, address) in ["127.0.0.1:11061", "127.0.0.1:11062", "127.0.0.1:11063"].iter().zip(&addresses) {
+        ensure!(config.contains(port), "prometheus.yml does not scrape {port}");
+        config = config.replace(port, address);
     }
-    // The same, ten times as fast.
+    // Ten times as fast as in production.
     for (slow, fast) in [("interval: 5s", "interval: 500ms"), ("timeout: 2s", "timeout: 200ms")] {
         ensure!(config.contains(slow), "prometheus.yml has no {slow}");
         config = config.replace(slow, fast);
@@ -65,7 +64,7 @@ fn alert_fires() -> Result<()> {
     command.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));
     command.arg(format!("--web.listen-address={here}"));
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
-    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let stderr = group.capture_stderr()?;
     let alarmed = || -> Result<Vec<String>> {
         let answer: Answer = serde_json::from_str(&ask(here, "/api/v1/alerts")?.1)?;
         let fires = answer
@@ -85,26 +84,27 @@ fn alert_fires() -> Result<()> {
             alarmed().is_ok_and(|alarmed| alarmed == expected).then_some(())
         });
         so.with_context(|| {
-            format!("it should page for {expected:?}, not {:?}; Prometheus says:\n{}", alarmed(), stderr.text())
+            let (alerts, printed) = (alarmed(), stderr.text());
+            format!("expected alerts for {expected:?}, but they are {alerts:?}; Prometheus prints:\n{printed}")
         })
     };
     let sees_all = || {
         let (_, up) = ask(here, "/api/v1/query?query=sum(up)").ok()?;
         up.contains("\"3\"]").then_some(())
     };
-    wait_for(2 * WAIT_LIMIT, sees_all).with_context(|| format!("it does not see all three:\n{}", stderr.text()))?;
+    wait_for(2 * WAIT_LIMIT, sees_all).with_context(|| format!("not all three are scraped:\n{}", stderr.text()))?;
     become_so(&[])?;
     ended.stop(WAIT_LIMIT)?;
     frozen.signal(Signal::STOP)?;
-    become_so(&[&places[1], &places[2]])?;
+    become_so(&[&addresses[1], &addresses[2]])?;
     frozen.signal(Signal::CONT)?;
-    let again = Server::start(entry, &["--metrics", &places[1]])?;
+    let again = Server::start(entry, &["--metrics", &addresses[1]])?;
     become_so(&[])?;
     drop((well, again));
     Ok(())
 }
 
-/// What Prometheus says of its alerts, as far as it matters here.
+/// The part of Prometheus's answer about alerts that is used here.
 #[derive(Deserialize)]
 struct Answer {
     data: Alerts,

@@ -1,4 +1,4 @@
-//! The system calls that a unit leaves to a service, as systemd makes a filter of them.
+//! The system calls that a unit allows, as the seccomp filter that systemd makes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -14,12 +14,12 @@ use super::super::fixture::succeeds;
 use super::super::unit::Unit;
 use crate::harness::tool;
 
-/// From now on this thread, and what it becomes, can make no other calls: they fail with EPERM, as the unit says.
+/// Restricts this thread, and the program that it executes, to these calls; others fail with EPERM, as the unit says.
 pub(super) fn install(unit: &Unit) -> Result<()> {
     let refusal = unit.all("SystemCallErrorNumber").last();
-    ensure!(refusal == Some("EPERM"), "the unit answers with {refusal:?}");
+    ensure!(refusal == Some("EPERM"), "the unit sets SystemCallErrorNumber={refusal:?}");
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    // A name of another architecture has no number here.
+    // A call of another architecture has no number here.
     for call in allowed(unit)?.iter().filter_map(|name| name.parse::<Sysno>().ok()) {
         rules.insert(call.id().into(), if call == Sysno::socket { families(unit)? } else { Vec::new() });
     }
@@ -30,10 +30,10 @@ pub(super) fn install(unit: &Unit) -> Result<()> {
     seccompiler::apply_filter(&program).context("cannot install the filter")
 }
 
-/// The names that `SystemCallFilter=` leaves: what is listed, but for what is listed after a tilde further down.
+/// Returns the names that `SystemCallFilter=` allows: those listed, except those listed later after a tilde.
 fn allowed(unit: &Unit) -> Result<BTreeSet<String>> {
     let sets = Sets::known()?;
-    // systemd adds these: without them not even a start is possible.
+    // systemd adds this set, without which no program can start.
     let mut allowed = sets.members("@default")?;
     for value in unit.all("SystemCallFilter") {
         for word in value.trim_start_matches('~').split_whitespace() {
@@ -49,7 +49,7 @@ fn allowed(unit: &Unit) -> Result<BTreeSet<String>> {
     Ok(allowed)
 }
 
-/// socket(2), for these families only.
+/// Returns the rules for socket(2): these families only.
 fn families(unit: &Unit) -> Result<Vec<SeccompRule>> {
     let names = unit.all("RestrictAddressFamilies").flat_map(str::split_whitespace);
     let rules = names.map(|name| {
@@ -65,7 +65,7 @@ fn families(unit: &Unit) -> Result<Vec<SeccompRule>> {
     rules.collect()
 }
 
-/// systemd's sets of calls, which hold names and other sets.
+/// systemd's sets of calls, which contain names and other sets.
 struct Sets(BTreeMap<String, Vec<String>>);
 
 impl Sets {
@@ -82,7 +82,7 @@ impl Sets {
                     let set: &String = latest.as_ref().with_context(|| format!("{name} is in no set"))?;
                     sets.entry(set.clone()).or_default().push(name.to_owned());
                 }
-                // What the set is for.
+                // The description of the set.
                 Some(_) => {}
                 None if line.starts_with('@') => latest = Some(line.to_owned()),
                 None => latest = None,
@@ -91,7 +91,7 @@ impl Sets {
         Ok(Sets(sets))
     }
 
-    /// All names in a set, or the one name.
+    /// Returns all names in a set, or the name itself.
     fn members(&self, word: &str) -> Result<BTreeSet<String>> {
         if !word.starts_with('@') {
             return Ok([word.to_owned()].into());

@@ -1,4 +1,4 @@
-//! Without inetd: this process does itself what inetd and systemd do.
+//! Activation without inetd and systemd: the test itself does what they do.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,11 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::{Case, bare};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::group::Group;
+use crate::harness::log::writer_and_text;
 use crate::harness::{Server, WAIT_LIMIT, is_conformant, wait_for};
 use crate::servers::Entry;
 
@@ -23,12 +24,12 @@ pub(crate) const CASES: &[Case] = &[
     bare("stdin_is_the_client", stdin_is_the_client),
     bare("no_talk_to_the_client", no_talk_to_the_client),
     bare("idle_exit", idle_exit),
-    bare("nobody_is_lost_in_a_restart", nobody_is_lost_in_a_restart),
+    bare("no_client_is_lost_in_a_restart", no_client_is_lost_in_a_restart),
     bare("queued_clients_wait_for_the_next_server", queued_clients_wait_for_the_next_server),
     bare("nowait_drains", nowait_drains),
 ];
 
-/// Served from a listener that somebody else opened, who keeps it.
+/// Serves from a listener that another process has opened and keeps.
 fn stdin_is_the_listener(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut server = start_on(entry, &listener, &[])?;
@@ -36,7 +37,7 @@ fn stdin_is_the_listener(entry: &'static Entry, _: &'static [&'static str]) -> R
     ends_after_sigterm(&mut server)
 }
 
-/// One process for each client, which ends with it.
+/// Serves each client with a process of its own, which ends with the client.
 fn stdin_is_the_client(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     if entry.processes > 1 {
         return is_refused(entry);
@@ -54,8 +55,7 @@ fn stdin_is_the_client(entry: &'static Entry, _: &'static [&'static str]) -> Res
                 servers.push(start_for(entry, stream?, &["-vv"])?);
             }
             for mut server in servers {
-                let status = server.ended_within(WAIT_LIMIT).context("its client has gone, the server has not")?;
-                ensure!(status.success(), "it ended with {status}");
+                server.ends_well().context("the client has closed")?;
             }
             Ok(())
         });
@@ -66,7 +66,7 @@ fn stdin_is_the_client(entry: &'static Entry, _: &'static [&'static str]) -> Res
     })
 }
 
-/// Workers have nothing to share where there is one client.
+/// Expects that `--inetd nowait` with workers is refused: with one client they have nothing to share.
 fn is_refused(entry: &'static Entry) -> Result<()> {
     let mut command = entry.command()?;
     let output = crate::harness::group::run_within(WAIT_LIMIT, command.args(["--inetd", "nowait"]))?;
@@ -74,7 +74,7 @@ fn is_refused(entry: &'static Entry) -> Result<()> {
     Ok(())
 }
 
-/// stdin, stdout and stderr are all the client, as inetd arranges it, and the server has a lot to say.
+/// stdin, stdout and stderr are all the client, as inetd arranges it; the log must not reach it, not even at -vv.
 fn no_talk_to_the_client(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     if entry.processes > 1 {
         return is_refused(entry);
@@ -92,30 +92,28 @@ fn no_talk_to_the_client(entry: &'static Entry, _: &'static [&'static str]) -> R
         client.expect(answers)?;
         client.end_sending()?;
         client.expect_end()?;
-        let status = server.ended_within(WAIT_LIMIT).context("its client has gone, the server has not")?;
-        ensure!(status.success(), "it ended with {status}");
+        server.ends_well().context("the client has closed")?;
     }
     Ok(())
 }
 
-/// It leaves when nobody has been here for so long, and not while somebody is.
+/// With --idle-exit a server exits after that time without a client, and not while a client is connected.
 fn idle_exit(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let start = Instant::now();
-    // It waits already, so that the server does not leave just when it comes.
+    // A client waits already, so that the server does not exit just when it connects.
     let mut client = Client::connect(listener.local_addr()?)?;
     let mut server = start_on(entry, &listener, &["--idle-exit", "400ms"])?;
     client.ask_all()?;
     if entry.processes == 1 {
         let early = server.ended_within(Duration::from_millis(1200));
-        ensure!(early.is_none(), "it left while somebody was here");
+        ensure!(early.is_none(), "it exited while a client was connected");
         client.ask_all()?;
     }
     drop(client);
-    let status = server.ended_within(WAIT_LIMIT).context("it does not leave")?;
-    ensure!(status.success(), "it ended with {status}");
-    ensure!(start.elapsed() >= Duration::from_millis(400), "it left after {:?}", start.elapsed());
-    // Whoever comes now waits for the next one.
+    server.ends_well()?;
+    ensure!(start.elapsed() >= Duration::from_millis(400), "it exited after {:?}", start.elapsed());
+    // A client that connects now waits for the next server.
     let mut next = Client::connect(listener.local_addr()?)?;
     next.send(APHORISMS[0].0)?;
     let mut server = start_on(entry, &listener, &[])?;
@@ -124,7 +122,7 @@ fn idle_exit(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     ends_after_sigterm(&mut server)
 }
 
-/// A server that drains leaves the clients in the backlog to the next one, also those that have not asked yet.
+/// A draining server leaves the clients in the backlog to the next server, also those that have not asked yet.
 fn queued_clients_wait_for_the_next_server(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -132,16 +130,17 @@ fn queued_clients_wait_for_the_next_server(entry: &'static Entry, _: &'static [&
     Client::connect(address)?.ask_all()?;
     old.signal(Signal::TERM)?;
     // A worker without clients may stop before it has logged that it drains.
-    let has_begun = |line: &&str| line.contains("] draining: ") || line.contains("] stopped");
-    let process = |line: &str| line.split_once("[INFO ")?.1.split('/').next().map(str::to_owned);
-    let draining = || old.log().lines().filter(has_begun).filter_map(process).collect::<BTreeSet<_>>().len();
-    let all_drain = || (draining() >= entry.processes).then_some(());
+    let has_begun = |text: &str| text.starts_with("draining: ") || text.starts_with("stopped");
+    let draining = |log: &str| {
+        let begun = log.lines().filter_map(writer_and_text).filter(|(_, text)| has_begun(text));
+        begun.filter_map(|(writer, _)| writer.split('/').next()).collect::<BTreeSet<_>>().len()
+    };
+    let all_drain = || (draining(&old.log()) >= entry.processes).then_some(());
     wait_for(WAIT_LIMIT, all_drain).with_context(|| format!("not all processes drain: {}", old.log()))?;
     let mut queued = (0..QUEUED).map(|_| Client::connect(address)).collect::<Result<Vec<_>>>()?;
     // Threads that sleep in accept() take the first ones, and serve them.
     queued.iter_mut().take(SLEEPERS).try_for_each(|client| client.send(APHORISMS[0].0))?;
-    let status = old.ended_within(WAIT_LIMIT).context("it does not end")?;
-    ensure!(status.success(), "it ended with {status}");
+    old.ends_well()?;
     let mut new = Server::start_on(&listener, entry, &[])?;
     for (number, client) in queued.iter_mut().enumerate() {
         let served = if number < SLEEPERS { client.expect(APHORISMS[0].1) } else { client.ask_all() };
@@ -152,14 +151,14 @@ fn queued_clients_wait_for_the_next_server(entry: &'static Entry, _: &'static [&
     new.stop(WAIT_LIMIT)
 }
 
-/// The listener stays with us while one server drains and another begins: not one of many clients notices.
-fn nobody_is_lost_in_a_restart(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
+/// The test keeps the listener while one server drains and the next one starts: no client notices.
+fn no_client_is_lost_in_a_restart(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let mut old = start_on(entry, &listener, &[])?;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let coming = || -> Result<usize> {
+        let connecting = || -> Result<usize> {
             let mut count = 0;
             while !is_over.load(Ordering::Relaxed) {
                 Client::connect(address)?
@@ -170,15 +169,16 @@ fn nobody_is_lost_in_a_restart(entry: &'static Entry, _: &'static [&'static str]
             }
             Ok(count)
         };
-        let coming: Vec<_> = (0..2).map(|_| scope.spawn(coming)).collect();
+        let connecting: Vec<_> = (0..2).map(|_| scope.spawn(connecting)).collect();
         thread::sleep(Duration::from_millis(100));
         let restarted = start_on(entry, &listener, &[]).and_then(|mut new| {
             ends_after_sigterm(&mut old)?;
             thread::sleep(Duration::from_millis(100));
             is_over.store(true, Ordering::Relaxed);
-            let served = coming.into_iter().map(|client| client.join().map_err(|_| anyhow!("a client panicked"))?);
+            let served =
+                connecting.into_iter().map(|client| client.join().map_err(|_| anyhow!("a client panicked"))?);
             let served = served.collect::<Result<Vec<_>>>()?;
-            ensure!(served.iter().all(|&count| count > 0), "nobody came");
+            ensure!(served.iter().all(|&count| count > 0), "a client was never served");
             ends_after_sigterm(&mut new)
         });
         is_over.store(true, Ordering::Relaxed);
@@ -196,22 +196,20 @@ fn nowait_drains(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
     let mut server = start_for(entry, listener.accept()?.0, &["--delay", "200ms"])?;
     client.ask_all()?;
     client.send(APHORISMS[0].0)?;
-    signal(&server, Signal::TERM)?;
+    server.signal(Signal::TERM)?;
     client.expect(APHORISMS[0].1)?;
     client.expect_end()?;
     drop(client);
-    let status = server.ended_within(WAIT_LIMIT).context("the drain does not end")?;
-    ensure!(status.success(), "it ended with {status}");
-    Ok(())
+    server.ends_well()
 }
 
-/// `--inetd wait`, as inetd starts it: the listener is stdin, stdout and stderr.
+/// Starts a server with `--inetd wait` as inetd does: the listener is stdin, stdout and stderr.
 fn start_on(entry: &Entry, listener: &TcpListener, arguments: &[&str]) -> Result<Group> {
     let descriptor = || listener.try_clone().map(OwnedFd::from);
     start(entry.command()?.args(["--inetd", "wait"]).args(arguments), descriptor)
 }
 
-/// `--inetd nowait`: the client is all three.
+/// Starts a server with `--inetd nowait`: the client is stdin, stdout and stderr.
 fn start_for(entry: &Entry, client: TcpStream, arguments: &[&str]) -> Result<Group> {
     let descriptor = || client.try_clone().map(OwnedFd::from);
     start(entry.command()?.args(["--inetd", "nowait"]).args(arguments), descriptor)
@@ -224,16 +222,10 @@ fn start(command: &mut Command, descriptor: impl Fn() -> io::Result<OwnedFd>) ->
 }
 
 fn ends_after_sigterm(server: &mut Group) -> Result<()> {
-    signal(server, Signal::TERM)?;
-    let status = server.ended_within(WAIT_LIMIT).context("still there after SIGTERM")?;
-    ensure!(status.success(), "it ended with {status}");
-    Ok(())
+    server.signal(Signal::TERM)?;
+    server.ends_well()
 }
 
-fn signal(server: &Group, signal: Signal) -> Result<()> {
-    kill_process(Pid::from_raw(server.id()).context("a process")?, signal).context("cannot signal it")
-}
-
-/// Clients in the backlog, and how many of them threads may take that are asleep in accept() when the signal comes.
+/// Clients in the backlog, and how many of them may be accepted by threads that sleep in accept() at the signal.
 const QUEUED: usize = 8;
 const SLEEPERS: usize = 4;

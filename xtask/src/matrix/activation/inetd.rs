@@ -1,4 +1,4 @@
-//! The real inetd, in the foreground, with a configuration of its own.
+//! Activation by the real inetd, in the foreground, with a configuration of its own.
 
 use anyhow::{Context, Result};
 
@@ -13,12 +13,11 @@ pub(crate) const CASES: &[Case] = &[
         .on(|entry| !entry.is_example && entry.processes == 1),
 ];
 
-/// A client cannot tell that inetd stands behind it; and when the last client has gone, so have the servers.
+/// A client cannot tell that inetd started its server, and the servers exit after the last client.
 fn under_inetd(entry: &'static Entry, wait: &str, arguments: &str) -> Result<()> {
     let address = free_address()?;
     let inetd = activation::inetd(entry, address, &format!("stream tcp {wait}"), arguments)?;
     activation::servers_exit(&inetd)?;
-    // It starts them again.
-    // Should that one be about to leave already, it answers one question and no more.
+    // inetd starts the next server. If the previous one is about to exit, it answers one question and no more.
     Client::connect(address)?.ask(APHORISMS[0].0, APHORISMS[0].1).context("the next client")
 }

@@ -1,4 +1,4 @@
-//! systemd-socket-activate, and LISTEN_FDS without it.
+//! Activation by systemd-socket-activate, and LISTEN_FDS without it.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -6,10 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::{Case, bare};
-use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::Group;
 use crate::harness::server::{self, LISTEN_FDS};
@@ -31,7 +30,7 @@ pub(crate) const CASES: &[Case] = &[
     bare("listen_fds_no_listener", listen_fds_no_listener).on(Entry::is_first_of_package),
 ];
 
-/// The first client starts the server. With LISTEN_FDS it says where it listens; under --inetd it says nothing.
+/// The first client starts the server. With LISTEN_FDS it prints the ready line; under --inetd it prints nothing.
 fn under_systemd(entry: &'static Entry, how: &[&str], arguments: &[&str], says_ready: bool) -> Result<()> {
     let address = free_address()?;
     let mut server = entry.command()?;
@@ -40,9 +39,9 @@ fn under_systemd(entry: &'static Entry, how: &[&str], arguments: &[&str], says_r
     if says_ready {
         let line = format!("listening on {address}\n");
         let said = stdout.wait_for(WAIT_LIMIT, |said| (said == line.as_bytes()).then_some(()));
-        said.with_context(|| format!("no ready line but {}", stdout.text()))
+        said.with_context(|| format!("no ready line, but {}", stdout.text()))
     } else {
-        ensure!(stdout.text().is_empty(), "it said {}", stdout.text());
+        ensure!(stdout.text().is_empty(), "it printed {}", stdout.text());
         Ok(())
     }
 }
@@ -52,51 +51,50 @@ fn listen_fds(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let mut group = activated(entry, &listener, LISTEN_FDS, &[])?;
-    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
-    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
+    let stdout = group.capture_stdout()?;
+    let stderr = group.capture_stderr()?;
     let line = format!("listening on {address}\n");
     let said = stdout.wait_for(WAIT_LIMIT, |said| (said == line.as_bytes()).then_some(()));
     said.with_context(|| format!("no ready line for {address} but {}", stdout.text()))?;
     is_conformant(address)?;
-    // The process that listens has set the backlog: the server cannot know it.
-    ensure!(stderr.text().contains(" clients at once, no backlog of its own, "), "it says {}", stderr.text());
-    kill_process(Pid::from_raw(group.id()).context("a process")?, Signal::TERM)?;
-    let status = group.ended_within(WAIT_LIMIT).context("still there after SIGTERM")?;
-    ensure!(status.success(), "it ended with {status}");
-    // The listener is ours, and still works.
+    // Another process has set the backlog of this listener: the server cannot know it.
+    ensure!(stderr.text().contains(" clients at once, no backlog of its own, "), "it logs {}", stderr.text());
+    group.signal(Signal::TERM)?;
+    group.ends_well()?;
+    // The test has kept the listener, which still works.
     Client::connect(address).map(drop)
 }
 
-/// What was meant for another process is none of its business: it listens where it is told.
+/// A server ignores LISTEN_FDS that is meant for another process, and listens as its command line says.
 fn listen_fds_of_another(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     for variables in
         ["LISTEN_PID=1 LISTEN_FDS=1", "LISTEN_PID=1 LISTEN_FDS=2", "LISTEN_PID= LISTEN_FDS=1", "LISTEN_FDS=1"]
     {
         let mut group = activated(entry, &listener, variables, &["-p", "0"])?;
-        let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
+        let stdout = group.capture_stdout()?;
         let line = stdout
             .wait_for(WAIT_LIMIT, |said| said.ends_with(b"\n").then(|| String::from_utf8_lossy(said).into_owned()));
         let line = line.context("no ready line")?;
         let address = line.trim_end().strip_prefix("listening on ").context("a ready line")?.parse()?;
-        ensure!(listener.local_addr()? != address, "it took the listener of another");
+        ensure!(listener.local_addr()? != address, "it took the listener of another process");
         Client::connect(address)?.ask_all()?;
     }
     Ok(())
 }
 
-/// Two listeners are one too many.
+/// A server refuses to start with an inherited listener and a port of its own.
 fn listen_fds_with_port(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut group = activated(entry, &listener, LISTEN_FDS, &["-p", "0"])?;
-    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
-    let status = group.ended_within(WAIT_LIMIT).context("it took both")?;
+    let stderr = group.capture_stderr()?;
+    let status = group.ended_within(WAIT_LIMIT).context("it serves with both")?;
     let said = stderr.at_end();
     ensure!(status.code() == Some(2) && said.starts_with(b"error: "), "{status}, {}", shown(&said));
     Ok(())
 }
 
-/// Refuses to start: the clients of a listener that is not served would hang.
+/// A server refuses to start with any other number of listeners: clients of one that is not served would hang.
 fn listen_fds_not_one(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     for count in ["2", "0", "-1", "two", "", "4294967297"] {
@@ -106,7 +104,7 @@ fn listen_fds_not_one(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     Ok(())
 }
 
-/// Two addresses in one unit are refused by the server that the first client starts, which says what to write instead.
+/// A server that the first client of a unit with two addresses starts refuses, and says what to write instead.
 fn systemd_two_listeners(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let activate = tool("systemd-socket-activate")?;
     let (address, other) = (free_address()?, free_address()?);
@@ -122,7 +120,7 @@ fn systemd_two_listeners(entry: &'static Entry, _: &'static [&'static str]) -> R
     is_refused(&mut group, &["LISTEN_FDS=2,", "ListenStream="])
 }
 
-/// One descriptor, but not a listener of TCP: a client (Accept=yes), a datagram socket, a file, or none at all.
+/// A server refuses a descriptor that is no TCP listener: a client (Accept=yes), a datagram socket, a file, or none.
 fn listen_fds_no_listener(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let client = TcpStream::connect(listener.local_addr()?)?;
@@ -139,11 +137,12 @@ fn listen_fds_no_listener(entry: &'static Entry, _: &'static [&'static str]) -> 
     Ok(())
 }
 
-/// Status 1, nothing on stdout, and one error that says all these things. systemd-socket-activate has lines of its own.
+/// Expects status 1, nothing on stdout, and one error with all these words. systemd-socket-activate prints other lines.
 fn is_refused(group: &mut Group, says: &[&str]) -> Result<()> {
-    let stdout = Capture::of(group.child().stdout.take().expect("it is piped"))?;
-    let stderr = Capture::of(group.child().stderr.take().expect("it is piped"))?;
-    let status = group.ended_within(WAIT_LIMIT).with_context(|| format!("it serves: {}", stdout.text()))?;
+    let stdout = group.capture_stdout()?;
+    let stderr = group.capture_stderr()?;
+    let status =
+        group.ended_within(WAIT_LIMIT).with_context(|| format!("it does not exit, and prints {}", stdout.text()))?;
     let (silence, said) = (stdout.at_end(), String::from_utf8_lossy(&stderr.at_end()).into_owned());
     let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
     let is_one = errors.len() == 1 && says.iter().all(|what| errors[0].contains(what));
@@ -151,7 +150,7 @@ fn is_refused(group: &mut Group, says: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Started with the listener as descriptor 3.
+/// Starts a server with the listener as descriptor 3.
 fn activated(entry: &'static Entry, listener: &TcpListener, variables: &str, arguments: &[&str]) -> Result<Group> {
     start(&mut server::activated(entry, variables, arguments)?, OwnedFd::from(listener.try_clone()?).into())
 }

@@ -1,4 +1,4 @@
-//! The clients whose conversations end, one function for each way to get there.
+//! The clients whose conversations end, one function for each cause.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ pub(super) struct Subject {
     pub(super) address: SocketAddr,
     /// `None` if it has reset the connection.
     pub(super) client: Option<Client>,
-    /// Clients that must stay connected until all is compared.
+    /// Clients that must stay connected until everything has been compared.
     pub(super) others: Vec<Client>,
     /// Whether the server has been told to stop.
     pub(super) is_stopped: bool,
@@ -27,14 +27,14 @@ impl Subject {
     }
 }
 
-/// A client that sends these bytes.
+/// Connects a client that sends these bytes.
 pub(super) fn asked(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
     let mut client = ctx.client()?;
     client.send(bytes)?;
     Subject::of(client)
 }
 
-/// A client that sends these bytes and ends its sending side.
+/// Connects a client that sends these bytes and shuts down its sending side.
 pub(super) fn asked_then_ended(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
     let mut client = ctx.client()?;
     client.send(bytes)?;
@@ -42,29 +42,31 @@ pub(super) fn asked_then_ended(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
     Subject::of(client)
 }
 
-/// A client that is accepted, sends these bytes and resets the connection when the server has them.
+/// Connects a client that is accepted, sends these bytes, and resets the connection once the server has read them.
 pub(super) fn reset(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
     let mut client = ctx.client()?;
     is_accepted(ctx, &client)?;
-    // An answer says that the server has read as far as there; what follows it comes with it.
+    // An answer shows that the server has read the question; the bytes after it arrive with it.
     if !bytes.is_empty() {
         client.send(&[b"Simple is better than?", bytes].concat())?;
         client.expect(b"complex.")?;
     }
+    // Before that the process of this one client may not have started, and would find no client.
+    ctx.server.wait_until_asleep(WAIT_LIMIT)?;
     let address = client.stream().local_addr()?;
     client.reset()?;
     Ok(Subject { address, client: None, others: Vec::new(), is_stopped: false })
 }
 
-/// A client to which more is owed than the network takes, and which does not read.
+/// Connects a client that asks for more answers than the network holds, and does not read.
 pub(super) fn never_reading(ctx: &Ctx) -> Result<Client> {
     let mut client = Client::connect_with_buffer(ctx.server.address(), 4096)?;
     client.send(&[b'?'; UNREAD])?;
     Ok(client)
 }
 
-/// A client that is accepted and sends these bytes before the server is told to stop. Another one, which does not
-/// read, keeps the server from ending before its counters are read.
+/// Connects a client that is accepted and sends these bytes before the server gets SIGTERM. Another client, which does
+/// not read, keeps the server running until its counters have been read.
 pub(super) fn drained(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
     let mut client = ctx.client()?;
     is_accepted(ctx, &client)?;
@@ -74,7 +76,7 @@ pub(super) fn drained(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
     Ok(Subject { others, is_stopped: true, ..Subject::of(client)? })
 }
 
-/// A client whose answer takes longer than the server has.
+/// Connects a client whose answer takes longer than `--grace`.
 pub(super) fn grace_over(ctx: &mut Ctx) -> Result<Subject> {
     let mut client = ctx.client()?;
     is_accepted(ctx, &client)?;
@@ -83,7 +85,7 @@ pub(super) fn grace_over(ctx: &mut Ctx) -> Result<Subject> {
     Ok(Subject { is_stopped: true, ..Subject::of(client)? })
 }
 
-/// The first client that is rejected. The limit is that of a process, and any process may take a client.
+/// Connects clients until one is rejected. Each process has its own limit, and any process may accept a client.
 pub(super) fn over_the_limit(ctx: &mut Ctx) -> Result<Subject> {
     let mut others = Vec::new();
     for _ in 0..=ctx.server.workers().len() {
@@ -96,7 +98,7 @@ pub(super) fn over_the_limit(ctx: &mut Ctx) -> Result<Subject> {
     bail!("{} clients were accepted, though the limit of each process is 1", others.len());
 }
 
-/// Waits until the log says that the client is accepted, or rejected.
+/// Waits until the log says that the client is accepted (true) or rejected (false).
 fn is_accepted(ctx: &Ctx, client: &Client) -> Result<bool> {
     let address = client.stream().local_addr()?;
     let (accepted, rejected) = (format!("] {address} accepted\n"), format!("] {address} rejected: "));
@@ -107,5 +109,6 @@ fn is_accepted(ctx: &Ctx, client: &Client) -> Result<bool> {
     decided.context("the client is neither accepted nor rejected")
 }
 
-/// Bare `?` that a server reads, though it cannot send all answers: a close with unread input would be a reset anyway.
+/// Bytes of bare `?` that a server reads in full although it cannot send all answers. A close with unread input would
+/// be a reset anyway.
 const UNREAD: usize = 8192;

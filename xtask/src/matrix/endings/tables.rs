@@ -1,4 +1,4 @@
-//! The tables of endings in the docs and READMEs, compared with the rows that are tested.
+//! Compares the tables of endings in the docs and READMEs with the rows that are tested.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::{Line, ROWS, Row, Then};
 use crate::servers::{Entry, SERVERS};
 use crate::workspace;
 
-/// The tables have these rows and no others: all of them in the docs, in a README those that apply to its servers.
+/// Expects exactly these rows: all of them in the docs, and in a README those that apply to its servers.
 pub(super) fn tables_are_what_is_tested() -> Result<()> {
     let root = workspace::root()?;
     let all: Vec<&Row> = ROWS.iter().collect();
@@ -33,7 +33,7 @@ fn is_english(file: &Path, rows: &[&Row]) -> Result<()> {
     Ok(())
 }
 
-/// In Chinese the words are others; what is printed stays, and so does its order.
+/// Expects a translation: its words differ, but what is in backquotes stays, in the same order.
 fn is_chinese(file: &Path, rows: &[&Row]) -> Result<()> {
     let found = table(file, CHINESE)?;
     ensure!(found.len() == rows.len(), "{}: {} rows, not {}", file.display(), found.len(), rows.len());
@@ -46,7 +46,7 @@ fn is_chinese(file: &Path, rows: &[&Row]) -> Result<()> {
     Ok(())
 }
 
-/// The rows of the table with this head.
+/// Returns the rows of the table with this head.
 fn table(file: &Path, head: &str) -> Result<Vec<String>> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let lines = text.lines().map(|line| line.trim_start_matches("///").trim());
@@ -54,18 +54,18 @@ fn table(file: &Path, head: &str) -> Result<Vec<String>> {
     Ok(below.take_while(|line| line.starts_with('|')).map(str::to_owned).collect())
 }
 
-/// What a row of a table shows as it is printed.
+/// Returns the parts of a row that are in backquotes.
 fn printed(row: &str) -> impl Iterator<Item = &str> {
     row.split('`').skip(1).step_by(2)
 }
 
 impl Row {
-    /// As it stands in the English tables.
+    /// Returns the row of the English tables.
     fn markdown(&self) -> String {
         format!("| {} | {} | {} | {} |", self.cause, self.receives, self.then.words().0, self.log_cell())
     }
 
-    /// The log lines, as they stand in a table.
+    /// Returns the log lines as a cell of the table.
     pub(super) fn log_cell(&self) -> String {
         let cell = |line: &Line| {
             let verbose = if line.is_verbose { " (*-v*)" } else { "" };
@@ -76,7 +76,7 @@ impl Row {
 }
 
 impl Then {
-    /// The words for it in the English and in the Chinese tables.
+    /// Returns its words in the English and in the Chinese tables.
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Then::Close => ("close", "关闭"),

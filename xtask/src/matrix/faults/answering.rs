@@ -1,4 +1,4 @@
-//! What can go wrong while a client is served: a read or a write fails, thinking panics, the process aborts.
+//! Faults while a client is served: a read or a write fails, an answer panics, the process aborts.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{Case, Ctx, bare, bystander, case, ended, ending, others_are_served, served_clients};
 use crate::harness::client::{APHORISMS, Came, Client};
-use crate::harness::process::accepted_socket;
+use crate::harness::process::{accepted_socket, holds};
 use crate::harness::tracer::Tracer;
 use crate::harness::{WAIT_LIMIT, wait_for};
 use crate::servers::Entry;
@@ -25,24 +25,24 @@ pub(crate) const CASES: &[Case] = &[
         .on(|entry| entry.package == "zen-async" && !entry.is_example),
     ending("a_panic_outside", a_panic_outside)
         .arguments(&["--panic-outside", FATAL])
-        .on(|entry| !entry.is_example && entry.processes == 1),
+        .on(|entry| !entry.is_example && entry.processes == 1 && !entry.forks),
     ending("a_panic_outside_offloaded", a_panic_outside)
         .arguments(&["--panic-outside", FATAL, "--offload"])
         .on(|entry| entry.package == "zen-async" && !entry.is_example),
     bare("a_loop_panics", a_loop_panics).on(|entry| entry.name == "poll-loops"),
     ending("an_abort", an_abort)
         .arguments(&["--abort-on", FATAL])
-        .on(|entry| !entry.is_example && entry.processes == 1),
+        .on(|entry| !entry.is_example && entry.processes == 1 && !entry.forks),
 ];
 
-/// Who has the failed connection is let go without an answer, and nobody else notices.
+/// A client whose connection fails is disconnected without an answer; no other client notices.
 fn a_call_fails(ctx: &mut Ctx, call: &str) -> Result<()> {
     for error in ["ECONNRESET", "EPIPE", "ENOBUFS", "ENOMEM", "EIO"] {
         let mut bystander = bystander(ctx)?;
         let mut client = served_clients(ctx, 1)?.pop().context("a client")?;
-        let socket = accepted(ctx, &client)?;
-        let tracer = Tracer::attach_to(&socket, &ctx.server.workers(), call, &format!("error={error}"))?;
-        is_let_go(&mut client).with_context(|| format!("{call} failed with {error}"))?;
+        let (socket, worker) = accepted(ctx, &client)?;
+        let tracer = Tracer::attach_to(&socket, worker, call, &format!("error={error}"))?;
+        is_disconnected(&mut client).with_context(|| format!("{call} failed with {error}"))?;
         others_are_served(ctx, &mut bystander).with_context(|| format!("{call} failed with {error} for one client"))?;
         let failed: usize = tracer.detach()?.values().map(Vec::len).sum();
         ensure!(failed == 1, "{call} was tried {failed} times on a connection that fails with {error}");
@@ -50,34 +50,34 @@ fn a_call_fails(ctx: &mut Ctx, call: &str) -> Result<()> {
     Ok(())
 }
 
-/// A thread that has been in recv() all along answers one question before the call fails.
-fn is_let_go(client: &mut Client) -> Result<()> {
+/// Expects that the client is disconnected. A thread that was already in recv() answers one question first.
+fn is_disconnected(client: &mut Client) -> Result<()> {
     for _ in 0..2 {
-        // It may have been let go already.
+        // The server may have closed already.
         let _ = client.send(APHORISMS[0].0);
         match client.read_some()? {
             Came::End | Came::Reset => return Ok(()),
             Came::Bytes(bytes) if bytes == APHORISMS[0].1 => {}
-            came => bail!("{came:?} came"),
+            came => bail!("received {came:?}"),
         }
     }
-    bail!("it is served on")
+    bail!("the client is still served")
 }
 
-/// There was no room, and then there is: the answer comes, once.
+/// The socket's buffer is full for a while; then the answer is sent, once.
 fn send_has_no_room(ctx: &mut Ctx) -> Result<()> {
     let mut bystander = bystander(ctx)?;
     let mut client = served_clients(ctx, 1)?.pop().context("a client")?;
-    let socket = accepted(ctx, &client)?;
-    let tracer = Tracer::attach_to(&socket, &ctx.server.workers(), "sendto", "error=EAGAIN:when=1..3")?;
+    let (socket, worker) = accepted(ctx, &client)?;
+    let tracer = Tracer::attach_to(&socket, worker, "sendto", "error=EAGAIN:when=1..3")?;
     client.ask_all().context("after send had no room three times")?;
     drop(client);
     tracer.detach()?;
     others_are_served(ctx, &mut bystander)
 }
 
-/// What was owed before it goes out; the question that panicked has no answer; the log has one line, and the closing
-/// line counts it.
+/// Answers pending before the panic are sent, and the question that panicked gets none. The log has one line for each
+/// panic, and its last line counts them.
 fn a_panic(ctx: &mut Ctx) -> Result<()> {
     let mut bystander = bystander(ctx)?;
     for _ in 0..PANICS {
@@ -99,35 +99,35 @@ fn a_panic(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// A panic that no conversation catches, in whichever thread: the server says so once, drains, and ends with 1.
+/// A panic that no conversation catches, in any thread: the server logs it once, drains, and exits with 1.
 fn a_panic_outside(ctx: &mut Ctx) -> Result<()> {
-    // The first client, as with several loops the first is not served by the main thread.
+    // The first client, because with several loops it is not served by the main thread.
     let mut client = served_clients(ctx, 1)?.pop().context("a client")?;
     let mut bystander = bystander(ctx)?;
     client.send(FATAL.as_bytes())?;
-    ensure!(matches!(client.read_some()?, Came::End | Came::Reset), "the client is served on");
-    // Where there is one thread, its clients are lost with it.
+    ensure!(matches!(client.read_some()?, Came::End | Came::Reset), "the client is still served");
+    // With one thread, all its clients are lost with it.
     bystander.iter_mut().filter(|_| has_other_threads(ctx.entry)).try_for_each(|client| client.expect_end())?;
-    let status = ctx.server.ended_within(WAIT_LIMIT).context("it goes on after a panic")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it does not exit after a panic")?;
     ensure!(status.code() == Some(1), "it ended with {status}");
     let log = ctx.server.whole_log();
     let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     let (panics, errors) = (lines("panicked at"), lines("error: the server has a defect"));
-    ensure!(panics == 1 && errors == 1, "{panics} lines tell of the panic, {errors} say why it ended");
+    ensure!(panics == 1 && errors == 1, "{panics} lines report the panic, {errors} say why the server exits");
     Ok(())
 }
 
-/// Whether a client of its own thread, loop or task survives the panic of another.
+/// Returns whether a client of another thread, loop or task survives the panic of the first.
 fn has_other_threads(entry: &Entry) -> bool {
     !matches!(entry.name, "single" | "poll" | "poll-chat")
 }
 
-/// A client that comes while the server drains goes to the loop that is left.
+/// A client that connects while the server drains is handed to the loop that is left.
 fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let mut is_quick = false;
         let tried = ended(entry, &[], &["-v", "--panic-outside", FATAL], |ctx| {
-            // Two are with each loop.
+            // Each loop has two clients.
             let mut clients = served_clients(ctx, 4)?;
             clients[0].send(FATAL.as_bytes())?;
             let start = Instant::now();
@@ -136,40 +136,42 @@ fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
             // The listener is closed when no client has come for a tick.
             is_quick = start.elapsed() < TICK / 2;
             drop(clients);
-            ctx.server.ended_within(WAIT_LIMIT).context("it does not end")?;
-            // One that is lost on its way to a loop has come, and no loop says that it has gone.
+            ctx.server.ended_within(WAIT_LIMIT).context("it does not exit")?;
+            // A client that is lost on its way to a loop was accepted, but no loop logs its close.
             let is_served = ctx.server.whole_log().contains(&format!("{late} closed: "));
-            ensure!(is_served, "a client that comes right after the panic is lost");
+            ensure!(is_served, "a client that connected right after the panic is lost");
             Ok(())
         });
         if tried.is_ok() || is_quick {
             return tried;
         }
     }
-    bail!("{ATTEMPTS} times this machine was too slow to be a client")
+    bail!("in {ATTEMPTS} attempts the test's client was too slow")
 }
 
-/// Where nobody supervises, that is the end; there is nothing left that could hold the port.
+/// Without a supervisor, an abort ends the server, and no process is left that could hold the port.
 fn an_abort(ctx: &mut Ctx) -> Result<()> {
     let mut client = served_clients(ctx, 1)?.pop().context("a client")?;
     client.send(FATAL.as_bytes())?;
-    let status = ctx.server.ended_within(WAIT_LIMIT).context("it goes on after an abort")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it does not exit after an abort")?;
     ensure!(status.signal() == Some(6), "it ended with {status}");
     Ok(())
 }
 
-/// The server's end of this client's connection.
-fn accepted(ctx: &Ctx, client: &Client) -> Result<String> {
+/// Returns the server's end of this client's connection, and the process that has it.
+fn accepted(ctx: &Ctx, client: &Client) -> Result<(String, i32)> {
     let (server, client) = (ctx.server.address(), client.stream().local_addr()?);
-    wait_for(WAIT_LIMIT, || accepted_socket(server, client)).context("the client is not accepted")
+    let socket = wait_for(WAIT_LIMIT, || accepted_socket(server, client)).context("the client is not accepted")?;
+    let worker = ctx.server.processes().into_iter().find(|&pid| holds(pid, &socket));
+    Ok((socket, worker.context("no process has the client")?))
 }
 
-/// The question after which nothing is as it was.
+/// The question that panics or aborts.
 pub(crate) const FATAL: &str = "Who panics?";
 
 const PANICS: usize = 3;
 
-/// How long a server that drains waits for one more client.
+/// How long a draining server waits for another client.
 const TICK: Duration = Duration::from_millis(250);
 
 const ATTEMPTS: usize = 5;

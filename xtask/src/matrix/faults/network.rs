@@ -1,17 +1,12 @@
-//! In a network of its own: how many connections the server's kernel resets, and what becomes of clients who are cut
-//! off.
-
-use std::process::Command;
+//! A private network: how many connections the server's kernel resets, and what happens to clients that are cut off.
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Ctx, bare, served_clients};
-use crate::harness::group::run_within;
 use crate::harness::network::{HOST, Network};
-use crate::harness::{Client, WAIT_LIMIT};
+use crate::harness::{Client, WAIT_LIMIT, passes};
 use crate::matrix::{ended, lifecycle, served};
 use crate::servers::Entry;
-use crate::workspace;
 
 pub(crate) const CASES: &[Case] = &[
     bare("resets_in_conformance", |entry, arguments| resets(entry, arguments, conformance)),
@@ -30,8 +25,8 @@ pub(crate) const CASES: &[Case] = &[
     ]),
 ];
 
-/// The kernel has reset exactly as many connections as the case asks for, when the server has ended. (The clients'
-/// resets are counted by the other kernel.)
+/// Expects that the server's kernel has reset exactly as many connections as the case says. (The other kernel counts
+/// the clients' resets.)
 fn resets(entry: &'static Entry, arguments: &[&str], run: fn(&mut Ctx) -> Result<u64>) -> Result<()> {
     let network = Network::make()?;
     let wrapper = network.wrapper();
@@ -48,20 +43,17 @@ fn resets(entry: &'static Entry, arguments: &[&str], run: fn(&mut Ctx) -> Result
 }
 
 fn conformance(ctx: &mut Ctx) -> Result<u64> {
-    let port = ctx.server.address().port().to_string();
-    let mut client = Command::new(workspace::binary("zen-client")?);
-    let output = run_within(4 * WAIT_LIMIT, client.args(["check", HOST, "-p", &port])).context("zen-client check")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    passes(ctx.server.address(), &[])?;
     ctx.server.stop(WAIT_LIMIT)?;
     Ok(0)
 }
 
 fn drain(ctx: &mut Ctx) -> Result<u64> {
-    lifecycle::whoever_asked_is_answered(ctx)?;
+    lifecycle::questions_asked_are_answered(ctx)?;
     Ok(0)
 }
 
-/// One reset each, at the question time-out.
+/// Each of them is reset at the question timeout.
 fn never_readers(ctx: &mut Ctx) -> Result<u64> {
     let clients = lifecycle::never_readers(ctx, 3)?;
     clients.iter().try_for_each(lifecycle::is_reset)?;
@@ -69,15 +61,15 @@ fn never_readers(ctx: &mut Ctx) -> Result<u64> {
     Ok(clients.len() as u64)
 }
 
-/// Nobody tells the server, so the time-outs find it out.
+/// The server is not told, so it notices by its timeouts.
 fn the_network_goes_away(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
     let network = Network::make()?;
     let wrapper = network.wrapper();
     network.as_client(|| {
         let wrapper = wrapper.each_ref().map(String::as_str);
         served(entry, &wrapper, &[arguments, &[HOST]].concat(), false, |ctx| {
-            // Where one is served at a time the others wait in the backlog, and get their turn when they are cut off
-            // already.
+            // Where one client is served at a time, the others wait in the backlog, and are cut off before they are
+            // served.
             let mut idle = ctx.client()?;
             let mut slow = ctx.client()?;
             let mut never_reader = Client::connect_with_buffer(ctx.server.address(), 4096)?;
@@ -86,11 +78,10 @@ fn the_network_goes_away(entry: &'static Entry, arguments: &'static [&'static st
             never_reader.send(&[b'?'; 65536])?;
             network.cut()?;
             for ending in ["idle timeout", "question timeout", "answers not read"] {
-                let found = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains(ending).then_some(()));
-                found.with_context(|| format!("of whom is cut off no {ending:?} is logged"))?;
+                ctx.server.logs(ending)?;
             }
             network.mend()?;
-            served_clients(ctx, 1).context("the network is there again")?;
+            served_clients(ctx, 1).context("after the network is back")?;
             Ok(())
         })
     })

@@ -1,4 +1,4 @@
-//! The server is itself stopped for a while, as when a laptop sleeps.
+//! The server itself is stopped for a while, as when a laptop sleeps.
 
 use std::thread;
 use std::time::Duration;
@@ -6,32 +6,38 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
-use super::{Case, Ctx, answered, asking, case, served_clients};
+use super::{Case, Ctx, answered, case, served_clients};
 use crate::harness::client::APHORISMS;
 
-pub(crate) const CASES: &[Case] = &[case("stopped_for_twice_the_time_out", stopped_for_twice_the_time_out)
-    .arguments(&["--idle-timeout", "500ms", "--question-timeout", "500ms"])];
+pub(crate) const CASES: &[Case] = &[case("stopped_for_twice_the_timeout", stopped_for_twice_the_timeout).arguments(&[
+    "--idle-timeout",
+    "500ms",
+    "--question-timeout",
+    "500ms",
+])];
 
-/// Who finished a question meanwhile is answered, late as it is; who did not is cut, for that time has passed.
-fn stopped_for_twice_the_time_out(ctx: &mut Ctx) -> Result<()> {
-    // Where one client is served at a time there is only the first; the others come while the server is stopped.
-    let mut here = served_clients(ctx, 3)?.into_iter();
-    let (mut finishing, mut starting, mut slow) = (here.next().context("a client")?, here.next(), here.next());
+/// A client that completed its question meanwhile is answered; one that did not is closed, because its time has passed.
+fn stopped_for_twice_the_timeout(ctx: &mut Ctx) -> Result<()> {
+    // Where one client is served at a time, only the first is connected; the others connect while the server is
+    // stopped.
+    let mut connected = served_clients(ctx, 3)?.into_iter();
+    let (mut finishing, mut starting, mut slow) =
+        (connected.next().context("a client")?, connected.next(), connected.next());
     finishing.send(b"Simple is bet")?;
     slow.iter_mut().try_for_each(|client| client.send(b"Simple is bet"))?;
     ctx.server.signal_all(Signal::STOP)?;
-    thread::sleep(2 * TIME_OUT);
+    thread::sleep(2 * TIMEOUT);
     finishing.send(b"ter than?")?;
     starting.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
-    let mut coming = asking(ctx)?;
+    let mut coming = ctx.server.asking_client()?;
     ctx.server.signal_all(Signal::CONT)?;
-    finishing.expect(b"complex.").context("it finished its question meanwhile")?;
+    finishing.expect(b"complex.").context("the client completed its question meanwhile")?;
     drop(finishing);
-    starting.iter_mut().try_for_each(answered).context("it asked meanwhile")?;
-    slow.iter_mut().try_for_each(|client| client.expect_end()).context("it did not finish")?;
+    starting.iter_mut().try_for_each(answered).context("the client asked meanwhile")?;
+    slow.iter_mut().try_for_each(|client| client.expect_end()).context("the client did not complete its question")?;
     drop((starting, slow));
-    answered(&mut coming).context("it came meanwhile")
+    answered(&mut coming).context("the client connected meanwhile")
 }
 
-/// Both of them.
-const TIME_OUT: Duration = Duration::from_millis(500);
+/// Both the idle timeout and the question timeout.
+const TIMEOUT: Duration = Duration::from_millis(500);

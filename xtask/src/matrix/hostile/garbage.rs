@@ -1,11 +1,11 @@
-//! Clients that speak another language, or too much of this one.
+//! Clients that speak another protocol, or send too much of this one.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{beside_honest, everywhere, handful, is_asleep, is_cut_in_time};
+use super::{everywhere, handful, is_asleep, is_closed_in_time, with_honest_client};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::{WAIT_LIMIT, shown, wait_for};
 use crate::matrix::{Case, Ctx, case};
@@ -20,10 +20,10 @@ pub(crate) const CASES: &[Case] = &[
     everywhere(case("urgent_data", urgent_data)),
 ];
 
-/// The answer, then the error, then end of file and no reset, also with much behind it that nobody reads (rules 5 and
+/// The client receives the answer, the error and end of file, without a reset, even if much is left unread (rules 5 and
 /// 8).
 fn too_long_behind_a_good_question(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 1, LINGER, || {
+    with_honest_client(ctx, 1, LINGER, || {
         for too_much in [257, 4096, 60_000] {
             let mut client = ctx.client()?;
             client.send(&[b"Simple is better than?", &vec![b'x'; too_much][..]].concat())?;
@@ -34,47 +34,47 @@ fn too_long_behind_a_good_question(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// Whoever stays after that is kept for the second of rule 8 and no longer.
+/// A client that stays connected after a question too long is kept for the second of rule 8 and no longer.
 fn too_long_then_silence(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.usage().descriptors;
     let start = Instant::now();
-    let mut clients = (0..handful(ctx.entry)).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    let mut clients = ctx.server.clients(handful(ctx.entry))?;
     for client in &mut clients {
         client.send(&[b'x'; 257])?;
         client.expect(TOO_LONG)?;
         client.expect_end()?;
     }
     let closed = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before).then_some(()));
-    closed.context("the server keeps those who said too much")?;
-    is_cut_in_time(start.elapsed(), LINGER, 1)
+    closed.context("the server keeps clients whose question was too long")?;
+    is_closed_in_time(start.elapsed(), LINGER, 1)
 }
 
-/// Whoever goes on for ever and never reads is told once, and is gone after 64 KiB or a second (rule 8).
+/// A client that sends without end and never reads is told once, and closed after 64 KiB or a second (rule 8).
 fn endless_question(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 1, LINGER, || {
+    with_honest_client(ctx, 1, LINGER, || {
         let mut client = ctx.client()?;
         let start = Instant::now();
         let mut sent = 0;
-        // An error: the server has closed.
+        // A failed write: the server has closed.
         while let Ok(n) = client.stream().write(&[b'x'; 4096]) {
             sent += n;
             ensure!(sent <= ENDLESS, "{sent} bytes of one question were taken");
         }
         let after = start.elapsed();
-        ensure!(after <= LINGER + super::LATE, "it may go on for {after:?}");
-        // What had come before the reset can still be read, though not on every system.
+        ensure!(after <= LINGER + super::LATE, "it could send for {after:?}");
+        // Bytes that arrived before the reset can still be read, though not on every system.
         match client.read_some()? {
-            Came::Bytes(bytes) => ensure!(bytes == TOO_LONG, "{} came", shown(&bytes)),
+            Came::Bytes(bytes) => ensure!(bytes == TOO_LONG, "received {}", shown(&bytes)),
             Came::Reset => {}
-            came => bail!("{came:?} came"),
+            came => bail!("received {came:?}"),
         }
         Ok(())
     })
 }
 
-/// Questions of control bytes are questions, and show in the log only escaped and cut to 64 bytes.
+/// Questions of control bytes are questions; the log has them escaped and cut to 64 bytes.
 fn control_bytes(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 0, Duration::ZERO, || {
+    with_honest_client(ctx, 0, Duration::ZERO, || {
         let mut client = ctx.client()?;
         for hostile in HOSTILE_BYTES {
             client.ask(&[hostile, b"?"].concat(), b"Error: unknown aphorism.").with_context(|| shown(hostile))?;
@@ -88,17 +88,17 @@ fn control_bytes(ctx: &mut Ctx) -> Result<()> {
             client.end_sending()?;
             client.expect_end()?;
             let line = format!("question cut short: \"{}\"\n", hostile.escape_ascii());
-            is_logged(ctx, &line)?;
+            ctx.server.logs(&line)?;
         }
         let mut client = ctx.client()?;
         client.send(&[7; 200])?;
         client.end_sending()?;
         client.expect_end()?;
-        is_logged(ctx, &format!("question cut short: \"{}\"…\n", r"\x07".repeat(64)))
+        ctx.server.logs(&format!("question cut short: \"{}\"…\n", r"\x07".repeat(64)))
     })?;
     let log = ctx.server.log();
     let is_plain = |c: char| matches!(c, ' '..='~' | '\n' | '…');
-    ensure!(log.chars().all(is_plain), "the log holds more than plain letters");
+    ensure!(log.chars().all(is_plain), "the log has characters that are not escaped");
     ensure!(!log.lines().any(|line| line.starts_with("error: ")), "a client has written a line of the log");
     Ok(())
 }
@@ -106,7 +106,7 @@ fn control_bytes(ctx: &mut Ctx) -> Result<()> {
 /// A request without a `?` is a question too slow; one with it gets an answer that no browser understands.
 fn http_request(ctx: &mut Ctx) -> Result<()> {
     let head = "Host: localhost\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
-    beside_honest(ctx, 3, SLOW, || {
+    with_honest_client(ctx, 3, SLOW, || {
         is_too_slow(ctx, format!("GET / HTTP/1.1\r\n{head}").as_bytes(), b"")?;
         is_too_slow(ctx, format!("GET /?q=zen HTTP/1.1\r\n{head}").as_bytes(), b"Error: unknown aphorism.")?;
         let mut client = ctx.client()?;
@@ -118,7 +118,7 @@ fn http_request(ctx: &mut Ctx) -> Result<()> {
 
 /// A short hello is a question too slow, one of the usual size a question too long.
 fn tls_hello(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 2, SLOW, || {
+    with_honest_client(ctx, 2, SLOW, || {
         is_too_slow(ctx, &hello(180), b"")?;
         let mut client = ctx.client()?;
         client.send(&hello(517))?;
@@ -127,20 +127,20 @@ fn tls_hello(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// Urgent data wakes nobody for nothing, and an urgent space before a question is white space.
+/// Urgent data does not make a server spin, and an urgent space before a question is white space.
 fn urgent_data(ctx: &mut Ctx) -> Result<()> {
-    let mut clients = (0..handful(ctx.entry)).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    let mut clients = ctx.server.clients(handful(ctx.entry))?;
     for client in &mut clients {
         client.ask_all()?;
         client.send_urgent(b" ")?;
     }
-    // To a poller it is ready from now on, yet there may be nothing to read.
-    is_asleep(ctx).context("urgent data has come")?;
+    // From now on a poller reports the socket as ready, although there may be nothing to read.
+    is_asleep(ctx).context("after urgent data")?;
     for client in &mut clients {
         client.ask_all().context("after urgent data")?;
     }
     drop(clients);
-    beside_honest(ctx, 0, Duration::ZERO, || {
+    with_honest_client(ctx, 0, Duration::ZERO, || {
         for (question, answer) in APHORISMS {
             let mut client = ctx.client()?;
             for _ in 0..10 {
@@ -154,22 +154,17 @@ fn urgent_data(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// After these bytes, and `answer`, the client is cut when the question time-out is over.
+/// Sends these bytes, expects `answer`, and then the close at the question timeout.
 fn is_too_slow(ctx: &Ctx, bytes: &[u8], answer: &[u8]) -> Result<()> {
     let mut client = ctx.client()?;
     let start = Instant::now();
     client.send(bytes)?;
     client.expect(answer)?;
     client.expect_end()?;
-    is_cut_in_time(start.elapsed(), SLOW, 1)
+    is_closed_in_time(start.elapsed(), SLOW, 1)
 }
 
-fn is_logged(ctx: &Ctx, text: &str) -> Result<()> {
-    let logged = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains(text).then_some(()));
-    logged.with_context(|| format!("the log does not hold {text:?}"))
-}
-
-/// The beginning of a TLS 1.3 ClientHello, filled up to `length` bytes. It holds no `?`.
+/// Returns the beginning of a TLS 1.3 ClientHello, padded to `length` bytes. It has no `?`.
 fn hello(length: u16) -> Vec<u8> {
     let [[record_high, record_low], [high, low]] = [length - 5, length - 9].map(u16::to_be_bytes);
     let mut hello = vec![0x16, 3, 1, record_high, record_low, 1, 0, high, low, 3, 3];
@@ -177,7 +172,7 @@ fn hello(length: u16) -> Vec<u8> {
     hello
 }
 
-/// What a terminal, a line, a C string and a decoder trip over.
+/// Bytes that confuse a terminal, a log reader, a C string or a decoder.
 const HOSTILE_BYTES: [&[u8]; 6] = [
     b"\x1b[2J\x1b]0;owned\x07\x1b[31mred",
     b"one\nerror: two\r\nthree",
@@ -189,12 +184,12 @@ const HOSTILE_BYTES: [&[u8]; 6] = [
 
 const TOO_LONG: &[u8] = b"Error: question too long.";
 
-/// Rule 8: what is still read of a client that said too much.
+/// The lingering close of rule 8.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// More than 64 KiB and all that the two kernels hold on the way.
+/// More than 64 KiB and all that the two kernels buffer.
 const ENDLESS: usize = 16 << 20;
 
-/// What the arguments say.
+/// The `--question-timeout` of some cases.
 const SLOW: Duration = Duration::from_millis(300);
 const SLOW_ARGUMENTS: &[&str] = &["--question-timeout", "300ms"];

@@ -1,4 +1,4 @@
-//! Clients that leave at once, in the middle, or with answers under way.
+//! Clients that leave immediately, within a question, or with answers under way.
 
 use std::io::Write;
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::{beside_honest, everywhere};
+use super::{everywhere, with_honest_client};
 use crate::harness::client::{APHORISMS, Came, Client};
 use crate::harness::{WAIT_LIMIT, shown, wait_for};
 use crate::matrix::{Case, Ctx, case};
@@ -19,9 +19,9 @@ pub(crate) const CASES: &[Case] = &[
     everywhere(case("answers_left_unread", answers_left_unread)),
 ];
 
-/// Probes do not show in the log.
+/// Health checks that connect and close leave no line in the log.
 fn connect_and_close(ctx: &mut Ctx) -> Result<()> {
-    come_and_go(ctx, 500, |client| {
+    connect_and_leave(ctx, 500, |client| {
         drop(client);
         Ok(())
     })?;
@@ -30,17 +30,17 @@ fn connect_and_close(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Ten thousand resets, and only some lines a second in the log.
+/// Ten thousand resets, or 500 where each costs a process, cause only some lines a second in the log.
 fn connect_and_reset(ctx: &mut Ctx) -> Result<()> {
-    come_and_go(ctx, 10_000, Client::reset)?;
+    connect_and_leave(ctx, if ctx.entry.forks { 500 } else { 10_000 }, Client::reset)?;
     let lines = lines_about_clients(ctx)?;
     ensure!(lines <= 1000, "{lines} lines in the log");
     Ok(())
 }
 
-/// Half a question, also one behind others.
+/// Clients reset within a question, some of them after other questions.
 fn reset_in_mid_question(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 0, Duration::ZERO, || {
+    with_honest_client(ctx, 0, Duration::ZERO, || {
         for n in 0..100 {
             let mut client = ctx.client()?;
             if n % 2 == 0 {
@@ -56,9 +56,9 @@ fn reset_in_mid_question(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// A hundred thousand questions, and a reset as soon as the last of them is on its way.
+/// A client sends a hundred thousand questions, and resets as soon as the last one is sent.
 fn many_questions_then_reset(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 0, Duration::ZERO, || {
+    with_honest_client(ctx, 0, Duration::ZERO, || {
         let (question, answer) = APHORISMS[2];
         let mut client = ctx.client()?;
         let mut writing = client.stream().try_clone()?;
@@ -66,7 +66,7 @@ fn many_questions_then_reset(ctx: &mut Ctx) -> Result<()> {
             let questions = question.repeat(1000);
             (0..100).try_for_each(|_| writing.write_all(&questions))
         })?;
-        // A server that owes does not read: so the answers are read, until all questions are written.
+        // A server with pending answers does not read, so the client reads until all questions are sent.
         client.stream().set_read_timeout(Some(GLANCE))?;
         let mut read = 0;
         while !writer.is_finished() {
@@ -74,12 +74,12 @@ fn many_questions_then_reset(ctx: &mut Ctx) -> Result<()> {
                 Came::Bytes(bytes) => {
                     let expected: Vec<u8> =
                         answer.iter().cycle().skip(read % answer.len()).take(bytes.len()).copied().collect();
-                    ensure!(bytes == expected, "after {read} bytes {} came", shown(&bytes));
+                    ensure!(bytes == expected, "received {} after {read} bytes", shown(&bytes));
                     read += bytes.len();
                 }
-                // The writer has a time-out of its own.
+                // The writer has a timeout of its own.
                 Came::Nothing => {}
-                came => bail!("{came:?} came after {read} bytes"),
+                came => bail!("received {came:?} after {read} bytes"),
             }
         }
         writer.join().map_err(|_| anyhow!("the writer panicked"))?.context("not all questions were taken")?;
@@ -87,18 +87,18 @@ fn many_questions_then_reset(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// Answers that have come and are not read when the client closes; and answers for which there was no room.
+/// Clients close with answers that were received and not read, or with answers for which there was no room.
 fn answers_left_unread(ctx: &mut Ctx) -> Result<()> {
     let (question, answer) = APHORISMS[2];
-    beside_honest(ctx, 0, Duration::ZERO, || {
+    with_honest_client(ctx, 0, Duration::ZERO, || {
         let questions = question.repeat(1000);
         let mut answers = vec![0; answer.len() * 1000];
         for _ in 0..20 {
             let mut client = ctx.client()?;
             client.send(&questions)?;
             let came = wait_for(WAIT_LIMIT, || matches!(client.stream().peek(&mut answers), Ok(8000)).then_some(()));
-            came.context("not all answers have come")?;
-            // Closing with something unread is a reset for the other side, which may be writing.
+            came.context("not all answers were received")?;
+            // Closing with unread bytes sends a reset to the server, which may be writing.
             drop(client);
             let mut client = Client::connect_with_buffer(ctx.server.address(), 4096)?;
             while client.push(&questions)? > 0 {}
@@ -108,17 +108,17 @@ fn answers_left_unread(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// The lines `TIME [LEVEL WHO] CLIENT …` of the log, once the server has nothing more to say.
+/// Counts the lines `TIME [LEVEL PID/THREAD] CLIENT …` of the log, once the server has nothing left to do.
 fn lines_about_clients(ctx: &Ctx) -> Result<usize> {
-    ctx.server.falls_asleep(WAIT_LIMIT)?;
+    ctx.server.wait_until_asleep(WAIT_LIMIT)?;
     Ok(ctx.server.log().lines().filter(|line| line.contains("] 127.0.0.1:")).count())
 }
 
-/// So many clients come and go in a row, as `leave` says, while an honest one asks. Now and then it is seen that the
-/// server keeps pace, or its queue would fill up and the kernel make everyone wait for a second.
-fn come_and_go(ctx: &Ctx, count: usize, leave: impl Fn(Client) -> Result<()>) -> Result<()> {
+/// Connects this many clients one after another, which `leave`, while an honest one asks. Now and then it waits for the
+/// server, because with a full backlog the kernel would delay every client by a second.
+fn connect_and_leave(ctx: &Ctx, count: usize, leave: impl Fn(Client) -> Result<()>) -> Result<()> {
     let pace = ctx.entry.queue.map_or(PACE, |queue| PACE.min(queue));
-    beside_honest(ctx, 0, Duration::ZERO, || {
+    with_honest_client(ctx, 0, Duration::ZERO, || {
         for n in 1..=count {
             leave(ctx.client().with_context(|| format!("client {n}"))?)?;
             if n % pace == 0 {
@@ -129,9 +129,9 @@ fn come_and_go(ctx: &Ctx, count: usize, leave: impl Fn(Client) -> Result<()>) ->
     })
 }
 
-/// So many clients may wait for the server: less than its backlog. A queue of its own may be shorter. A thread for each
-/// would leave its stack in glibc's cache.
+/// How many clients may wait for the server: fewer than its backlog, or than a queue of its own. With a thread for each
+/// of more clients, glibc would cache too many stacks.
 const PACE: usize = 100;
 
-/// How long the reader waits before it looks after its writer.
+/// How long the reader waits before it checks on its writer.
 const GLANCE: Duration = Duration::from_millis(50);

@@ -1,11 +1,11 @@
-//! Clients that say nothing, or too little in too much time.
+//! Clients that send nothing, or too little in too much time.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Clock, are_let_go, beside_honest, everywhere, handful, in_time, is_cut_in_time, is_over_without_a_word};
+use super::{Clock, are_closed, everywhere, handful, in_time, is_closed_in_time, is_over, with_honest_client};
 use crate::harness::client::{APHORISMS, Client};
 use crate::matrix::{Case, Ctx, case};
 
@@ -18,24 +18,25 @@ pub(crate) const CASES: &[Case] = &[
     everywhere(case("three_slow_questions", three_slow_questions).arguments(SLOW_ARGUMENTS)),
 ];
 
-/// They are let go when the idle time-out is over. Where clients wait for a place, the second half gets one only then.
+/// Silent clients are closed at the idle timeout. Where clients wait in the backlog, the second half is served after
+/// it.
 fn silence_after_connect(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 2, IDLE, || {
+    with_honest_client(ctx, 2, IDLE, || {
         let start = Instant::now();
-        let mut silent = clients(ctx, handful(ctx.entry) * 2)?;
-        are_let_go(ctx.entry, &mut silent, start, IDLE)
+        let mut silent = ctx.server.clients(handful(ctx.entry) * 2)?;
+        are_closed(ctx.entry, &mut silent, start, IDLE)
     })
 }
 
-/// The idle time begins again with each answer. Where clients wait for a place, the next one gets none before that.
+/// The idle timeout begins again with each answer. Where clients wait in the backlog, the next one waits for it.
 fn silence_after_an_answer(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 3, IDLE, || {
+    with_honest_client(ctx, 3, IDLE, || {
         in_time(|clock| {
             let mut start = Instant::now();
-            let mut silent = clients(ctx, handful(ctx.entry))?;
+            let mut silent = ctx.server.clients(handful(ctx.entry))?;
             for (question, answer) in APHORISMS {
                 sleep(IDLE.mul_f32(0.6));
-                // The server's clock for them begins after this.
+                // The server's clock for them starts after this.
                 let before = Instant::now();
                 for client in &mut silent {
                     client.send(question)?;
@@ -50,36 +51,36 @@ fn silence_after_an_answer(ctx: &mut Ctx) -> Result<()> {
             let (question, answer) = APHORISMS[0];
             next.ask(question, answer).context("the next client")?;
             if ctx.entry.makes_wait() {
-                is_cut_in_time(start.elapsed(), IDLE, 1).context("who kept the next client's place")?;
+                is_closed_in_time(start.elapsed(), IDLE, 1).context("the clients before the next one")?;
             }
-            are_let_go(ctx.entry, &mut silent, start, IDLE)
+            are_closed(ctx.entry, &mut silent, start, IDLE)
         })
     })
 }
 
-/// White space before a question renews no deadline (rule 3): the idle time-out it is.
+/// White space before a question renews no deadline (rule 3), so the idle timeout applies.
 fn white_space_for_ever(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 1, IDLE, || drip(ctx, b" \t\r\n", IDLE))
+    with_honest_client(ctx, 1, IDLE, || drip(ctx, b" \t\r\n", IDLE))
 }
 
 /// A client that begins a question is closed at the question timeout.
 fn one_byte_then_silence(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 2, SLOW, || {
+    with_honest_client(ctx, 2, SLOW, || {
         let start = Instant::now();
-        let mut slow = clients(ctx, handful(ctx.entry) * 2)?;
+        let mut slow = ctx.server.clients(handful(ctx.entry) * 2)?;
         slow.iter_mut().try_for_each(|client| client.send(b"B"))?;
-        are_let_go(ctx.entry, &mut slow, start, SLOW)
+        are_closed(ctx.entry, &mut slow, start, SLOW)
     })
 }
 
-/// A byte every tenth of the question time-out buys no time.
+/// A byte every tenth of the question timeout does not extend it.
 fn one_byte_at_a_time(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 1, SLOW, || drip(ctx, b"Beautiful", SLOW))
+    with_honest_client(ctx, 1, SLOW, || drip(ctx, b"Beautiful", SLOW))
 }
 
-/// Each takes more than half of the question time-out, all together more than twice of it.
+/// Each question takes more than half of the question timeout, and all together more than twice of it.
 fn three_slow_questions(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 3, SLOW, || {
+    with_honest_client(ctx, 3, SLOW, || {
         in_time(|clock| {
             let mut client = ctx.client()?;
             APHORISMS.iter().try_for_each(|(question, answer)| {
@@ -90,7 +91,7 @@ fn three_slow_questions(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// Sends a question in six pieces, the last of them when `time` is over.
+/// Sends a question in six pieces, the last of them after `time`.
 fn send_slowly(client: &mut Client, question: &[u8], time: Duration, clock: &mut Clock) -> Result<()> {
     let start = Instant::now();
     let (first, rest) = question.split_at(1);
@@ -104,21 +105,21 @@ fn send_slowly(client: &mut Client, question: &[u8], time: Duration, clock: &mut
     sent
 }
 
-/// Clients fill all places and send a byte of `bytes` every tenth of `time`, over and over; `time` after the first each
-/// is cut. What is under way when the server closes may turn the end of file into a reset.
+/// Connects a handful of clients that send a byte of `bytes` every tenth of `time`. Each must be closed `time` after
+/// the first byte. A byte that arrives after the close may turn the end of file into a reset.
 fn drip(ctx: &Ctx, bytes: &[u8], time: Duration) -> Result<()> {
     let start = Instant::now();
-    let mut dripping = clients(ctx, handful(ctx.entry))?;
+    let mut dripping = ctx.server.clients(handful(ctx.entry))?;
     for byte in bytes.iter().cycle() {
         for client in &mut dripping {
-            // Whether there is still somebody who takes it is seen below.
+            // A failed write is noticed by the read below.
             let _ = client.push(&[*byte]);
         }
         sleep(time / 10);
         let mut staying = Vec::new();
         for mut client in dripping {
-            if is_over_without_a_word(&mut client)? {
-                is_cut_in_time(start.elapsed(), time, 1)?;
+            if is_over(&mut client)? {
+                is_closed_in_time(start.elapsed(), time, 1)?;
             } else {
                 staying.push(client);
             }
@@ -129,18 +130,14 @@ fn drip(ctx: &Ctx, bytes: &[u8], time: Duration) -> Result<()> {
         }
         ensure!(
             start.elapsed() <= time + super::LATE,
-            "its time was {time:?}, and after {:?} it still drips",
+            "its time was {time:?}, but it is still connected after {:?}",
             start.elapsed()
         );
     }
     Ok(())
 }
 
-fn clients(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
-    (0..count).map(|_| ctx.client()).collect()
-}
-
-/// What the arguments say.
+/// The timeouts in the arguments.
 const IDLE: Duration = Duration::from_millis(400);
 const IDLE_ARGUMENTS: &[&str] = &["--idle-timeout", "400ms"];
 const SLOW: Duration = Duration::from_millis(400);

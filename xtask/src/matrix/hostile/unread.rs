@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::{Clock, LATE, Repeated, beside_honest, everywhere, in_time, is_asleep};
+use super::{Clock, LATE, Repeated, everywhere, in_time, is_asleep, with_honest_client};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::{WAIT_LIMIT, queue};
 use crate::matrix::{Case, Ctx, case};
@@ -20,50 +20,50 @@ pub(crate) const CASES: &[Case] = &[
     everywhere(case("slow_reading_to_the_end", slow_reading_to_the_end).arguments(SLOW_ARGUMENTS)),
 ];
 
-/// Its answers pile up to a bound, nobody burns a processor over it, and it is reset when the question time-out is
-/// over.
+/// The answers pile up to a bound without using processor time, and the client is reset at the question timeout.
 fn never_reading(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 1, SLOW, || {
+    with_honest_client(ctx, 1, SLOW, || {
         in_time(|clock| {
             let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
-            let mut was_watched = false;
-            // It asks as fast as it can: the server finds no moment without a next question.
+            let mut was_observed = false;
+            // It asks as fast as it can, so that the server always has a next question.
             while client.is_there(usize::MAX)? {
-                if client.is_stuck() && !was_watched {
+                if client.is_stuck() && !was_observed {
                     is_asleep(ctx).context("with a client that does not read")?;
-                    // If its time was over meanwhile, there was nobody any more for whom to burn a processor.
-                    was_watched = client.grew_before.elapsed() < SLOW;
+                    // If its time was over meanwhile, the server was not observed with the client connected.
+                    was_observed = client.grew_before.elapsed() < SLOW;
                 }
                 sleep(GLANCE);
             }
             nothing_is_kept(&[client])?;
-            clock.was_late = !was_watched;
-            ensure!(was_watched, "it was reset before the server had been watched");
+            clock.was_late = !was_observed;
+            ensure!(was_observed, "it was reset before the server had been observed");
             Ok(())
         })
     })
 }
 
-/// One that asks just so much that the server has read all and cannot write all. The close must be a reset here, or the
-/// kernel would go on trying for minutes to deliver the rest.
+/// The client asks so much that the server has read everything and cannot write everything. The close must be a reset,
+/// or the kernel would try for minutes to deliver the rest.
 fn never_reading_nor_asking_on(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 1, SLOW, || {
+    with_honest_client(ctx, 1, SLOW, || {
         let mut client = Stubborn::connect(ctx, b"?")?;
         client.client.send(&[b'?'; 2 * CHUNK])?;
         while !client.was_reset()? {
-            client.look()?;
+            client.check_queue()?;
             sleep(GLANCE);
         }
         nothing_is_kept(&[client])
     })
 }
 
-/// A hundred of them cost no memory. Where clients wait for a place there are as many as fill all places twice.
+/// A hundred such clients cost no memory but that of the processes which serve one each, if any. Where clients wait in
+/// the backlog, there are twice as many as are served.
 fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.usage().memory;
     let count = ctx.entry.at_once.map_or(CROWD, |at_once| at_once * 2);
-    beside_honest(ctx, 2, SLOW, || {
-        // A bare question mark is the question that owes most.
+    with_honest_client(ctx, 2, SLOW, || {
+        // A bare question mark has the longest answer for its length.
         let question = |n| if n % 10 == 0 { &b"?"[..] } else { APHORISMS[2].0 };
         let mut clients = (0..count).map(|n| Stubborn::connect(ctx, question(n))).collect::<Result<Vec<_>>>()?;
         let (mut most, mut gone) = (0, Vec::new());
@@ -76,20 +76,21 @@ fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
             most = most.max(ctx.server.usage().memory);
             sleep(GLANCE);
         }
-        ensure!(most <= before + MEMORY, "its memory grew from {before} to {most} bytes");
+        let processes = if ctx.entry.forks { PROCESS * count as u64 } else { 0 };
+        ensure!(most <= before + MEMORY + processes, "its memory grew from {before} to {most} bytes");
         nothing_is_kept(&gone)
     })
 }
 
-/// Whoever begins to read in time has lost nothing.
+/// A client that begins to read in time receives every answer.
 fn reading_in_time(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 2, SLOW, || {
+    with_honest_client(ctx, 2, SLOW, || {
         in_time(|clock| {
             let start = Instant::now();
             let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
             let rest = ask_in_background(&client.client, ASKED)?;
             sleep(SLOW / 2);
-            client.look()?;
+            client.check_queue()?;
             clock.took(start.elapsed(), SLOW);
             clock.was_late |= client.held == 0;
             ensure!(client.held > 0, "the server has not begun to answer");
@@ -99,9 +100,9 @@ fn reading_in_time(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// Ten thousand questions, the end of sending, and then reading at leisure: 80,000 bytes and end of file.
+/// A client asks ten thousand questions, shuts down its sending side, and reads slowly: 80,000 bytes and end of file.
 fn slow_reading_to_the_end(ctx: &mut Ctx) -> Result<()> {
-    beside_honest(ctx, 4, SLOW, || {
+    with_honest_client(ctx, 4, SLOW, || {
         in_time(|clock| {
             let mut client = ctx.client()?;
             let rest = ask_in_background(&client, 10_000)?;
@@ -111,7 +112,7 @@ fn slow_reading_to_the_end(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// Sends so many questions and ends sending, from a thread of its own.
+/// Sends this many questions and shuts down the sending side, in a thread of its own.
 fn ask_in_background(client: &Client, count: usize) -> Result<JoinHandle<Result<()>>> {
     let mut writing = client.stream().try_clone()?;
     let ask = move || {
@@ -121,14 +122,14 @@ fn ask_in_background(client: &Client, count: usize) -> Result<JoinHandle<Result<
     Ok(thread::Builder::new().name("writer".into()).spawn(ask)?)
 }
 
-/// Reads the answers to so many questions, a hundred at a time with a `pause` after them, then end of file.
+/// Reads the answers to this many questions, a hundred at a time with a `pause` after them, then end of file.
 fn gets_everything(client: &mut Client, count: usize, pause: Duration, clock: &mut Clock) -> Result<()> {
     let answers = APHORISMS[2].1.repeat(100);
     let mut read_at = Instant::now();
     for n in (0..count).step_by(100) {
-        let came = client.expect(&answers).with_context(|| format!("after {n} answers"));
+        let read = client.expect(&answers).with_context(|| format!("after {n} answers"));
         clock.took(read_at.elapsed(), SLOW);
-        came?;
+        read?;
         read_at = Instant::now();
         sleep(pause);
     }
@@ -141,11 +142,11 @@ struct Stubborn {
     /// The server's address and the client's.
     addresses: (SocketAddr, SocketAddr),
     asking: Repeated,
-    /// When the server's queue for it was looked at last.
+    /// When the server's send queue for it was read last.
     seen_at: Instant,
     held: u32,
     most: u32,
-    /// The last growth of that queue lies between these two.
+    /// The last growth of that queue was between these two times.
     grew_after: Instant,
     grew_before: Instant,
 }
@@ -160,10 +161,10 @@ impl Stubborn {
         Ok(Stubborn { client, addresses, asking, seen_at: now, held: 0, most: 0, grew_after: now, grew_before: now })
     }
 
-    /// Looks at what the server holds for it, and asks on with at most so many writes. False: it was reset, when that
-    /// was due.
+    /// Checks what the server's kernel holds for it, and asks with at most this many writes. Returns false once it is
+    /// reset, which must not be too early.
     fn is_there(&mut self, writes: usize) -> Result<bool> {
-        self.look()?;
+        self.check_queue()?;
         for _ in 0..writes {
             match self.asking.push(&mut self.client) {
                 Ok(0) => break,
@@ -178,7 +179,7 @@ impl Stubborn {
         Ok(true)
     }
 
-    fn look(&mut self) -> Result<()> {
+    fn check_queue(&mut self) -> Result<()> {
         let before = Instant::now();
         let held = queue::unsent(self.addresses.0, self.addresses.1)?;
         if held > self.held {
@@ -186,17 +187,17 @@ impl Stubborn {
         }
         (self.seen_at, self.held) = (before, held);
         self.most = self.most.max(held);
-        ensure!(held <= HELD, "the kernel holds {held} bytes for it");
-        ensure!(self.grew_before.elapsed() <= WAIT_LIMIT, "it is neither served nor reset");
+        ensure!(held <= HELD, "the kernel holds {held} bytes for the client");
+        ensure!(self.grew_before.elapsed() <= WAIT_LIMIT, "the client is neither served nor reset");
         Ok(())
     }
 
-    /// Whether the server's queue for it is full: it holds something and has not grown for a while.
+    /// Returns whether the server's queue for it is full: not empty, and not grown for a while.
     fn is_stuck(&self) -> bool {
         self.held > 0 && self.grew_before.elapsed() > STUCK
     }
 
-    /// The same for one that does not ask on.
+    /// Returns whether a client that asks no more was reset, which must not be too early.
     fn was_reset(&mut self) -> Result<bool> {
         match self.client.stream().take_error()? {
             None => Ok(false),
@@ -205,7 +206,7 @@ impl Stubborn {
         }
     }
 
-    /// Its time begins again with every byte that the network takes.
+    /// Expects that it was reset one timeout after the network took the last byte.
     fn was_reset_in_time(&self) -> Result<()> {
         let (least, most) = (self.grew_before.elapsed(), self.grew_after.elapsed());
         ensure!(self.most >= 16 * 1024, "the kernel held only {} bytes for it", self.most);
@@ -215,35 +216,38 @@ impl Stubborn {
     }
 }
 
-/// For those who were reset the kernel keeps nothing.
+/// Expects that the kernel keeps nothing for clients that were reset.
 fn nothing_is_kept(clients: &[Stubborn]) -> Result<()> {
     for client in clients {
         let kept = queue::unsent(client.addresses.0, client.addresses.1)?;
-        ensure!(kept == 0, "the kernel still holds {kept} bytes for it");
+        ensure!(kept == 0, "the kernel still holds {kept} bytes for a client");
     }
     Ok(())
 }
 
-/// What the arguments say.
+/// The `--question-timeout` of all cases.
 const SLOW: Duration = Duration::from_millis(400);
 const SLOW_ARGUMENTS: &[&str] = &["--question-timeout", "400ms"];
 
 const CROWD: usize = 100;
 
-/// What a server reads at once: with a question in each byte it owes as much as the kernel takes, and with twice that
-/// more.
+/// What a server reads in one call. If each byte is a question, the answers to one chunk fill the kernel's buffers, and
+/// those to two exceed them.
 const CHUNK: usize = 4096;
 
-/// More than the kernel holds.
+/// Questions whose answers exceed what the kernel holds.
 const ASKED: usize = 50_000;
 
-/// What the kernel may hold of one client's answers: contract.
+/// The contract: what the kernel may hold of one client's answers.
 const HELD: u32 = 256 * 1024;
 
-/// What the server may need for all of them while they are there.
+/// Bytes that the server may need for all of them while they are connected.
 const MEMORY: u64 = 4 << 20;
 
-/// How often the kernel is looked at.
+/// The bytes of memory that the process of one client may take in addition: its stacks and its heap.
+const PROCESS: u64 = 512 << 10;
+
+/// The pause between two looks at the kernel's queue.
 const GLANCE: Duration = Duration::from_millis(10);
 
 const STUCK: Duration = Duration::from_millis(50);

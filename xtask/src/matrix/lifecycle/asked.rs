@@ -1,4 +1,4 @@
-//! Draining: whoever was accepted and had asked is answered, the others are let go, and nobody is reset.
+//! Draining: accepted clients that have asked are answered, the others are closed, and none is reset.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -10,35 +10,35 @@ use rustix::process::Signal;
 
 use super::super::faults::served_clients;
 use super::cut::{UNREAD, never_readers};
-use super::{Case, Ctx, begin_drain, ending, ends_well};
+use super::{Case, Ctx, begin_drain, ending};
 use crate::harness::client::{APHORISMS, Came, Client};
 use crate::trial::note;
 
 pub(crate) const CASES: &[Case] = &[
-    ending("whoever_asked_is_answered", whoever_asked_is_answered).arguments(&["--delay", "20ms"]),
-    ending("awaited_answers_are_sent", whoever_asked_is_answered)
+    ending("questions_asked_are_answered", questions_asked_are_answered).arguments(&["--delay", "20ms"]),
+    ending("awaited_answers_are_sent", questions_asked_are_answered)
         .arguments(&["--delay", "200ms", "--await"])
         .on(|entry| entry.package == "zen-async" && !entry.is_example),
     ending("half_questions_are_dropped", half_questions_are_dropped),
-    ending("silent_clients_go_at_once", silent_clients_go_at_once),
+    ending("silent_clients_are_closed_at_once", silent_clients_are_closed_at_once),
     ending("queued_clients_are_answered", queued_clients_are_answered),
-    ending("queued_behind_a_thinker", queued_behind_a_thinker).arguments(&["--delay", "100ms"]),
+    ending("queued_behind_a_slow_answer", queued_behind_a_slow_answer).arguments(&["--delay", "100ms"]),
     ending("a_late_reader_gets_everything", a_late_reader_gets_everything),
     ending("under_load", under_load).arguments(&["--backlog", "16"]),
 ];
 
-/// Questions that had come before the signal are answered, all of them; then the server ends its side.
-pub(crate) fn whoever_asked_is_answered(ctx: &mut Ctx) -> Result<()> {
+/// All questions that arrived before the signal are answered; then the server closes.
+pub(crate) fn questions_asked_are_answered(ctx: &mut Ctx) -> Result<()> {
     let mut clients = served_clients(ctx, 4)?;
     let (questions, answers): (Vec<_>, Vec<_>) = APHORISMS.into_iter().unzip();
     clients.iter_mut().try_for_each(|client| client.send(&questions.concat()))?;
     ctx.server.signal(Signal::TERM)?;
     for client in &mut clients {
-        client.expect(&answers.concat()).context("it had asked")?;
-        client.expect_end().context("it was answered")?;
+        client.expect(&answers.concat()).context("the client had asked")?;
+        client.expect_end().context("the client was answered")?;
     }
     drop(clients);
-    ends_well(ctx)
+    ctx.server.ends_well()
 }
 
 fn half_questions_are_dropped(ctx: &mut Ctx) -> Result<()> {
@@ -47,51 +47,51 @@ fn half_questions_are_dropped(ctx: &mut Ctx) -> Result<()> {
     let start = Instant::now();
     ctx.server.signal(Signal::INT)?;
     for client in &mut clients {
-        client.expect(b"complex.").context("its whole question")?;
-        client.expect_end().context("its half question")?;
+        client.expect(b"complex.").context("the whole question")?;
+        client.expect_end().context("the half question")?;
     }
-    ends_well(ctx)?;
-    ensure!(start.elapsed() < SOON, "it waited {:?} for half a question", start.elapsed());
+    ctx.server.ends_well()?;
+    ensure!(start.elapsed() < SOON, "the drain took {:?} because of half a question", start.elapsed());
     Ok(())
 }
 
-/// Nobody waits for clients who say nothing: not for those that never did, nor for those that were answered.
-fn silent_clients_go_at_once(ctx: &mut Ctx) -> Result<()> {
+/// The drain does not wait for silent clients, neither for those that never asked nor for those that were answered.
+fn silent_clients_are_closed_at_once(ctx: &mut Ctx) -> Result<()> {
     let mut silent = served_clients(ctx, 4)?;
-    // Where a place is free it is taken by one that has never spoken.
+    // Where another client is accepted, it is one that has never asked.
     if ctx.entry.at_once.is_none() {
         silent.push(ctx.client()?);
     }
     let start = Instant::now();
     ctx.server.signal(Signal::TERM)?;
     silent.iter_mut().try_for_each(Client::expect_end)?;
-    ends_well(ctx)?;
-    ensure!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
+    ctx.server.ends_well()?;
+    ensure!(start.elapsed() < SOON, "the drain took {:?}", start.elapsed());
     Ok(())
 }
 
-/// The server is stopped while they come, so that they wait in the kernel when it finds the signal.
+/// The server is stopped while clients connect, so that they are in the backlog when it finds the signal.
 fn queued_clients_are_answered(ctx: &mut Ctx) -> Result<()> {
     ctx.server.signal_all(Signal::STOP)?;
-    let mut clients = (0..QUEUED).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+    let mut clients = ctx.server.clients(QUEUED)?;
     let mut silent = ctx.client()?;
     clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
     ctx.server.signal_all(Signal::TERM)?;
     ctx.server.signal_all(Signal::CONT)?;
     for (number, client) in (1..).zip(&mut clients) {
-        client.expect(APHORISMS[0].1).with_context(|| format!("client {number} of {QUEUED} in the queue"))?;
+        client.expect(APHORISMS[0].1).with_context(|| format!("client {number} of {QUEUED} in the backlog"))?;
         client.expect_end()?;
     }
-    silent.expect_end().context("a silent one in the queue")?;
-    ends_well(ctx)
+    silent.expect_end().context("a silent client in the backlog")?;
+    ctx.server.ends_well()
 }
 
-/// The signal comes while the server thinks, and others wait in the kernel behind the one it thinks about.
-fn queued_behind_a_thinker(ctx: &mut Ctx) -> Result<()> {
-    let mut clients = (0..QUEUED).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
+/// The signal arrives while the server works on an answer, and other clients wait in the backlog.
+fn queued_behind_a_slow_answer(ctx: &mut Ctx) -> Result<()> {
+    let mut clients = ctx.server.clients(QUEUED)?;
     clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
     ctx.server.signal(Signal::TERM)?;
-    // All at the same time: one who has its answer must leave, since the next may wait for its place.
+    // In parallel, because a client that has its answer must close before the next one is accepted.
     thread::scope(|scope| {
         let served = clients
             .into_iter()
@@ -99,20 +99,20 @@ fn queued_behind_a_thinker(ctx: &mut Ctx) -> Result<()> {
         let served: Vec<_> = served.collect();
         served.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
     })?;
-    ends_well(ctx)
+    ctx.server.ends_well()
 }
 
-/// A client to whom much is owed, and who begins to read when the server drains already, gets everything it asked for.
+/// A client with many pending answers that begins to read during the drain receives all of them.
 fn a_late_reader_gets_everything(ctx: &mut Ctx) -> Result<()> {
     let mut client = never_readers(ctx, 1)?.pop().context("a client")?;
     begin_drain(ctx, Signal::TERM)?;
-    client.expect(&UNKNOWN.repeat(UNREAD)).context("what it was owed")?;
+    client.expect(&UNKNOWN.repeat(UNREAD)).context("the pending answers")?;
     client.expect_end()?;
     drop(client);
-    ends_well(ctx)
+    ctx.server.ends_well()
 }
 
-/// Clients that stay and ask, and clients that connect for each question, all along.
+/// Some clients stay and keep asking, others connect for each question, before and during the drain.
 fn under_load(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
     let stopped_at = OnceLock::new();
@@ -120,43 +120,45 @@ fn under_load(ctx: &mut Ctx) -> Result<()> {
     let (begun, lost) = thread::scope(|scope| {
         let staying: Vec<_> =
             staying.into_iter().map(|client| scope.spawn(|| ask_to_the_end(client, &stopped_at))).collect();
-        let coming = || -> Result<(usize, usize)> {
+        let connecting = || -> Result<(usize, usize)> {
             let (mut begun, mut lost) = (0, 0);
             loop {
-                let is_late = stopped_at.get().is_some();
                 let Ok(client) = Client::connect(address) else {
                     ensure!(stopped_at.get().is_some(), "refused before the signal");
                     return Ok((begun, lost));
                 };
                 begun += 1;
-                lost += usize::from(!ask_once(client, is_late)?);
+                lost += usize::from(!ask_once(client, &stopped_at)?);
             }
         };
-        let coming: Vec<_> = (0..2).map(|_| scope.spawn(coming)).collect();
+        let connecting: Vec<_> = (0..2).map(|_| scope.spawn(connecting)).collect();
         thread::sleep(Duration::from_millis(200));
-        let signalled = ctx.server.signal(Signal::TERM);
+        // Before the signal: then a question that was sent before this moment was sent before the signal, too.
         stopped_at.get_or_init(Instant::now);
-        signalled?;
+        ctx.server.signal(Signal::TERM)?;
         for staying in staying {
-            staying.join().map_err(|_| anyhow!("a client panicked"))?.context("one who was here")?;
+            staying.join().map_err(|_| anyhow!("a client panicked"))?.context("a client that stays")?;
         }
         let mut sums = (0, 0);
-        for coming in coming {
-            let (begun, lost) = coming.join().map_err(|_| anyhow!("a client panicked"))?.context("one who came")?;
+        for connecting in connecting {
+            let (begun, lost) = connecting
+                .join()
+                .map_err(|_| anyhow!("a client panicked"))?
+                .context("a client that connects for each question")?;
             sums = (sums.0 + begun, sums.1 + lost);
         }
         Ok::<_, anyhow::Error>(sums)
     })?;
     if lost > 0 {
-        note(format!("{}: of {begun} who came, {lost} came too late to a drain and got no byte", ctx.entry.name));
+        note(format!("{}: of {begun} clients, {lost} asked too late in a drain and received nothing", ctx.entry.name));
     }
-    ends_well(ctx)
+    ctx.server.ends_well()
 }
 
-/// Every question that was sent before the signal is answered, and the last thing is an end of file.
+/// Expects an answer to every question that was sent before the signal, and then end of file.
 fn ask_to_the_end(mut client: Client, stopped_at: &OnceLock<Instant>) -> Result<()> {
     for (question, answer) in APHORISMS.iter().cycle() {
-        // When it cannot send any more there is still to be seen how the conversation ended.
+        // After a failed write, the read shows how the conversation ended.
         let _ = client.stream().write_all(question);
         let sent_at = Instant::now();
         match client.read_some()? {
@@ -166,24 +168,25 @@ fn ask_to_the_end(mut client: Client, stopped_at: &OnceLock<Instant>) -> Result<
                 ensure!(is_late, "no answer to a question from before the signal");
                 return Ok(());
             }
-            came => bail!("{came:?} came"),
+            came => bail!("received {came:?}"),
         }
     }
     Ok(())
 }
 
-/// Whether it was answered. Only one that came after the signal may be lost, and then without a byte.
-fn ask_once(mut client: Client, is_late: bool) -> Result<bool> {
+/// Returns whether the client was answered. Only a question that was sent after the signal may be lost, without a byte.
+fn ask_once(mut client: Client, stopped_at: &OnceLock<Instant>) -> Result<bool> {
     let (question, answer) = APHORISMS[0];
     let _ = client.stream().write_all(question);
+    let is_late = stopped_at.get().is_some();
     match client.read_some() {
         Ok(Came::Bytes(bytes)) if bytes == answer => Ok(true),
         Ok(Came::Reset | Came::End) | Err(_) if is_late => Ok(false),
-        came => bail!("{came:?} came"),
+        came => bail!("received {came:?}"),
     }
 }
 
-/// What does not wait for a time-out (10 s at least) takes less; it mostly is a tick or two.
+/// Less than any timeout (10 s at least); a drain that waits for none usually takes a tick or two.
 const SOON: Duration = Duration::from_secs(5);
 
 const QUEUED: usize = 8;

@@ -1,4 +1,4 @@
-//! The ends that wait for nobody: a second signal, and the end of the grace.
+//! Ends that wait for no client: a second signal, and the end of the grace.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -7,21 +7,21 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::super::faults::served_clients;
-use super::{Case, Ctx, begin_drain, ending, ends_well};
+use super::{Case, Ctx, begin_drain, ending};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::{WAIT_LIMIT, wait_for};
 
 pub(crate) const CASES: &[Case] = &[
     ending("sigterm_twice", |ctx| two_signals(ctx, Signal::TERM, Signal::TERM)).arguments(&["--delay", "60s"]),
-    // These take all the processors they can get.
+    // Burning takes a whole processor per thread, so these run alone.
     ending("sigint_twice", |ctx| two_signals(ctx, Signal::INT, Signal::INT)).arguments(&["--burn", "60s"]).alone(),
     ending("sigint_then_sigterm", |ctx| two_signals(ctx, Signal::INT, Signal::TERM)).arguments(&["--delay", "60s"]),
-    ending("grace_over_while_sleeping", grace_over_while_thinking)
+    ending("grace_over_while_sleeping", grace_over_while_working)
         .arguments(&["--delay", "60s", "--grace", "300ms", "-v"]),
-    ending("grace_over_while_awaiting", grace_over_while_thinking)
+    ending("grace_over_while_awaiting", grace_over_while_working)
         .arguments(&["--delay", "60s", "--await", "--grace", "300ms", "-v"])
         .on(|entry| entry.package == "zen-async" && !entry.is_example),
-    ending("grace_over_while_burning", grace_over_while_thinking)
+    ending("grace_over_while_burning", grace_over_while_working)
         .arguments(&["--burn", "60s", "--grace", "300ms", "-v"])
         .alone(),
     ending("grace_over_for_never_readers", |ctx| grace_over_for_never_readers(ctx).map(drop))
@@ -29,29 +29,28 @@ pub(crate) const CASES: &[Case] = &[
     ending("no_grace", no_grace).arguments(&["--delay", "60s", "--grace", "0", "-v"]),
 ];
 
-/// The second one ends it at once, with its number in the status, though somebody is still thinking.
+/// The second signal ends the server immediately, with its number in the status, although an answer is not ready.
 fn two_signals(ctx: &mut Ctx, first: Signal, second: Signal) -> Result<()> {
-    let mut client = ctx.client()?;
-    client.send(APHORISMS[0].0)?;
+    let _client = ctx.server.asking_client()?;
     begin_drain(ctx, first)?;
     let start = Instant::now();
     ctx.server.signal(second)?;
-    let status = ctx.server.ended_within(WAIT_LIMIT).context("it is still there")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it does not exit")?;
     ensure!(status.code() == Some(128 + second.as_raw()), "it ended with {status}");
     ensure!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
     Ok(())
 }
 
-/// The thread that takes the signals ends it, though all others think.
-fn grace_over_while_thinking(ctx: &mut Ctx) -> Result<()> {
-    let mut clients = thinking(ctx)?;
+/// The signal thread ends the server although all other threads are busy.
+fn grace_over_while_working(ctx: &mut Ctx) -> Result<()> {
+    let mut clients = all_working(ctx)?;
     let start = Instant::now();
     begin_drain(ctx, Signal::TERM)?;
     clients.iter_mut().try_for_each(Client::expect_reset)?;
     is_over(ctx, start, clients.len())
 }
 
-/// They would be waited for much longer otherwise. How many were reset.
+/// Clients that never read would keep the drain waiting for longer than the grace. Returns how many were reset.
 pub(crate) fn grace_over_for_never_readers(ctx: &mut Ctx) -> Result<u64> {
     let clients = never_readers(ctx, 4)?;
     let start = Instant::now();
@@ -62,22 +61,22 @@ pub(crate) fn grace_over_for_never_readers(ctx: &mut Ctx) -> Result<u64> {
 }
 
 fn no_grace(ctx: &mut Ctx) -> Result<()> {
-    let mut clients = thinking(ctx)?;
+    let mut clients = all_working(ctx)?;
     ctx.server.signal(Signal::TERM)?;
     clients.iter_mut().try_for_each(Client::expect_reset)?;
-    ends_well(ctx)?;
+    ctx.server.ends_well()?;
     counts(ctx, clients.len())
 }
 
-/// It has waited for as long as it was told and not much longer; nobody is forgotten in the log.
+/// Expects that the server took its grace and not much longer, and that the log counts every client that was reset.
 fn is_over(ctx: &mut Ctx, start: Instant, cut: usize) -> Result<()> {
-    ends_well(ctx)?;
+    ctx.server.ends_well()?;
     let took = start.elapsed();
-    ensure!(GRACE <= took && took < SOON, "its grace is {GRACE:?}, it took {took:?}");
+    ensure!(GRACE <= took && took < SOON, "the grace is {GRACE:?}, but the drain took {took:?}");
     counts(ctx, cut)
 }
 
-/// One warning of each process that cut somebody says how many: `--grace is over: 3 clients are reset`.
+/// Expects one warning from each process that reset clients, with their number: `--grace is over: 3 clients are reset`.
 fn counts(ctx: &Ctx, cut: usize) -> Result<()> {
     let count = |line: &str| {
         let count = line.split_once("--grace is over: ")?.1.strip_suffix(" clients are reset")?;
@@ -91,17 +90,17 @@ fn counts(ctx: &Ctx, cut: usize) -> Result<()> {
     Ok(())
 }
 
-/// Clients that have been accepted and then asked, so that every thread has something to think about.
-fn thinking(ctx: &Ctx) -> Result<Vec<Client>> {
-    let has_come = |log: &str| log.lines().filter(|line| line.ends_with(" accepted")).count();
-    let mut clients = (0..ctx.entry.at_once.unwrap_or(4)).map(|_| ctx.client()).collect::<Result<Vec<_>>>()?;
-    let have_come = ctx.server.wait_for_log(WAIT_LIMIT, |log| (has_come(log) == clients.len()).then_some(()));
-    have_come.context("not all are accepted")?;
+/// Connects clients that are accepted and then ask, so that every thread works on an answer.
+fn all_working(ctx: &Ctx) -> Result<Vec<Client>> {
+    let accepted = |log: &str| log.lines().filter(|line| line.ends_with(" accepted")).count();
+    let mut clients = ctx.server.clients(ctx.entry.at_once.unwrap_or(4))?;
+    let all_accepted = ctx.server.wait_for_log(WAIT_LIMIT, |log| (accepted(log) == clients.len()).then_some(()));
+    all_accepted.context("not all are accepted")?;
     clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
     Ok(clients)
 }
 
-/// Clients to whom so much is owed that the network has no room for it, and who do not read.
+/// Connects clients that ask for more answers than the network holds, and do not read them.
 pub(crate) fn never_readers(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
     let count = served_clients(ctx, count)?.len();
     let never_reader = |_| {
@@ -109,27 +108,28 @@ pub(crate) fn never_readers(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
         client.send(b"Simple is better than?")?;
         client.expect(b"complex.").context("before it stops reading")?;
         client.send(&[b'?'; UNREAD])?;
-        // Answers have come as far as here.
+        // The first answers have arrived.
         wait_for(WAIT_LIMIT, || client.stream().peek(&mut [0]).ok()).context("no answer comes")?;
         Ok(client)
     };
     let clients = (0..count).map(never_reader).collect();
-    ctx.server.falls_asleep(WAIT_LIMIT)?;
+    ctx.server.wait_until_asleep(WAIT_LIMIT)?;
     clients
 }
 
-/// It is reset, which shows although it does not read.
+/// Expects that the client is reset, which shows although it does not read.
 pub(crate) fn is_reset(client: &Client) -> Result<()> {
-    let error = wait_for(WAIT_LIMIT, || client.stream().take_error().transpose()).context("it is not reset")??;
+    let error =
+        wait_for(WAIT_LIMIT, || client.stream().take_error().transpose()).context("the client is not reset")??;
     ensure!(error.kind() == ErrorKind::ConnectionReset, "{error}, not a reset");
     Ok(())
 }
 
-/// How many bare `?` a client sends that reads none of their answers.
+/// How many bare `?` are sent by a client that reads none of the answers.
 pub(crate) const UNREAD: usize = 32768;
 
-/// What `--grace` says above.
+/// `--grace` in the arguments.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// It mostly is a few milliseconds more than asked for.
+/// Usually it is a few milliseconds more than the grace.
 const SOON: Duration = Duration::from_secs(5);

@@ -1,10 +1,10 @@
-//! SIGHUP without a log file: it drains, unless it was ignored when the server started.
+//! SIGHUP without a log file: the server drains, unless the signal was ignored when it started.
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
 use super::super::logging::rotation::NOHUP;
-use super::{Case, Ctx, case, ending, ends_well};
+use super::{Case, Ctx, case, ending};
 use crate::harness::client::APHORISMS;
 
 pub(crate) const CASES: &[Case] = &[
@@ -14,8 +14,8 @@ pub(crate) const CASES: &[Case] = &[
     case("nohup", nohup).under(NOHUP),
 ];
 
-/// A client that has asked is answered. SIGHUP is no second signal, which would end the server at once: a service
-/// manager may send it together with SIGTERM (SendSIGHUP= of systemd.kill(5)).
+/// A client that has asked is answered. SIGHUP does not count as a second signal, which would end the server
+/// immediately: a service manager may send it together with SIGTERM (SendSIGHUP= of systemd.kill(5)).
 fn drains_after(ctx: &mut Ctx, signals: &[Signal]) -> Result<()> {
     let (question, answer) = APHORISMS[0];
     let mut client = ctx.client()?;
@@ -25,12 +25,11 @@ fn drains_after(ctx: &mut Ctx, signals: &[Signal]) -> Result<()> {
     client.expect(answer)?;
     client.expect_end()?;
     drop(client);
-    ends_well(ctx)
+    ctx.server.ends_well()
 }
 
 fn nohup(ctx: &mut Ctx) -> Result<()> {
-    let mut client = ctx.client()?;
-    client.ask_all()?;
+    let mut client = ctx.server.served_client()?;
     ctx.server.signal_all(Signal::HUP)?;
     client.ask_all()?;
     drop(client);
@@ -38,5 +37,5 @@ fn nohup(ctx: &mut Ctx) -> Result<()> {
     ctx.client()?.ask_all()
 }
 
-/// So that the drain is not over before the second signal.
+/// Arguments that make the drain last until the second signal.
 const SLOW: &[&str] = &["--delay", "200ms"];

@@ -1,11 +1,11 @@
-//! A stderr that is closed, full, stuck or gone: all is as before for the clients, also when there is much to say.
+//! A stderr that is closed, full, stuck or without a reader: clients are served as usual, even when much is logged.
 
 use anyhow::{Context, Result};
 
 use super::super::{Case, Ctx, case};
 use super::load;
 
-/// Under a shell that does something to stderr before it becomes the server.
+/// Returns a case under a shell that changes stderr before it executes the server.
 const fn with_stderr(name: &'static str, wrapper: &'static [&'static str]) -> Case {
     case(name, served_as_before).under(wrapper).arguments(&["-vv"])
 }
@@ -23,18 +23,18 @@ pub(crate) const CASES: &[Case] = &[
 fn served_as_before(ctx: &mut Ctx) -> Result<()> {
     load(ctx).context("under load")?;
     ctx.client()?.ask_all()?;
-    // Unusual endings are worth a line each.
+    // Each unusual ending is a line of the log.
     let mut client = ctx.client()?;
     client.send(&[b'x'; 257])?;
     client.expect(b"Error: question too long.")?;
     client.expect_end()
 }
 
-/// A pipe whose reader has gone.
+/// A pipe whose reader has exited.
 const WITHOUT_READER: &str = "d=$(mktemp -d); mkfifo $d/p; true <$d/p & exec 2>$d/p; wait; rm -r $d; exec \"$@\"";
 
-/// A pipe that nobody reads. (Opened for both, it waits for nobody; and as there is a reader, it does not break.)
+/// A pipe that is never read. Opened for reading and writing, it neither waits for a reader nor breaks.
 const STUCK: &str = "d=$(mktemp -d); mkfifo $d/p; exec 2<>$d/p; rm -r $d; exec \"$@\"";
 
-/// A file that takes the first lines of -vv: a write beyond RLIMIT_FSIZE raises SIGXFSZ.
+/// A file that takes only the first lines of -vv: a write beyond RLIMIT_FSIZE raises SIGXFSZ.
 const AT_LIMIT: &str = "f=$(mktemp); exec 2>>$f; rm $f; ulimit -f 16; exec \"$@\"";

@@ -1,4 +1,4 @@
-//! What may happen to one worker, while the others serve.
+//! Failures of one worker while the others serve.
 
 use std::fs;
 use std::process::Command;
@@ -9,106 +9,104 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::super::faults::served_clients;
-use super::{Case, Ctx, REPLACED, bare, send, served, serves_supervised, supervised, workers_are};
+use super::{Case, Ctx, REPLACED, bare, linked, replace, served, serves_supervised, supervised, supervising};
 use crate::harness::client::{APHORISMS, Client};
-use crate::harness::folder::Folder;
 use crate::harness::{Server, WAIT_LIMIT, process, wait_for};
 use crate::servers::Entry;
-use crate::workspace;
 
 pub(crate) const CASES: &[Case] = &[
-    bare("a_worker_is_killed", |entry, _| serves_supervised(entry, &[], true, a_worker_is_killed)).alone(),
-    bare("a_worker_is_told_to_stop", |entry, _| serves_supervised(entry, &[], false, a_worker_is_told_to_stop)),
-    bare("a_worker_is_told_to_stop_under_load", |entry, _| {
+    supervising("a_worker_is_killed", |entry, _| serves_supervised(entry, &[], true, a_worker_is_killed)).alone(),
+    supervising("a_worker_is_told_to_stop", |entry, _| serves_supervised(entry, &[], false, a_worker_is_told_to_stop)),
+    supervising("a_worker_is_told_to_stop_under_load", |entry, _| {
         serves_supervised(entry, &[], false, a_worker_told_to_stop_accepts_no_more)
     }),
-    bare("a_worker_aborts", |entry, _| serves_supervised(entry, &["--abort-on", FATAL], false, a_worker_fails)),
-    bare("a_worker_panics", |entry, _| serves_supervised(entry, &["--panic-outside", FATAL], false, a_worker_fails)),
-    bare("a_worker_panics_under_load", |entry, _| {
-        serves_supervised(entry, &["--panic-outside", FATAL], false, a_failed_worker_accepts_nobody)
+    supervising("a_worker_aborts", |entry, _| serves_supervised(entry, &["--abort-on", FATAL], false, a_worker_fails)),
+    supervising("a_worker_panics", |entry, _| {
+        serves_supervised(entry, &["--panic-outside", FATAL], false, a_worker_fails)
     }),
-    bare("a_worker_is_stopped", |entry, _| serves_supervised(entry, &[], false, a_worker_is_stopped)),
-    bare("one_process_is_one_worker", one_process_is_one_worker).on(|entry| !entry.is_example && entry.processes == 1),
-    bare("the_binary_is_replaced", the_binary_is_replaced),
-    bare("workers_have_the_programs_name", workers_have_the_programs_name),
+    supervising("a_worker_panics_under_load", |entry, _| {
+        serves_supervised(entry, &["--panic-outside", FATAL], false, a_failed_worker_accepts_no_more)
+    }),
+    supervising("a_worker_is_stopped", |entry, _| serves_supervised(entry, &[], false, a_worker_is_stopped)),
+    bare("one_process_is_one_worker", one_process_is_one_worker)
+        .on(|entry| !entry.is_example && !entry.forks && entry.processes == 1),
+    supervising("the_binary_is_replaced", the_binary_is_replaced),
+    supervising("workers_have_the_programs_name", workers_have_the_programs_name),
 ];
 
-/// Its clients are lost, and nobody else; in a moment there are as many workers as before.
+/// The clients of a killed worker are lost, and no others; soon there are as many workers as before.
 fn a_worker_is_killed(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.workers();
     let mut clients = served_clients(ctx, before.len())?;
-    send(Signal::KILL, before[0])?;
-    let is_replaced = |workers: &[i32]| workers.len() == before.len() && !workers.contains(&before[0]);
-    workers_are(ctx, REPLACED, is_replaced)?;
-    // Where each worker has one client it is one; elsewhere they may all have been at that worker, or none.
+    process::signal(before[0], Signal::KILL)?;
+    ctx.server.replaces_first(&before, REPLACED)?;
+    // Where each worker has one client, one client is lost; elsewhere the killed worker may have had all of them or
+    // none.
     let lost = clients.iter_mut().map(Client::ask_all).filter(Result::is_err).count();
     ensure!(lost == 1 || ctx.entry.name != "processes", "{lost} of {} clients were lost", clients.len());
     drop(clients);
     ctx.client()?.ask_all()
 }
 
-/// It drains like any server, and is replaced.
+/// A worker that gets SIGTERM drains like any server, and is replaced.
 fn a_worker_is_told_to_stop(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.workers();
     let mut clients = served_clients(ctx, before.len())?;
     clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
-    send(Signal::TERM, before[0])?;
-    clients.iter_mut().try_for_each(|client| client.expect(APHORISMS[0].1)).context("who had asked")?;
+    process::signal(before[0], Signal::TERM)?;
+    clients.iter_mut().try_for_each(|client| client.expect(APHORISMS[0].1)).context("a client that had asked")?;
     drop(clients);
-    let is_replaced = |workers: &[i32]| workers.len() == before.len() && !workers.contains(&before[0]);
-    workers_are(ctx, WAIT_LIMIT, is_replaced)?;
+    ctx.server.replaces_first(&before, WAIT_LIMIT)?;
     ctx.client()?.ask_all()
 }
 
-/// One that aborts, or panics where no conversation catches it, is replaced.
+/// A worker that aborts, or panics where no conversation catches it, is replaced.
 fn a_worker_fails(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.workers();
     let mut client = ctx.client()?;
     client.send(FATAL.as_bytes())?;
     let has_new = |workers: &[i32]| workers.len() == before.len() && workers.iter().any(|pid| !before.contains(pid));
-    workers_are(ctx, WAIT_LIMIT, has_new)?;
+    ctx.server.workers_are(WAIT_LIMIT, has_new)?;
     ctx.client()?.ask_all()
 }
 
-/// It leaves new clients to the other workers, also those that ask only a moment after they connected.
-fn a_failed_worker_accepts_nobody(ctx: &mut Ctx) -> Result<()> {
+/// A failed worker leaves new clients to the other workers, even those that ask only a moment after connecting.
+fn a_failed_worker_accepts_no_more(ctx: &mut Ctx) -> Result<()> {
     let mut client = ctx.client()?;
     client.send(FATAL.as_bytes())?;
-    let panicked = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains("panicked at").then_some(()));
-    panicked.context("no panic is logged")?;
+    ctx.server.logs("panicked at")?;
     new_clients_are_answered(ctx).context("after the panic")
 }
 
-/// The same of one that somebody stops, but not its parent.
+/// A worker that gets SIGTERM from another process than its parent leaves new clients to the other workers.
 fn a_worker_told_to_stop_accepts_no_more(ctx: &mut Ctx) -> Result<()> {
-    send(Signal::TERM, ctx.server.workers()[0])?;
-    let drains = ctx.server.wait_for_log(WAIT_LIMIT, |log| log.contains("draining: ").then_some(()));
-    drains.context("it does not say that it drains")?;
+    process::signal(ctx.server.workers()[0], Signal::TERM)?;
+    ctx.server.logs("draining: ")?;
     new_clients_are_answered(ctx)
 }
 
-/// They come one after another, and ask a moment after they have connected.
+/// Connects clients one after another that ask a moment after connecting, and expects an answer for each.
 fn new_clients_are_answered(ctx: &Ctx) -> Result<()> {
     for number in 1..=CLIENTS {
         let mut client = ctx.client()?;
         sleep(MOMENT);
-        // One question: a thread that was asleep in accept() may take a client as the drain begins, and answers it.
+        // One question: a thread that slept in accept() may accept a client as the drain begins, and answers it.
         client.ask(APHORISMS[0].0, APHORISMS[0].1).with_context(|| format!("client {number}"))?;
     }
     Ok(())
 }
 
-/// It holds nobody's place in the queue: whoever comes is served by the others.
+/// A stopped worker holds back no client: new ones are served by the other workers.
 fn a_worker_is_stopped(ctx: &mut Ctx) -> Result<()> {
     let workers = ctx.server.workers();
     for &stopped in &workers {
-        send(Signal::STOP, stopped)?;
-        // Until then it may still take a client.
+        process::signal(stopped, Signal::STOP)?;
+        // Until it is stopped it may still accept a client.
         wait_for(WAIT_LIMIT, || process::is_stopped(stopped).then_some(())).context("it does not stop")?;
         for n in 1..=2 * workers.len() {
             ctx.client()?.ask_all().with_context(|| format!("client {n} while worker {stopped} is stopped"))?;
         }
-        send(Signal::CONT, stopped)?;
+        process::signal(stopped, Signal::CONT)?;
     }
     Ok(())
 }
@@ -117,43 +115,33 @@ fn one_process_is_one_worker(entry: &'static Entry, _: &'static [&'static str]) 
     served(entry, &[], &["--processes", "1"], false, |ctx| {
         let workers = ctx.server.workers();
         ensure!(workers.len() == 1 && workers[0] != ctx.server.pid(), "the workers are {workers:?}");
-        send(Signal::KILL, workers[0])?;
-        // Until it is gone it may still take a client.
-        workers_are(ctx, WAIT_LIMIT, |now| !now.contains(&workers[0]))?;
+        process::signal(workers[0], Signal::KILL)?;
+        // Until it has exited it may still accept a client.
+        ctx.server.workers_are(WAIT_LIMIT, |now| !now.contains(&workers[0]))?;
         ctx.client()?.ask_all().context("once it is replaced")
     })
 }
 
-/// A worker is the program that runs, not what lies on the disk by now.
+/// A new worker runs the program that the parent runs, even if the file was replaced.
 fn the_binary_is_replaced(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
-    let binary = workspace::binary(entry.binary)?;
-    // On the same file system, or there is no hard link.
-    let folder = Folder::within(binary.parent().context("a folder")?)?;
-    let running = folder.path().join(entry.package);
-    fs::hard_link(&binary, &running)?;
+    let (folder, running) = linked(entry, entry.package)?;
     let mut ctx = Ctx {
         entry,
         server: Server::run(Command::new(&running).args(entry.arguments).args(supervised(entry, &["-p", "0"])))?,
     };
-    // Nothing can be made of it.
-    fs::write(folder.path().join("new"), "no program")?;
-    fs::rename(folder.path().join("new"), &running)?;
+    replace(&folder, &running)?;
     let before = ctx.server.workers();
-    before.iter().try_for_each(|&worker| send(Signal::KILL, worker))?;
+    before.iter().try_for_each(|&worker| process::signal(worker, Signal::KILL))?;
     let are_new = |workers: &[i32]| workers.len() == before.len() && !workers.iter().any(|pid| before.contains(pid));
-    workers_are(&ctx, WAIT_LIMIT, are_new).with_context(|| ctx.server.log())?;
+    ctx.server.workers_are(WAIT_LIMIT, are_new).with_context(|| ctx.server.log())?;
     ctx.client()?.ask_all()?;
     ctx.server.stop(WAIT_LIMIT)
 }
 
-/// `ps`, `top` and `pgrep` find the workers where they find the parent, under as much of the name as the kernel keeps.
+/// `ps`, `top` and `pgrep` show the workers under the parent's name, which the kernel cuts after 15 bytes.
 fn workers_have_the_programs_name(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
-    let binary = workspace::binary(entry.binary)?;
-    // On the same file system, or there is no hard link.
-    let folder = Folder::within(binary.parent().context("a folder")?)?;
     for (name, kept) in [(entry.package, entry.package), ("a program with a long name", "a program with ")] {
-        let running = folder.path().join(name);
-        fs::hard_link(&binary, &running)?;
+        let (_folder, running) = linked(entry, name)?;
         let arguments = supervised(entry, &["-p", "0"]);
         let mut server = Server::run(Command::new(&running).args(entry.arguments).args(arguments))?;
         let names = server.processes().into_iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")));
@@ -164,10 +152,10 @@ fn workers_have_the_programs_name(entry: &'static Entry, _: &'static [&'static s
     Ok(())
 }
 
-/// The question that a worker does not survive.
+/// The question that ends a worker.
 const FATAL: &str = "Who fails?";
 
-/// Clients one after another, and how long each is silent before it asks: together longer than a tick, so that a worker
-/// that accepts while it drains would be found.
+/// Clients one after another, and how long each waits before it asks. Together it is longer than a tick, so that a
+/// worker that accepts while it drains would be found.
 const CLIENTS: usize = 30;
 const MOMENT: Duration = Duration::from_millis(20);

@@ -1,18 +1,20 @@
-//! Which client a call is about: by its descriptor, which an accept() gave to a client with a port.
+//! The client that a call is about: by the port of the client to which its descriptor belongs.
 
 use std::collections::BTreeMap;
 
-use crate::trace::scenario::Visit;
+use super::Ports;
 use crate::trace::strace::{Call, Log, Micros};
 
-/// Which client a descriptor is, and when.
-pub(super) struct Descriptors {
-    ports: BTreeMap<u16, usize>,
+/// The client of each descriptor, and from when on.
+pub(super) struct Descriptors<'a> {
+    ports: &'a Ports,
     /// By process and descriptor, in the order of time.
     since: BTreeMap<(i32, i32), Vec<Since>>,
+    /// When clients were accepted, by their ports.
+    accepted: BTreeMap<u16, Micros>,
 }
 
-/// From this time on a descriptor is this client's, or no client's any more.
+/// From this time on a descriptor belongs to this client, or to no client any more.
 struct Since {
     time: Micros,
     client: Option<usize>,
@@ -20,20 +22,23 @@ struct Since {
     blocks: bool,
 }
 
-impl Descriptors {
-    pub(super) fn of(log: &Log, visits: &[Visit]) -> Descriptors {
-        let ports = visits.iter().map(|visit| (visit.port, visit.client)).collect();
-        let mut descriptors = Descriptors { ports, since: BTreeMap::new() };
+impl<'a> Descriptors<'a> {
+    pub(super) fn of(log: &Log, ports: &'a Ports) -> Descriptors<'a> {
+        let mut descriptors = Descriptors { ports, since: BTreeMap::new(), accepted: BTreeMap::new() };
         for call in &log.calls {
+            let process = log.process_of(call.thread);
             let (descriptor, client) = match call.name.as_str() {
                 "accept" | "accept4" => {
-                    (call.result.and_then(|number| i32::try_from(number).ok()), descriptors.brought(call))
+                    descriptors.accepted.extend(call.port().map(|port| (port, call.end)));
+                    (call.brought(), descriptors.brought(call))
                 }
+                // A process of one client inherits the connection, and asks for its address.
+                "getpeername" => (call.descriptor(), descriptors.brought(call)),
                 "close" => (call.descriptor(), None),
                 _ => continue,
             };
             let blocks = !call.arguments.contains("SOCK_NONBLOCK");
-            let place = (log.process_of(call.thread), descriptor.unwrap_or(-1));
+            let place = (process, descriptor.unwrap_or(-1));
             descriptors.since.entry(place).or_default().push(Since { time: call.end, client, blocks });
         }
         descriptors.since.values_mut().for_each(|since| since.sort_by_key(|since| since.time));
@@ -61,8 +66,8 @@ impl Descriptors {
         call.port().filter(|_| !call.has_failed()).and_then(|port| self.ports.get(&port)).copied()
     }
 
-    /// Returns when each client was accepted.
-    pub(super) fn accepted(&self) -> BTreeMap<usize, Micros> {
-        self.since.values().flatten().filter_map(|since| Some((since.client?, since.time))).collect()
+    /// Returns when the client of this port was accepted.
+    pub(super) fn accepted(&self, port: u16) -> Option<Micros> {
+        self.accepted.get(&port).copied()
     }
 }

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::servers::SERVERS;
-use crate::trace::scenario::Visit;
-use crate::trace::strace::Log;
+use crate::trace::model::{Event, Kind};
+use crate::trace::recording::{Played, Scene};
+use crate::trace::scenario::{THREE_TALKERS, Visit};
+use crate::trace::strace::{Log, Micros};
 use crate::trace::{perfetto, poster, terminal};
 
 const LINES: &str = r#"700 1.000000 prctl(PR_SET_NAME, "a<b>&\"") = 0 <0.000010>
@@ -21,12 +23,14 @@ const LINES: &str = r#"700 1.000000 prctl(PR_SET_NAME, "a<b>&\"") = 0 <0.000010>
 "#;
 
 fn recording() -> Recording {
-    let visit = |client: usize, port, came, answered, left| Visit {
+    let event = |at, kind| Event { at, kind, count: 1, text: String::new() };
+    let visit = |client: usize, port, came: Micros, answered: Micros, left| Visit {
         client,
+        behaviour: "honest",
+        is_subject: client == CLIENTS,
         port,
         came,
-        asked: vec![came],
-        answered: vec![answered],
+        events: vec![event(came, Kind::Asked), event(answered, Kind::Answered)],
         left,
     };
     let visits = vec![
@@ -34,8 +38,11 @@ fn recording() -> Recording {
         visit(2, 4002, 1_008_000, 1_043_300, 1_043_350),
         visit(3, 4003, 1_016_000, 1_044_300, 1_044_400),
     ];
-    Recording::from(&SERVERS[0], &Log::parse(LINES), visits.clone(), visits)
+    let scene = Scene::new(&SERVERS[0], THREE_TALKERS, &[]).expect("every server plays it");
+    Recording::from(&scene, &Log::parse(LINES), Played { visits, drained: None })
 }
+
+const CLIENTS: usize = 3;
 
 /// Returns the names of the elements in a text, if each is closed where it should be.
 fn elements(xml: &str) -> Vec<String> {
@@ -76,8 +83,8 @@ fn every_client_and_thread_has_a_lane() {
     for name in ["client 1", "client 2", "client 3"] {
         assert_eq!(picture.matches(&format!(r#"<tspan class="name">{name}</tspan>"#)).count(), 1, "{name}");
     }
-    assert_eq!(picture.matches(r#"class="name""#).count(), recording.shown().count() + CLIENTS);
-    assert_eq!(recording.shown().count(), 1);
+    assert_eq!(picture.matches(r#"class="name""#).count(), recording.model.shown().count() + CLIENTS);
+    assert_eq!(recording.model.shown().count(), 1);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::check::bytes::{
 use crate::check::client::{Outcome, Target};
 use crate::text::quoted;
 
-/// Between two sends, so that the server usually reads them apart. Nothing can force it to; its answer must be the
-/// same.
+/// The pause between two sends, so that the server usually reads them separately. Nothing can force it to, and its
+/// answer must be the same.
 const APART: Duration = Duration::from_millis(1);
 
 pub(super) fn known_questions(server: &Target) -> Outcome {

@@ -1,4 +1,4 @@
-//! Rule 1 in company: what other clients do costs nobody an answer.
+//! Rule 1 with several clients: what one of them does costs no other an answer.
 
 use std::fmt;
 use std::sync::RwLock;
@@ -9,7 +9,7 @@ use crate::check::client::{Mismatch, Outcome, Target};
 
 pub(super) fn after_a_reset(server: &Target) -> Outcome {
     let mut rude = server.connect()?;
-    // The server reads a reset, or meets it when it answers, or while it waits for the rest.
+    // The server notices the reset in a read, when it answers, or while it waits for the rest.
     rude.send(SIMPLE)?;
     rude.reset()?;
     server.connect()?.exchange(BEAUTIFUL, UGLY)?;
@@ -27,15 +27,15 @@ pub(super) fn hundred_in_turn(server: &Target) -> Outcome {
     Ok(())
 }
 
-/// More than a small pool of workers, fewer than a small backlog.
+/// More clients than a small pool of workers has, and fewer than a small backlog holds.
 const AT_ONCE: usize = 8;
 
-/// Each leaves once it is served, so even a server that takes one client at a time serves all, in whatever order.
+/// Each client closes once it is served, so even a server that serves one client at a time serves all, in any order.
 pub(super) fn clients_at_once(server: &Target) -> Outcome {
     let gate = RwLock::new(());
     let converse = || {
         drop(gate.read());
-        // Nobody waits for the others *after* connecting: a full backlog may hold some of them up.
+        // No client waits for the others *after* connecting, because a full backlog may delay some of them.
         let mut client = server.connect()?;
         client.exchange(BEAUTIFUL, UGLY)?;
         client.exchange(EXPLICIT, IMPLICIT)
@@ -53,5 +53,5 @@ pub(super) fn clients_at_once(server: &Target) -> Outcome {
 }
 
 fn no_client(reason: impl fmt::Display) -> Mismatch {
-    Mismatch::new(format!("{AT_ONCE} clients"), format!("the judge cannot start them: {reason}"))
+    Mismatch::new(format!("{AT_ONCE} clients"), format!("this program cannot start them: {reason}"))
 }

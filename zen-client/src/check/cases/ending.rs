@@ -70,14 +70,14 @@ pub(super) fn half_close_behind_whole(server: &Target) -> Outcome {
 
 pub(super) fn too_long_keeps_coming(server: &Target) -> Outcome {
     let mut client = server.connect()?;
-    // A server that closes with bytes unread resets, and the reset may overtake the error. Rule 8 has it read 64 KiB
+    // A server that closes with bytes unread resets, and the reset may overtake the error. By rule 8 it reads 64 KiB
     // more.
     client.exchange(&[b'x'; 40_257], TOO_LONG)?;
     client.expect_end()?;
     client.expect_no_reset()
 }
 
-/// An unknown question of `n` bytes, its ? included.
+/// Returns an unknown question of `n` bytes, its ? included.
 fn question_of(n: usize) -> Vec<u8> {
     let mut question = vec![b'x'; n];
     question[n - 1] = b'?';

@@ -1,10 +1,10 @@
-//! When a connection fails: what it owes is asked again over another one, or has failed.
+//! When a connection fails, its questions are asked again over another one, or have failed.
 //!
-//! 1. The questions that found no answer keep their place, and when they were due.
-//! 2. The next connection of the place goes to the next address: at once, or after a pause if every address has failed.
-//! 3. It asks them again, in their order. What was asked again so often that its tries are used up is a failure.
+//! 1. The questions without an answer keep their order, and the times at which they were due.
+//! 2. The slot's next connection goes to the next address: immediately, or after a pause if every address has failed.
+//! 3. It asks them again. A question whose tries are used up is a failure.
 //!
-//! Nothing of it is on the path of an answer; without `--retries` every failure is final.
+//! Nothing of this is on the path of an answer; without `--retries` every failure is final.
 
 use std::cmp::Reverse;
 
@@ -14,15 +14,15 @@ use super::super::mix::Kind;
 use super::{Generator, Stage, question};
 use crate::pause::pause;
 
-/// How long to leave a server alone that has refused a connection, when nothing is tried again.
+/// The pause after a refused connection when there are no retries.
 const RESPITE: Nanos = 1_000_000_000;
 
 impl Generator {
-    /// The connection is of no use any more. What is final is counted: each lost answer where the connection is gone,
-    /// else what went wrong, once.
-    pub(super) fn fail(&mut self, place: usize, failure: Failure) {
+    /// Handles a connection that is of no use any more. Final failures are counted: each lost answer if the connection
+    /// was lost or reset, else the failure once.
+    pub(super) fn fail(&mut self, slot: usize, failure: Failure) {
         let Self { connections, tally, now, plan, .. } = self;
-        let connection = &mut connections[place];
+        let connection = &mut connections[slot];
         connection.close();
         connection.failed_in_a_row += 1;
         if connection.kind != Kind::Good {
@@ -36,7 +36,7 @@ impl Generator {
         }
         connection.asked.retain_mut(|asked| tally.failed(asked, *now, plan.retries));
         let kept = connection.asked.len();
-        // Where nothing was asked, it is the connection that is tried again.
+        // If nothing was asked, the connection itself is tried again.
         let is_retried = kept > 0 || owed == 0 && !is_wrong && connection.failed_in_a_row <= plan.retries;
         if is_retried {
             tally.retries.note(failure);
@@ -50,7 +50,7 @@ impl Generator {
             connection.has_failed = true;
         }
         if is_retried {
-            self.postpone(place);
+            self.postpone(slot);
         } else {
             connection.failed_in_a_row = 0;
             if matches!(failure, Failure::Refused | Failure::NotOpened) {
@@ -59,59 +59,59 @@ impl Generator {
         }
     }
 
-    /// The next address is tried at once; the first one again only after a pause.
-    fn postpone(&mut self, place: usize) {
+    /// Schedules the next try: at the next address immediately, at the first one again only after a pause.
+    fn postpone(&mut self, slot: usize) {
         let Self { connections, random, addresses, .. } = self;
-        let connection = &mut connections[place];
+        let connection = &mut connections[slot];
         let addresses = addresses.len() as u32;
         let is_round_over = connection.failed_in_a_row % addresses == 0;
         let wait = if is_round_over { nanos(pause(connection.failed_in_a_row / addresses, random)) } else { 0 };
         connection.not_before = self.now + wait;
-        self.again.push(Reverse((connection.not_before, place)));
+        self.again.push(Reverse((connection.not_before, slot)));
     }
 
-    /// When the next connection that has failed is made anew.
+    /// Returns when the next failed connection is opened again.
     pub(super) fn next_again(&self) -> Option<Nanos> {
         self.again.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Makes those anew whose pause is over.
+    /// Opens the connections again whose pause is over.
     pub(super) fn open_again(&mut self) {
         while self.next_again().is_some_and(|at| at <= self.now) {
-            if let Some(Reverse((_, place))) = self.again.pop() {
-                self.reopen(place);
+            if let Some(Reverse((_, slot))) = self.again.pop() {
+                self.reopen(slot);
             }
         }
     }
 
-    /// Opens the connection of a place that has none, if there is something for it to do.
-    pub(super) fn reopen(&mut self, place: usize) {
-        let connection = &self.connections[place];
+    /// Opens the connection of a slot that has none, if there is something for it to do.
+    pub(super) fn reopen(&mut self, slot: usize) {
+        let connection = &self.connections[slot];
         let asks_nothing = connection.asked.is_empty();
         let is_over = self.stage == Stage::Waiting && asks_nothing;
         if connection.stream.is_some() || connection.not_before > self.now || is_over {
             return;
         }
         if !asks_nothing {
-            self.ask_again(place);
-        } else if self.plan.churn && place < self.good {
-            self.ask(place);
+            self.ask_again(slot);
+        } else if self.plan.churn && slot < self.good {
+            self.ask(slot);
         } else {
-            self.open(place);
+            self.open(slot);
         }
     }
 
-    /// Asks what the place's last connection has left without an answer over a new one. To connect is part of the try.
-    fn ask_again(&mut self, place: usize) {
+    /// Asks the unanswered questions of the slot's last connection over a new one. Connecting is part of the try.
+    fn ask_again(&mut self, slot: usize) {
         self.now = self.clock.now();
         let Self { connections, tally, outgoing, now, .. } = self;
         outgoing.clear();
-        for asked in &mut connections[place].asked {
+        for asked in &mut connections[slot].asked {
             tally.asked_again(asked, *now);
             outgoing.extend_from_slice(question(asked.aphorism));
         }
-        if let Err(failure) = self.visit(place) {
-            self.fail(place, failure);
+        if let Err(failure) = self.visit(slot) {
+            self.fail(slot, failure);
         }
     }
 }
@@ -127,7 +127,7 @@ mod tests {
 
     use crate::load::{Measured, Plan, Tally, measure_quietly};
 
-    /// A server for one visit after the other, which counts them; a visit of no question is none.
+    /// Starts a server for one connection after the other, which counts those with a question.
     fn counting() -> (SocketAddr, Arc<AtomicU64>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, visits) = (listener.local_addr().unwrap(), Arc::<AtomicU64>::default());
@@ -144,12 +144,12 @@ mod tests {
         (address, visits)
     }
 
-    /// An address where nobody listens.
+    /// Returns an address on which no server listens.
     fn deserted() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
-    /// A run of 60 visits.
+    /// Runs 60 questions, each on a connection of its own.
     fn visit(addresses: &[SocketAddr]) -> Measured {
         let (warmup, duration) = (Duration::ZERO, Duration::from_millis(300));
         let plan =
@@ -208,7 +208,7 @@ mod tests {
             while let Ok(n @ 1..) = stream.read(&mut chunk) {
                 asked.extend_from_slice(&chunk[..n]);
                 for question in chunk[..n].split_inclusive(|byte| *byte == b'?') {
-                    // Whose run is over waits for nothing.
+                    // A client whose run is over reads no more.
                     let _ = stream.write_all(zen_proto::answer_to(question).as_bytes());
                 }
             }
@@ -222,7 +222,7 @@ mod tests {
         assert!(asked_again.starts_with(owed), "{} {}", asked.escape_ascii(), asked_again.escape_ascii());
         let retries = tally.retries;
         assert_eq!((retries.connections, retries.by_kind.lost, tally.failures.all()), (1, 1, 0));
-        // Two are owed, and a third if it was asked before the end of file was seen.
+        // Two are pending, and a third if it was asked before the end of file was seen.
         assert!((2..=3).contains(&retries.questions), "{retries:?}");
         assert_eq!((retries.answered, retries.given_up), (retries.questions, 0));
     }

@@ -1,5 +1,4 @@
-//! What happens to a connection beside questions and answers: how it begins and ends, and what is looked at now and
-//! then.
+//! The rest of a connection's life: how it is opened and closed, and what is done now and then.
 
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
@@ -19,21 +18,21 @@ use crate::pause;
 
 /// The pause between two bytes of a dripping connection.
 const DRIP: Nanos = 100_000_000;
-/// What is due a moment before the end may still be sent this much after it.
+/// The time after the end in which a question may still be sent that was due just before it.
 const LATE: Nanos = 10_000_000;
-/// How many busy connections are passed over in search of one that can ask: a look, not a search.
+/// The most busy connections that are skipped in search of one that can ask.
 const LOOKED_AHEAD: usize = 16;
-/// How many connections may be on their way while all are opened: fewer than any usual backlog.
+/// The most connections in progress while all are opened: fewer than any usual backlog.
 const OPENING_AT_ONCE: usize = 64;
-/// Opening ends when nothing has come of it for so long: a lost SYN is repeated after a second.
+/// Opening ends when there is no progress for this long: a lost SYN is sent again after a second.
 const STALLED: Nanos = 1_500_000_000;
 
 impl Generator {
-    /// Opens all connections, `first` being one that is open already, or as many as the server lets us. `goes_on` is
-    /// asked now and then.
+    /// Opens all connections, or as many as the server accepts. `first` is open already. `goes_on` is called now and
+    /// then.
     pub(in crate::load) fn open_all(&mut self, mut first: Option<TcpStream>, goes_on: impl Fn() -> bool) -> Result<()> {
         let mut events = [NO_EVENT; EVENTS];
-        // With --churn those that ask are opened when they ask.
+        // With --churn the connections that ask are opened when they ask.
         let mut next = if self.plan.churn { self.good } else { 0 };
         let mut settled = next;
         self.now = self.clock.now();
@@ -53,7 +52,7 @@ impl Generator {
             self.wait(&mut events)?;
             self.now = self.clock.now();
             let asks = if self.plan.churn { self.good } else { 0 };
-            let is_settled = |place: &&super::Connection| place.is_connected || place.stream.is_none();
+            let is_settled = |slot: &&super::Connection| slot.is_connected || slot.stream.is_none();
             let now_settled = asks + self.connections[asks..next].iter().filter(is_settled).count();
             if now_settled > settled {
                 (settled, progress) = (now_settled, self.now);
@@ -63,30 +62,30 @@ impl Generator {
     }
 
     /// Takes over a connection that is open already.
-    fn adopt(&mut self, place: usize, stream: TcpStream) {
+    fn adopt(&mut self, slot: usize, stream: TcpStream) {
         if stream.set_nonblocking(true).is_ok() {
-            self.connections[place].open(stream.into(), self.now);
-            self.connections[place].is_connected = true;
-            self.connections[place].turn += 1;
-            if let Err(failure) = self.watch(place) {
-                self.fail(place, failure);
+            self.connections[slot].open(stream.into(), self.now);
+            self.connections[slot].is_connected = true;
+            self.connections[slot].turn += 1;
+            if let Err(failure) = self.watch(slot) {
+                self.fail(slot, failure);
             }
         }
     }
 
-    /// Begins to connect a connection that stays.
-    pub(super) fn open(&mut self, place: usize) {
-        if let Err(failure) = self.connect(place).and_then(|()| self.watch(place)) {
-            self.fail(place, failure);
+    /// Opens a connection that stays.
+    pub(super) fn open(&mut self, slot: usize) {
+        if let Err(failure) = self.connect(slot).and_then(|()| self.watch(slot)) {
+            self.fail(slot, failure);
         }
     }
 
-    /// Begins to connect to the place's next address.
-    pub(super) fn connect(&mut self, place: usize) -> Result<(), Failure> {
+    /// Begins to connect to the slot's next address.
+    pub(super) fn connect(&mut self, slot: usize) -> Result<(), Failure> {
         let Self { connections, plan, addresses, sources, now, .. } = self;
-        let connection = &mut connections[place];
+        let connection = &mut connections[slot];
         let address = addresses[connection.turn % addresses.len()];
-        let is_kept = !plan.churn || place >= self.good;
+        let is_kept = !plan.churn || slot >= self.good;
         connection.turn += 1;
         match sources.open(address, is_kept) {
             Ok(stream) => {
@@ -101,7 +100,7 @@ impl Generator {
         }
     }
 
-    /// Why there is no connection.
+    /// Returns the failure for an error of connecting, and records why.
     pub(super) fn not_connected(&mut self, error: Errno) -> Failure {
         let failure = failure_of(error);
         if failure == Failure::NotOpened {
@@ -110,57 +109,56 @@ impl Generator {
         failure
     }
 
-    /// Adds the connection to the poller. The edges of room to write cost nothing where nobody lacked it.
-    pub(super) fn watch(&mut self, place: usize) -> Result<(), Failure> {
-        let connection = &self.connections[place];
+    /// Adds the connection to the poller. Edges of room to write cost nothing where there was always room.
+    pub(super) fn watch(&mut self, slot: usize) -> Result<(), Failure> {
+        let connection = &self.connections[slot];
         let Some(stream) = &connection.stream else { return Ok(()) };
         let flags = if connection.is_connected { READABLE } else { READABLE | EventFlags::OUT };
-        epoll::add(&self.poller, stream, EventData::new_u64(place as u64), flags)
-            .map_err(|error| self.is_in_vain(error))
+        epoll::add(&self.poller, stream, EventData::new_u64(slot as u64), flags).map_err(|error| self.not_polled(error))
     }
 
-    /// The network had no room: asks to be told when it has.
-    pub(super) fn watch_for_room(&mut self, place: usize) -> Result<(), Failure> {
-        let Some(stream) = &self.connections[place].stream else { return Ok(()) };
+    /// Asks the poller for an event when the kernel has room again.
+    pub(super) fn watch_for_room(&mut self, slot: usize) -> Result<(), Failure> {
+        let Some(stream) = &self.connections[slot].stream else { return Ok(()) };
         let flags = READABLE | EventFlags::OUT;
-        epoll::modify(&self.poller, stream, EventData::new_u64(place as u64), flags)
-            .map_err(|error| self.is_in_vain(error))
+        epoll::modify(&self.poller, stream, EventData::new_u64(slot as u64), flags)
+            .map_err(|error| self.not_polled(error))
     }
 
-    fn is_in_vain(&mut self, error: Errno) -> Failure {
+    fn not_polled(&mut self, error: Errno) -> Failure {
         self.tally.obstacle = Some(error);
         Failure::NotOpened
     }
 
-    /// An end of file. It is a loss where something is owed; else a server may do so.
-    pub(super) fn ended(&mut self, place: usize) {
-        if self.connections[place].asked.is_empty() {
+    /// Handles an end of file: a loss if an answer is pending; otherwise a server may end the connection.
+    pub(super) fn ended(&mut self, slot: usize) {
+        if self.connections[slot].asked.is_empty() {
             self.tally.reopened += 1;
-            self.vacate(place);
+            self.vacate(slot);
         } else {
-            self.fail(place, Failure::Lost);
+            self.fail(slot, Failure::Lost);
         }
     }
 
-    /// The connection is broken. Who drips or says nothing may be cut by any server.
-    pub(super) fn broken(&mut self, place: usize, failure: Failure) {
-        let connection = &self.connections[place];
+    /// Handles a broken connection. A client that drips or is silent may be disconnected by any server.
+    pub(super) fn broken(&mut self, slot: usize, failure: Failure) {
+        let connection = &self.connections[slot];
         if connection.kind != Kind::Good && connection.is_connected && connection.asked.is_empty() {
-            self.ended(place);
+            self.ended(slot);
         } else {
-            self.fail(place, failure);
+            self.fail(slot, failure);
         }
     }
 
-    fn vacate(&mut self, place: usize) {
+    fn vacate(&mut self, slot: usize) {
         let Self { connections, tally, now, .. } = self;
-        let connection = &mut connections[place];
+        let connection = &mut connections[slot];
         let is_good = connection.kind == Kind::Good;
         connection.asked.drain(..).filter(|_| is_good).for_each(|asked| tally.abandoned(asked, *now));
         connection.close();
     }
 
-    /// What need not happen at once.
+    /// Does what need not happen immediately.
     pub(super) fn tick(&mut self, shared: &Shared) {
         self.next_tick = self.now + self.tick;
         shared.answers.fetch_add(std::mem::take(&mut self.answers), Ordering::Relaxed);
@@ -173,29 +171,30 @@ impl Generator {
             self.next_drip = self.now + DRIP;
         }
         let timeout = nanos(self.plan.timeout);
-        for place in 0..self.connections.len() {
-            let connection = &self.connections[place];
+        for slot in 0..self.connections.len() {
+            let connection = &self.connections[slot];
             if connection.waits_since().is_some_and(|since| since + timeout <= self.now) {
-                self.fail(place, Failure::TimedOut);
+                self.fail(slot, Failure::TimedOut);
             } else if connection.stream.is_none() {
-                self.reopen(place);
+                self.reopen(slot);
             } else if is_drip && connection.kind == Kind::Drip {
-                self.drip(place);
+                self.drip(slot);
             }
         }
     }
 
-    fn drip(&mut self, place: usize) {
+    fn drip(&mut self, slot: usize) {
         let Self { connections, random, .. } = self;
-        let connection = &mut connections[place];
+        let connection = &mut connections[slot];
         match connection.drip(|| random.u8(0..3)) {
             Ok(None) => {}
-            Ok(Some(aphorism)) => connection.asked.push_back(Asked::beside(self.now, aphorism)),
-            Err(failure) => self.broken(place, failure),
+            Ok(Some(aphorism)) => connection.asked.push_back(Asked::uncounted(self.now, aphorism)),
+            Err(failure) => self.broken(slot, failure),
         }
     }
 
-    /// The measured time is over: what was not sent was missed, and who was never served is not waited for.
+    /// Ends the measured time: questions that were not sent are missed, and clients that were never served are given
+    /// up.
     pub(super) fn end_asking(&mut self) {
         self.stage = Stage::Waiting;
         self.tally.end(self.now);
@@ -204,26 +203,26 @@ impl Generator {
             while schedule.next_due() < end {
                 schedule.advance();
             }
-            for place in 0..self.good {
-                for round in self.connections[place].round..schedule.rounds(place) {
-                    self.tally.missed(schedule.due(place, round));
+            for slot in 0..self.good {
+                for round in self.connections[slot].round..schedule.rounds(slot) {
+                    self.tally.missed(schedule.due(slot, round));
                 }
             }
         }
-        for place in 0..self.good {
-            let connection = &self.connections[place];
-            // It has waited for (nearly) all of the measured time, or in vain, or not even got a connection to wait on.
+        for slot in 0..self.good {
+            let connection = &self.connections[slot];
+            // It has waited for nearly all of the measured time, or failed, or has no connection to wait on.
             let is_stuck = connection.waits_since().is_some_and(|since| since <= start + (end - start) / 10);
             let is_out = !self.plan.churn && !connection.is_connected;
             let has_tries = self.plan.retries > 0 && !connection.asked.is_empty();
             if !connection.is_served && (is_stuck || !has_tries && (is_out || connection.has_failed)) {
                 self.tally.unserved += 1;
-                self.vacate(place);
+                self.vacate(slot);
             }
         }
     }
 
-    /// When something is to be done even if nothing comes.
+    /// Returns when there is something to do even if no event arrives.
     pub(super) fn next_wake(&self) -> Nanos {
         let Window { start, end } = self.tally.window();
         let due = self.next_room().filter(|due| *due < end);
@@ -235,25 +234,25 @@ impl Generator {
         self.next_tick.min(stage).min(due.unwrap_or(Nanos::MAX)).min(self.next_again().unwrap_or(Nanos::MAX))
     }
 
-    /// The open loop: when a question will be due that can also be sent. Where answers are owed, they wake us first.
+    /// Returns when a question of the open loop is due that can also be sent. Pending answers cause an event anyway.
     fn next_room(&self) -> Option<Nanos> {
         let schedule = self.schedule.as_ref()?;
         let mut last = None;
-        for (place, due) in schedule.upcoming().take(LOOKED_AHEAD) {
+        for (slot, due) in schedule.upcoming().take(LOOKED_AHEAD) {
             last = Some(due);
-            if self.connections[place].asked.len() < self.plan.pipeline {
+            if self.connections[slot].asked.len() < self.plan.pipeline {
                 return last;
             }
         }
         last.filter(|_| self.good > LOOKED_AHEAD)
     }
 
-    /// How long after the end what is due may still be sent.
+    /// Returns how long after the end a due question may still be sent.
     pub(super) fn grace(&self) -> Nanos {
         if self.schedule.is_some() { LATE } else { 0 }
     }
 
-    /// How long the answers that are missing are waited for, after `end`.
+    /// Returns how long missing answers are waited for after `end`.
     pub(super) fn last_moment(&self, end: Nanos, shared: &Shared) -> Nanos {
         let tries = u64::from(self.plan.retries) + 1;
         let longest = (nanos(self.plan.timeout) + self.tick) * tries + nanos(pause::LONGEST) * (tries - 1);
@@ -262,6 +261,6 @@ impl Generator {
 
     /// Takes back the questions whose answers are not waited for any more.
     pub(super) fn give_up(&mut self) {
-        (0..self.good).for_each(|place| self.vacate(place));
+        (0..self.good).for_each(|slot| self.vacate(slot));
     }
 }

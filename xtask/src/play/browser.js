@@ -1,0 +1,50 @@
+/* What the tests ask a page. Each function returns what is wrong, or the empty text. */
+
+/** The nodes of text that are seen. */
+function shownTexts() {
+  const isShown = element => element.checkVisibility({ visibilityProperty: true }) && !element.closest("script, style, template");
+  const nodes = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const { currentNode } = walker;
+    if (currentNode.textContent.trim() && isShown(currentNode.parentElement)) nodes.push(currentNode);
+  }
+  return nodes;
+}
+
+/** Texts that lie on each other, or leave the window or what holds them. */
+function overlaps() {
+  // What stays in the window while the rest scrolls lies on it, and what scrolls by itself is cut.
+  const isFloating = element => element && (getComputedStyle(element).position === "sticky" || isFloating(element.parentElement));
+  const isPlaced = ({ parentElement }) => !parentElement.closest("select, .scroll") && !isFloating(parentElement);
+  const page = { left: 0, right: innerWidth, top: -scrollY, bottom: Infinity };
+  const pieces = shownTexts().filter(isPlaced).flatMap(node => {
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const holder = node.parentElement.closest("button, svg, .card")?.getBoundingClientRect() ?? page;
+    return [...range.getClientRects()].map(at => ({ node, at, holder }));
+  });
+  const complaints = [];
+  pieces.forEach(({ node, at, holder }, n) => {
+    const isInside = at.left > holder.left - 1 && at.right < holder.right + 1 && at.top > holder.top - 3 && at.bottom < holder.bottom + 3;
+    if (!isInside) complaints.push(`outside: ${node.textContent}`);
+    for (const { node: other, at: there } of pieces.slice(n + 1)) {
+      const wide = Math.min(at.right, there.right) - Math.max(at.left, there.left), high = Math.min(at.bottom, there.bottom) - Math.max(at.top, there.top);
+      // The box of a letter is higher than the letter.
+      if (other !== node && wide > 2 && high > 5) complaints.push(`${node.textContent} lies on ${other.textContent}`);
+    }
+  });
+  const { scrollWidth } = document.documentElement;
+  if (scrollWidth > innerWidth) complaints.push(`wider than the window: ${scrollWidth}`);
+  return complaints.slice(0, 5).join("; ");
+}
+
+/** Words of another language than this one, seen or read aloud. Names, quotations, code, calls and paths are of none. */
+function foreign(language, names) {
+  const texts = shownTexts().filter(({ parentElement }) => !parentElement.closest("code, .place")).map(node => node.textContent);
+  document.querySelectorAll("[aria-label], [aria-valuetext]").forEach(element => texts.push(element.ariaLabel ?? "", element.ariaValueText ?? ""));
+  document.querySelectorAll("option").forEach(option => texts.push(option.textContent));
+  const ofNoLanguage = /“[^”]*”|"(\\.|[^"\\])*"|[\w-]+\(\)|[\w-]+(\/[\w.-]+)+/g;
+  const other = language === "zh" ? /[A-Za-z][\w-]+/g : /[\u2e80-\uffef]+/g;
+  const words = texts.flatMap(text => text.replace(ofNoLanguage, "").match(other) ?? []);
+  return [...new Set(words)].filter(word => !names.includes(word)).join("; ");
+}

@@ -1,0 +1,31 @@
+/* The words of the live page that the other page has not. */
+Object.assign(WORDS.en, {
+  "live-title": "Watch a server wait, live",
+  "live-intro": "A real server under strace. Add a client, see which thread waits for it and which clients wait for that thread; then choose another server.",
+  "live-note": "The timeouts are short: a silent client is disconnected after 20 s, one that does not finish its question or does not read after 5 s. strace makes each system call slower.",
+  "live-picture": "What the threads of {0} and its clients did in the last 10 seconds",
+  "stop": "Stop", "add": "Add a client:", "remove": "Remove {0}",
+  "a-thread": "thread", "a-client": "client", "now": "now", "since": "for", "behaviour": "behaviour", "answers": "answers", "ending": "last ending",
+  "seconds": "{0} s", "away": "is not connected",
+  "client-honest": "honest", "client-silent": "silent", "client-dripping": "dripping", "client-never-reading": "never reading",
+  "client-pipelining": "pipelining", "client-half-question": "half a question and gone",
+  "end-left": "it left", "end-ended": "closed by the server", "end-reset": "reset by the server", "end-rejected": "too many clients", "end-refused": "refused",
+  "count-answers": "answers a second", "count-waiting": "clients waiting", "count-processor": "processor", "count-processes": "processes",
+  "count-threads": "threads", "count-memory": "memory",
+  "starting": "{0} is being started.", "lost": "No news from the server: the run has ended, or the connection is lost.",
+});
+Object.assign(WORDS.zh, {
+  "live-title": "实时看服务器如何等待",
+  "live-intro": "strace 下的一个真实服务器。添加一个客户端，看哪个线程在等它，又有哪些客户端在等那个线程；然后换一个服务器试试。",
+  "live-note": "时限都很短：沉默的客户端 20 秒后被断开；问题没发完的，或者不读回答的，5 秒后被断开。strace 让每个系统调用都比平时慢。",
+  "live-picture": "最近 10 秒里，{0} 的线程和客户端做了什么",
+  "stop": "停止", "add": "添加客户端：", "remove": "移除 {0}",
+  "a-thread": "线程", "a-client": "客户端", "now": "此刻", "since": "已有", "behaviour": "行为", "answers": "回答数", "ending": "上次如何结束",
+  "seconds": "{0} 秒", "away": "没有连接",
+  "client-honest": "守规矩", "client-silent": "沉默", "client-dripping": "逐字节发送", "client-never-reading": "从不读取",
+  "client-pipelining": "流水线提问", "client-half-question": "问一半就走",
+  "end-left": "自己离开", "end-ended": "服务器关闭了连接", "end-reset": "服务器重置了连接", "end-rejected": "客户端太多，被回绝", "end-refused": "连接被拒绝",
+  "count-answers": "每秒回答数", "count-waiting": "在等待的客户端", "count-processor": "处理器", "count-processes": "进程",
+  "count-threads": "线程", "count-memory": "内存",
+  "starting": "正在启动 {0}。", "lost": "服务器没有消息：运行已经结束，或者连接断了。",
+});

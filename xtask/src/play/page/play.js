@@ -1,0 +1,256 @@
+"use strict";
+(() => {
+  const models = JSON.parse(document.getElementById("data").textContent);
+  const $ = id => document.getElementById(id);
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
+  const remembered = name => { try { return localStorage.getItem(name); } catch { return null; } };
+  const remember = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a page of a file may not */ } };
+
+  const state = { language: "en", word: words("en"), time: 0, isPlaying: false, last: 0, guess: {}, stage: "ask", right: 0, guesses: 0, views: [], fromEnd: 1 };
+  const scenarios = [...new Set(models.map(model => model.scenario))];
+  const servers = [...new Set(models.map(model => model.server))];
+  const model = (scenario, server) => models.find(model => model.scenario === scenario && model.server === server);
+  /** The client in question: scenarios have about the same last clients with each server. */
+  const subject = model => model.subjects.at(-state.fromEnd) ?? model.subjects[0];
+  const length = () => Math.max(...state.views.map(view => view.model.length), 1);
+  const { happened, millis, named, place } = drawLanes;
+
+  function start() {
+    const [scenario, left, right, language] = location.hash.slice(1).split("/");
+    setLanguage(language in WORDS ? language : remembered("language") ?? (navigator.language.startsWith("zh") ? "zh" : "en"));
+    fill($("scenario"), scenarios.map(name => [name, () => state.word(name)]));
+    fill($("left"), servers.map(name => [name, () => name]));
+    fill($("right"), [["", () => state.word("none")], ...servers.map(name => [name, () => name])]);
+    if (scenarios.includes(scenario)) $("scenario").value = scenario;
+    if (servers.includes(left)) $("left").value = left;
+    $("right").value = servers.includes(right) ? right : scenario === undefined || scenario === "" ? servers.find(name => name !== $("left").value && name.startsWith("poll")) ?? "" : "";
+    for (const id of ["scenario", "left", "right"]) $(id).onchange = choose;
+    $("client").onchange = () => { state.fromEnd = Number($("client").value); ask(); };
+    $("language").onclick = () => { setLanguage(state.language === "en" ? "zh" : "en"); relabel(); };
+    $("guess").onsubmit = guessed;
+    $("skip").onclick = () => { state.stage = "play"; state.guess = {}; tell(); play(); };
+    $("play").onclick = () => state.isPlaying ? pause() : play();
+    $("step").onclick = () => step(1);
+    $("back").onclick = () => step(-1);
+    $("again").onclick = () => { pause(); show(0); };
+    $("scrubber").oninput = () => { pause(); show(length() * $("scrubber").value / 1000); };
+    addEventListener("resize", () => show(state.time));
+    choose();
+  }
+
+  function fill(select, options) {
+    select.replaceChildren(...options.map(([value, text]) => Object.assign(document.createElement("option"), { value, textContent: text(), told: text })));
+  }
+
+  function setLanguage(language) {
+    state.language = language;
+    state.word = words(language);
+    document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+    remember("language", language);
+    document.title = state.word("title");
+    document.querySelectorAll("[data-word]").forEach(element => element.textContent = state.word(element.dataset.word));
+    drawLanes.legend($("marks"), state.word);
+  }
+
+  /** All words again, with nothing else changed. */
+  function relabel() {
+    document.querySelectorAll("option").forEach(option => option.told && (option.textContent = option.told()));
+    address();
+    const { time, stage, guess } = state;
+    for (const view of state.views) heads(view);
+    ask();
+    Object.assign(state, { stage, guess });
+    for (const input of $("guess").querySelectorAll("input")) input.checked = guess[input.name] === input.value;
+    tell();
+    show(time);
+  }
+
+  const address = () => history.replaceState(null, "", `#${[$("scenario").value, $("left").value, $("right").value, state.language].join("/")}`);
+
+  /** Another scenario or server. */
+  function choose() {
+    pause();
+    const scenario = $("scenario").value;
+    for (const id of ["left", "right"]) {
+      for (const option of $(id).options) option.disabled = option.value !== "" && !model(scenario, option.value);
+    }
+    if (!model(scenario, $("left").value)) $("left").value = models.find(model => model.scenario === scenario).server;
+    if (!model(scenario, $("right").value) || $("right").value === $("left").value) $("right").value = "";
+    address();
+    const chosen = [...new Set([$("left").value, $("right").value])].map(server => model(scenario, server)).filter(Boolean);
+    state.views = chosen.map((model, place) => view(model, place));
+    $("pictures").replaceChildren(...state.views.map(view => view.article));
+    $("pictures").classList.toggle("two", chosen.length === 2);
+    const subjects = chosen[0].subjects;
+    fill($("client"), subjects.map((client, place) => [String(subjects.length - place), () => state.word("client", client)]));
+    // An honest one tells the architectures apart best; of many, the one that is too many.
+    const honest = subjects.findIndex(client => questions.lane(chosen[0], client).behaviour === "honest");
+    state.fromEnd = scenario === "too-many-clients" ? 2 : subjects.length - Math.max(honest, 0);
+    $("client").value = String(state.fromEnd);
+    ask();
+    state.views.forEach(heads);
+    show(0);
+  }
+
+  function view(model, place) {
+    const article = $("picture").content.firstElementChild.cloneNode(true);
+    const find = name => article.querySelector(`.${name}`);
+    const made = { model, article, selected: -1, svg: find("trace"), find };
+    made.svg.id = `lanes-${place}`;
+    return made;
+  }
+
+  /** The words of a picture that do not change with the time. */
+  function heads(view) {
+    const { model, find } = view;
+    find("server").textContent = model.server;
+    find("command").textContent = model.command;
+    find("summary").textContent = state.word("table");
+    table(view);
+    detail(view);
+  }
+
+  function table({ model, find }) {
+    const word = state.word, cell = text => Object.assign(document.createElement("td"), { textContent: text });
+    const row = cells => { const row = document.createElement("tr"); row.append(...cells.map(cell)); return row; };
+    const keys = ["lane", "from", "until", "what", "system-call", "line"];
+    const head = document.createElement("tr");
+    head.append(...keys.map(key => Object.assign(document.createElement("th"), { textContent: word(key), scope: "col" })));
+    const threads = model.threads.flatMap(lane => lane.intervals.map(interval => [named(word, lane), millis(interval.from), millis(interval.until),
+      drawLanes.describe(word, "thread", interval), interval.call ?? "", place(model.sources[interval.source])]));
+    const clients = model.clients.flatMap(lane => [
+      ...lane.intervals.map(({ from, until, stay }) => [named(word, lane), millis(from), millis(until), word(`stay-${stay}`), "", "", from]),
+      ...lane.events.map(({ at, kind, text }) => [named(word, lane), millis(at), "", happened(word, { kind, text }), "", "", at])].sort((a, b) => a[6] - b[6]).map(cells => cells.slice(0, 6)));
+    find("rows").replaceChildren(head, ...threads.map(row), ...clients.map(row));
+  }
+
+  /** The question for each server that is shown. */
+  function ask() {
+    pause();
+    Object.assign(state, { stage: "ask", guess: {}, time: 0 });
+    const word = state.word;
+    $("about").textContent = word(`about-${$("scenario").value}`);
+    $("questions").replaceChildren(...state.views.map(({ model }, place) => {
+      const set = document.createElement("fieldset");
+      const legend = set.appendChild(document.createElement("legend"));
+      const client = subject(model), { behaviour } = questions.lane(model, client);
+      legend.textContent = word("question", client, model.server);
+      for (const outcome of questions.options(model, client)) {
+        const label = set.appendChild(document.createElement("label"));
+        const input = label.appendChild(document.createElement("input"));
+        Object.assign(input, { type: "radio", name: `guess-${place}`, value: outcome });
+        label.append(word(`${behaviour}-${outcome}`) || word(`outcome-${outcome}`));
+      }
+      return set;
+    }));
+    tell();
+    show(0);
+  }
+
+  function guessed(event) {
+    event.preventDefault();
+    const chosen = [...$("guess").querySelectorAll("input:checked")];
+    const isWhole = chosen.length === state.views.length;
+    $("missing").textContent = isWhole ? "" : state.word("choose-first");
+    if (!isWhole) return;
+    state.guess = Object.fromEntries(chosen.map(input => [input.name, input.value]));
+    state.stage = "play";
+    tell();
+    play();
+  }
+
+  /** Shows the question, the animation, or what came of it. */
+  function tell() {
+    document.body.dataset.stage = state.stage;
+    $("missing").textContent = "";
+    $("guess").querySelectorAll("input, #start, #skip").forEach(input => input.disabled = state.stage !== "ask");
+    $("transport").disabled = state.stage === "ask";
+    const word = state.word;
+    $("score").textContent = state.guesses ? word("score", state.right, state.guesses) : "";
+    state.views.forEach(({ model, find }, place) => {
+      const result = find("result");
+      result.hidden = state.stage !== "told";
+      if (result.hidden) return;
+      const client = subject(model), lane = questions.lane(model, client), guess = state.guess[`guess-${place}`];
+      const verdict = guess === undefined ? "no-guess" : guess === lane.outcome ? "right" : "wrong";
+      result.dataset.verdict = verdict;
+      find("verdict").textContent = word(verdict);
+      find("why").replaceChildren(...questions.why(word, model, client).map(text => Object.assign(document.createElement("p"), { textContent: text })));
+    });
+  }
+
+  function finish() {
+    pause();
+    if (state.stage !== "play") return;
+    state.stage = "told";
+    state.views.forEach(({ model }, place) => {
+      const guess = state.guess[`guess-${place}`];
+      if (guess === undefined) return;
+      state.guesses += 1;
+      state.right += guess === questions.lane(model, subject(model)).outcome;
+    });
+    tell();
+  }
+
+  function play() {
+    if (state.time >= length()) show(0);
+    state.isPlaying = true;
+    state.last = performance.now();
+    $("play").textContent = state.word("pause");
+    requestAnimationFrame(frame);
+  }
+
+  function pause() {
+    state.isPlaying = false;
+    $("play").textContent = state.word("play");
+  }
+
+  function frame(now) {
+    if (!state.isPlaying) return;
+    const passed = now - state.last, speed = Number($("speed").value);
+    if (isCalm.matches) {
+      // No motion: one step after the other.
+      if (passed > 900 / speed) { state.last = now; step(1, true); }
+    } else {
+      state.last = now;
+      show(Math.min(length(), state.time + passed * speed * length() / WHOLE));
+    }
+    if (state.time >= length()) finish();
+    else requestAnimationFrame(frame);
+  }
+
+  /** To the next, or the last, moment at which something happens. */
+  function step(direction, isPlaying) {
+    if (!isPlaying) pause();
+    const near = length() / 400;
+    const moments = state.views.flatMap(({ model }) => [...model.clients.flatMap(lane => lane.events.map(event => event.at)),
+      ...model.threads.flatMap(lane => lane.intervals.filter(interval => interval.until - interval.from > length() / 100).map(interval => interval.from))]);
+    moments.push(0, length());
+    const next = direction > 0
+      ? Math.min(...moments.filter(moment => moment > state.time + near)) : Math.max(...moments.filter(moment => moment < state.time - near));
+    show(Math.min(Math.max(Number.isFinite(next) ? next : direction > 0 ? length() : 0, 0), length()));
+    if (!isPlaying && state.time >= length()) finish();
+  }
+
+  function show(time) {
+    state.time = time;
+    $("scrubber").value = Math.round(1000 * time / length());
+    $("scrubber").setAttribute("aria-valuetext", state.word("at", millis(time), millis(length())));
+    $("clock").textContent = state.word("at", (time / 1000).toFixed(0), (length() / 1000).toFixed(0));
+    for (const view of state.views) {
+      const { svg, model } = view;
+      view.drawn = drawLanes(svg, model, time, {
+        word: state.word, until: length(), selected: view.selected,
+        onSelect: place => { view.selected = place; detail(view); show(state.time); },
+      });
+      svg.setAttribute("aria-label", `${state.word("picture", model.command, millis(time))}. ${state.word("keys")}`);
+    }
+  }
+
+  /** What the marked bar is. */
+  const detail = ({ article, drawn, selected, model }) => drawLanes.explain(article, drawn?.bars[selected], model.sources, state.word);
+
+  /** Milliseconds that a whole recording takes at speed 1. */
+  const WHOLE = 9000;
+  start();
+})();
