@@ -1,13 +1,13 @@
-//! Faulty example: a tally that tasks read before an `.await` and write after it.
+//! Faulty example: a counter that tasks read before an `.await` and write after it.
 //!
-//! **The fault.** All tasks run in one thread, so it seems that no other task can run between reading the tally and
+//! **The fault.** All tasks run in one thread, so it seems that no other task can run between reading the counter and
 //! writing it. But during an `.await` the thread runs other tasks. They read the same old number, and all but one of
-//! the updates are lost. The clients receive correct answers, but the tally in the log is too low.
+//! the updates are lost. The clients receive correct answers, but the counter in the log is too low.
 //!
 //! **History.** "One thread, so no races" is often said of JavaScript, of `asyncio`, and of every event loop. It is
 //! true between two awaits. Across an await it is false.
 //!
-//! **See it.** The log shows the tally of questions. When 8 clients ask at the same time, the tally is too low.
+//! **See it.** The log shows the counter of questions. When 8 clients ask at the same time, the counter is too low.
 //!
 //! ```console
 //! $ cargo run -p zen-async --example lost_update
@@ -15,8 +15,8 @@
 //! $ cargo xtask lab lost-update
 //! ```
 //!
-//! **The fix.** Read and write without an `.await` in between: `tally.set(tally.get() + 1)` after the await. Or hold an
-//! async lock across the await. With several threads, use an atomic `fetch_add`.
+//! **The fix.** Read and write without an `.await` in between: `counter.set(counter.get() + 1)` after the await. Or
+//! hold an async lock across the await. With several threads, use an atomic `fetch_add`.
 
 #![forbid(unsafe_code)]
 
@@ -45,15 +45,15 @@ fn main() -> anyhow::Result<()> {
     let listener = Async::new(TcpListener::bind((host, port))?)?;
     println!("listening on {}", listener.get_ref().local_addr()?);
     let executor = LocalExecutor::new();
-    let tally = Rc::new(Cell::new(0));
+    let counter = Rc::new(Cell::new(0));
     smol::block_on(executor.run(async {
         loop {
             let (stream, _) = listener.accept().await?;
-            let tally = Rc::clone(&tally);
+            let counter = Rc::clone(&counter);
             executor
                 .spawn(async move {
-                    let result = converse(stream, &tally).await;
-                    eprintln!("tally: {}", tally.get());
+                    let result = converse(stream, &counter).await;
+                    eprintln!("counter: {}", counter.get());
                     result
                 })
                 .detach();
@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<()> {
     }))
 }
 
-async fn converse(mut stream: Async<TcpStream>, tally: &Cell<u64>) -> io::Result<()> {
+async fn converse(mut stream: Async<TcpStream>, counter: &Cell<u64>) -> io::Result<()> {
     let mut conversation = Conversation::new(Timeouts::NEVER, Instant::now());
     let mut chunk = [0; 4096];
     loop {
@@ -71,7 +71,7 @@ async fn converse(mut stream: Async<TcpStream>, tally: &Cell<u64>) -> io::Result
                 n => {
                     let (mut input, now) = (&chunk[..n], Instant::now());
                     while let Some(question) = conversation.next_question(&mut input, now) {
-                        let answer = look_up(question, tally).await;
+                        let answer = look_up(question, counter).await;
                         conversation.answer(Some(answer));
                     }
                 }
@@ -85,10 +85,10 @@ async fn converse(mut stream: Async<TcpStream>, tally: &Cell<u64>) -> io::Result
     }
 }
 
-async fn look_up(question: &[u8], tally: &Cell<u64>) -> Answer {
-    let count = tally.get();
+async fn look_up(question: &[u8], counter: &Cell<u64>) -> Answer {
+    let count = counter.get();
     Timer::after(Duration::from_millis(2)).await; // for example a database
-    // BUG: other tasks have counted meanwhile. Fix: tally.set(tally.get() + 1).
-    tally.set(count + 1);
+    // BUG: other tasks have counted meanwhile. Fix: counter.set(counter.get() + 1).
+    counter.set(count + 1);
     answer_to(question)
 }

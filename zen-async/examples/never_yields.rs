@@ -74,7 +74,7 @@ async fn converse(mut stream: Async<TcpStream>) -> io::Result<()> {
                 let n = stream.write(conversation.outgoing()).await?;
                 conversation.sent(n, Instant::now());
             }
-            Want::EndSending | Want::Close | Want::Reset => return Ok(()), // no lingering close: another fault
+            Want::EndSending | Want::Close | Want::Reset => return Ok(()), // simplified: no lingering close
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Tasks on tokio, the most common runtime, in its usual style.
 //!
 //! tokio contains what `own_executor` builds by hand. With `--threads 1` this thread polls all tasks
-//! (`current_thread`). With `--threads N` N threads poll them, and take tasks from each other (`multi_thread`).
+//! (`current_thread`). With `--threads N` N threads poll them, and steal tasks from each other (`multi_thread`).
 //!
 //! The style differs from that of `src/on_smol.rs`, and costs more for an idle client. Each task owns its buffer, even
 //! while its client is idle. Each read has a timer, and also waits for a stop request. tokio caches the readiness of
-//! each socket.
+//! each socket, and calls recv() only if the socket may be readable.
 //!
 //! **Limit.** The thread that waits for events also runs the task that the first event wakes. While that task blocks,
 //! no thread waits for events, even if another thread is idle. So with `--threads 2 --delay 700ms`, two clients that
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 
 /// Accepts clients and spawns a task for each, until no more are accepted and the last is closed.
 async fn accept_all(server: &'static Server) -> io::Result<()> {
-    let (stop, is_stopping) = watch::channel(false);
+    let (stop, stop_receiver) = watch::channel(false);
     server.stop.on_request(move || _ = stop.send(true));
     #[expect(deprecated, reason = "the new form is unsafe; an Arc<OwnedFd> stays open for as long as it is registered")]
     let register = |listener| AsyncFd::with_interest(listener, Interest::READABLE);
@@ -78,7 +78,7 @@ async fn accept_all(server: &'static Server) -> io::Result<()> {
     loop {
         match (server.try_accept(), &listener) {
             (Accepted::Client(stream, connection), _) => {
-                tasks.spawn(serve(server, stream, connection, is_stopping.clone()));
+                tasks.spawn(serve(server, stream, connection, stop_receiver.clone()));
             }
             (Accepted::Next, _) => {}
             (Accepted::WouldBlock, Some(listener)) => {
@@ -103,10 +103,10 @@ async fn serve(
     server: &'static Server,
     stream: std::net::TcpStream,
     mut connection: Connection,
-    is_stopping: watch::Receiver<bool>,
+    stop_receiver: watch::Receiver<bool>,
 ) {
     let result = match TcpStream::from_std(stream) {
-        Ok(stream) => converse(server, stream, &mut connection, is_stopping).await,
+        Ok(stream) => converse(server, stream, &mut connection, stop_receiver).await,
         Err(error) => Err(error),
     };
     connection.close(result);
@@ -117,7 +117,7 @@ async fn converse(
     server: &'static Server,
     mut stream: TcpStream,
     connection: &mut Connection,
-    mut is_stopping: watch::Receiver<bool>,
+    mut stop_receiver: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut buffer = [0; READ_SIZE]; // part of the task, also while the client is idle
     let mut has_room = true;
@@ -128,8 +128,8 @@ async fn converse(
                 // The task is suspended here while the client is silent.
                 let result = tokio::select! {
                     biased;
-                    result = in_time(connection.deadline(), stream.read(&mut buffer)) => result,
-                    Ok(()) = is_stopping.changed() => continue, // `next` then begins to drain
+                    result = until_deadline(connection.deadline(), stream.read(&mut buffer)) => result,
+                    Ok(()) = stop_receiver.changed() => continue, // `next` then begins to drain
                 };
                 let now = Instant::now();
                 match result {
@@ -150,7 +150,7 @@ async fn converse(
                     stream.try_write(connection.outgoing())
                 } else {
                     // The task is suspended here while the client does not read.
-                    in_time(connection.deadline(), stream.write(connection.outgoing())).await
+                    until_deadline(connection.deadline(), stream.write(connection.outgoing())).await
                 };
                 has_room = result.is_ok();
                 match result {
@@ -173,7 +173,7 @@ async fn converse(
 }
 
 /// Waits for a read or write until `deadline`, and returns `WouldBlock` after that.
-async fn in_time(deadline: Option<Instant>, call: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
+async fn until_deadline(deadline: Option<Instant>, call: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
     match deadline {
         // `timeout_at` polls the call before it checks the clock, so the call is tried even after the deadline.
         Some(deadline) => timeout_at(deadline.into(), call).await.unwrap_or(Err(ErrorKind::WouldBlock.into())),

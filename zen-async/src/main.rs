@@ -26,8 +26,7 @@
 //!
 //! # Limits
 //!
-//! - A fifth client is served like the first four. But while a task computes an answer, its thread runs no other
-//!   task.
+//! - All clients are served at the same time. But while a task computes an answer, its thread runs no other task.
 //! - A client over `--max-connections` is rejected.
 //! - When no descriptor is left, `accept()` is tried again after 100 ms; existing clients continue.
 //! - On SIGTERM the server accepts the clients in the backlog, answers every whole question that it has received, and

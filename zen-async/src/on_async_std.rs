@@ -13,8 +13,8 @@ use async_std::channel::bounded;
 use async_std::io::{Read, WriteExt};
 use async_std::net::TcpStream;
 use async_std::task;
-use smol::Async; // the type inside async-std's sockets, which wait for a listener only by accepting
-use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, heartbeat_together, reset};
+use smol::Async; // because the listener of async-std has no `readable()`, only `accept()`
+use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, reset, shared_heartbeat};
 use zen_proto::{Answer, Want, server};
 
 use crate::options::Answering;
@@ -31,7 +31,8 @@ struct Shared {
 pub(crate) fn serve(server: &'static Server, threads: usize, answering: Answering) -> anyhow::Result<()> {
     let sweeper: &'static Sweeper = Box::leak(Box::default());
     server.stop.on_request(|| sweeper.wake_all());
-    // This must come before any call of async-std, which would otherwise start a thread for each processor.
+    // This must come before any call of async-std, which would otherwise start a thread for each processor. The
+    // variable is the one that `options.rs` has checked. Without it, ASYNC_GLOBAL_EXECUTOR_THREADS would apply.
     let config = GlobalExecutorConfig::default().with_env_var("ASYNC_STD_THREAD_COUNT");
     let config = config.with_min_threads(threads).with_max_threads(threads);
     async_global_executor::init_with_config(config.with_thread_name_fn(|| "executor".into()));
@@ -45,23 +46,18 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     let Shared { server, sweeper, .. } = *shared;
     let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
     let (alive, all_closed) = bounded::<()>(1);
-    let mut accepted = 0_usize;
-    loop {
+    for attempt in 1_usize.. {
         match server.try_accept() {
             Accepted::Client(stream, mut connection) => {
                 let alive = alive.clone();
-                // An async block instead of an async fn, whose future would contain the connection twice: as its
-                // argument, and as the variable that the argument is moved to. Every client would pay for that.
+                // The future of an async fn would contain the connection twice, as its argument and as a local
+                // variable. This block contains it once, which saves memory for each client.
                 let serve_client = async move {
                     let result = converse(shared, stream, &mut connection).await;
                     connection.close(result);
                     drop(alive);
                 };
                 task::spawn(serve_client);
-                accepted += 1;
-                if accepted % ACCEPTS_PER_TURN == 0 {
-                    task::yield_now().await; // the existing clients are served in between
-                }
             }
             Accepted::Next => {}
             Accepted::WouldBlock => {
@@ -70,10 +66,13 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 let Some(listener) = &listener else { break };
                 let readable = pin!(listener.readable());
                 // The task is suspended here until a client connects.
-                let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
+                let _ = sweeper.wait_until(readable, retry_at, &server.stop, is_draining).await;
             }
             Accepted::Later(pause) => task::sleep(pause).await,
             Accepted::Closed => break,
+        }
+        if attempt % ACCEPTS_PER_TURN == 0 {
+            task::yield_now().await; // the existing clients are served in between
         }
     }
     listener.take();
@@ -82,7 +81,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does what the conversation wants, until it wants to close. The future is small, because each idle client keeps one.
+/// Does what the conversation wants, until it is over. The future is kept small: each client has one, also while idle.
 async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connection: &mut Connection) -> Result<()> {
     let Shared { server, sweeper, .. } = *shared;
     let stream = &register(stream)?;
@@ -97,7 +96,7 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connecti
                 } else {
                     // The task is suspended here while the client is silent.
                     let bytes = pin!(read(stream));
-                    match sweeper.in_time(bytes, connection.deadline(), &server.stop, is_draining).await {
+                    match sweeper.wait_until(bytes, connection.deadline(), &server.stop, is_draining).await {
                         Some(bytes) => Some(bytes?),
                         None => continue,
                     }
@@ -131,7 +130,7 @@ async fn converse(shared: &'static Shared, stream: std::net::TcpStream, connecti
                 // The task is suspended here while the client does not read.
                 let n = {
                     let written = pin!(write(stream, connection.outgoing()));
-                    sweeper.in_time(written, connection.deadline(), &server.stop, is_draining).await
+                    sweeper.wait_until(written, connection.deadline(), &server.stop, is_draining).await
                 };
                 if let Some(n) = n {
                     has_room = true;
@@ -172,9 +171,10 @@ async fn answer(shared: &'static Shared, question: &[u8]) -> Option<Answer> {
     }
 }
 
-/// Registers a client's socket with the reactor. If this fails, async-std panics; `catch` makes an error of it.
+/// Registers a client's socket with the reactor. If this fails, async-std panics; `catch` turns the panic into an
+/// error.
 fn register(stream: std::net::TcpStream) -> Result<TcpStream> {
-    server::catch(|| TcpStream::from(stream)).ok_or_else(|| Error::other("the reactor cannot register it"))
+    server::catch(|| TcpStream::from(stream)).ok_or_else(|| Error::other("cannot register the socket"))
 }
 
 thread_local! {
@@ -184,8 +184,9 @@ thread_local! {
 
 /// Waits until the client has sent something, and reads it. An empty result is the end of file.
 ///
-/// async-std always tries recv() before it waits for the reactor. Even after a long turn this overtakes no client: the
-/// main thread runs no client's task, so it asks the reactor meanwhile, and wakes the tasks of the others.
+/// async-std always tries recv() before it waits for the reactor. This is fair even after a slow answer. The main
+/// thread runs no client's task, so it or the thread `async-io` waits in the reactor meanwhile, and wakes the tasks of
+/// the other clients.
 async fn read(stream: &TcpStream) -> Result<Vec<u8>> {
     task::yield_now().await; // the other tasks run first, even if this client always has a question
     read_when_ready(stream).await
@@ -226,14 +227,15 @@ async fn poll_once<T>(event: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. Also sends the heartbeat.
+/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. Also records the heartbeat
+/// that a service manager or a parent process may expect.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
-        heartbeat_together(Instant::now());
+        shared_heartbeat(Instant::now());
         task::sleep(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
     }
 }
 
-/// The number of accepts after which the existing clients are served.
+/// The number of attempts to accept after which the existing clients are served.
 const ACCEPTS_PER_TURN: usize = 64;

@@ -1,4 +1,4 @@
-//! Tasks on smol. It consists of small crates; this file uses its executor, its reactor, and its pool of threads.
+//! Tasks on smol, a runtime made of small crates. This file uses its executor, its reactor, and its blocking pool.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use smol::channel::bounded;
 use smol::{Async, Executor, Timer};
-use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, heartbeat_together, reset};
+use zen_proto::server::{Accepted, Connection, READ_SIZE, Server, Stop, TICK, reset, shared_heartbeat};
 use zen_proto::{Answer, Want, server};
 
 use crate::options::Answering;
@@ -46,8 +46,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     let Shared { server, sweeper, executor, .. } = *shared;
     let mut listener = server.listener().map(Async::new_nonblocking).transpose()?;
     let (alive, all_closed) = bounded::<()>(1);
-    let mut accepted = 0_usize;
-    loop {
+    for attempt in 1_usize.. {
         match server.try_accept() {
             Accepted::Client(stream, mut connection) => {
                 let alive = alive.clone();
@@ -59,10 +58,6 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                     drop(alive);
                 };
                 executor.spawn(serve_client).detach();
-                accepted += 1;
-                if accepted % ACCEPTS_PER_TURN == 0 {
-                    smol::future::yield_now().await; // the existing clients are served in between
-                }
             }
             Accepted::Next => {}
             Accepted::WouldBlock => {
@@ -71,10 +66,13 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
                 let Some(listener) = &listener else { break };
                 let readable = pin!(listener.readable());
                 // The task is suspended here until a client connects.
-                let _ = sweeper.in_time(readable, retry_at, &server.stop, is_draining).await;
+                let _ = sweeper.wait_until(readable, retry_at, &server.stop, is_draining).await;
             }
             Accepted::Later(pause) => _ = Timer::after(pause).await,
             Accepted::Closed => break,
+        }
+        if attempt % ACCEPTS_PER_TURN == 0 {
+            smol::future::yield_now().await; // the existing clients are served in between
         }
     }
     listener.take();
@@ -83,7 +81,7 @@ async fn accept_all(shared: &'static Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does what the conversation wants, until it wants to close. The future is small, because each idle client keeps one.
+/// Does what the conversation wants, until it is over. The future is kept small: each client has one, also while idle.
 async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut Connection) -> Result<()> {
     let Shared { server, sweeper, .. } = *shared;
     let stream = &register(stream)?;
@@ -99,7 +97,7 @@ async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut C
                 } else {
                     // The task is suspended here while the client is silent.
                     let bytes = pin!(read(stream, now.duration_since(read_at) < QUICK));
-                    match sweeper.in_time(bytes, connection.deadline(), &server.stop, is_draining).await {
+                    match sweeper.wait_until(bytes, connection.deadline(), &server.stop, is_draining).await {
                         Some(bytes) => Some(bytes?),
                         None => continue,
                     }
@@ -131,7 +129,7 @@ async fn converse(shared: &'static Shared, stream: TcpStream, connection: &mut C
                 // The task is suspended here while the client does not read.
                 let n = {
                     let written = pin!(write(stream, connection.outgoing()));
-                    sweeper.in_time(written, connection.deadline(), &server.stop, is_draining).await
+                    sweeper.wait_until(written, connection.deadline(), &server.stop, is_draining).await
                 };
                 if let Some(n) = n {
                     has_room = true;
@@ -184,9 +182,10 @@ thread_local! {
 
 /// Waits until the client has sent something, and reads it. An empty result is the end of file.
 ///
-/// If the last turn was quick, the next question may have arrived already. So the task tries recv() first; if that
-/// succeeds, it saves an epoll_ctl() and the wait. After a long turn it first waits for the reactor. Otherwise it would
-/// overtake clients that have waited longer, because the executor asks the reactor only after some 200 polls of tasks.
+/// A turn lasts from one read of the client to the next. After a quick one, the next question may have arrived
+/// already. So the task tries recv() first; if that succeeds, it saves an epoll_ctl() and the wait. After a slow turn
+/// the task waits for the reactor first. Otherwise it would be served before clients that have waited longer: the
+/// executor lets the reactor check for events only after about 200 polls of tasks.
 async fn read(stream: &Async<TcpStream>, was_quick: bool) -> Result<Vec<u8>> {
     if was_quick {
         smol::future::yield_now().await; // the other tasks run first, even if this client always has a question
@@ -230,10 +229,11 @@ fn try_write(stream: &Async<TcpStream>, bytes: &[u8]) -> Result<Option<usize>> {
     }
 }
 
-/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. Also sends the heartbeat.
+/// Wakes the tasks whose deadline has passed, once a tick, and more often while draining. Also records the heartbeat
+/// that a service manager or a parent process may expect.
 async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     loop {
-        heartbeat_together(Instant::now());
+        shared_heartbeat(Instant::now());
         Timer::after(if stop.is_requested() { TICK / 10 } else { TICK }).await;
         sweeper.sweep(Instant::now());
     }
@@ -242,5 +242,5 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
 /// A turn is quick if it took less than this, from one read of the client to the next.
 const QUICK: Duration = Duration::from_millis(1);
 
-/// The number of accepts after which the existing clients are served.
+/// The number of attempts to accept after which the existing clients are served.
 const ACCEPTS_PER_TURN: usize = 64;

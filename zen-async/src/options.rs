@@ -71,5 +71,5 @@ impl server::Arguments for Arguments {
     }
 }
 
-/// The environment variable from which async-std would read its number of threads.
+/// The environment variable from which async-std reads its number of threads.
 const THREAD_COUNT: &str = "ASYNC_STD_THREAD_COUNT";

@@ -1,4 +1,5 @@
-//! One sweeper for all deadlines, because a timer for each client would cost system calls at each question.
+//! The deadlines of all waiting tasks, in one list that is checked once a tick. A timer for each client would cost
+//! system calls at each question.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -13,34 +14,34 @@ use zen_proto::server::Stop;
 #[derive(Default)]
 pub(crate) struct Sweeper {
     /// The waiting tasks, each with its deadline and its waker.
-    sleepers: Mutex<Slab<(Option<Instant>, Waker)>>,
+    waiting: Mutex<Slab<(Option<Instant>, Waker)>>,
 }
 
 impl Sweeper {
     /// Wakes the tasks whose deadline has passed at `now`. Must be called once a tick.
     pub(crate) fn sweep(&self, now: Instant) {
-        let sleepers = self.sleepers();
-        let late = sleepers.iter().filter(|(_, (deadline, _))| deadline.is_some_and(|deadline| deadline <= now));
+        let waiting = self.waiting();
+        let late = waiting.iter().filter(|(_, (deadline, _))| deadline.is_some_and(|deadline| deadline <= now));
         late.for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
 
     /// Wakes all waiting tasks.
     pub(crate) fn wake_all(&self) {
-        self.sleepers().iter().for_each(|(_, (_, waker))| waker.wake_by_ref());
+        self.waiting().iter().for_each(|(_, (_, waker))| waker.wake_by_ref());
     }
 
     /// Waits for `event` until `deadline` has passed or a stop is requested. Returns `None` if `event` did not happen.
     ///
     /// `deadline` must be in the future; `None` is no limit. `is_draining` says that the caller already knows of the
     /// stop; then the stop does not end the wait.
-    pub(crate) fn in_time<T>(
+    pub(crate) fn wait_until<T>(
         &self,
         mut event: Pin<&mut impl Future<Output = T>>,
         deadline: Option<Instant>,
         stop: &Stop,
         is_draining: bool,
     ) -> impl Future<Output = Option<T>> {
-        let mut sleeper = Sleeper { sweeper: self, slot: None };
+        let mut sleeper = WaitingTask { sweeper: self, slot: None };
         poll_fn(move |context| {
             if let Poll::Ready(value) = event.as_mut().poll(context) {
                 return Poll::Ready(Some(value));
@@ -52,36 +53,37 @@ impl Sweeper {
         })
     }
 
-    fn sleepers(&self) -> MutexGuard<'_, Slab<(Option<Instant>, Waker)>> {
-        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Slab<(Option<Instant>, Waker)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A waiting task's entry in the list. It is removed when the wait ends or is cancelled.
-struct Sleeper<'a> {
+struct WaitingTask<'a> {
     sweeper: &'a Sweeper,
     slot: Option<usize>,
 }
 
-impl Sleeper<'_> {
+impl WaitingTask<'_> {
     /// Registers the task, or updates its waker.
     ///
-    /// Returns false at the first call. At a later call it returns true: the task is polled again, so it was woken.
+    /// Returns whether the task was registered already. If so, it has been woken since, and its deadline may have
+    /// passed.
     fn register(&mut self, deadline: Option<Instant>, waker: &Waker) -> bool {
         let was_registered = self.slot.is_some();
-        let mut sleepers = self.sweeper.sleepers();
+        let mut waiting = self.sweeper.waiting();
         match self.slot {
-            Some(slot) => sleepers[slot].1.clone_from(waker),
-            None => self.slot = Some(sleepers.insert((deadline, waker.clone()))),
+            Some(slot) => waiting[slot].1.clone_from(waker),
+            None => self.slot = Some(waiting.insert((deadline, waker.clone()))),
         }
         was_registered
     }
 }
 
-impl Drop for Sleeper<'_> {
+impl Drop for WaitingTask<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
-            self.sweeper.sleepers().remove(slot);
+            self.sweeper.waiting().remove(slot);
         }
     }
 }

@@ -65,7 +65,7 @@ impl Server {
     /// Starts a server on a free port, and returns when it listens.
     fn start(arguments: &[&str]) -> (Self, SocketAddr) {
         let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
-        ours.set_read_timeout(Some(BOUND)).unwrap();
+        ours.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_zen-async"));
         command.args(["-v", "-p", "0"]).args(arguments).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
         let mut server = Self { child: command.spawn().unwrap(), stdout: BufReader::new(ours).lines() };
@@ -90,12 +90,12 @@ impl Drop for Server {
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect_timeout(&server, BOUND).unwrap();
-    client.set_read_timeout(Some(BOUND)).unwrap();
+    let client = TcpStream::connect_timeout(&server, WAIT_LIMIT).unwrap();
+    client.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     client
 }
 
-/// Sends a question, or what is missing of one, and receives its answer.
+/// Sends a question, or the rest of one that was sent in part, and receives its answer.
 fn ask(mut client: &TcpStream, question: &str, answer: &str) {
     client.write_all(question.as_bytes()).unwrap();
     let mut bytes = vec![0; answer.len()];
@@ -104,7 +104,7 @@ fn ask(mut client: &TcpStream, question: &str, answer: &str) {
 }
 
 /// The limit for each wait. What a test waits for happens within milliseconds.
-const BOUND: Duration = Duration::from_secs(20);
+const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// The delay of each answer.
 const DELAY: Duration = Duration::from_millis(300);

@@ -122,6 +122,7 @@ impl Asker {
             }
             tried.extend(peer);
             tries += 1;
+            self.late_note.reached(Progress::Idle);
             thread::sleep(pause(tries, &mut self.random));
         }
     }
@@ -132,12 +133,11 @@ impl Asker {
             none => {
                 self.late_note.reached(Progress::Connecting);
                 let (stream, peer) = self.addresses.connect(self.timeout).map_err(Failure::NotConnected)?;
-                self.late_note.reached(Progress::Connected);
                 none.insert(Conversation::new(stream, peer, self.timeout))
             }
         };
+        self.late_note.reached(Progress::Asked);
         let answer = conversation.answer_to(question)?;
-        self.late_note.reached(Progress::Answered);
         let peer = conversation.peer;
         if answer == TOO_MANY.as_str() {
             return Err(Failure::Ended(format!("{peer} is full (\"{answer}\"): try later, or with --retries 5")));
@@ -151,6 +151,7 @@ impl Asker {
             text::print_error(&format!("{peer} answers"));
         }
         conversation.has_answered = true;
+        self.late_note.reached(Progress::Answered);
         Ok(answer)
     }
 }

@@ -4,13 +4,13 @@ mod bytes;
 mod cases;
 mod client;
 mod report;
-mod scene;
+mod transcript;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::connect::Addresses;
 use crate::options::{Server, duration_within};
@@ -27,13 +27,13 @@ pub(crate) struct Options {
     /// Run only these cases
     #[arg(value_name = "CASE", value_parser = case_called)]
     chosen: Vec<&'static Case>,
-    /// As CASE, without a HOST before it; may be repeated
+    /// Run this case too; unlike CASE it needs no HOST before it; may be repeated
     #[arg(long = "case", value_name = "CASE", value_parser = case_called)]
     also_chosen: Vec<&'static Case>,
     /// A health check: the essential cases, which take a few milliseconds
     #[arg(long, conflicts_with_all = ["chosen", "also_chosen"])]
     quick: bool,
-    /// The longest time for one case, such as 10s or 500ms
+    /// The longest time for one case, such as 10s or 500ms; clients-at-once has four times as long
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = case_timeout)]
     timeout: Duration,
     /// Run COMMAND in a shell when a case fails, while its connections are still open, and show its output
@@ -63,7 +63,7 @@ pub(crate) fn check(options: &Options) -> Result<ExitCode> {
     let mut stdout = text::stdout();
     match check_to(&mut stdout, options) {
         // The verdicts could not be printed, which is no pass.
-        Err(error) if text::is_unread(&error) => Ok(ExitCode::FAILURE),
+        Err(error) if text::is_broken_pipe(&error) => Ok(ExitCode::FAILURE),
         outcome => outcome,
     }
 }
@@ -78,7 +78,9 @@ fn check_to(out: &mut impl Write, options: &Options) -> Result<ExitCode> {
     }
     let format = if options.json { Format::Json } else { options.format };
     // One address for all cases: the first that accepts a connection.
-    let (_, address) = Addresses::resolve(&server, Some(options.timeout))?.connect(Some(options.timeout))?;
+    let mut addresses = Addresses::resolve(&server, Some(options.timeout))
+        .map_err(|error| anyhow!("{error:#}; or is it a case? --list names them"))?;
+    let (_, address) = addresses.connect(Some(options.timeout))?;
     let mut report = Report::new(address.to_string());
     for case in chosen {
         let verdict = case.judge(Target::new(address, options.timeout * case.times, options.on_failure.clone()));
@@ -130,7 +132,7 @@ impl Case {
         let start = Instant::now();
         let mismatch = (self.run)(&target).err();
         let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (transcript, observed) = target.scene().into_lines();
+        let (transcript, observed) = target.transcript().into_lines();
         let mut verdict = Verdict {
             name: self.name.to_owned(),
             rule: Some(self.rule),

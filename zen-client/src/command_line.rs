@@ -70,13 +70,13 @@ fn explain(refusal: &clap::Error) -> ExitCode {
     let words: Vec<&str> = first.split_whitespace().collect();
     let what = surplus_word(refusal).map_or_else(
         || words.join(" "),
-        |word| format!("error: unexpected argument '{word}' behind HOST (a port goes behind -p)"),
+        |word| format!("error: unexpected argument '{word}' after HOST (use -p for the port)"),
     );
     text::print_error(&format!("{what}; try --help"));
     ExitCode::from(2)
 }
 
-/// Returns the word after HOST, as in `zen-client localhost 1060`: clap takes it for a command that is too late.
+/// Returns the word after HOST, as in `zen-client localhost 1060`, which clap reports as an unknown command.
 fn surplus_word(refusal: &clap::Error) -> Option<&str> {
     match refusal.get(ContextKind::InvalidSubcommand)? {
         ContextValue::String(word) if !COMMANDS.contains(&word.as_str()) => Some(word),

@@ -56,8 +56,7 @@ impl Addresses {
     }
 
     /// Connects to the first address that accepts, waiting at most `timeout` for each (`None`: as long as the kernel
-    /// does).
-    /// The next call begins with the address after that one.
+    /// does). The next call begins with the address after that one.
     pub(crate) fn connect(&mut self, timeout: Option<Duration>) -> Result<(TcpStream, SocketAddr)> {
         let mut refusals = Vec::new();
         for turn in 0..self.all.len() {
@@ -133,7 +132,7 @@ fn explain(refusals: &[(SocketAddr, io::Error)], port: u16) -> String {
         let separator = if text.is_empty() { "" } else { ", " };
         let what = match error.kind() {
             io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-            io::ErrorKind::TimedOut => "no connection in time".to_owned(),
+            io::ErrorKind::TimedOut => "connection not accepted in time".to_owned(),
             _ => error.to_string(),
         };
         // Writing to a String cannot fail.
@@ -162,7 +161,7 @@ mod tests {
     use super::*;
 
     /// Returns an address on which no server listens.
-    fn deserted() -> SocketAddr {
+    fn unused() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
@@ -170,7 +169,7 @@ mod tests {
     fn a_refused_address_is_followed_by_the_next_one() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let served = listener.local_addr().unwrap();
-        let mut addresses = Addresses::new(1060, vec![deserted(), served]);
+        let mut addresses = Addresses::new(1060, vec![unused(), served]);
         for _ in 0..3 {
             let (_, address) = addresses.connect(Some(Duration::from_secs(5))).unwrap();
             assert_eq!(address, served);
@@ -189,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_error_names_every_address_and_says_what_to_do() {
-        let all = vec![deserted(), deserted()];
+        let all = vec![unused(), unused()];
         let error = Addresses::new(2000, all.clone()).connect(None).unwrap_err().to_string();
         let advice = "is a server running there? start one with `cargo run -p zen-poll -- -p 2000`";
         assert_eq!(error, format!("connection refused by {}, connection refused by {}: {advice}", all[0], all[1]));

@@ -82,7 +82,7 @@ impl Options {
 pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     let progress = Progress::start()?;
     let (server, timeout, retries) = (options.server.clone(), options.plan.timeout, options.plan.retries);
-    let (first, addresses) = progress.unless_interrupted(move || reach(&server, timeout, retries))??;
+    let (first, addresses) = progress.unless_interrupted(move || connect_first(&server, timeout, retries))??;
     let mut first = Some(first);
     let mut run = |plan: &Plan| measure(plan, &addresses, first.take(), &progress);
     let (search, measured) = match &options.find_max {
@@ -90,11 +90,11 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
         None => (None, run(&options.plan)?),
     };
     progress.end();
-    let objection = match (&options.fail_if, &search) {
+    let failure_reason = match (&options.fail_if, &search) {
         (_, Some(search)) if search.rate.is_none() => Some(search.text.clone()),
         (_, Some(_)) => None,
         (Some(objectives), None) => measured.no_result().or_else(|| objection_by(objectives, &measured)),
-        (None, None) => measured.objection(),
+        (None, None) => measured.failure_reason(),
     };
     let report = Report::new(&measured, options.fail_if.as_ref(), search, options.histogram);
     let mut stdout = text::stdout();
@@ -103,9 +103,9 @@ pub(crate) fn load(options: &Options) -> Result<ExitCode> {
     } else {
         write!(stdout, "{}", table::table(&report)).context("cannot write to stdout")
     };
-    match (objection, said) {
+    match (failure_reason, said) {
         // The server's failure is reported even if stdout cannot be written.
-        (Some(objection), _) => Err(anyhow!(objection)),
+        (Some(failure_reason), _) => Err(anyhow!(failure_reason)),
         (None, said) => said.map(|()| ExitCode::SUCCESS),
     }
 }
@@ -118,7 +118,7 @@ fn objection_by(objectives: &Objectives, measured: &Measured) -> Option<String> 
 
 /// Returns the first connection, and the addresses of the run: without retries only the one that accepted, with retries
 /// all, that one first.
-fn reach(server: &Server, timeout: Duration, retries: u32) -> Result<(TcpStream, Vec<SocketAddr>)> {
+fn connect_first(server: &Server, timeout: Duration, retries: u32) -> Result<(TcpStream, Vec<SocketAddr>)> {
     let mut addresses = Addresses::resolve(server, Some(timeout))?;
     let mut random = Rng::new();
     let mut tries = 0;

@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         Some(Command::SelftestServer) => selftest::serve(),
     };
     outcome.unwrap_or_else(|error| {
-        if text::is_unread(&error) {
+        if text::is_broken_pipe(&error) {
             return ExitCode::SUCCESS;
         }
         text::print_error(&format!("error: {error:#}"));

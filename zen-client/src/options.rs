@@ -20,7 +20,7 @@ impl Server {
     pub(crate) const DEFAULT_HOST: &str = "127.0.0.1";
 }
 
-/// Parses a name or an address. A command that is too late is refused, as in `zen-client -p 1060 check`.
+/// Parses a name or an address. The name of a command is refused, as in `zen-client -p 1060 check`.
 fn host(text: &str) -> Result<String, String> {
     if COMMANDS.contains(&text) {
         return Err("this is a command, and a command comes first".to_owned());

@@ -53,7 +53,7 @@ pub(crate) fn say(options: &Options) -> Result<ExitCode> {
     let error = loop {
         match read_before(&stream, deadline, &mut chunk) {
             // The kernel reports a reset only once: if the sender got it, the read returns end of file.
-            Ok(0) => match sent.recv_timeout(AFTERSHOCK) {
+            Ok(0) => match sent.recv_timeout(RESET_WAIT) {
                 Ok(Err(error)) => break error,
                 _ => return Ok(ExitCode::SUCCESS),
             },
@@ -85,7 +85,7 @@ fn send(source: Source, mut stream: &TcpStream) -> io::Result<()> {
 /// Bytes of one read.
 const CHUNK: usize = 16_384;
 /// The time in which the sender reports a reset.
-const AFTERSHOCK: Duration = Duration::from_millis(50);
+const RESET_WAIT: Duration = Duration::from_millis(50);
 
 /// Parses TEXT.
 fn source(text: OsString) -> Result<Source, String> {

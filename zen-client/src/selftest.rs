@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::load::{Measured, Objectives, Plan, Report, find_max_quietly, measure_quietly};
 use crate::text;
-use fake::{Behavior, Fake, Freezable};
+use fake::{Behavior, Fake, StoppableServer};
 
 pub(crate) use fake::SERVER_COMMAND;
 
@@ -67,7 +67,7 @@ fn known_delay() -> Result<Vec<Outcome>> {
 
 /// An open loop goes on while its server is stopped for half of the run.
 fn frozen_half() -> Result<Vec<Outcome>> {
-    let server = Freezable::start()?;
+    let server = StoppableServer::start()?;
     let plan = Plan { connections: 8, rate: Some(FREEZE_RATE), ..plan(2 * FROZEN) };
     let measured = thread::scope(|scope| -> Result<Measured> {
         let freezing = scope.spawn(|| -> Result<()> {

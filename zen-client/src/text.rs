@@ -34,9 +34,9 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// A standard stream whose writes wait for room. A parent such as Node may have made it non-blocking.
-pub(crate) struct WaitsForRoom<S>(pub(crate) S);
+pub(crate) struct BlockingWriter<S>(pub(crate) S);
 
-impl<S: AsFd> Write for WaitsForRoom<S> {
+impl<S: AsFd> Write for BlockingWriter<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(&self.0, bytes) {
@@ -57,7 +57,7 @@ impl<S: AsFd> Write for WaitsForRoom<S> {
 
 /// Returns standard output.
 pub(crate) fn stdout() -> impl Write {
-    WaitsForRoom(io::stdout())
+    BlockingWriter(io::stdout())
 }
 
 /// Writes one line to `stdout`.
@@ -66,13 +66,13 @@ pub(crate) fn print(stdout: &mut impl Write, line: fmt::Arguments<'_>) -> Result
 }
 
 /// Returns whether `error` only means that stdout is closed, as in `zen-client | head -1`.
-pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Prints one line on stderr. If that is closed, the line is lost.
 pub(crate) fn print_error(line: &str) {
-    let _ = WaitsForRoom(io::stderr()).write_all(format!("{}\n", printable(line)).as_bytes());
+    let _ = BlockingWriter(io::stderr()).write_all(format!("{}\n", printable(line)).as_bytes());
 }
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod tests {
         // More than a pipe holds.
         let sent = vec![b'x'; 1 << 20];
         let expected = sent.clone();
-        let write = thread::spawn(move || WaitsForRoom(writer).write_all(&sent));
+        let write = thread::spawn(move || BlockingWriter(writer).write_all(&sent));
         thread::sleep(Duration::from_millis(50));
         let mut received = Vec::new();
         reader.read_to_end(&mut received).unwrap();

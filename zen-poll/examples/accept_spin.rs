@@ -31,7 +31,7 @@ use polling::{Event, Events, Poller};
 use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "no interest is changed here")]
+#[expect(dead_code, reason = "this example does not call `modify`")]
 mod registration;
 use registration::Registration;
 
@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
         poller.wait(&mut events, None)?;
         for key in events.iter().map(|event| event.key).filter(|key| *key > 0) {
             let Some((stream, conversation)) = clients.get_mut(&key) else { continue };
-            if !turn(Registration::source(stream), conversation).unwrap_or(false) {
+            if !handle_ready(Registration::source(stream), conversation).unwrap_or(false) {
                 clients.remove(&key);
             }
         }
@@ -78,12 +78,12 @@ fn main() -> anyhow::Result<()> {
 /// Reads once, answers, and returns whether the connection stays open.
 ///
 /// The caller closes the connection without lingering, which is another fault: see `hasty_close` of zen-single.
-fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
-    let mut chunk = [0; 4096];
-    match stream.read(&mut chunk)? {
+fn handle_ready(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    match stream.read(&mut buffer)? {
         0 => conversation.received_eof(),
         n => {
-            let (mut input, now) = (&chunk[..n], Instant::now());
+            let (mut input, now) = (&buffer[..n], Instant::now());
             while let Some(question) = conversation.next_question(&mut input, now) {
                 let answer = answer_to(question);
                 conversation.answer(Some(answer));

@@ -29,7 +29,7 @@ use polling::{Event, Events, Poller};
 use zen_proto::{Answer, Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "no interest is changed here")]
+#[expect(dead_code, reason = "this example does not call `modify`")]
 mod registration;
 use registration::Registration;
 
@@ -44,7 +44,8 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { host, port } = Arguments::parse();
-    let listener = TcpListener::bind((host, port))?; // BUG: blocking. Fix: set_nonblocking(true).
+    // BUG: blocking. Fix: set_nonblocking(true), and ignore the error `WouldBlock` of `accept`.
+    let listener = TcpListener::bind((host, port))?;
     println!("listening on {}", listener.local_addr()?);
     let other = listener.try_clone()?;
     thread::Builder::new().name("loop-2".into()).spawn(|| serve(other))?;
@@ -60,7 +61,7 @@ fn serve(listener: TcpListener) -> anyhow::Result<()> {
         poller.wait(&mut events, None)?; // the thread should sleep here and nowhere else
         for key in events.iter().map(|event| event.key).filter(|key| *key > 0) {
             let Some((stream, conversation)) = clients.get_mut(&key) else { continue };
-            if !turn(Registration::source(stream), conversation).unwrap_or(false) {
+            if !handle_ready(Registration::source(stream), conversation).unwrap_or(false) {
                 clients.remove(&key);
             }
         }
@@ -77,14 +78,14 @@ fn serve(listener: TcpListener) -> anyhow::Result<()> {
 /// Reads once, answers, and returns whether the connection stays open.
 ///
 /// The caller closes the connection without lingering, which is another fault: see `hasty_close` of zen-single.
-fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
-    let mut chunk = [0; 4096];
-    match stream.read(&mut chunk)? {
+fn handle_ready(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    match stream.read(&mut buffer)? {
         0 => conversation.received_eof(),
         n => {
-            let (mut input, now) = (&chunk[..n], Instant::now());
+            let (mut input, now) = (&buffer[..n], Instant::now());
             while let Some(question) = conversation.next_question(&mut input, now) {
-                let answer = think(question);
+                let answer = slow_answer(question);
                 conversation.answer(Some(answer));
             }
         }
@@ -97,7 +98,7 @@ fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<b
 }
 
 /// Returns the answer after 5 ms of simulated work, which is long enough for the other loop to wake.
-fn think(question: &[u8]) -> Answer {
+fn slow_answer(question: &[u8]) -> Answer {
     thread::sleep(Duration::from_millis(5));
     answer_to(question)
 }

@@ -2,12 +2,12 @@
 //!
 //! In level mode the kernel reports a client in every wait while it is ready, so a loop may read a little and wait
 //! again. In edge mode the kernel does not report a second time that bytes are left. So the loop reads until the call
-//! would block. This costs one more recv() for each answer, which finds nothing. It saves the epoll_ctl() when a client
-//! stops reading its answers.
+//! would block. For each answer this costs one more recv(), which finds no bytes. Edge mode saves the epoll_ctl() calls
+//! for a client that stops reading its answers.
 //!
 //! **The limit for each turn.** If a client sends as fast as the loop reads, recv() never blocks, and the loop would
-//! serve this client only. So after [`CALLS_PER_TURN`] calls the other clients have their turn. The kernel reports
-//! nothing more about the first client, which is still ready. The loop remembers its key in `unfinished`, and does not
+//! serve this client only. So after [`CALLS_PER_TURN`] calls the other clients have their turn. The first client is
+//! still ready, but the kernel need not report it again. So the loop remembers its key in `unfinished`, and does not
 //! sleep in the next wait.
 //!
 //! `half_drained.rs` is such a loop with the classic fault.
@@ -31,7 +31,7 @@ use zen_proto::server::{
 };
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "the interest is changed only once, to edge mode, which this type does not have")]
+#[expect(dead_code, reason = "`modify` sets level mode, and this example needs edge mode")]
 mod registration;
 use registration::Registration;
 
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     server::main(|options: Options| serve(Server::listen(&options, Waiting::ForReadiness { pollers: 1 }, None)?))
 }
 
-/// Serves until no more clients are accepted and the last is closed.
+/// Serves until the server accepts no more clients and the last connection is closed.
 ///
 /// 1. Sleep until a client becomes ready. Do not sleep if a client's last turn ended at the limit.
 /// 2. Remember which clients became ready.
@@ -133,7 +133,7 @@ fn register(poller: &'static Poller, stream: TcpStream, key: usize) -> io::Resul
 enum Turn {
     /// A call would block. The kernel will report when the client is ready again.
     Blocked,
-    /// The limit was reached. The client may be still ready, and the kernel will not report it again.
+    /// The limit was reached. The client may still be ready, and the kernel need not report it again.
     Unfinished,
     /// The conversation is over.
     Over,

@@ -8,8 +8,8 @@
 //! warns of it. With a large buffer the fault stays hidden until a client sends more than fits. Here the buffer is
 //! small.
 //!
-//! **See it.** A question has at least 22 bytes, and the buffer has 16. The client receives no answer from
-//! `half_drained`, and one from `edge`, which reads until the call would block:
+//! **See it.** The client's questions have at least 22 bytes, and the buffer has 16. The client receives no answer from
+//! `half_drained`. It receives one from `edge`, which reads until the call would block:
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example half_drained
@@ -29,7 +29,7 @@ use polling::{Event, Events, PollMode, Poller};
 use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "the interest is changed only once, to edge mode, which this type does not have")]
+#[expect(dead_code, reason = "`modify` sets level mode, and this example needs edge mode")]
 mod registration;
 use registration::Registration;
 

@@ -1,11 +1,11 @@
-//! A listener and a loop for each thread, with SO_REUSEPORT: the kernel distributes the clients, and the loops share
-//! nothing.
+//! A listener and a loop for each thread, with SO_REUSEPORT: the kernel distributes the clients among the loops.
 //!
 //! In zen-poll the first loop accepts for all loops, and hands each client to the loop with the fewest clients. Here
 //! every thread has its own listener on the same port. The kernel chooses a listener for each new connection by a hash
 //! of its addresses and ports. Each thread runs the loop of `raw.rs`.
 //!
-//! - Advantages: no client passes from one thread to another, no loop wakes another, accept() has no common lock.
+//! - Advantages: no served client passes from one thread to another, no loop wakes another, accept() has no common
+//!   lock.
 //! - Disadvantages: the hash ignores how many clients a loop has, so one loop may have most of them. While a loop works
 //!   on a slow answer, its new clients wait in its backlog, even if another loop sleeps. When a listener is closed, the
 //!   clients in its backlog are reset.
@@ -23,15 +23,13 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{SockRef, Socket, Type};
-use zen_proto::server::{self, Accepted, BACK_OFF, Options, Server, Waiting};
+use zen_proto::server::{self, Accepted, Options, Server, Waiting};
 
 #[expect(dead_code, reason = "this example has another `main`")]
 mod raw;
 
-/// Serves the aphorisms from loops that share nothing.
+/// Serves the aphorisms from loops that have a listener each.
 #[derive(Debug, Parser)]
 #[command(version = zen_proto::VERSION)]
 struct Arguments {
@@ -56,24 +54,24 @@ fn main() -> ExitCode {
         let server = Server::listen(&arguments.common, Waiting::ForReadiness { pollers: loops }, None)?;
         let first = server.listener().context("every loop needs a listener: start without --inetd nowait")?;
         SockRef::from(&first).set_reuse_port(true)?; // otherwise the others cannot bind this address
-        let listen = |_| listen_too(&first, arguments.common.backlog).context("cannot listen once for each loop");
+        let listen = |_| open_listener(&first, arguments.common.backlog).context("cannot listen once for each loop");
         let others: Vec<_> = (1..loops).map(listen).collect::<Result<_>>()?;
         thread::scope(|scope| {
             for (number, listener) in (2..).zip(others) {
                 thread::Builder::new()
                     .name(format!("loop-{number}"))
-                    .spawn_scoped(scope, || serve_or_stop(server, listener, |listener| accept(server, listener)))
+                    .spawn_scoped(scope, || serve_or_stop(server, listener))
                     .inspect_err(|_| server.stop.request()) // otherwise the scope would wait for the started loops
                     .context("cannot start all loops: lower --loops")?;
             }
-            serve_or_stop(server, first, |_| server.try_accept());
+            serve_or_stop(server, first);
             Ok(())
         })
     })
 }
 
 /// Opens one more listener on the address of `first`, with the same options.
-fn listen_too(first: &OwnedFd, backlog: u32) -> Result<Arc<OwnedFd>> {
+fn open_listener(first: &OwnedFd, backlog: u32) -> Result<Arc<OwnedFd>> {
     let address = SockRef::from(first).local_addr()?;
     let listener = Socket::new(address.domain(), Type::STREAM, None)?;
     listener.set_reuse_port(true)?;
@@ -90,22 +88,9 @@ fn listen_too(first: &OwnedFd, backlog: u32) -> Result<Arc<OwnedFd>> {
 }
 
 /// Runs one loop. If its poller fails, the other loops drain and the server ends.
-fn serve_or_stop(server: &'static Server, listener: Arc<OwnedFd>, accept: impl Fn(&OwnedFd) -> Accepted) {
-    if let Err(error) = raw::serve(server, Some(listener), |it| it.map_or(Accepted::Closed, &accept)) {
+fn serve_or_stop(server: &'static Server, listener: Arc<OwnedFd>) {
+    let accept = |listener: Option<&OwnedFd>| listener.map_or(Accepted::Closed, |it| server.try_accept_from(it));
+    if let Err(error) = raw::serve(server, Some(listener), accept) {
         server.stop.fail(error.context("cannot wait for events: restart the server"));
-    }
-}
-
-/// Accepts a client from a listener that only this loop has.
-fn accept(server: &'static Server, listener: &OwnedFd) -> Accepted {
-    match acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-        Ok((stream, _)) => server.admit(stream.into()),
-        Err(Errno::AGAIN) if server.stop.is_requested() => Accepted::Closed,
-        Err(Errno::AGAIN) => Accepted::WouldBlock,
-        Err(Errno::CONNABORTED | Errno::INTR) => Accepted::Next,
-        Err(error) => {
-            log::warn!("cannot accept a client now: {error}");
-            Accepted::Later(BACK_OFF)
-        }
     }
 }

@@ -1,8 +1,13 @@
 //! The readiness loop in one function, without layers.
 //!
-//! It is the book's `srv_async_poll` with its faults corrected. Each client has a new key; the number of a closed
-//! descriptor is soon given to another client. While a client's send buffer is full, the loop serves the others. Silent
-//! clients are disconnected. zen-poll itself adds more loops and another style.
+//! It is the poll server of *Foundations of Python Network Programming* (`srv_async`) with its bugs fixed:
+//!
+//! - Each client has a new key, because the kernel soon gives the number of a closed descriptor to another client.
+//! - An error of accept(), or of one client's socket, does not end the server.
+//! - Several questions in one segment are answered.
+//! - Silent clients are disconnected.
+//!
+//! zen-poll itself adds several loops and a second style.
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example raw
@@ -32,7 +37,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Serves until no more clients are accepted and the last is closed.
+/// Serves until the server accepts no more clients and the last connection is closed.
 ///
 /// The example `per_core` runs this loop in several threads, each with its own `listener` and `accept`.
 pub(crate) fn serve(
@@ -80,6 +85,7 @@ pub(crate) fn serve(
             let Some((registration, connection)) = clients.get_mut(&key) else { continue };
             let mut stream = registration.source();
             let (mut has_read, mut is_full) = (false, false);
+            // Breaks with whether the conversation is over.
             let result = loop {
                 let now = Instant::now();
                 match connection.next(now) {

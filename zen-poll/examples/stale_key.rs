@@ -4,9 +4,9 @@
 //! Meanwhile the kernel gives a new client the lowest free descriptor number, which is the number that was just
 //! closed. The late cleanup then removes the entries of the new client. That client is disconnected without an answer.
 //!
-//! **History.** `srv_async_poll` of *Foundations of Python Network Programming* closes a client that has disconnected,
-//! and removes its entries when `poll` reports the closed number. `poll` reports the listener first, because it has the
-//! lowest number of all. So when the closed number is reported, a new client already has it.
+//! **History.** `srv_async` of *Foundations of Python Network Programming* closes a client that has disconnected,
+//! and removes its entries when `poll` reports the closed number. `poll` reports the listener first, because it was
+//! registered first. So when the closed number is reported, a new client may already have it.
 //!
 //! **See it.** Three clients that repeatedly connect, ask and disconnect are enough:
 //!
@@ -30,7 +30,7 @@ use polling::{Event, Events, Poller};
 use zen_proto::{Conversation, Timeouts, Want, answer_to};
 
 #[path = "../src/registration.rs"]
-#[expect(dead_code, reason = "no interest is changed here")]
+#[expect(dead_code, reason = "this example does not call `modify`")]
 mod registration;
 use registration::Registration;
 
@@ -49,8 +49,8 @@ fn main() -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     let poller: &'static Poller = Box::leak(Box::new(Poller::new()?));
     let listener = Registration::new(poller, listener, Event::readable(0))?;
-    // The numbers of the closed sockets. poll() would report each of them with POLLNVAL in the next wait. epoll forgets
-    // a closed descriptor, so this loop remembers the numbers itself.
+    // The numbers of the closed sockets. The book's loop learns them from poll(), which reports a closed descriptor
+    // with POLLNVAL. epoll removes a closed descriptor without a report, so this loop stores the numbers itself.
     let mut closed = Vec::new();
     let (mut streams, mut conversations, mut events) = (HashMap::new(), HashMap::new(), Events::new());
     loop {
@@ -71,7 +71,7 @@ fn main() -> anyhow::Result<()> {
             let Some((stream, conversation)) = streams.get(&number).zip(conversations.get_mut(&number)) else {
                 continue;
             };
-            if !turn(stream.source(), conversation).unwrap_or(false) {
+            if !handle_ready(stream.source(), conversation).unwrap_or(false) {
                 streams.remove(&number); // this closes the socket
                 closed.push(number);
             }
@@ -82,12 +82,12 @@ fn main() -> anyhow::Result<()> {
 /// Reads once, answers, and returns whether the connection stays open.
 ///
 /// The caller closes the connection without lingering, which is another fault: see `hasty_close` of zen-single.
-fn turn(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
-    let mut chunk = [0; 4096];
-    match stream.read(&mut chunk)? {
+fn handle_ready(mut stream: &TcpStream, conversation: &mut Conversation) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    match stream.read(&mut buffer)? {
         0 => conversation.received_eof(),
         n => {
-            let (mut input, now) = (&chunk[..n], Instant::now());
+            let (mut input, now) = (&buffer[..n], Instant::now());
             while let Some(question) = conversation.next_question(&mut input, now) {
                 let answer = answer_to(question);
                 conversation.answer(Some(answer));

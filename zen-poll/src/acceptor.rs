@@ -12,13 +12,14 @@ use zen_proto::server::{Accepted, BACK_OFF, Connection, Server, TICK};
 
 use crate::registration::Registration;
 
-/// The listener's key in the poller. No client has it, because their slots are small numbers.
+/// The listener's key in the poller. No client has this key, because slots are small numbers. The poller reserves the
+/// key `usize::MAX` for itself.
 pub(crate) const LISTENER: usize = usize::MAX - 1;
 
 /// An accepted client that no loop has registered yet.
 pub(crate) type NewClient = (TcpStream, Connection);
 
-/// What the acceptor needs of one loop.
+/// The acceptor's access to one loop.
 pub(crate) struct LoopHandle {
     pub(crate) new_clients: Sender<NewClient>,
     pub(crate) poller: &'static Poller,
@@ -44,7 +45,7 @@ impl Acceptor {
 
     /// Accepts at most [`ACCEPTS_PER_ITERATION`] clients, so that the loop soon serves its existing clients again.
     ///
-    /// Returns false when no more clients are accepted.
+    /// Returns false when the server will accept no more clients.
     pub(crate) fn accept_pending(&mut self) -> bool {
         for _ in 0..ACCEPTS_PER_ITERATION {
             match self.server.try_accept() {
@@ -61,8 +62,9 @@ impl Acceptor {
                 Accepted::Closed => return false,
             }
         }
-        // More clients may be in the backlog. Clients over the limit may wait to be rejected by `try_accept` some
-        // milliseconds later, and the listener does not become readable for that. So the loop calls it again by itself.
+        // More clients may be in the backlog, and the listener may not be in the poller. Clients over the limit may
+        // also wait: `try_accept` rejects them some milliseconds after their accept, and no event announces this. So
+        // the next iteration of the loop accepts again without an event.
         self.retry_at = Some(Instant::now());
         true
     }
@@ -73,7 +75,7 @@ impl Acceptor {
     }
 
     /// Lets the poller report the listener when the next client connects. While draining, the acceptor also tries again
-    /// after a tick, because the drain ends when the backlog has been empty for a tick.
+    /// after a tick, because the listener is closed when no client has connected for a tick.
     fn watch_listener(&mut self) {
         self.retry_at = self.server.stop.is_requested().then(|| Instant::now() + TICK);
         let Some(listener) = self.server.listener().filter(|_| self.listener.is_none()) else { return };
@@ -96,7 +98,8 @@ impl Acceptor {
         let Some((number, least_loaded)) = self.least_loaded() else { return };
         least_loaded.load.fetch_add(1, Ordering::Relaxed);
         if let Err(SendError(client)) = least_loaded.new_clients.send(client) {
-            // That loop has panicked and the server drains. Another loop takes this client.
+            // That loop has ended by a panic or an error of its poller, and the server drains. Another loop gets this
+            // client.
             self.loops.remove(number);
             self.hand_over(client);
         } else if number > 0 {

@@ -10,7 +10,7 @@ use zen_proto::server::Connection;
 
 use crate::event_loop::Protocol;
 
-/// A client served by callbacks.
+/// The protocol of one client, in the callback style.
 pub(crate) struct Callback {
     connection: Connection,
 }

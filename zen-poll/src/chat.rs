@@ -11,9 +11,10 @@ use zen_proto::server::Connection;
 
 use crate::event_loop::Protocol;
 
-/// A client whose protocol collects the pieces of a question.
+/// The protocol of one client, in the terminator style.
 pub(crate) struct Chat {
     connection: Connection,
+    /// The pieces of the question that has not ended yet.
     question: Vec<u8>,
 }
 

@@ -29,7 +29,8 @@ pub(crate) trait Protocol: Send + Sized {
     fn connection(&mut self) -> &mut Connection;
 }
 
-/// Serves from `loops` threads, of which this is the first, until no more clients are accepted and the last is closed.
+/// Serves from `loops` threads, of which the calling thread is the first. Returns when the server accepts no more
+/// clients and the last connection is closed.
 pub(crate) fn serve<P: Protocol>(server: &'static Server, loops: usize) -> Result<()> {
     let mut handles = Vec::new();
     let mut all = Vec::new();
@@ -61,13 +62,14 @@ struct EventLoop<P> {
     poller: &'static Poller,
     /// Only the first loop has one, for as long as clients are accepted.
     acceptor: Option<Acceptor>,
-    /// Declared before the clients, because fields are dropped in order. If this loop panics, the channel is closed
-    /// first, so the acceptor gives no more clients to this loop.
+    /// The clients that the acceptor hands to this loop. Declared before `clients`, because fields are dropped in
+    /// order. If this loop panics, the channel is closed first, so the acceptor hands no more clients to this loop.
     new_clients: Receiver<NewClient>,
     load: Arc<AtomicUsize>,
     clients: Slab<Client<P>>,
     /// The number of clients that were ever registered, modulo 2^32.
     generation: u32,
+    /// When to check all deadlines next. `None` if this loop has had no client since the last check.
     next_sweep: Option<Instant>,
     is_draining: bool,
 }
@@ -103,25 +105,26 @@ impl<P: Protocol> EventLoop<P> {
         }
     }
 
-    /// Runs the loop until no more clients are accepted and the last is closed.
+    /// Runs the loop until the acceptor is dropped and the loop's last client is closed.
     ///
     /// 1. Sleep until a descriptor is ready, another thread notifies this loop, or a sweep is due.
     /// 2. Handle each ready client.
-    /// 3. Accept if the listener is ready, and register the clients that were handed to this loop.
+    /// 3. Accept if the listener is ready or a retry is due (the first loop only). Register the clients that were
+    ///    handed to this loop.
     /// 4. Sweep if it is due: handle the clients whose deadline has passed.
-    /// 5. Return when no more clients are accepted and the last one is closed.
+    /// 5. Return if the acceptor is dropped and this loop has no client.
     fn run(mut self) {
         let mut events = Events::new();
         let mut buffer = [0; READ_SIZE];
         loop {
             events.clear();
-            // The thread sleeps here. (With --delay it also sleeps in `server.answer`, and all clients wait.)
+            // The thread sleeps here. (With --delay it also sleeps in `server.answer`, and all its clients wait.)
             if let Err(error) = self.poller.wait(&mut events, self.poll_timeout()) {
                 self.server.stop.fail(anyhow!("cannot wait for events ({error}): restart the server"));
                 return;
             }
             let mut now = Instant::now();
-            heartbeat(now);
+            heartbeat(now); // tells the service manager's watchdog that this loop is not stuck
             for event in events.iter().filter(|event| event.key != LISTENER) {
                 self.handle_ready(event.key, &mut buffer, &mut now);
             }
@@ -185,8 +188,7 @@ impl<P: Protocol> EventLoop<P> {
                     protocol.connection_lost(Err(error));
                 }
             }
-            // There must be a sweep within a tick, which checks the new client's deadline. While draining, it comes
-            // now.
+            // A sweep within a tick checks the new client's deadline. While draining, the sweep is due immediately.
             let next = if self.is_draining { now } else { now + TICK };
             self.next_sweep = Some(self.next_sweep.map_or(next, |sweep| sweep.min(next)));
         }
@@ -218,8 +220,9 @@ impl<P: Protocol> EventLoop<P> {
 impl<P: Protocol> Client<P> {
     /// Does what the conversation wants, with at most one recv() and then one send(), so that each client gets a turn.
     ///
-    /// Returns false when the conversation is over. A turn reads the clock once, after its send(), and leaves the time
-    /// in `now`. So a recv() uses the time at which the previous client's turn ended, which is exact enough.
+    /// Returns false when the conversation is over. A turn reads the clock at most once: after its send(), or at its
+    /// end if it only received. It stores the time in `now`. So a recv() uses the time at which the previous client's
+    /// turn ended, which is exact enough.
     fn handle_ready(&mut self, key: usize, buffer: &mut [u8], now: &mut Instant) -> io::Result<bool> {
         let stream = self.stream.source();
         let (mut has_read, mut has_written) = (false, false);
@@ -259,8 +262,8 @@ impl<P: Protocol> Client<P> {
                 }
             }
         }
-        // If nothing was sent, `now` is still from before the answers were computed: one may have failed after long
-        // work.
+        // Without a send(), the clock has not been read in this turn. Yet the turn may have taken long, if an answer
+        // panicked after long work.
         if has_read && !has_written {
             *now = Instant::now();
         }

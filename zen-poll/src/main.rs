@@ -7,18 +7,20 @@
 //! $ cargo run -p zen-poll -- --style chat --loops 2
 //! ```
 //!
-//! `--help` lists the flags. `--style` chooses what a client's protocol receives, `--loops N` starts several loops, and
-//! `--delay 700ms` makes each answer slow.
+//! `--help` lists the flags. `--style` chooses how received bytes are handled: as in asyncio, or as in asynchat.
+//! `--loops N` starts several loops. `--delay 700ms` makes each answer slow.
 //!
 //! # How it works
 //!
 //! 1. `main` parses the command line, listens, and serves.
-//! 2. `event_loop` sleeps in `Poller::wait` (epoll, on Linux) until descriptors are ready. It gives each ready
-//!    client one `recv()` and one `send()`, neither of which can sleep.
-//! 3. `callback` is a `Protocol` in the style of asyncio: the loop passes it the received bytes. `chat` is one in the
-//!    style of asynchat: it receives the pieces of a question, and is told which piece is the last.
+//! 2. `event_loop` sleeps in `Poller::wait` (epoll, on Linux) until descriptors are ready. For each ready client it
+//!    calls `recv()` and `send()` at most once each. Neither call blocks.
+//! 3. `callback` implements the trait `Protocol` in the style of asyncio: the loop passes the received bytes to
+//!    `data_received`. `chat` implements it in the style of asynchat: it collects the pieces of a question until the
+//!    last one.
 //! 4. The loop also computes the answers. With `--delay` its thread sleeps there, and all its clients wait.
-//! 5. With `--loops N` the first loop accepts, and hands each new client to the loop with the fewest.
+//! 5. With `--loops N` the first loop accepts, and hands each new client to the loop with the fewest
+//!    clients.
 //!
 //! # Limits
 //!

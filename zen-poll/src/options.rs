@@ -1,4 +1,4 @@
-//! The command line of zen-poll: the number of loops, and their style.
+//! The command line of zen-poll: `--loops`, `--style`, and the options that all servers have.
 
 use std::num::NonZeroUsize;
 
@@ -21,12 +21,12 @@ pub(crate) struct Arguments {
     pub(crate) common: Options,
 }
 
-/// What a client's protocol receives.
+/// How received bytes are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Style {
-    /// Received bytes, as in asyncio.
+    /// A method receives all bytes of a read, as in asyncio.
     Callback,
-    /// A piece of a question, or its end, as in asynchat.
+    /// One method receives each piece of a question, and another is called at its end, as in asynchat.
     Chat,
 }
 

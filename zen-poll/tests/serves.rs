@@ -1,4 +1,4 @@
-//! One thread serves all clients at the same time, in each style and with two loops.
+//! A client is served while another is in the middle of a question, in each style and with two loops.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -19,7 +19,7 @@ fn the_second_client_is_served_immediately() {
     assert_both_are_served(&["--loops", "2"]);
 }
 
-/// Asks three questions while another client is in the middle of one.
+/// Starts a server with `arguments`, and asks three questions while another client is in the middle of one.
 fn assert_both_are_served(arguments: &[&str]) {
     let (server, address) = Server::start(arguments);
     let (mut slow, quick) = (connect(address), connect(address));
@@ -41,7 +41,7 @@ impl Server {
     /// Starts a server on a free port, and returns when it listens.
     fn start(arguments: &[&str]) -> (Self, SocketAddr) {
         let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
-        ours.set_read_timeout(Some(BOUND)).unwrap();
+        ours.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_zen-poll"));
         command.args(["-v", "-p", "0"]).args(arguments).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
         let mut server = Self { child: command.spawn().unwrap(), stdout: BufReader::new(ours).lines() };
@@ -66,8 +66,8 @@ impl Drop for Server {
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect_timeout(&server, BOUND).unwrap();
-    client.set_read_timeout(Some(BOUND)).unwrap();
+    let client = TcpStream::connect_timeout(&server, WAIT_LIMIT).unwrap();
+    client.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     client
 }
 
@@ -80,4 +80,4 @@ fn ask(mut client: &TcpStream, question: &str, answer: &str) {
 }
 
 /// The limit for each wait. What a test waits for happens within milliseconds.
-const BOUND: Duration = Duration::from_secs(20);
+const WAIT_LIMIT: Duration = Duration::from_secs(20);

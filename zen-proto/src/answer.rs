@@ -1,4 +1,4 @@
-//! A text whose end a client can find.
+//! The type of an answer: a valid text, which ends in its only `.`.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -19,7 +19,7 @@ use std::fmt;
 pub struct Answer(Cow<'static, str>);
 
 impl Answer {
-    /// The most bytes of an answer, its `.` included. With [`crate::MAX_QUESTION`] this bounds the memory for a client.
+    /// The most bytes of an answer, its `.` included. It bounds the memory for pending answers.
     pub const MAX: usize = 256;
 
     /// Creates an answer from a constant text.

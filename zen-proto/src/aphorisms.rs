@@ -21,7 +21,7 @@ pub static APHORISMS: [Aphorism; 3] = [
     Aphorism { question: "Simple is better than?", answer: Answer::from_static("complex.") },
 ];
 
-/// The answer to any other question. (In the book it had no full stop, so its client waits for ever.)
+/// The answer to any other question. Without its full stop, the client would wait for the rest of it.
 pub static UNKNOWN: Answer = Answer::from_static("Error: unknown aphorism.");
 
 /// The answer to a question whose 257th byte has arrived (rule 5).

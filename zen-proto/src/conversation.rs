@@ -1,4 +1,4 @@
-//! The whole protocol with one client, as a state machine that does no I/O and reads no clock.
+//! The conversation with one client, as a state machine that does no I/O and reads no clock.
 
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,8 @@ pub enum Want {
 ///    [`ended_sending`](Self::ended_sending).
 /// 4. If a read or write would block, call [`read_blocked`](Self::read_blocked) or
 ///    [`write_blocked`](Self::write_blocked). When [`deadline`](Self::deadline) has passed, try once more without
-///    waiting. The deadline takes effect only if that attempt would block, too. So no client is disconnected because
-///    the server itself was suspended.
+///    waiting. The deadline takes effect only if that attempt would block, or if a read contains no whole question.
+///    So bytes that arrived while the server itself was suspended are considered first.
 /// 5. When the server drains, call [`drain`](Self::drain). Pending answers keep their deadline. Then the server reads
 ///    without waiting until a read would block, at most 64 KiB. Only a client that has not asked is waited for, until
 ///    100 ms after its accept.
@@ -69,8 +69,8 @@ pub enum Want {
 /// assert_eq!(conversation.ending(), Some(&Ending::CutShort(b"Expl"[..].into())));
 /// ```
 ///
-/// While an answer is pending, `wants` never returns [`Want::Read`]. This is the back-pressure, and it bounds the
-/// memory: a read of `n` bytes contains at most `n` questions.
+/// While an answer is pending, `wants` never returns [`Want::Read`]. This is the back-pressure. It also bounds the
+/// memory: a read of `n` bytes contains at most `n` questions, so at most `n` answers are pending.
 ///
 /// The design follows the sans-IO libraries h11 and quinn-proto.
 #[derive(Debug)]
@@ -141,6 +141,8 @@ impl Conversation {
     /// Returns the next whole question in `input`, and advances `input` past it. Returns `None` when `input` has no
     /// further whole question.
     ///
+    /// If `input` had no whole question and the [`deadline`](Self::deadline) has passed, the conversation ends.
+    ///
     /// Call [`answer`](Self::answer) once for each question before the next call. The rest of `input` is discarded
     /// after a question that is too long, after an answer that failed, after 64 KiB while draining, and while
     /// lingering.
@@ -170,8 +172,8 @@ impl Conversation {
         }
     }
 
-    /// Adds the answer to the pending ones. `None` means that answering failed: the conversation ends after the answers
-    /// before it are sent.
+    /// Adds the answer to the pending ones. `None` means that the question could not be answered: the conversation ends
+    /// after the pending answers are sent.
     #[inline(always)]
     pub fn answer(&mut self, answer: Option<Answer>) {
         debug_assert!(self.is_answering, "there is no question to answer");
@@ -251,7 +253,8 @@ impl Conversation {
                 self.room = DRAIN_BYTES;
                 if self.pending.is_empty() {
                     // The first question of a client that was just accepted may not have arrived yet.
-                    self.deadline = Some(if self.has_asked { now } else { now.max(self.accepted + FRESH) });
+                    self.deadline =
+                        Some(if self.has_asked { now } else { now.max(self.accepted + FIRST_QUESTION_WAIT) });
                 }
             }
             State::Lingering => self.deadline = self.deadline.min(Some(now + DRAINING_LINGER)),
@@ -294,7 +297,7 @@ impl Conversation {
         self.ending.as_deref()
     }
 
-    /// Returns whether the client has ever begun a question. If not, it may be a probe.
+    /// Returns whether the client has ever begun a question. If not, it may be a health check or a port scan.
     pub fn has_asked(&self) -> bool {
         self.has_asked
     }
@@ -320,7 +323,7 @@ impl Conversation {
         let frame = match self.framing.next(input) {
             Some(frame) => frame,
             None => {
-                self.used_up(now);
+                self.check_deadline(now);
                 return None;
             }
         };
@@ -330,7 +333,7 @@ impl Conversation {
                 if !self.question.is_empty() {
                     self.question.extend_from_slice(last);
                 } else if self.pending.is_empty() {
-                    self.pending.reserve(input.len() / 2); // questions are longer than answers
+                    self.pending.reserve(input.len() / 2); // known questions are at least twice as long as answers
                 }
                 self.is_answering = true;
             }
@@ -343,9 +346,10 @@ impl Conversation {
         frame.ok()
     }
 
-    /// Handles the end of the bytes that were read.
-    fn used_up(&mut self, now: Instant) {
-        // White space is no question, so a client that keeps sending it is silent.
+    /// Checks the deadline when all received bytes are used up.
+    fn check_deadline(&mut self, now: Instant) {
+        // Reads from a client that keeps sending white space, or pieces of a question, do not block.
+        // Without this check, its deadline would never take effect.
         if self.pending.is_empty() && !self.is_draining {
             self.expire(now);
         }
@@ -376,6 +380,7 @@ impl Conversation {
     }
 
     fn finish(&mut self, ending: Ending) {
+        // The question that is being answered is still needed. `answer` frees it.
         if !self.is_answering {
             self.question = Vec::new();
         }
@@ -408,6 +413,7 @@ impl Conversation {
             }
             State::Open if self.is_draining => {
                 self.finish(Ending::Drained);
+                // A client that has asked nothing has no answer to lose, so the close need not linger.
                 if !self.has_asked {
                     self.state = State::Closing;
                 }
@@ -427,11 +433,11 @@ impl Conversation {
 /// The time that a client has to shut down its sending side after the server has shut down its own (rule 8).
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The same time while the server drains, shorter because the drain waits for the slowest client.
+/// The linger time while the server drains. It is shorter because the drain waits for the slowest client.
 const DRAINING_LINGER: Duration = Duration::from_millis(250);
 
 /// The time after accept in which a drain still waits for a client's first question.
-const FRESH: Duration = Duration::from_millis(100);
+const FIRST_QUESTION_WAIT: Duration = Duration::from_millis(100);
 
 /// The number of bytes that are read and discarded while lingering.
 const LINGER_BYTES: u32 = 64 * 1024;

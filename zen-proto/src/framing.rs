@@ -50,12 +50,12 @@ impl Framing {
         if data.len() > room {
             return Some(Err(QuestionTooLong));
         }
-        self.length += data.len() as u16; // it fits: it is within the room
+        self.length += data.len() as u16; // cannot overflow: data.len() <= room, so the sum is at most MAX_QUESTION
         Some(Ok(Frame::Data(data)))
     }
 }
 
-/// Skips these four bytes and no others, so that people can type one question per line (rule 3).
+/// Skips the four white-space bytes of rule 3 and no others, so that people can type one question per line.
 fn skip_white_space(bytes: &[u8]) -> &[u8] {
     let begin = bytes.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
     &bytes[begin.unwrap_or(bytes.len())..]
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_without_an_end_are_a_slow_question_until_one_too_many() {
+    fn a_question_without_end_is_too_long_at_byte_257() {
         let mut framing = Framing::default();
         assert_eq!(frames(&mut framing, &[b'x'; 256]), [Ok(Frame::Data(&[b'x'; 256]))]);
         assert_eq!(frames(&mut framing, b"?"), [Err(QuestionTooLong)]);

@@ -39,7 +39,7 @@
 //!                         connection.answer(answer);
 //!                     }
 //!                 }
-//!                 // A tick: nothing has come yet. `next` looks at the deadline and the stop flag.
+//!                 // A tick: nothing has arrived. This checks the deadline; `next` checks the stop flag.
 //!                 Err(error) if is_tick(&error) => connection.read_blocked(now),
 //!                 Err(error) => return Err(error),
 //!             },
@@ -92,7 +92,7 @@ mod options;
 mod permits;
 mod proc_stats;
 mod reports;
-mod sd_notify;
+mod service_manager;
 mod shared;
 mod signal_thread;
 mod signals;
@@ -117,4 +117,4 @@ pub use shared::Server;
 pub use socket_io::{is_tick, read, reset, try_read, try_write, write};
 pub use startup::main;
 pub use stop::Stop;
-pub use watchdog::{heartbeat, heartbeat_together, next_heartbeat};
+pub use watchdog::{heartbeat, next_heartbeat, shared_heartbeat};

@@ -34,7 +34,7 @@ impl Timeouts {
     }
 }
 
-/// Rounds up, since 0 is never.
+/// Returns whole milliseconds, rounded up, because 0 means no timeout.
 fn milliseconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(0)
 }

@@ -1,7 +1,7 @@
-//! Which version this is: all crates of the workspace have the same, and are released from one commit.
+//! The version. All crates of the workspace have the same one, and are released from one commit.
 
-/// What `--version` says behind the name of a program, such as `0.1.0 (d88c6cf)`; without a known commit, `0.1.0`.
+/// The text after the program's name in `--version`, such as `0.1.0 (d88c6cf)`, or `0.1.0` if the commit is not known.
 pub const VERSION: &str = env!("ZEN_VERSION");
 
-/// The commit that this was built from, shortened; none is known outside a checkout and a package.
+/// The abbreviated commit that this was built from; `None` unless it was built from a git checkout or a package.
 pub const COMMIT: Option<&str> = option_env!("ZEN_COMMIT");

@@ -81,7 +81,7 @@ fn white_space_renews_nothing() {
     test.receive(59, b"\n");
     assert_eq!(test.conversation.wants(), Want::Read);
     test.receive(60, b"\n");
-    assert_eq!(test.conversation.wants(), Want::Close, "a flood of it is silence");
+    assert_eq!(test.conversation.wants(), Want::Close, "white space alone does not renew the idle timeout");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn time_spent_on_an_answer_does_not_count_against_the_client() {
     assert_eq!(test.conversation.wants(), Want::Write);
     assert_eq!(test.deadline(), None);
     test.send_all(50);
-    assert_eq!(test.deadline(), Some(60), "the rest of the second question has its time from now");
+    assert_eq!(test.deadline(), Some(60), "the timeout of the second question starts now");
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_client_that_does_not_read_is_reset_and_every_byte_taken_buys_time() {
     assert_eq!(test.write_blocks(2), Want::Write);
     assert_eq!(test.deadline(), Some(12));
     assert_eq!(test.write_blocks(9), Want::Write);
-    assert_eq!(test.deadline(), Some(12), "no byte, no time");
+    assert_eq!(test.deadline(), Some(12), "a write that sends nothing does not renew the deadline");
     test.send(11, 1);
     assert_eq!(test.deadline(), Some(21));
     assert_eq!(test.write_blocks(20), Want::Write);
@@ -144,7 +144,7 @@ fn after_a_question_too_long_it_lingers_for_a_second() {
     test.conversation.ended_sending(test.at(1));
     assert_eq!(test.deadline(), Some(2));
     test.receive(1, b"Simple is better than?");
-    assert_eq!(test.conversation.wants(), Want::Read, "no answer any more");
+    assert_eq!(test.conversation.wants(), Want::Read, "the question is discarded");
     assert_eq!(test.read_blocks(2), Want::Close);
     assert_eq!(test.conversation.ending(), Some(&Ending::TooLong));
 }
@@ -165,7 +165,7 @@ fn lingering_is_bounded_in_bytes() {
 fn draining_closes_a_silent_client_immediately() {
     let mut test = Test::new();
     test.drain(3);
-    assert_eq!(test.conversation.wants(), Want::Read, "once more");
+    assert_eq!(test.conversation.wants(), Want::Read, "a drain reads once more");
     assert_eq!(test.read_blocks(3), Want::Close);
     assert_eq!(test.conversation.ending(), Some(&Ending::Drained));
 }
@@ -183,7 +183,7 @@ fn draining_lets_a_client_ask_that_was_just_accepted() {
 }
 
 #[test]
-fn draining_answers_what_has_come_and_drops_the_half() {
+fn draining_answers_whole_questions_and_drops_an_incomplete_one() {
     let mut test = Test::new();
     test.receive(1, b"Simple is");
     test.drain(3);
@@ -243,7 +243,7 @@ fn a_client_from_the_backlog_of_a_draining_server_is_read_once() {
     let mut half = Conversation::new_draining(timeouts, now);
     receive(&mut half, b"Simple is", now, |question| Some(answer_to(question)));
     half.read_blocked(now);
-    assert_eq!(half.wants(), Want::EndSending, "what it sends yet must not make the close a reset");
+    assert_eq!(half.wants(), Want::EndSending, "lingers, so that bytes which arrive later do not cause a reset");
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Server {
     /// Starts a server on a free port, and returns when it listens.
     fn start() -> (Self, SocketAddr) {
         let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
-        ours.set_read_timeout(Some(BOUND)).unwrap();
+        ours.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
         // `cargo test` builds the examples, too, but `cargo test --test dictionary` does not.
         let mut command = Command::new(current_exe().unwrap().with_file_name("../examples/dictionary"));
         command.args(["-p", "0"]).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
@@ -82,7 +82,7 @@ impl Drop for Server {
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
-    TcpStream::connect_timeout(&server, BOUND).unwrap()
+    TcpStream::connect_timeout(&server, WAIT_LIMIT).unwrap()
 }
 
 /// Sends `questions`, shuts down the sending side, and returns everything that arrives.
@@ -94,9 +94,9 @@ fn said(mut client: &TcpStream, questions: &[u8]) -> String {
 
 /// Returns everything that arrives until the end of file. A reset is an error.
 fn rest(client: &TcpStream) -> String {
-    client.set_read_timeout(Some(BOUND)).unwrap();
+    client.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     io::read_to_string(client).unwrap()
 }
 
 /// The limit for each wait. What a test waits for happens within milliseconds.
-const BOUND: Duration = Duration::from_secs(20);
+const WAIT_LIMIT: Duration = Duration::from_secs(20);

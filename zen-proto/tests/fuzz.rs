@@ -1,5 +1,5 @@
-//! The same property for a fuzzer: `cargo xtask fuzz` runs it for long, `cargo test` for a moment and on
-//! the committed corpus.
+//! A fuzz test of the property in `properties.rs`: cuts change no answer. `cargo xtask fuzz` runs it for a long time;
+//! `cargo test` runs it briefly, and on the committed corpus.
 
 mod model;
 
@@ -19,8 +19,8 @@ fn conversation() {
     });
 }
 
-/// What a byte of a fuzzer's input stands for. Random bytes are few, and hardly ever a known question or one
-/// that is too long: some stand for these.
+/// Expands one byte of the fuzzer's input. Random bytes hardly ever form a known question, or one that is too long, so
+/// some byte values stand for such a question.
 fn spoken(byte: u8) -> Vec<u8> {
     match byte {
         0xe0..=0xef => APHORISMS[usize::from(byte % 3)].question.into(),

@@ -1,4 +1,4 @@
-//! Any bytes, cut anywhere: the same answers and the same ending, and those of the model.
+//! Property test: however the input is cut, the answers and the ending are those of the model.
 
 mod model;
 

@@ -1,4 +1,4 @@
-//! A panic in the thread that takes the signals. Without that thread nothing could stop the server, so the process
+//! A panic in the thread that handles signals. Without that thread no signal could drain the server, so the process
 //! ends.
 
 #![allow(clippy::unwrap_used)]
@@ -25,16 +25,16 @@ fn its_panic_ends_the_process() {
     assert!(stderr.lines().any(|line| line.starts_with("error: the server has a defect")), "{stderr}");
 }
 
-/// The functions that wake the server run on the thread that takes the signals.
+/// Runs a server whose wake function panics. A signal makes the signal thread call that function.
 fn serve() -> ! {
     let server = Server::listen(&Options::parse_from(["server", "-p", "0"]), Waiting::InCalls, Some(1)).unwrap();
     server.stop.on_request(|| panic!("a defect"));
     kill_process(getpid(), Signal::TERM).unwrap();
-    thread::sleep(BOUND);
+    thread::sleep(WAIT_LIMIT);
     std::process::exit(3);
 }
 
 const IS_SERVER: &str = "ZEN_TEST_IS_SERVER";
 
 /// The process ends within milliseconds.
-const BOUND: Duration = Duration::from_secs(20);
+const WAIT_LIMIT: Duration = Duration::from_secs(20);

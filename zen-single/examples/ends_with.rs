@@ -1,10 +1,10 @@
-//! Faulty example: when a read ends in `?`, the server takes all bytes so far for one question. One client is served at
-//! a time.
+//! Faulty example: when a read ends in `?`, the server treats all bytes received so far as one question. One thread
+//! serves one client at a time.
 //!
 //! **The fault.** TCP carries a stream of bytes without boundaries, so a read may end anywhere.
 //!
-//! - Two questions that arrive together also end in `?`. The server takes them for one unknown question, and the client
-//!   receives one error message instead of two answers.
+//! - Two questions that arrive together also end in `?`. The server treats them as one unknown question, and the
+//!   client receives one error message instead of two answers.
 //! - Input with a newline after the `?` does not end in `?`. The server waits for more, and the client for its answer.
 //! - A client that never sends a `?` fills the memory of the server.
 //!
@@ -20,7 +20,7 @@
 //! ```
 //!
 //! **The fix.** Look for the *first* `?`, keep the bytes after it, and limit the length. `Framing` in
-//! `zen-proto/src/framing.rs` does this, and `src/serve.rs` uses it.
+//! `zen-proto/src/framing.rs` does this, and `src/serve.rs` uses it through `next_question`.
 
 #![forbid(unsafe_code)]
 
@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
 fn converse(mut stream: &TcpStream) -> io::Result<()> {
     let (mut question, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
-        // BUG: the end of the received bytes is taken for the end of a question, and nothing limits its length.
+        // BUG: the end of the received bytes is treated as the end of a question, and nothing limits its length.
         while !question.ends_with(b"?") {
             match stream.read(&mut chunk)? {
                 0 => return Ok(()),

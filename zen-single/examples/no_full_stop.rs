@@ -4,8 +4,9 @@
 //! waits for the rest of the answer while the server waits for the next question. Neither has a timeout, so both wait
 //! for ever.
 //!
-//! **History.** The error message of the zen server in *Foundations of Python Network Programming* has no full stop.
-//! The mistake was not noticed, because no client in the book asks an unknown question.
+//! **History.** Some published copies of the zen server of *Foundations of Python Network Programming* lack this full
+//! stop; the code in the book's repository has it. The mistake is easily missed, because no client in the book asks an
+//! unknown question.
 //!
 //! **See it.** `check` names the rule that is broken:
 //!
@@ -61,7 +62,10 @@ fn converse(mut stream: &TcpStream) -> io::Result<()> {
                     answers.extend_from_slice(&answer(&question));
                     question.clear();
                 }
-                Err(QuestionTooLong) => return stream.write_all(b"Error: question too long"), // BUG: no `.`
+                Err(QuestionTooLong) => {
+                    answers.extend_from_slice(b"Error: question too long"); // BUG: no `.`
+                    return stream.write_all(&answers);
+                }
             }
         }
         stream.write_all(&answers)?;

@@ -24,8 +24,8 @@
 //! # Limits
 //!
 //! - One client at a time: a silent one keeps all others waiting until it is disconnected, and so does a slow answer.
-//! - A fifth client is connected by the kernel and receives nothing until the four before it have disconnected.
-//!   `--max-connections` does not change that.
+//! - A second client is connected by the kernel, and receives nothing until the first is closed. `--max-connections`
+//!   does not change that.
 //! - When no descriptor is left, `accept()` is tried again after 100 ms.
 //! - On SIGTERM the server accepts the clients in the backlog, answers every whole question that it has received, and
 //!   exits.
@@ -44,6 +44,7 @@ use options::Arguments;
 
 fn main() -> ExitCode {
     server::main(|arguments: Arguments| {
+        // The capacity is one client. The others wait in the backlog, so none is ever rejected.
         let server = Server::listen(&arguments.common, Waiting::InCalls, Some(1))?;
         serve::serve(server);
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Instant;
 use zen_proto::Want;
 use zen_proto::server::{Connection, READ_SIZE, Server, is_tick, read, reset, write};
 
-/// Serves until no more clients are accepted and the last is closed.
+/// Serves one client after another, until the server has drained.
 ///
 /// 1. accept() sleeps until a client connects. The others wait in the backlog.
 /// 2. The client is served until its conversation is over; see [`converse`].

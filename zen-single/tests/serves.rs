@@ -20,9 +20,9 @@ fn the_second_client_is_served_when_the_first_has_left() {
     ask(&first, "Beautiful is better than?", "ugly.");
     ask(&first, "Explicit is better than?", "implicit.");
     ask(&first, "Simple is better than?", "complex.");
-    second.set_read_timeout(Some(A_WHILE)).unwrap();
+    second.set_read_timeout(Some(QUIET)).unwrap();
     assert_eq!(second.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-    second.set_read_timeout(Some(BOUND)).unwrap();
+    second.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     drop(first);
     ask(&second, "", "complex.");
     server.stop();
@@ -38,7 +38,7 @@ impl Server {
     /// Starts a server on a free port, and returns when it listens.
     fn start() -> (Self, SocketAddr) {
         let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
-        ours.set_read_timeout(Some(BOUND)).unwrap();
+        ours.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_zen-single"));
         command.args(["-v", "-p", "0"]).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
         let mut server = Self { child: command.spawn().unwrap(), stdout: BufReader::new(ours).lines() };
@@ -63,8 +63,8 @@ impl Drop for Server {
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect_timeout(&server, BOUND).unwrap();
-    client.set_read_timeout(Some(BOUND)).unwrap();
+    let client = TcpStream::connect_timeout(&server, WAIT_LIMIT).unwrap();
+    client.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     client
 }
 
@@ -77,7 +77,7 @@ fn ask(mut client: &TcpStream, question: &str, answer: &str) {
 }
 
 /// The limit for each wait. What a test waits for happens within milliseconds.
-const BOUND: Duration = Duration::from_secs(20);
+const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// The time to wait for bytes that must not arrive.
-const A_WHILE: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(300);

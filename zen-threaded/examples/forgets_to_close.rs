@@ -1,12 +1,12 @@
 //! Faulty example: a server that keeps a copy of every connection and never drops it.
 //!
-//! **The fault.** The server adds a copy of each connection to a list, for a broadcast to all clients. Nothing removes
-//! the copy when the client disconnects. The thread closes its own descriptor, but the copy keeps the socket open, in
-//! CLOSE_WAIT. One such socket remains for each former client. When no descriptor is left, `accept` fails and the
-//! server ends.
+//! **The fault.** The server adds a copy of each stream to a list, for a broadcast to all clients. The copy
+//! (`try_clone`) is a second descriptor of the same socket. Nothing removes it when the client disconnects. The thread
+//! closes its own descriptor, but the copy keeps the socket open, in CLOSE_WAIT. One such socket remains for each
+//! former client. When descriptors run out, `accept` or `try_clone` fails, and the server ends.
 //!
-//! **History.** This is the most common cause of `CLOSE_WAIT` in production, in any language: a session table, a
-//! broadcast list, or a pool from which nothing is removed. The kernel has no timeout for this state, because only the
+//! **History.** This is a common cause of `CLOSE_WAIT` in production, in any language: a session table, a broadcast
+//! list, or a pool from which nothing is removed. The kernel has no timeout for this state, because only the
 //! program knows whether it has more to send.
 //!
 //! **See it.** While the load runs, `ss -tn state close-wait` lists the sockets.

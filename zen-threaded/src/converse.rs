@@ -1,4 +1,4 @@
-//! One thread with one client: the same loop as in zen-single, in which the thread sleeps in recv() or send().
+//! The loop for one client, in which its thread sleeps in recv() or send(). It is the same loop as in zen-single.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -7,14 +7,14 @@ use std::time::Instant;
 use zen_proto::Want;
 use zen_proto::server::{Connection, READ_SIZE, is_tick, read, reset, write};
 
-/// Serves one client until its conversation is over. While the client is silent, this thread serves no other.
-pub(crate) fn converse(stream: &TcpStream, mut connection: Connection) {
-    let result = drive(stream, &mut connection);
+/// Serves one client until its conversation is over. Until then this thread serves no other client.
+pub(crate) fn serve_client(stream: &TcpStream, mut connection: Connection) {
+    let result = converse(stream, &mut connection);
     connection.close(result);
 }
 
 /// Does what the conversation wants, until it is over.
-fn drive(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
+fn converse(stream: &TcpStream, connection: &mut Connection) -> io::Result<()> {
     let server = connection.server();
     let mut buffer = [0; READ_SIZE];
     loop {

@@ -13,6 +13,7 @@
 //!
 //! `--help` lists the flags. `--workers N` sets the number of workers, `--max-connections N` bounds the threads of
 //! `--mode per-connection` and the processes of `--mode per-process`, and `--delay 700ms` makes each answer slow.
+//! `--processes N` serves from N processes that share one listener.
 //!
 //! # How it works
 //!
@@ -21,19 +22,20 @@
 //!    client, in the order in which they fell asleep. When all are busy, the next client waits in the backlog.
 //! 3. With `--mode per-connection` one thread sleeps in `accept()` and starts a thread for each client. A client over
 //!    `--max-connections` is rejected.
-//! 4. With `--mode per-process` one thread sleeps in `accept()` and starts this program again for each client, which is
-//!    the new process's stdin. Another thread reaps the processes that have ended.
+//! 4. With `--mode per-process` one thread sleeps in `accept()` and starts this program again for each client, with the
+//!    client's socket as stdin. Another thread reaps the processes that have ended.
 //! 5. With `--mode pool` one thread sleeps in `accept()` and puts each client into a queue. A few workers take clients
 //!    from it. A client that finds the queue full is rejected.
-//! 6. Each thread sleeps in `recv()` and `send()` for its own client, for at most a tick of 250 ms.
+//! 6. A thread with a client sleeps in `recv()` or `send()`, for at most a tick of 250 ms. Then it checks the client's
+//!    deadline and whether the server drains.
 //! 7. Each thread computes the answers to its own client. With `--delay` it sleeps first; clients of other threads do
 //!    not wait for it.
 //!
 //! # Limits
 //!
-//! - A silent client occupies a worker until it is disconnected. A slow answer occupies one until it is sent. While all
-//!   four are busy, a fifth client is connected by the kernel and receives nothing. With a thread or a process for each
-//!   connection it is served immediately.
+//! - A client occupies a worker until the connection is closed, even while it is silent. While all four workers are
+//!   occupied, a fifth client is connected by the kernel and receives nothing. With `--mode pool` it waits in the
+//!   queue. With a thread or a process for each connection it is served immediately.
 //! - A thread for each connection needs a stack. A process takes time to start, and has memory of its own. With
 //!   `--mode workers`, `--max-connections` changes nothing.
 //! - When no descriptor is left, `accept()` is tried again after 100 ms; existing clients continue.

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     pub(crate) common: Options,
 }
 
-/// The threads or processes of the server.
+/// The kind of thread or process that serves each client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
     /// A few workers that call accept() on one listener.
@@ -43,7 +43,7 @@ impl Arguments {
         self.workers.map_or(WORKERS, NonZeroUsize::get)
     }
 
-    /// Returns how many clients may be connected at the same time. `None` means `--max-connections`.
+    /// Returns the limit of accepted clients at a time, queued ones included. `None` leaves it to `--max-connections`.
     pub(crate) fn capacity(&self) -> Option<usize> {
         match self.mode {
             Mode::Workers => Some(self.workers()),
@@ -78,7 +78,7 @@ impl server::Arguments for Arguments {
     }
 }
 
-/// The default number of workers, as in the book's `srv_threaded`.
+/// The default number of workers, as in `srv_threaded` of *Foundations of Python Network Programming*.
 const WORKERS: usize = 4;
 
 /// The default length of the queue: four clients for each worker, enough for a burst that is soon served.

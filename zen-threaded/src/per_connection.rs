@@ -5,7 +5,7 @@ use std::thread;
 
 use zen_proto::server::Server;
 
-use crate::converse::converse;
+use crate::converse::serve_client;
 
 /// Serves until no more clients are accepted and the last is closed.
 ///
@@ -17,19 +17,20 @@ use crate::converse::converse;
 pub(crate) fn serve(server: &'static Server) {
     thread::scope(|scope| {
         while let Some(client) = server.accept() {
-            // If spawn fails, it drops the closure and what was moved into it. So both threads have the slot with the
-            // client: if no thread was started, this one takes the client out and rejects it.
-            let client = Arc::new(Mutex::new(Some(client)));
-            let take = |client: &Mutex<Option<_>>| client.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let own = Arc::clone(&client);
+            // If spawn fails, it drops the closure and what was moved into it. So the closure gets only a reference to
+            // a slot that holds the client. The new thread takes the client out of the slot. If there is no new
+            // thread, this one takes it out and rejects it.
+            let slot = Arc::new(Mutex::new(Some(client)));
+            let take = |slot: &Mutex<Option<_>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let shared_slot = Arc::clone(&slot);
             let run = move || {
-                if let Some((stream, connection)) = take(&own) {
-                    converse(&stream, connection);
+                if let Some((stream, connection)) = take(&shared_slot) {
+                    serve_client(&stream, connection);
                 }
             };
             let thread = thread::Builder::new().name("client".into()).stack_size(STACK);
             if thread.spawn_scoped(scope, run).is_err() {
-                if let Some((stream, connection)) = take(&client) {
+                if let Some((stream, connection)) = take(&slot) {
                     connection.reject(&stream);
                 }
             }

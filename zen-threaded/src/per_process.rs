@@ -1,19 +1,19 @@
-//! A process for each client, as in the first servers. They called fork(); this server starts its program again.
+//! A process for each client, as in early Unix servers. Those called fork(); this server starts its own program again.
 
 use std::thread;
 
 use anyhow::{Context, Result};
 use zen_proto::server::{Children, Inetd, Options, Server};
 
-use crate::converse::converse;
+use crate::converse::serve_client;
 
 /// Serves until no more clients are accepted and the last child has ended.
 ///
 /// 1. The main thread sleeps in accept(), which rejects clients over `--max-connections`.
 /// 2. For each client it starts this program again, with the client as stdin, and closes its own copy of the socket.
-/// 3. The child serves this one client, and ends. Whatever happens to it, no other client notices.
-/// 4. The reaper sleeps until SIGCHLD arrives, and calls waitpid() for every child that has ended. Before that call
-///    the child is a zombie, and its client counts against `--max-connections`.
+/// 3. The child serves this one client, and ends. If it crashes, other clients are not affected.
+/// 4. The reaper sleeps until a child reports its counters or SIGCHLD arrives, and calls waitpid() for every child that
+///    has ended. Before that call the child is a zombie, and its client counts against `--max-connections`.
 /// 5. When no more clients are accepted, the reaper waits for the last child.
 pub(crate) fn serve(server: &'static Server, options: &Options) -> Result<()> {
     if options.inetd == Some(Inetd::Nowait) {
@@ -38,6 +38,6 @@ pub(crate) fn serve(server: &'static Server, options: &Options) -> Result<()> {
 fn serve_the_client(server: &'static Server) {
     // accept() returns the client on stdin, and then `None`.
     while let Some((stream, connection)) = server.accept() {
-        converse(&stream, connection);
+        serve_client(&stream, connection);
     }
 }

@@ -9,13 +9,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use zen_proto::server::{Connection, Server, TICK, heartbeat};
 
-use crate::converse::converse;
+use crate::converse::serve_client;
 
-/// Serves from `workers` threads until there are no more clients.
+/// Serves from `workers` threads until no more clients are accepted and the last is closed.
 ///
-/// 1. The main thread sleeps in accept(), which rejects a client when all workers are busy and the queue is full. The
-///    connection limit is the number of workers plus the length of the queue.
-/// 2. Every other client goes to the end of the queue, which wakes one worker.
+/// 1. The main thread sleeps in accept(), which rejects a client over the connection limit. This limit is the number of
+///    workers plus the length of the queue, or `--max-connections` if that is less.
+/// 2. An accepted client goes to the end of the queue, and one sleeping worker is woken.
 /// 3. A worker takes the first client of the queue and serves it until its conversation is over. The client's
 ///    deadlines begin here.
 /// 4. When no more clients are accepted, the workers empty the queue and end.
@@ -27,7 +27,7 @@ pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
             let worker = || {
                 while let Some((stream, mut connection)) = queue.take() {
                     connection.begin();
-                    converse(&stream, connection);
+                    serve_client(&stream, connection);
                 }
             };
             thread::Builder::new()
@@ -42,7 +42,8 @@ pub(crate) fn serve(server: &'static Server, workers: usize) -> Result<()> {
     })
 }
 
-/// The accepted clients that wait for a worker. The connection limit also limits their number.
+/// The accepted clients that wait for a worker. `put` needs no bound of its own, because the connection limit bounds
+/// the clients with and without a worker together.
 #[derive(Default)]
 struct Queue {
     state: Mutex<State>,
@@ -52,7 +53,7 @@ struct Queue {
 #[derive(Default)]
 struct State {
     clients: VecDeque<(TcpStream, Connection)>,
-    /// Whether no more clients are accepted.
+    /// Whether the acceptor has ended. Clients that are still queued are served, and none are added.
     is_closed: bool,
 }
 
@@ -72,7 +73,7 @@ impl Queue {
             if state.is_closed {
                 return None;
             }
-            // A worker without a client is not stuck, and its heartbeat shows this every tick.
+            // A worker without a client is not stuck. It wakes up every tick to record its heartbeat.
             heartbeat(Instant::now());
             (state, _) = self.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
         }
@@ -83,8 +84,8 @@ impl Queue {
     }
 }
 
-/// Closes the queue when it is dropped, also after an error. Otherwise the workers would never end, and the scope would
-/// wait for them.
+/// A guard that closes the queue when it is dropped, also after an error. Otherwise the workers would never end, and
+/// the scope would wait for them forever.
 struct CloseOnDrop<'a>(&'a Queue);
 
 impl Drop for CloseOnDrop<'_> {

@@ -1,4 +1,5 @@
-//! Workers serve as many clients as there are workers; a thread or a process for each connection serves all.
+//! With four workers, a fifth client waits. With a thread or a process for each connection, it is served immediately.
+//! A pool queues the next client, and rejects one that finds the queue full.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
@@ -18,9 +19,9 @@ fn the_fifth_client_is_served_when_one_of_four_has_left() {
     let [first, second, third, fourth, mut fifth] = [(); 5].map(|()| connect(address));
     fifth.write_all(b"Simple is better than?").unwrap();
     [&first, &second, &third, &fourth].into_iter().for_each(ask_all);
-    fifth.set_read_timeout(Some(A_WHILE)).unwrap();
+    fifth.set_read_timeout(Some(QUIET)).unwrap();
     assert_eq!(fifth.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-    fifth.set_read_timeout(Some(BOUND)).unwrap();
+    fifth.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     drop(second);
     ask(&fifth, "", "complex.");
     server.stop();
@@ -35,6 +36,19 @@ fn a_thread_or_a_process_for_each_connection_serves_the_fifth_immediately() {
     }
 }
 
+#[test]
+fn a_pool_queues_the_second_client_and_rejects_the_third() {
+    let (server, address) = Server::start(&["--mode", "pool", "--workers", "1", "--queue", "1"]);
+    let [first, second, mut third] = [(); 3].map(|()| connect(address));
+    ask_all(&first);
+    let mut received = String::new();
+    third.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "Error: too many clients.");
+    drop(first);
+    ask_all(&second);
+    server.stop();
+}
+
 /// A server in a process of its own. It is killed and reaped on every path, and its log is shown when a test fails.
 struct Server {
     child: Child,
@@ -45,7 +59,7 @@ impl Server {
     /// Starts a server on a free port, and returns when it listens.
     fn start(arguments: &[&str]) -> (Self, SocketAddr) {
         let (ours, theirs) = UnixStream::pair().unwrap(); // instead of a pipe, because its reads can have a timeout
-        ours.set_read_timeout(Some(BOUND)).unwrap();
+        ours.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_zen-threaded"));
         command.args(["-v", "-p", "0"]).args(arguments).stdout(OwnedFd::from(theirs)).stderr(Stdio::piped());
         let mut server = Self { child: command.spawn().unwrap(), stdout: BufReader::new(ours).lines() };
@@ -70,8 +84,8 @@ impl Drop for Server {
 }
 
 fn connect(server: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect_timeout(&server, BOUND).unwrap();
-    client.set_read_timeout(Some(BOUND)).unwrap();
+    let client = TcpStream::connect_timeout(&server, WAIT_LIMIT).unwrap();
+    client.set_read_timeout(Some(WAIT_LIMIT)).unwrap();
     client
 }
 
@@ -82,7 +96,7 @@ fn ask_all(client: &TcpStream) {
     ask(client, "Simple is better than?", "complex.");
 }
 
-/// Sends a question, or what is missing of one, and receives its answer.
+/// Sends the rest of a question (empty if all of it is already sent), and asserts the answer.
 fn ask(mut client: &TcpStream, question: &str, answer: &str) {
     client.write_all(question.as_bytes()).unwrap();
     let mut bytes = vec![0; answer.len()];
@@ -91,7 +105,7 @@ fn ask(mut client: &TcpStream, question: &str, answer: &str) {
 }
 
 /// The limit for each wait. What a test waits for happens within milliseconds.
-const BOUND: Duration = Duration::from_secs(20);
+const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// The time to wait for bytes that must not arrive.
-const A_WHILE: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(300);

@@ -172,13 +172,11 @@ fn drains(challenger: &Challenger, _: &[String]) -> Result<String> {
     let mut client = challenger.client()?;
     client.set_timeout(ANSWER_WITHIN)?;
     client.ask_all()?;
-    for pid in process::members(challenger.id()) {
-        kill_process(Pid::from_raw(pid).context("it has no process")?, Signal::STOP)?;
-    }
+    process::members(challenger.id()).into_iter().try_for_each(process::stop)?;
     client.send(b"Simple is better than?")?;
     signal(challenger, Signal::TERM)?;
     for pid in process::members(challenger.id()) {
-        kill_process(Pid::from_raw(pid).context("it has no process")?, Signal::CONT)?;
+        process::signal(pid, Signal::CONT)?;
     }
     challenger.observing(client.expect(b"complex.")).context("the question that came before SIGTERM")?;
     challenger.observing(client.expect_end()).context("after the last answer")?;

@@ -119,8 +119,7 @@ fn worker_is_stuck(entry: &'static Entry) -> Result<()> {
     let server = manager.start(entry, &[], &[WATCHDOG])?;
     ensure!(manager.receives(WAIT_LIMIT)? == "READY=1", "it does not begin with READY=1");
     let before = server.workers();
-    process::signal(before[0], Signal::STOP)?;
-    wait_for(WAIT_LIMIT, || process::is_stopped(before[0]).then_some(())).context("it does not stop")?;
+    process::stop(before[0])?;
     server.replaces_first(&before, WAIT_LIMIT)?;
     let others = server.workers().iter().filter(|pid| before.contains(pid)).count();
     ensure!(others == before.len() - 1, "others were replaced too: {before:?}, {:?}", server.workers());

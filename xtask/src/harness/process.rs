@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
+use super::{WAIT_LIMIT, wait_for};
+
 /// What all processes of a group hold together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
@@ -67,6 +69,13 @@ pub(crate) fn binary(pid: i32) -> Option<PathBuf> {
 /// Sends a signal to one process.
 pub(crate) fn signal(pid: i32, signal: Signal) -> Result<()> {
     kill_process(Pid::from_raw(pid).context("a process")?, signal).with_context(|| format!("no process {pid}"))
+}
+
+/// Stops a process with SIGSTOP, and waits until every thread of it is stopped. Until then it may still read and
+/// answer.
+pub(crate) fn stop(pid: i32) -> Result<()> {
+    signal(pid, Signal::STOP)?;
+    wait_for(WAIT_LIMIT, || is_stopped(pid).then_some(())).with_context(|| format!("process {pid} does not stop"))
 }
 
 /// Changes the descriptor limit of a process; returns the previous one.
@@ -132,7 +141,7 @@ pub(crate) fn threads_shown(group: i32) -> String {
 }
 
 /// Returns whether every thread of a process is stopped, as by SIGSTOP.
-pub(crate) fn is_stopped(pid: i32) -> bool {
+fn is_stopped(pid: i32) -> bool {
     let folder = format!("/proc/{pid}/task");
     names_in(Path::new(&folder)).iter().all(|task| stat(&format!("{folder}/{task}")).starts_with('T'))
 }

@@ -122,6 +122,11 @@ impl Server {
         kill_process_group(group, signal).context("cannot signal the server's processes")
     }
 
+    /// Stops all its processes; see [`process::stop`].
+    pub(crate) fn stop_all(&self) -> Result<()> {
+        self.processes().into_iter().try_for_each(process::stop)
+    }
+
     /// Connects a new client.
     pub(crate) fn client(&self) -> Result<Client> {
         Client::connect(self.address)

@@ -16,7 +16,6 @@ use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::group::run_within;
 use crate::harness::log::lines_by_writer;
-use crate::harness::process::is_stopped;
 use crate::harness::{Client, Server, WAIT_LIMIT, process, strace, wait_for, zen_client};
 use crate::workspace;
 
@@ -267,8 +266,7 @@ pub(super) const FROZEN: Experiment = Experiment {
 
 fn frozen(notes: &mut Notes) -> Result<()> {
     let server = server("single", &[])?;
-    server.signal(Signal::STOP)?;
-    wait_for(WAIT_LIMIT, || is_stopped(server.pid()).then_some(())).context("it does not stop")?;
+    process::stop(server.pid())?;
     notes.doing("the server is stopped");
     let start = Instant::now();
     let mut client = server.client().context("a connect check")?;
@@ -429,8 +427,7 @@ fn reuseport(notes: &mut Notes) -> Result<()> {
     notes.doing("a shared listener, one worker stopped");
     let shared = server("processes", &[])?;
     let worker = *shared.workers().last().context("there are workers")?;
-    process::signal(worker, Signal::STOP)?;
-    wait_for(WAIT_LIMIT, || is_stopped(worker).then_some(())).context("it does not stop")?;
+    process::stop(worker)?;
     (0..CLIENTS).try_for_each(|_| shared.served_client().map(drop)).context("the other workers")?;
     saw!(
         notes,

@@ -18,8 +18,7 @@ use super::fixture::{CLOSE_WAIT_STATE, ESTABLISHED, asked, connections, faulty_e
 use super::notes::{Notes, Text};
 use crate::harness::client::{APHORISMS, Came};
 use crate::harness::group::Group;
-use crate::harness::process::is_stopped;
-use crate::harness::{Server, WAIT_LIMIT, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, process, wait_for};
 use crate::servers;
 
 pub(super) const ONE_PORT: Experiment = Experiment {
@@ -220,8 +219,7 @@ fn sent(notes: &mut Notes) -> Result<()> {
 
     let stopped = server("poll", &[])?;
     let mut client = stopped.served_client()?;
-    stopped.signal(Signal::STOP)?;
-    wait_for(WAIT_LIMIT, || is_stopped(stopped.pid()).then_some(())).context("it does not stop")?;
+    process::stop(stopped.pid())?;
     let mut taken = 0;
     // Bytes on their way leave room for more, so a full buffer is asked again.
     let full = wait_for(WAIT_LIMIT, || {

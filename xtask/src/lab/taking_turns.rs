@@ -210,7 +210,7 @@ pub(super) const LOST_UPDATE: Experiment = Experiment {
     name: "lost-update",
     claim: Text("There is one thread, so there are no races.", "只有一个线程，所以没有竞争条件。"),
     question: Text(
-        "8 clients ask 25 questions each. All tasks run in one thread, and a tally is read before an `.await` and \
+        "8 clients ask 25 questions each. All tasks run in one thread, and a counter is read before an `.await` and \
          written after it. What does it count?",
         "8 个客户端各问 25 个问题。所有任务都在一个线程里运行，计数在 `.await` 之前读出，在其后写回。它会数到几？",
     ),
@@ -238,19 +238,19 @@ fn lost_update(notes: &mut Notes) -> Result<()> {
     };
     let faulty = faulty_example("lost_update")?;
     all_ask(&faulty)?;
-    let tallies = |log: &str| -> Option<Vec<usize>> {
-        let all: Vec<usize> = log.lines().filter_map(|line| line.strip_prefix("tally: ")?.parse().ok()).collect();
+    let counters = |log: &str| -> Option<Vec<usize>> {
+        let all: Vec<usize> = log.lines().filter_map(|line| line.strip_prefix("counter: ")?.parse().ok()).collect();
         (all.len() == CLIENTS).then_some(all)
     };
-    let tally =
-        faulty.wait_for_log(WAIT_LIMIT, tallies).and_then(|all| all.into_iter().max()).context("the tallies")?;
+    let counter =
+        faulty.wait_for_log(WAIT_LIMIT, counters).and_then(|all| all.into_iter().max()).context("the counters")?;
     let asked = CLIENTS * QUESTIONS;
     saw!(
         notes,
-        "lost_update: {asked} questions were answered, the tally says {tally}",
-        "lost_update：回答了 {asked} 个问题，计数却是 {tally}"
+        "lost_update: {asked} questions were answered, the counter says {counter}",
+        "lost_update：回答了 {asked} 个问题，计数却是 {counter}"
     );
-    ensure!(tally < asked / 2, "most updates were to be lost");
+    ensure!(counter < asked / 2, "most updates were to be lost");
 
     let cured = server("smol", &["--metrics", "0", "--delay", "2ms", "--await"])?;
     all_ask(&cured)?;

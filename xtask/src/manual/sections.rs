@@ -64,7 +64,7 @@ pub(super) const OF_CLIENT: &[Section] = &[
         title: "EXIT STATUS",
         entries: &[
             ("0", "Every question was answered, every case passed, or (say) the server ended the conversation."),
-            ("1", "Anything else; one line on stderr says what to do."),
+            ("1", "Anything else; one line on stderr says what to do. Failed cases are reported on stdout alone."),
             ("2", "The command line is wrong."),
         ],
     },

@@ -78,9 +78,9 @@ fn a_freed_permit_is_seen(ctx: &mut Ctx) -> Result<()> {
 /// 64 clients connect while the server is stopped. It sees all of them together, and no later client reminds it of the
 /// four over the limit.
 fn a_burst_over_the_limit(ctx: &mut Ctx) -> Result<()> {
-    ctx.server.signal(Signal::STOP)?;
+    ctx.server.stop_all()?;
     let clients = ctx.server.clients(64);
-    ctx.server.signal(Signal::CONT)?;
+    ctx.server.signal_all(Signal::CONT)?;
     let mut clients = clients?;
     for (number, excess) in clients.iter_mut().enumerate().skip(60) {
         excess.expect(b"Error: too many clients.").with_context(|| format!("client {}", number + 1))?;

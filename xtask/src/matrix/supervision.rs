@@ -93,7 +93,7 @@ fn the_parent_is_killed(ctx: &mut Ctx) -> Result<()> {
 
 /// The grace covers the whole server: when it is over, the parent kills a worker that is left.
 fn a_stopped_worker_is_not_waited_for(ctx: &mut Ctx) -> Result<()> {
-    process::signal(ctx.server.workers()[0], Signal::STOP)?;
+    process::stop(ctx.server.workers()[0])?;
     let start = Instant::now();
     ctx.server.signal(Signal::TERM)?;
     let status = ctx.server.ended_within(WAIT_LIMIT).context("it waits for a stopped worker")?;

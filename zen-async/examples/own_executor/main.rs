@@ -1,7 +1,8 @@
 //! Tasks without a runtime: an executor and a reactor, written on `polling` and `std::task::Wake`.
 //!
-//! It is the step between callbacks and coroutines. The loop of `zen-poll` learns which client is ready, and asks its
-//! conversation what to do next. Here an event wakes a *task*, which continues at the `.await` where it stopped.
+//! This example is the step between callbacks and a runtime. The loop of `zen-poll` learns which client is ready, and
+//! asks the client's conversation what to do next. Here an event wakes a *task*, which continues at the `.await` where
+//! it stopped.
 //!
 //! - *What is a waker?* A pointer to a task. Calling it puts the task on the executor's list (`Wake` in `executor.rs`).
 //! - *What calls it?* The reactor, when the task's socket is ready or its timer has expired (`Reactor::wait`). A waker

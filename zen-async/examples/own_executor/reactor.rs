@@ -14,12 +14,12 @@ use slab::Slab;
 pub(crate) struct Reactor {
     pub(crate) poller: Poller,
     /// For each socket, the task that waits for it, if any. The slot is the socket's key in the poller.
-    sockets: Mutex<Slab<Option<Waiting>>>,
+    sockets: Mutex<Slab<Option<Waiter>>>,
     timers: Mutex<Vec<(Instant, Waker)>>,
 }
 
 /// The waker of a waiting task, and its deadline.
-type Waiting = (Waker, Option<Instant>);
+type Waiter = (Waker, Option<Instant>);
 
 impl Reactor {
     pub(crate) fn new() -> io::Result<Self> {
@@ -33,7 +33,7 @@ impl Reactor {
         events.clear();
         self.poller.wait(events, if may_sleep { next_timer } else { Some(Duration::ZERO) })?;
         for event in events.iter() {
-            // The slot may belong to another socket by now. Its task then wakes too early and waits again.
+            // No task waits if `wake_expired` has already woken it.
             let waiting = lock(&self.sockets).get_mut(event.key).and_then(Option::take);
             waiting.into_iter().for_each(|(task, _)| task.wake());
         }
@@ -116,7 +116,7 @@ async fn suspend(store: impl FnOnce(Waker)) {
     poll_fn(poll).await;
 }
 
-/// Locks state that a waker on another thread may also lock.
+/// Locks a mutex, even if a thread has panicked while it held the lock.
 pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

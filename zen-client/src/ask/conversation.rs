@@ -26,7 +26,7 @@ pub(super) struct Conversation {
 /// The longest answer. Anything longer without a `.` is another protocol.
 const LONGEST_ANSWER: usize = 4096;
 /// The time for which bytes of another protocol are read, so that an error shows more than the first byte.
-const AFTERMATH: Duration = Duration::from_millis(50);
+const REST_WAIT: Duration = Duration::from_millis(50);
 
 impl Conversation {
     pub(super) fn new(stream: TcpStream, peer: SocketAddr, timeout: Option<Duration>) -> Self {
@@ -63,7 +63,7 @@ impl Conversation {
 
     /// Returns the failure for bytes that are no answer to `question`, whatever follows them.
     fn foreign(&mut self, question: &str) -> Failure {
-        let until = Some(Instant::now() + AFTERMATH);
+        let until = Some(Instant::now() + REST_WAIT);
         let mut chunk = [0; LONGEST_ANSWER];
         while self.received.len() < LONGEST_ANSWER {
             let Ok(n @ 1..) = read_before(&self.stream, until, &mut chunk) else { break };

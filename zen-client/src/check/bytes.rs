@@ -15,7 +15,7 @@ pub(super) const TOO_LONG: &[u8] = b"Error: question too long.";
 pub(super) const THREE_QUESTIONS: &[u8] = b"Beautiful is better than?Explicit is better than?Simple is better than?";
 pub(super) const THREE_ANSWERS: &[u8] = b"ugly.implicit.complex.";
 
-/// Returns `n` questions and their answers. No three in a row are alike, so that a wrong order shows.
+/// Returns `n` questions and their answers. Any four in a row differ, so that a wrong order shows.
 pub(super) fn many(n: usize) -> (Vec<u8>, Vec<u8>) {
     let known = [(BEAUTIFUL, UGLY), (EXPLICIT, IMPLICIT), (SIMPLE, COMPLEX), (b"?", UNKNOWN)];
     let (mut questions, mut answers) = (Vec::new(), Vec::new());

@@ -1,8 +1,8 @@
-//! The cases: what a server must do that keeps the protocol, and where a wrong one fails.
+//! The cases: each tests one thing that the protocol demands of a server.
 
 mod asking;
-mod company;
 mod ending;
+mod several_clients;
 
 use super::client::{Outcome, Target};
 
@@ -43,9 +43,9 @@ pub(super) const CASES: &[Case] = &[
     Case::new(4, "unknown-then-known", asking::unknown_then_known,
         "an unknown question does not end the conversation").quick(),
     Case::new(4, "near-misses", asking::near_misses,
-        "a known question in other words is unknown"),
+        "a question that nearly equals a known one is unknown"),
     Case::new(4, "any-bytes", asking::any_bytes,
-        "a question may hold all bytes there are"),
+        "a question may contain any byte"),
     Case::new(1, "one-byte-at-a-time", asking::one_byte_at_a_time,
         "three questions, each byte in a send of its own"),
     Case::new(1, "cut-everywhere", asking::cut_everywhere,
@@ -65,15 +65,15 @@ pub(super) const CASES: &[Case] = &[
     Case::new(3, "other-blanks-count", asking::other_blanks_count,
         "VT, FF, NUL and the like belong to the question"),
     Case::new(3, "white-space-alone", asking::white_space_alone,
-        "white space, then end of file: nothing is owed"),
+        "white space, then end of file: no answer"),
     Case::new(5, "question-of-256", ending::question_of_256,
-        "256 bytes with the ? are a question"),
+        "a question of 256 bytes, its ? included, is answered"),
     Case::new(5, "question-of-257", ending::question_of_257,
-        "257 bytes with the ? are too long, and the end"),
+        "a question of 257 bytes, its ? included, is too long: error and close"),
     Case::new(5, "257-without-mark", ending::too_long_without_mark,
-        "the 257th byte is too long, no ? need come"),
+        "the error is sent at the 257th byte, without waiting for a ?"),
     Case::new(5, "too-long-after-known", ending::too_long_after_known,
-        "what is owed is sent before the error"),
+        "pending answers are sent before the error"),
     Case::new(5, "256-cut-short", ending::cut_short_at_256,
         "256 bytes without ?, then end of file: cut short, not too long"),
     Case::new(6, "half-close-after-questions", ending::half_close_after_questions,
@@ -81,16 +81,16 @@ pub(super) const CASES: &[Case] = &[
     Case::new(6, "half-close-at-once", ending::half_close_at_once,
         "end of file before any question"),
     Case::new(6, "half-close-cut-short", ending::half_close_cut_short,
-        "end of file inside the first question: nothing is owed"),
+        "end of file inside the first question: no answer"),
     Case::new(6, "half-close-behind-whole", ending::half_close_behind_whole,
         "end of file inside the second question: one answer"),
     Case::new(8, "too-long-keeps-coming", ending::too_long_keeps_coming,
-        "40,000 bytes more after the 257th do not cost the error"),
-    Case::new(1, "after-a-reset", company::after_a_reset,
-        "a client that resets harms no other"),
-    Case::new(1, "hundred-in-turn", company::hundred_in_turn,
+        "the error arrives although the client sends 40,000 bytes more"),
+    Case::new(1, "after-a-reset", several_clients::after_a_reset,
+        "after a client resets its connection, others are still served"),
+    Case::new(1, "hundred-in-turn", several_clients::hundred_in_turn,
         "100 clients, one after another"),
-    Case::new(1, "clients-at-once", company::clients_at_once,
+    Case::new(1, "clients-at-once", several_clients::clients_at_once,
         "8 clients that connect together, ask, read and leave").times(4),
 ];
 

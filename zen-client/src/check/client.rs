@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
-use super::scene::{Scene, What};
+use super::transcript::{Transcript, What};
 use crate::connect::connect_to;
 use crate::text::quoted;
 
@@ -40,26 +40,26 @@ pub(super) struct Target {
     address: SocketAddr,
     timeout: Duration,
     deadline: Instant,
-    scene: Scene,
+    transcript: Transcript,
 }
 
 impl Target {
     /// Returns a target for one case, which may take at most `timeout` from now on.
     pub(super) fn new(address: SocketAddr, timeout: Duration, on_failure: Option<String>) -> Self {
-        Self { address, timeout, deadline: Instant::now() + timeout, scene: Scene::new(on_failure) }
+        Self { address, timeout, deadline: Instant::now() + timeout, transcript: Transcript::new(on_failure) }
     }
 
     /// Connects a new client. Only `clients-at-once` has more than one at a time.
     pub(super) fn connect(&self) -> Result<Client<'_>, Mismatch> {
         Client::connect(self).map_err(|error| {
-            self.scene.observe();
+            self.transcript.observe();
             Mismatch::new("a connection", error.to_string())
         })
     }
 
     /// Returns the transcript and the observations.
-    pub(super) fn scene(self) -> Scene {
-        self.scene
+    pub(super) fn transcript(self) -> Transcript {
+        self.transcript
     }
 }
 
@@ -85,7 +85,7 @@ impl<'t> Client<'t> {
         let left = target.deadline.saturating_duration_since(Instant::now());
         let stream = connect_to(target.address, Some(left.max(Duration::from_millis(1))))?;
         stream.set_nonblocking(true)?;
-        let client = Self { stream, target, number: target.scene.next_client(), is_reset: false };
+        let client = Self { stream, target, number: target.transcript.next_client(), is_reset: false };
         client.note(What::Connects, b"");
         Ok(client)
     }
@@ -140,7 +140,7 @@ impl<'t> Client<'t> {
     pub(super) fn expect_end(&mut self) -> Outcome {
         let mut received = Vec::new();
         loop {
-            match self.read(&mut received, ENOUGH_TO_SEE) {
+            match self.read(&mut received, SHOWN_BYTES) {
                 Found::EndOfFile => return Ok(()),
                 Found::Nothing if self.wait(PollFlags::IN, self.target.deadline) => {}
                 found => return Err(self.describe(b"", received, found)),
@@ -151,9 +151,9 @@ impl<'t> Client<'t> {
     /// Expects no reset after an end of file. The sending side must still be open.
     pub(super) fn expect_no_reset(&mut self) -> Outcome {
         // Without requested events, poll reports only errors and hang-ups.
-        if self.wait(PollFlags::empty(), Instant::now() + AFTERSHOCK) {
+        if self.wait(PollFlags::empty(), Instant::now() + RESET_WAIT) {
             self.note(What::SeesReset, b"");
-            self.target.scene.observe();
+            self.target.transcript.observe();
             return Err(Mismatch::new("end of file and no reset", "a reset after it"));
         }
         Ok(())
@@ -213,7 +213,7 @@ impl<'t> Client<'t> {
     }
 
     fn note(&self, what: What, bytes: &[u8]) {
-        self.target.scene.note(self.number, what, bytes);
+        self.target.transcript.note(self.number, what, bytes);
     }
 
     /// Sleeps until the socket is ready (true), or until `until` (false).
@@ -234,9 +234,9 @@ impl<'t> Client<'t> {
     fn describe(&mut self, answers: &[u8], mut received: Vec<u8>, mut found: Found) -> Mismatch {
         let same = answers.iter().zip(&received).take_while(|(a, b)| a == b).count();
         if matches!(found, Found::Bytes) {
-            let until = self.target.deadline.min(Instant::now() + AFTERMATH);
-            while received.len() < same + ENOUGH_TO_SEE && matches!(found, Found::Bytes | Found::Nothing) {
-                found = self.read(&mut received, ENOUGH_TO_SEE);
+            let until = self.target.deadline.min(Instant::now() + REST_WAIT);
+            while received.len() < same + SHOWN_BYTES && matches!(found, Found::Bytes | Found::Nothing) {
+                found = self.read(&mut received, SHOWN_BYTES);
                 if matches!(found, Found::Nothing) && !self.wait(PollFlags::IN, until) {
                     found = Found::Bytes;
                     break;
@@ -246,9 +246,9 @@ impl<'t> Client<'t> {
         if matches!(found, Found::Nothing) {
             self.note(What::SeesNothing, b"");
         }
-        self.target.scene.observe();
+        self.target.transcript.observe();
         // Of a long exchange, the answers around the first wrong byte are shown.
-        let start = if same > ENOUGH_TO_SEE / 2 { same - ENOUGH_TO_SEE / 4 } else { 0 };
+        let start = if same > SHOWN_BYTES / 2 { same - SHOWN_BYTES / 4 } else { 0 };
         let place = if start == 0 { String::new() } else { format!(" from byte {start} on") };
         let expected = if answers.is_empty() { "end of file".to_owned() } else { quoted(&answers[start..]) + &place };
         let bytes = if received.is_empty() { None } else { Some(quoted(&received[start..])) };
@@ -280,8 +280,8 @@ fn is_temporary(error: &io::Error) -> bool {
 }
 
 /// The time for which bytes after a mismatch are read, so that the report shows a whole answer.
-const AFTERMATH: Duration = Duration::from_millis(50);
+const REST_WAIT: Duration = Duration::from_millis(50);
 /// The longest time between an end of file and a reset that follows it.
-const AFTERSHOCK: Duration = Duration::from_millis(50);
+const RESET_WAIT: Duration = Duration::from_millis(50);
 /// The most bytes of a mismatch that are read.
-const ENOUGH_TO_SEE: usize = 64;
+const SHOWN_BYTES: usize = 64;

@@ -20,7 +20,7 @@ pub(super) struct Connection {
     /// When connecting began.
     pub(super) opened: Nanos,
     /// Which of the addresses is next; counts on without end.
-    pub(super) turn: usize,
+    pub(super) address_index: usize,
     /// When it may be opened again at the earliest.
     pub(super) not_before: Nanos,
     /// The questions in flight, the oldest first; after a failure, those to be asked again.
@@ -52,15 +52,15 @@ pub(super) enum Sent {
 }
 
 impl Connection {
-    /// Returns a slot for connections that never have more than `pipeline` questions in flight. `turn` selects its
-    /// first address.
-    pub(super) fn new(kind: Kind, pipeline: usize, turn: usize) -> Self {
+    /// Returns a slot for connections that never have more than `pipeline` questions in flight. `address_index` selects
+    /// its first address.
+    pub(super) fn new(kind: Kind, pipeline: usize, address_index: usize) -> Self {
         Self {
             kind,
             stream: None,
             is_connected: false,
             opened: 0,
-            turn,
+            address_index,
             not_before: 0,
             asked: VecDeque::with_capacity(if kind == Kind::Good { pipeline } else { 0 }),
             matched: 0,

@@ -64,7 +64,7 @@ pub(super) fn find_max(
             bail!(INTERRUPTED);
         }
         if measured.tally.failures.wrong > 0 {
-            bail!(measured.objection().unwrap_or_default());
+            bail!(measured.failure_reason().unwrap_or_default());
         }
         let outcomes = objectives.judge(&measured);
         let held = outcomes.iter().all(|outcome| outcome.is_true);

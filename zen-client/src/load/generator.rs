@@ -8,8 +8,8 @@
 //! That is one `recv` and one `send` for each answer, and a share of an `epoll_wait`. The clock is read once per chunk,
 //! which is no system call. Nothing is allocated for a question.
 
+mod lifecycle;
 mod retrying;
-mod upkeep;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -58,7 +58,7 @@ pub(super) struct Generator {
     /// The number of slots that ask.
     good: usize,
     /// Slots whose connection has failed, ordered by the time of the next one.
-    again: BinaryHeap<Reverse<(Nanos, usize)>>,
+    reopen_queue: BinaryHeap<Reverse<(Nanos, usize)>>,
     schedule: Option<Schedule>,
     tally: Tally,
     stage: Stage,
@@ -116,7 +116,7 @@ impl Generator {
             sources: Sources::new(plan.threads),
             connections: slots.zip(turns).map(|(kind, turn)| Connection::new(kind, plan.pipeline, turn)).collect(),
             good: share(good),
-            again: BinaryHeap::new(),
+            reopen_queue: BinaryHeap::new(),
             schedule: None,
             tally: Tally::new(plan.rate.is_some() || plan.retries > 0),
             stage: Stage::Opening,
@@ -153,7 +153,7 @@ impl Generator {
         let mut events = [NO_EVENT; EVENTS];
         loop {
             self.ask_what_is_due();
-            self.open_again();
+            self.reopen_due();
             let Window { start, end } = self.tally.window();
             match self.stage {
                 Stage::WarmUp if self.now >= start => {
@@ -222,7 +222,7 @@ impl Generator {
     /// Sends the outgoing bytes, over a new connection if each question has its own.
     fn send(&mut self, slot: usize) {
         let outcome = if self.plan.churn {
-            self.visit(slot)
+            self.connect_and_ask(slot)
         } else {
             match self.connections[slot].send(&self.outgoing) {
                 Ok(Sent::All) => Ok(()),
@@ -236,7 +236,7 @@ impl Generator {
     }
 
     /// Connects, and sends the outgoing bytes as soon as the connection is established.
-    fn visit(&mut self, slot: usize) -> Result<(), Failure> {
+    fn connect_and_ask(&mut self, slot: usize) -> Result<(), Failure> {
         self.connect(slot)?;
         let connection = &mut self.connections[slot];
         // On loopback the kernel completes most handshakes immediately; then there is no need to wait for room.

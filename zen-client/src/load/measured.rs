@@ -51,7 +51,7 @@ impl Measured {
     }
 
     /// Returns why the run is no success, in one line.
-    pub(super) fn objection(&self) -> Option<String> {
+    pub(super) fn failure_reason(&self) -> Option<String> {
         let failures = &self.tally.failures;
         let advice = match failures {
             Failures { wrong: 1.., .. } => "is it a zen server? `zen-client check` tests that",

@@ -20,7 +20,7 @@ pub(crate) struct Objectives(Vec<Objective>);
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Objective {
     metric: Metric,
-    is_upper: bool,
+    is_upper_bound: bool,
     /// Seconds, or a share of 1.
     limit: f64,
 }
@@ -48,7 +48,7 @@ impl Objectives {
         let are_errors_limited = self.0.iter().any(|objective| objective.metric == Metric::Errors);
         let judge = |objective: &Objective| {
             let value = objective.metric.value(measured, !are_errors_limited);
-            let is_true = if objective.is_upper { value < objective.limit } else { value > objective.limit };
+            let is_true = if objective.is_upper_bound { value < objective.limit } else { value > objective.limit };
             let text = format!("{objective}: {} was {}", objective.metric, objective.metric.show(value));
             Outcome { is_true, text, value }
         };
@@ -60,7 +60,7 @@ impl Objectives {
         let times = measured.response();
         let fastest = Duration::from_nanos(times.min()).as_secs_f64();
         let exceeds = |objective: &Objective| {
-            objective.is_upper && !objective.metric.is_share() && !times.is_empty() && fastest >= objective.limit
+            objective.is_upper_bound && !objective.metric.is_share() && !times.is_empty() && fastest >= objective.limit
         };
         self.0.iter().any(exceeds).then(|| Metric::Max.show(fastest))
     }
@@ -138,7 +138,7 @@ impl FromStr for Objective {
         };
         let wanted = if metric.is_share() { "a percentage, such as 1%" } else { "a duration, such as 5ms" };
         let limit = limit.ok_or_else(|| format!("'{value}' is no value for {name}: write {wanted}"))?;
-        Ok(Self { metric, is_upper: &text[at..=at] == "<", limit })
+        Ok(Self { metric, is_upper_bound: &text[at..=at] == "<", limit })
     }
 }
 
@@ -150,7 +150,7 @@ impl fmt::Display for Objectives {
 
 impl fmt::Display for Objective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (metric, op) = (self.metric, if self.is_upper { '<' } else { '>' });
+        let (metric, op) = (self.metric, if self.is_upper_bound { '<' } else { '>' });
         if metric.is_share() {
             write!(f, "{metric}{op}{}%", rounded(self.limit * 100.0))
         } else {

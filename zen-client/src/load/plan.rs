@@ -132,7 +132,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_millis(1), LONGEST_TIMEOUT)
 }
 
-/// More connections than Linux allows one process.
+/// About as many as Linux allows one process by default (fs.nr_open: 1,048,576 descriptors).
 const MOST_CONNECTIONS: usize = 1_000_000;
 /// At this depth the questions of one connection fill the network's buffers.
 const DEEPEST_PIPELINE: usize = 10_000;

@@ -154,7 +154,7 @@ const SCHEMA: &str = "zen-client load 2";
 const OPEN_LOOP: &str = "Response time counts from when a question was due, service time from when it was sent. They \
     differ by how long it waited to be sent, for a connection still busy or for this machine to wake.";
 const CLOSED_LOOP: &str = "Response time equals service time, because a closed loop asks only when it has an answer. \
-    Only --rate shows the waits of clients that do not hold back for the server.";
+    Only --rate shows how long clients wait that ask whether or not the server keeps up.";
 const RETRIES: &str = "Response time counts from when a question was due, in a closed loop from its first try; service \
     time from the try that was answered. They differ by the failed tries and the pauses, and in an open loop by how \
     long it waited to be sent.";

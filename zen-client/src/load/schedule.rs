@@ -37,8 +37,8 @@ pub(super) struct Schedule {
     random: Option<RandomTimes>,
 }
 
-/// The times of a Poisson process, with exponential distances. The sum of such processes is one, so each thread has its
-/// own.
+/// The times of a Poisson process, with exponential distances. Several Poisson processes together are one again, so
+/// each thread has its own.
 struct RandomTimes {
     random: Rng,
     /// The mean distance in nanoseconds.

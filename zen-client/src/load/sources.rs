@@ -23,7 +23,7 @@ pub(super) struct Sources {
 
 /// The number of further source addresses on loopback.
 const OTHERS: u8 = 250;
-/// Leaves ports to other programs, and the kernel need not search long for one.
+/// The most connections from one address: it leaves ports to other programs, and the kernel finds a free one quickly.
 const KEPT_FROM_ONE: usize = 10_000;
 
 impl Sources {
@@ -36,12 +36,12 @@ impl Sources {
     pub(super) fn open(&mut self, target: SocketAddr, is_kept: bool) -> Result<OwnedFd, Errno> {
         let has_others = is_ipv4_loopback(target);
         if is_kept && self.kept >= self.share && has_others {
-            self.turn();
+            self.use_next_address();
         }
         for _ in 0..=OTHERS {
             match self.open_from_current(target) {
                 // The errors of bind and connect when all ports are taken.
-                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if has_others => self.turn(),
+                Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if has_others => self.use_next_address(),
                 outcome => {
                     self.kept += usize::from(is_kept);
                     return outcome;
@@ -68,7 +68,7 @@ impl Sources {
         }
     }
 
-    fn turn(&mut self) {
+    fn use_next_address(&mut self) {
         self.current = (self.current + 1) % (OTHERS + 1);
         self.kept = 0;
     }

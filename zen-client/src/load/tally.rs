@@ -62,7 +62,7 @@ pub(crate) struct Tally {
     /// Processor time of the busiest thread.
     pub(crate) busiest: Duration,
     /// Why the last connection could not be opened.
-    pub(crate) obstacle: Option<Errno>,
+    pub(crate) open_error: Option<Errno>,
     /// Times from the actual send.
     pub(crate) service: Histogram<u64>,
     /// Times from the intended first send; they differ in an open loop, and with retries.
@@ -94,7 +94,7 @@ impl Tally {
             reopened: 0,
             processor_time: Duration::ZERO,
             busiest: Duration::ZERO,
-            obstacle: None,
+            open_error: None,
             service: histogram(),
             response: has_response_time.then(histogram),
             rows: vec![Row::default()],
@@ -216,7 +216,7 @@ impl Tally {
         self.reopened += other.reopened;
         self.processor_time += other.processor_time;
         self.busiest = self.busiest.max(other.busiest);
-        self.obstacle = self.obstacle.or(other.obstacle);
+        self.open_error = self.open_error.or(other.open_error);
         self.in_flight_area += other.in_flight_area;
         self.waited += other.waited;
         // Histograms with equal bounds can always be added.

@@ -109,8 +109,8 @@ fn rate(measured: &Measured) -> Option<Verdict> {
 /// Judges connections that were not opened.
 fn ports(measured: &Measured) -> Option<Verdict> {
     let n = measured.tally.failures.not_opened + measured.tally.retries.by_kind.not_opened;
-    let obstacle = measured.tally.obstacle?;
-    let advice = match obstacle {
+    let open_error = measured.tally.open_error?;
+    let advice = match open_error {
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => {
             "the ports ran out: widen them with `sysctl -w net.ipv4.ip_local_port_range='1024 65535'`, wait a minute \
              for those that have just been used, or ask for fewer connections"
@@ -119,7 +119,7 @@ fn ports(measured: &Measured) -> Option<Verdict> {
         Errno::NOBUFS | Errno::NOMEM => "the memory of the network ran out: ask for fewer connections",
         _ => "is the server reachable from here?",
     };
-    (n > 0).then(|| Verdict::new("ports", Some(false), format!("{n} connections not opened ({obstacle}); {advice}")))
+    (n > 0).then(|| Verdict::new("ports", Some(false), format!("{n} connections not opened ({open_error}); {advice}")))
 }
 
 /// A generator that uses more than this share of a processor may be slower than its server.

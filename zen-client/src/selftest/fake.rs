@@ -128,12 +128,12 @@ fn converse(stream: &TcpStream, number: usize, behavior: Behavior, seen: &Seen) 
 }
 
 /// A server in a process of its own, which is killed and reaped on drop.
-pub(super) struct Freezable {
+pub(super) struct StoppableServer {
     child: Child,
     pub(super) address: SocketAddr,
 }
 
-impl Freezable {
+impl StoppableServer {
     /// Starts this program again.
     pub(super) fn start() -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
@@ -157,7 +157,7 @@ impl Freezable {
     }
 }
 
-impl Drop for Freezable {
+impl Drop for StoppableServer {
     fn drop(&mut self) {
         // The child is not reaped yet, so the pid is still its own.
         let _ = self.child.kill();

@@ -161,10 +161,10 @@ fn cause_error_sends_half_a_question_and_leaves() {
 
 #[test]
 fn a_refusal_says_how_to_start_a_server() {
-    let deserted = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let advice = format!("is a server running there? start one with `cargo run -p zen-poll -- -p {}`", deserted.port());
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let advice = format!("is a server running there? start one with `cargo run -p zen-poll -- -p {}`", unused.port());
     for arguments in ["", "-e"] {
-        fails(&client_of(deserted, arguments), &format!("error: connection refused by {deserted}: "), &advice);
+        fails(&client_of(unused, arguments), &format!("error: connection refused by {unused}: "), &advice);
     }
 }
 
@@ -214,7 +214,7 @@ fn one_note_says_why_the_user_waits() {
         assert_eq!(stderr.lines().count(), 2, "{stderr}");
         stderr.lines().next().unwrap().to_owned()
     };
-    assert!(notes(&[]).starts_with("note: the server has not taken this client yet: "));
+    assert!(notes(&[]).starts_with("note: no answer for 1s: "));
     assert!(notes(&[b"ugly."]).starts_with("note: no answer for 1s, though the server has answered before: "));
 }
 

@@ -412,8 +412,8 @@ fn the_list_needs_no_server() {
 
 #[test]
 fn without_a_server_there_is_nothing_to_judge() {
-    let deserted = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let output = client_of(deserted, "check --json");
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = client_of(unused, "check --json");
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
-    assert!(text(&output.stderr).starts_with(&format!("error: connection refused by {deserted}: ")), "{output:?}");
+    assert!(text(&output.stderr).starts_with(&format!("error: connection refused by {unused}: ")), "{output:?}");
 }

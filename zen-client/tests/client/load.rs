@@ -274,11 +274,11 @@ fn a_full_server_refuses() {
 
 #[test]
 fn without_a_server_there_is_one_line() {
-    let deserted = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let output = client_of(deserted, "load --json");
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = client_of(unused, "load --json");
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
     let stderr = text(&output.stderr);
-    assert!(stderr.starts_with(&format!("error: connection refused by {deserted}: ")), "{stderr}");
+    assert!(stderr.starts_with(&format!("error: connection refused by {unused}: ")), "{stderr}");
     assert_eq!(stderr.lines().count(), 1);
 }
 
@@ -417,8 +417,8 @@ fn an_interrupt_while_it_connects_ends_it() {
     listener.listen(0).unwrap();
     let full = listener.local_addr().unwrap().as_socket().unwrap();
     let _queued = TcpStream::connect(full).unwrap();
-    let deserted = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for (server, more) in [(full, ""), (full, "--threads 2 --idle 3"), (deserted, "--retries 1000")] {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (server, more) in [(full, ""), (full, "--threads 2 --idle 3"), (unused, "--retries 1000")] {
         let running = Running::start(&format!("load --timeout 40s {more} -p {}", server.port()));
         thread::sleep(Duration::from_millis(500));
         let start = Instant::now();

@@ -98,9 +98,9 @@ fn a_wrong_answer_is_not_asked_for_again() {
 
 #[test]
 fn without_a_server_it_is_tried_as_often_as_asked() {
-    let deserted = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let output = client_of(deserted, "load --retries 2");
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = client_of(unused, "load --retries 2");
     let stderr = text(&output.stderr);
     assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
-    assert!(stderr.starts_with(&format!("error: connection refused by {deserted}: ")), "{stderr}");
+    assert!(stderr.starts_with(&format!("error: connection refused by {unused}: ")), "{stderr}");
 }

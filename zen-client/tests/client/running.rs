@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// No run of the client in these tests takes anywhere near as long.
-const BOUND: Duration = Duration::from_secs(60);
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs `zen-client` with `arguments`, which end with the port of `server`.
 pub(crate) fn client_of(server: SocketAddr, arguments: &str) -> Output {
@@ -53,8 +53,9 @@ impl Running {
 
     /// What it says until it ends.
     pub(crate) fn output(mut self) -> Output {
-        let stderr = self.stderr.recv_timeout(BOUND).unwrap_or_else(|_| panic!("it still runs after {BOUND:?}"));
-        let stdout = self.stdout.recv_timeout(BOUND).unwrap();
+        let stderr =
+            self.stderr.recv_timeout(WAIT_LIMIT).unwrap_or_else(|_| panic!("it still runs after {WAIT_LIMIT:?}"));
+        let stdout = self.stdout.recv_timeout(WAIT_LIMIT).unwrap();
         Output { status: self.child.wait().unwrap(), stdout, stderr }
     }
 }

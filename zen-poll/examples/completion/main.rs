@@ -8,8 +8,9 @@
 //!
 //! - While the kernel uses memory of a request, this memory must not be moved or freed. `ring.rs` owns it.
 //! - A client has at most one request at a time: to receive while the conversation wants to read, to send while it
-//!   wants to write. So nothing is received while an answer is pending (rule 2), although the kernel could do it.
-//! - A client is removed only when its request is done, because until then the kernel keeps its socket open.
+//!   wants to write. So nothing is received while an answer is pending (rule 2 of the protocol).
+//! - A client is removed only when its request is done. Until then the kernel keeps its socket open, and the completion
+//!   still carries its key, which must not be another client's.
 //!
 //! ```console
 //! $ cargo run -p zen-poll --example completion
@@ -29,7 +30,7 @@ use slab::Slab;
 use zen_proto::Want;
 use zen_proto::server::{self, Accepted, BACK_OFF, Connection, Options, Server, TICK, Waiting, reset};
 
-use ring::{Done, Ring};
+use ring::{Completion, Ring};
 
 struct Loop {
     server: &'static Server,
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
 }
 
 impl Loop {
-    /// Serves until no more clients are accepted and the last is closed.
+    /// Serves until the server accepts no more clients and the last connection is closed.
     ///
     /// 1. Hand the new requests to the kernel, and sleep until a request is done or a sweep is due.
     /// 2. Handle every request that is done, and make the client's next request.
@@ -78,10 +79,10 @@ impl Loop {
             let began = Instant::now();
             self.ring.enter(self.next_sweep.saturating_duration_since(began))?;
             let now = Instant::now();
-            while let Some(done) = self.ring.next_done() {
+            while let Some(done) = self.ring.next_completion() {
                 match done {
-                    Done::Accepted(result, is_pending) => self.accepted(result, is_pending)?,
-                    Done::Received(key, result) => {
+                    Completion::Accepted(result, is_pending) => self.accepted(result, is_pending)?,
+                    Completion::Received(key, result) => {
                         let client = &mut self.clients[key];
                         client.request = None;
                         match result {
@@ -92,14 +93,14 @@ impl Loop {
                                     let answer = self.server.answer(question); // all clients wait for a slow answer
                                     client.connection.answer(answer);
                                 }
-                                self.ring.give_back(buffer);
+                                self.ring.return_buffer(buffer);
                             }
                             Err(error) if is_transient(&error) => {}
                             Err(error) => client.end(Err(error)),
                         }
                         self.drive(key, now)?;
                     }
-                    Done::Sent(key, result) => {
+                    Completion::Sent(key, result) => {
                         let client = &mut self.clients[key];
                         client.request = None;
                         match result {
@@ -109,7 +110,7 @@ impl Loop {
                         }
                         self.drive(key, now)?;
                     }
-                    Done::Cancelled => {}
+                    Completion::Cancelled => {}
                 }
             }
             if self.next_sweep <= now || self.server.stop.is_requested() {
@@ -127,7 +128,8 @@ impl Loop {
         let Ok(stream) = result else { return Ok(()) }; // `check_listener` tries again, and logs the reason
         match self.server.admit(stream.into()) {
             Accepted::Client(stream, connection) => self.add(stream, connection),
-            // A client over the limit is rejected by `check_listener`, in the next sweep.
+            // A client over the limit is rejected by `check_listener`, in the next sweep. The sweep is in 5 ms, the
+            // time after which `try_accept` decides about such a client.
             _ => {
                 self.next_sweep = self.next_sweep.min(Instant::now() + BACK_OFF / 20);
                 Ok(())
@@ -135,9 +137,9 @@ impl Loop {
         }
     }
 
-    /// Accepts the clients that the kernel has not accepted, and requests further ones.
+    /// Accepts the clients that the kernel has not accepted, and makes the accept request again if it has ended.
     ///
-    /// Returns false when no more clients are accepted.
+    /// Returns false when the server will accept no more clients.
     fn check_listener(&mut self) -> Result<bool> {
         if self.server.stop.is_requested() && self.is_accept_pending {
             self.ring.cancel_accept()?; // while draining, this function accepts all clients in the backlog
@@ -145,11 +147,7 @@ impl Loop {
         }
         loop {
             match self.server.try_accept() {
-                // If the socket stayed non-blocking, io_uring would complete each request immediately with EAGAIN.
-                Accepted::Client(stream, connection) => match stream.set_nonblocking(false) {
-                    Ok(()) => self.add(stream, connection)?,
-                    Err(error) => connection.close(Err(error)),
-                },
+                Accepted::Client(stream, connection) => self.add(stream, connection)?,
                 Accepted::Next => {}
                 Accepted::WouldBlock => break,
                 Accepted::Later(pause) => {
@@ -168,6 +166,11 @@ impl Loop {
     }
 
     fn add(&mut self, stream: TcpStream, connection: Connection) -> Result<()> {
+        // If the socket is non-blocking, io_uring completes each request immediately with EAGAIN.
+        if let Err(error) = stream.set_nonblocking(false) {
+            connection.close(Err(error));
+            return Ok(());
+        }
         let key = self.clients.insert(Client { stream, connection, request: None, over: None });
         self.drive(key, Instant::now())
     }

@@ -19,16 +19,18 @@ pub(crate) struct Ring {
     sending: Slab<Vec<u8>>,
     /// Empty vectors to use again in `sending`.
     spare: Vec<Vec<u8>>,
-    /// The memory of all buffers, one behind the other.
+    /// The memory of all buffers, one after the other.
     buffers: *mut u8,
-    /// The ring of free buffers, from which the kernel takes one when bytes arrive. It has `BUFFERS` entries.
-    free: *mut BufRingEntry,
-    /// The number of entries that were ever written, modulo 2^16. The kernel reads entries before it only.
+    /// The ring of free buffers ("provided buffers" in io_uring), from which the kernel takes one when bytes arrive. It
+    /// has `BUFFER_COUNT` entries.
+    free_buffers: *mut BufRingEntry,
+    /// The number of entries of `free_buffers` that were ever written, modulo 2^16. The kernel reads only the entries
+    /// before it.
     tail: u16,
 }
 
 /// A completed request.
-pub(crate) enum Done {
+pub(crate) enum Completion {
     /// A client was accepted, or accept failed. `false` means that the request has ended.
     Accepted(io::Result<OwnedFd>, bool),
     /// Bytes of this client were received into a buffer. `None` is the end of file.
@@ -39,7 +41,7 @@ pub(crate) enum Done {
     Cancelled,
 }
 
-/// A buffer with received bytes. [`Ring::give_back`] returns it to the kernel.
+/// A buffer with received bytes. [`Ring::return_buffer`] returns it to the kernel.
 pub(crate) struct Buffer {
     number: u16,
     length: usize,
@@ -52,21 +54,21 @@ impl Ring {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(4 * REQUESTS);
         let ring = builder.build(REQUESTS)?;
-        let pages = Layout::array::<BufRingEntry>(BUFFERS.into()).and_then(|layout| layout.align_to(PAGE));
+        let pages = Layout::array::<BufRingEntry>(BUFFER_COUNT.into()).and_then(|layout| layout.align_to(PAGE));
         // SAFETY: the layout is not empty. If the result is null, the registration below fails.
-        let free: *mut BufRingEntry = unsafe { alloc_zeroed(pages.map_err(io::Error::other)?) }.cast();
-        let buffers = Vec::leak(vec![0; usize::from(BUFFERS) * BUFFER]).as_mut_ptr();
+        let free_buffers: *mut BufRingEntry = unsafe { alloc_zeroed(pages.map_err(io::Error::other)?) }.cast();
+        let buffers = Vec::leak(vec![0; usize::from(BUFFER_COUNT) * BUFFER_SIZE]).as_mut_ptr();
         // SAFETY: the entries are aligned to a page, zeroed, and never freed. The buffers are never freed either.
-        unsafe { ring.submitter().register_buf_ring_with_flags(free as u64, BUFFERS, GROUP, 0)? };
+        unsafe { ring.submitter().register_buf_ring_with_flags(free_buffers as u64, BUFFER_COUNT, BUFFER_GROUP, 0)? };
         let (sending, spare) = (Slab::new(), Vec::new());
-        let ring = Box::leak(Box::new(Self { ring, sending, spare, buffers, free, tail: 0 }));
-        (0..BUFFERS).for_each(|number| ring.give_back(Buffer { number, length: 0 }));
+        let ring = Box::leak(Box::new(Self { ring, sending, spare, buffers, free_buffers, tail: 0 }));
+        (0..BUFFER_COUNT).for_each(|number| ring.return_buffer(Buffer { number, length: 0 }));
         Ok(ring)
     }
 
     /// Requests that the kernel accept every client of `listener`, until [`cancel_accept`](Self::cancel_accept).
     pub(crate) fn accept(&mut self, listener: impl AsFd) -> io::Result<()> {
-        self.push(&opcode::AcceptMulti::new(number_of(listener)).flags(CLOEXEC).build().user_data(ACCEPT))
+        self.push(&opcode::AcceptMulti::new(raw_fd(listener)).flags(CLOEXEC).build().user_data(ACCEPT))
     }
 
     /// Cancels the request of [`accept`](Self::accept).
@@ -76,17 +78,18 @@ impl Ring {
 
     /// Requests the next bytes of a client. The kernel chooses a buffer when they arrive, so an idle client has none.
     pub(crate) fn receive(&mut self, client: usize, stream: impl AsFd) -> io::Result<()> {
-        let receive = opcode::Recv::new(number_of(stream), std::ptr::null_mut(), BUFFER as u32).buf_group(GROUP);
+        let receive =
+            opcode::Recv::new(raw_fd(stream), std::ptr::null_mut(), BUFFER_SIZE as u32).buf_group(BUFFER_GROUP);
         self.push(&receive.build().flags(squeue::Flags::BUFFER_SELECT).user_data((client as u64) << 32 | RECEIVE))
     }
 
     /// Requests that a copy of `bytes` be sent. The kernel reads it later, when the client's own bytes may have moved.
     pub(crate) fn send(&mut self, client: usize, stream: impl AsFd, bytes: &[u8]) -> io::Result<()> {
         let mut copy = self.spare.pop().unwrap_or_default();
-        copy.extend_from_slice(&bytes[..bytes.len().min(MOST_SENT)]);
+        copy.extend_from_slice(&bytes[..bytes.len().min(MAX_SEND_SIZE)]);
         let (start, length) = (copy.as_ptr(), copy.len());
         let slot = self.sending.insert(copy);
-        let send = opcode::Send::new(number_of(stream), start, length as u32).flags(MSG_NOSIGNAL);
+        let send = opcode::Send::new(raw_fd(stream), start, length as u32).flags(MSG_NOSIGNAL);
         self.push(&send.build().user_data((client as u64) << 32 | slot as u64))
     }
 
@@ -101,7 +104,7 @@ impl Ring {
     }
 
     /// Returns the next completed request.
-    pub(crate) fn next_done(&mut self) -> Option<Done> {
+    pub(crate) fn next_completion(&mut self) -> Option<Completion> {
         let entry = self.ring.completion().next()?;
         let (client, request) = ((entry.user_data() >> 32) as usize, entry.user_data() & u64::from(u32::MAX));
         let result = match entry.result() {
@@ -109,44 +112,47 @@ impl Ring {
             value => Ok(value),
         };
         Some(match request {
-            // SAFETY: the kernel has opened this descriptor for this process, and reports it once.
-            ACCEPT => Done::Accepted(result.map(|it| unsafe { OwnedFd::from_raw_fd(it) }), cqueue::more(entry.flags())),
-            CANCEL => Done::Cancelled,
+            ACCEPT => {
+                // SAFETY: the kernel has opened this descriptor for this process, and reports it once.
+                let stream = result.map(|it| unsafe { OwnedFd::from_raw_fd(it) });
+                Completion::Accepted(stream, cqueue::more(entry.flags()))
+            }
+            CANCEL => Completion::Cancelled,
             RECEIVE => {
                 let buffer = cqueue::buffer_select(entry.flags());
-                Done::Received(client, result.map(|n| buffer.map(|number| Buffer { number, length: n as usize })))
+                Completion::Received(client, result.map(|n| buffer.map(|number| Buffer { number, length: n as usize })))
             }
             slot => {
                 let mut sent = self.sending.remove(slot as usize);
                 sent.clear();
                 self.spare.push(sent);
-                Done::Sent(client, result.map(|n| n as usize))
+                Completion::Sent(client, result.map(|n| n as usize))
             }
         })
     }
 
     /// Returns the bytes in a buffer.
     pub(crate) fn bytes(&self, buffer: &Buffer) -> &[u8] {
-        // SAFETY: the kernel chose this number, and its numbers are smaller than BUFFERS.
-        let start = unsafe { self.buffers.add(usize::from(buffer.number) * BUFFER) };
+        // SAFETY: the kernel chose this number, and its numbers are smaller than BUFFER_COUNT.
+        let start = unsafe { self.buffers.add(usize::from(buffer.number) * BUFFER_SIZE) };
         // SAFETY: the kernel has written `length` bytes, and writes no more until the buffer is given back.
         unsafe { std::slice::from_raw_parts(start, buffer.length) }
     }
 
     /// Lets the kernel receive into the buffer again.
-    pub(crate) fn give_back(&mut self, buffer: Buffer) {
+    pub(crate) fn return_buffer(&mut self, buffer: Buffer) {
         // SAFETY: as in `bytes`.
-        let start = unsafe { self.buffers.add(usize::from(buffer.number) * BUFFER) };
-        // SAFETY: the remainder is smaller than BUFFERS.
-        let entry = unsafe { self.free.add(usize::from(self.tail % BUFFERS)) };
+        let start = unsafe { self.buffers.add(usize::from(buffer.number) * BUFFER_SIZE) };
+        // SAFETY: the remainder is smaller than BUFFER_COUNT.
+        let entry = unsafe { self.free_buffers.add(usize::from(self.tail % BUFFER_COUNT)) };
         // SAFETY: the kernel does not read entries beyond the tail, and all buffers together fit.
         let entry = unsafe { &mut *entry };
         entry.set_addr(start as u64);
-        entry.set_len(BUFFER as u32);
+        entry.set_len(BUFFER_SIZE as u32);
         entry.set_bid(buffer.number);
         self.tail = self.tail.wrapping_add(1);
-        // SAFETY: `self.free` is the first entry. The kernel's tail is a field of this entry.
-        let tail = unsafe { BufRingEntry::tail(self.free) }.cast::<AtomicU16>();
+        // SAFETY: `self.free_buffers` is the first entry. The kernel's tail is a field of this entry.
+        let tail = unsafe { BufRingEntry::tail(self.free_buffers) }.cast::<AtomicU16>();
         // SAFETY: it is aligned and never freed. It is atomic, because the kernel may read it at any time.
         unsafe { &*tail }.store(self.tail, Ordering::Release);
     }
@@ -161,7 +167,7 @@ impl Ring {
     }
 }
 
-fn number_of(descriptor: impl AsFd) -> Fd {
+fn raw_fd(descriptor: impl AsFd) -> Fd {
     Fd(descriptor.as_fd().as_raw_fd())
 }
 
@@ -169,19 +175,19 @@ fn number_of(descriptor: impl AsFd) -> Fd {
 const REQUESTS: u32 = 1024;
 
 /// The number of buffers. When all are in use, a client's request ends with `ENOBUFS` and is made again.
-const BUFFERS: u16 = 256;
+const BUFFER_COUNT: u16 = 256;
 
 /// The size of a buffer in bytes.
-const BUFFER: usize = 4096;
+const BUFFER_SIZE: usize = 4096;
 
 /// The largest number of bytes that one request sends.
-const MOST_SENT: usize = 4096;
+const MAX_SEND_SIZE: usize = 4096;
 
 /// The alignment in bytes that the kernel requires for the ring of free buffers.
 const PAGE: usize = 4096;
 
 /// The number of the only group of buffers.
-const GROUP: u16 = 0;
+const BUFFER_GROUP: u16 = 0;
 
 /// The kind of a request, in the lower half of its `user_data`. Any other value there is a slot of `sending`: the
 /// request sends. The upper half is the client.

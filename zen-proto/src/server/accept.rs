@@ -23,7 +23,8 @@ use super::watchdog;
 pub enum Accepted {
     /// A client with a non-blocking stream.
     Client(TcpStream, Connection),
-    /// No client to serve: it has disconnected, or is over the limit (rule 7). Try again immediately.
+    /// There is no client to serve: the accepted one has disconnected, or is over the limit (rule 7), or accept(2) was
+    /// interrupted or failed. Try again immediately.
     Next,
     /// The backlog is empty.
     WouldBlock,
@@ -59,10 +60,21 @@ impl Server {
         self.accept_once(SocketFlags::NONBLOCK)
     }
 
+    /// Accepts a client from a non-blocking listener of the caller's own, as [`try_accept`](Self::try_accept) does.
+    pub fn try_accept_from(&'static self, listener: impl AsFd) -> Accepted {
+        self.accept_from(listener, SocketFlags::NONBLOCK)
+    }
+
     /// Registers a client that was accepted in another way, for example by io_uring.
+    ///
+    /// `Next` means that the client is over the limit. Then call [`try_accept`](Self::try_accept) after a few
+    /// milliseconds, which rejects it. The result may be another client that has waited in this way.
     pub fn admit(&'static self, stream: TcpStream) -> Accepted {
         let address = stream.peer_addr().ok();
-        self.register(stream, address)
+        match self.register(stream, address) {
+            Accepted::Next if !self.excess().has_room() => self.serve_or_reject(),
+            accepted => accepted,
+        }
     }
 
     fn accept_once(&'static self, flags: SocketFlags) -> Accepted {
@@ -72,18 +84,23 @@ impl Server {
             return self.register(stream, address);
         }
         let Some(listener) = self.listener() else { return Accepted::Closed };
+        self.accept_from(&*listener, flags)
+    }
+
+    fn accept_from(&'static self, listener: impl AsFd, flags: SocketFlags) -> Accepted {
         let left = self.excess().left(Instant::now());
         match left {
             Some(Duration::ZERO) => return self.serve_or_reject(),
-            Some(left) if self.stop.is_requested() || !is_readable(&*listener) => return Accepted::Later(left),
+            Some(left) if self.stop.is_requested() || !is_readable(&listener) => return Accepted::Later(left),
             // Too many wait for a decision: the oldest is served or rejected now, so that further ones can be accepted.
             Some(_) if !self.excess().has_room() => return self.serve_or_reject(),
             _ => {}
         }
         if let Some(requested_at) = self.stop.requested_at() {
             if self.leaves_backlog() {
-                // Ctrl-C signals the parent and its workers at the same time. Until the parent's message arrives, it
-                // looks as if only this worker drained. So it waits a tick before it leaves the backlog to the others.
+                // Ctrl-C signals the parent and its workers at the same time. Until the parent shuts down the channel,
+                // this worker cannot know that the others drain, too. So it waits a tick before it leaves the backlog
+                // to them.
                 let left = TICK.saturating_sub(requested_at.elapsed()).min(BACK_OFF);
                 return if self.is_inherited || left.is_zero() { self.close_listener() } else { Accepted::Later(left) };
             }
@@ -92,7 +109,7 @@ impl Server {
                 return self.close_listener();
             }
         }
-        match acceptfrom_with(&*listener, flags | SocketFlags::CLOEXEC) {
+        match acceptfrom_with(&listener, flags | SocketFlags::CLOEXEC) {
             Ok((stream, address)) => self.register(stream.into(), address.and_then(|address| address.try_into().ok())),
             Err(Errno::AGAIN) => left.map_or_else(|| self.handle_error(Errno::AGAIN), Accepted::Later),
             Err(errno) => self.handle_error(errno),
@@ -123,7 +140,7 @@ impl Server {
         if self.permits.take() {
             return Accepted::Client(stream, Connection::new(self, address));
         }
-        log::info!("{address} rejected: {} clients are connected (--max-connections)", self.permits.limit());
+        log::info!("{address} rejected: {} clients are connected ({})", self.permits.limit(), self.permits.flag());
         reject(&stream);
         Accepted::Next
     }
@@ -133,7 +150,7 @@ impl Server {
             Class::Interrupted => Accepted::Next,
             Class::Empty | Class::Next | Class::BackOff if self.is_drained() => self.close_listener(),
             Class::Empty => Accepted::WouldBlock,
-            Class::Next if self.record_failure(errno) < MOST_FAILURES => Accepted::Next,
+            Class::Next if self.record_failure(errno) < MAX_FAILURES => Accepted::Next,
             Class::Next => Accepted::Later(BACK_OFF),
             Class::BackOff => {
                 self.record_failure(errno);
@@ -183,7 +200,7 @@ fn is_readable(listener: impl AsFd) -> bool {
 
 /// After this many failures of accept(2) in a row, the cause is probably not the clients: the server then pauses before
 /// each retry.
-const MOST_FAILURES: u32 = 64;
+const MAX_FAILURES: u32 = 64;
 
 /// Classes of errno values after accept(2).
 #[derive(Debug, PartialEq)]

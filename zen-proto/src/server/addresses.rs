@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use anyhow::{Result, bail};
 
-/// Parses HOST: a name or an address, but not a port, a common mistake.
+/// Parses HOST, a name or an address. A port in it is a common mistake, and the error says where the port goes.
 pub(super) fn parse_host(text: &str) -> Result<String, String> {
     // `8080` or `localhost:8080`, but not the `::1` of IPv6.
     let (host, port) = match text.rsplit_once(':') {
@@ -34,7 +34,8 @@ pub(super) fn parse_metrics_address(text: &str) -> Result<SocketAddr, String> {
     addresses.first().copied().ok_or_else(|| "the name has no address".to_owned())
 }
 
-/// Returns the addresses to try: IPv4 first, otherwise in the order of the resolver.
+/// Returns the addresses to try: IPv4 first, otherwise in the order of the resolver. For HOST '' it is `[::]`, then
+/// `0.0.0.0`.
 pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     if host.is_empty() {
         let everywhere: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
@@ -64,7 +65,7 @@ pub(super) fn with_canonical_ip(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Returns whether this is an address that is not link-local.
+/// Returns whether this is an address after which `%INTERFACE` is not permitted: neither link-local nor multicast.
 fn takes_no_interface(address: &str) -> bool {
     address.parse().is_ok_and(|ip: IpAddr| match ip {
         IpAddr::V4(_) => true,

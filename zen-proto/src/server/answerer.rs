@@ -7,8 +7,8 @@ use super::shared::Server;
 use crate::{Answer, answer_to};
 
 impl Server {
-    /// Returns the answer to `question`. With [`delay`](Self::delay) the calling thread sleeps or computes first.
-    /// `None` means that the answer panicked, which ends this conversation only.
+    /// Returns the answer to `question`. With `--delay` the calling thread sleeps first. With `--burn` it computes
+    /// first. `None` means that a panic was caught, which ends this conversation only.
     #[inline]
     pub fn answer(&self, question: &[u8]) -> Option<Answer> {
         if let Some(delay) = self.delay() {

@@ -50,12 +50,12 @@ impl Children {
     ///
     /// Signal handlers cannot be registered, or a pipe cannot be created.
     pub fn new(server: &'static Server, options: &Options, mode: &[&str]) -> Result<(Self, Reaper)> {
-        let deaths = Signals::register(&[SIGCHLD])?;
+        let child_exits = Signals::register(&[SIGCHLD])?;
         let (reports, channel) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).context("cannot create a pipe")?;
-        // If the kernel refuses, the pipe may be full when a child reports. Only its last report waits for room.
+        // If the kernel refuses, the pipe may be full when a child reports, and that report is lost.
         let _ = fcntl_setpipe_size(&channel, PIPE_SIZE);
         server.children.get_or_init(Mutex::default);
-        server.excess().is_patient = true;
+        server.excess().waits_for_exit = true;
         server.stop.on_request(|| server.signal_children(Signal::TERM));
         // A child inherits this mask, so a signal stays pending until the child has its handlers. In this process
         // another thread handles them.
@@ -63,7 +63,7 @@ impl Children {
         blocked.thread_block().context("cannot block signals")?;
         let mode = mode.iter().map(OsString::from);
         let children = Self { server, arguments: mode.chain(arguments(options)).collect(), channel };
-        Ok((children, Reaper { server, deaths, reports, received: LineBuffer::default() }))
+        Ok((children, Reaper { server, child_exits, reports, received: LineBuffer::default() }))
     }
 
     /// Starts a process with the client as its stdin. If that fails, the client is rejected (rule 7).
@@ -129,7 +129,7 @@ fn arguments(options: &Options) -> Vec<OsString> {
 #[derive(Debug)]
 pub struct Reaper {
     server: &'static Server,
-    deaths: Signals,
+    child_exits: Signals,
     reports: OwnedFd,
     received: LineBuffer,
 }
@@ -139,9 +139,9 @@ impl Reaper {
     ///
     /// Returns false when all children have ended and [`Children`] is dropped.
     pub fn reap(&mut self) -> bool {
-        let descriptors = self.deaths.streams().map(AsFd::as_fd).chain([self.reports.as_fd()]);
+        let descriptors = self.child_exits.streams().map(AsFd::as_fd).chain([self.reports.as_fd()]);
         wait_ready(descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect(), None);
-        self.deaths.pending();
+        self.child_exits.pending();
         let Some(mut children) = self.server.children() else { return false };
         // One SIGCHLD may stand for several children. A child sends its last report before it ends.
         let ended: Vec<_> = iter::from_fn(|| wait(WaitOptions::NOHANG).ok().flatten()).collect();
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_is_told_what_concerns_one_client() {
+    fn a_child_gets_the_flags_for_one_client() {
         let line = "zen :: -p 0 --backlog 7 --max-connections 9 --metrics 0 --delay=1500ms --idle-timeout 0 -vv \
                     --question-timeout 1ms --grace 90s --log-file=-log --panic-on a? --abort-on=-b? --panic-outside c?";
         let options = Options::try_parse_from(line.split(' ')).expect("a command line");

@@ -57,7 +57,7 @@ impl Connection {
         self.conversation.wants()
     }
 
-    /// Calls [`Conversation::next_question`].
+    /// Works like [`Conversation::next_question`], and logs the question with `-vv`.
     #[inline(always)]
     pub fn next_question<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8], now: Instant) -> Option<&'s [u8]> {
         loop {
@@ -67,7 +67,7 @@ impl Connection {
         }
     }
 
-    /// Calls [`Conversation::next_frame`].
+    /// Calls [`Conversation::next_frame`], and logs a whole question with `-vv`.
     #[inline(always)]
     pub fn next_frame<'i>(&mut self, input: &mut &'i [u8], now: Instant) -> Option<Frame<'i>> {
         let frame = self.conversation.next_frame(input, now)?;
@@ -180,9 +180,8 @@ impl Connection {
 
 /// Returns a conversation that begins now.
 fn conversation(server: &Server) -> Conversation {
-    // A client from the backlog of a draining server is read without waiting. If the backlog is left to other
-    // processes, this one accepts no client while it drains. Then the drain has begun just after this client was
-    // accepted.
+    // A draining server serves its backlog, and reads from each of those clients without waiting. A server that leaves
+    // the backlog to other processes accepts no client while it drains, so this one was accepted just before the drain.
     let from_backlog = server.stop.is_requested() && !server.leaves_backlog();
     let begin = if from_backlog { Conversation::new_draining } else { Conversation::new };
     begin(server.timeouts, Instant::now())

@@ -139,11 +139,11 @@ pub(super) struct Counters(pub(super) [u64; SERIES.len()]);
 
 impl Counters {
     /// Returns the current counters of this process, with these gauges.
-    pub(super) fn own(here: usize, limit: usize, is_draining: bool) -> Self {
+    pub(super) fn own(active: usize, limit: usize, is_draining: bool) -> Self {
         let mut counters = Self(std::array::from_fn(|at| OWN[at].load(Ordering::Relaxed)));
         counters.0[Counter::Questions as usize] =
             tallies().all.iter().map(|questions| questions.0.load(Ordering::Relaxed)).sum();
-        let gauges = [(Counter::Active, here), (Counter::Limit, limit), (Counter::Draining, is_draining.into())];
+        let gauges = [(Counter::Active, active), (Counter::Limit, limit), (Counter::Draining, is_draining.into())];
         gauges.iter().for_each(|(gauge, value)| counters.0[*gauge as usize] = *value as u64);
         counters
     }

@@ -29,11 +29,11 @@ pub(super) struct Others {
 pub(super) fn provide(wanted: Wanted, others: &Others, is_worker: bool) -> Result<usize> {
     let (clients, least, flag) = match wanted {
         Wanted::Capacity(1) => (1, 1, ""),
-        Wanted::Capacity(workers) => (workers, workers, ", or lower --workers"),
+        Wanted::Capacity(workers) => (workers, workers, ", or lower --workers (with a pool, or --queue)"),
         Wanted::Connections(clients) => (clients, clients, ", or lower --max-connections"),
         Wanted::ByDefault(clients) => (clients, 1, ""),
     };
-    // The error names the flag that needs most of them.
+    // The error names the flag that needs the most descriptors.
     let flag = match *others {
         Others { loops, processes, .. } if processes > loops.max(least) => ", or lower --processes",
         Others { loops, .. } if loops > least.max(OWN) => ", or lower --loops",
@@ -45,7 +45,8 @@ pub(super) fn provide(wanted: Wanted, others: &Others, is_worker: bool) -> Resul
     let possible = clients.min(limit.saturating_sub(others));
     ensure!(
         possible >= least,
-        "serving {least} together takes {} descriptors, but the limit is {limit}: raise it (ulimit -n {0}){flag}",
+        "serving {least} clients at once takes {} descriptors, but the limit is {limit}: \
+         raise it (ulimit -n {0}){flag}",
         need(least)
     );
     // The parent of a worker has already logged this.

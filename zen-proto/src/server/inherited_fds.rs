@@ -56,7 +56,7 @@ pub(super) fn stdin_as_client() -> Result<Option<TcpStream>> {
 ///
 /// Only with `--inetd` is stdin a client or listener. This searches the command line itself, because it is also called
 /// after a parse error.
-pub(super) fn stderr_is_clients() -> bool {
+pub(super) fn stderr_is_client() -> bool {
     let is_inetd = std::env::args_os().any(|argument| argument.as_encoded_bytes().starts_with(b"--inetd"));
     is_inetd && is_stdin(std::io::stderr())
 }

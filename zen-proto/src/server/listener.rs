@@ -56,8 +56,8 @@ fn somaxconn() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
-/// Sets the options that accepted sockets inherit, so that none need be set for each client. Also sets O_NONBLOCK of
-/// the listener: once, because all processes that share the listener share the flag.
+/// Sets the options that accepted sockets inherit, so that a client costs no further system calls. Also sets or clears
+/// O_NONBLOCK of the listener. It is not changed later, because all processes that share the listener share the flag.
 pub(super) fn configure(socket: SockRef<'_>, waiting: Waiting) -> Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER)?;
@@ -75,12 +75,12 @@ fn bind(host: &str, port: u16, backlog: u32) -> Result<Socket> {
     for address in &addresses {
         match bind_address(*address, host.is_empty(), backlog) {
             Ok(socket) => {
-                warn_of_others(host, *address, &addresses);
-                warn_of_a_cut(backlog);
+                warn_if_other_addresses(host, *address, &addresses);
+                warn_if_backlog_is_limited(backlog);
                 return Ok(socket);
             }
             Err(error) => {
-                // HOST '' is one port of both families. IPv4 alone is used only if there is no IPv6.
+                // HOST '' means both families on one port. IPv4 alone is used only if the machine has no IPv6.
                 let is_final = host.is_empty() && !lacks_family(&error);
                 failure = failure.or(Some((*address, error)));
                 if is_final {
@@ -110,19 +110,21 @@ fn lacks_family(error: &std::io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-fn warn_of_others(host: &str, served: SocketAddr, addresses: &[SocketAddr]) {
+fn warn_if_other_addresses(host: &str, served: SocketAddr, addresses: &[SocketAddr]) {
     let others: Vec<_> =
         addresses.iter().filter(|other| **other != served).map(|other| other.ip().to_string()).collect();
     if !host.is_empty() && !others.is_empty() {
-        log::warn!("{host} is also {}: not served, only {} is", others.join(", "), served.ip());
+        let others = others.join(", ");
+        log::warn!("{host} also resolves to {others}: this server listens only on {}", served.ip());
     }
 }
 
 /// Logs a warning if the kernel limits the backlog to a lower number.
-fn warn_of_a_cut(backlog: u32) {
+fn warn_if_backlog_is_limited(backlog: u32) {
     if let Some(most) = somaxconn().filter(|most| *most < backlog) {
         log::warn!(
-            "--backlog {backlog} is cut to {most} by the kernel: raise it (sysctl -w net.core.somaxconn={backlog})"
+            "--backlog {backlog} is over the kernel's limit, so {most} is used: \
+             raise the limit (sysctl -w net.core.somaxconn={backlog})"
         );
     }
 }

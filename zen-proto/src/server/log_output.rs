@@ -63,9 +63,9 @@ impl Output {
         *self = Self { lost: self.lost, ..Self::new(target) };
     }
 
-    /// Writes `line`, after the line that `tell` makes of the number of those lost before. A line that is not taken
-    /// whole is lost, too. Without a line it tells that number alone.
-    pub(super) fn put(&mut self, line: &[u8], tell: impl FnOnce(u64) -> String) {
+    /// Writes `line`. If earlier lines were lost, first writes the line that `lost_count_line` returns for their number. A line
+    /// that is written only in part also counts as lost. If `line` is empty, only the number of lost lines is written.
+    pub(super) fn put(&mut self, line: &[u8], lost_count_line: impl FnOnce(u64) -> String) {
         let mut text = Vec::new();
         if self.lost > 0 {
             // Another process may have completed the line, or truncated the file.
@@ -75,7 +75,7 @@ impl Output {
             text.push(b'\n');
         }
         if self.lost > 0 {
-            text.extend_from_slice(tell(self.lost).as_bytes());
+            text.extend_from_slice(lost_count_line(self.lost).as_bytes());
         }
         let before = text.len();
         text.extend_from_slice(line);
@@ -100,7 +100,7 @@ impl Output {
                 Ok(n @ 1..) => taken += n,
                 Err(Errno::INTR) => {}
                 // Waits for a slow reader. If the reader has stopped, this waits only for the first line.
-                Err(Errno::AGAIN) if self.lost == 0 && self.has_room_within(ROOM) => {}
+                Err(Errno::AGAIN) if self.lost == 0 && self.has_room_within(ROOM_TIMEOUT) => {}
                 _ => break,
             }
         }
@@ -128,7 +128,7 @@ fn ends_mid_line(target: impl AsFd) -> Option<bool> {
 const NULL: (u32, u32) = (1, 3);
 
 /// The time to wait for room in a full pipe.
-const ROOM: Duration = Duration::from_millis(500);
+const ROOM_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
@@ -137,34 +137,34 @@ mod tests {
 
     use super::*;
 
-    fn tell(lost: u64) -> String {
+    fn lost_count_line(lost: u64) -> String {
         format!("{lost} lost\n")
     }
 
-    /// A pipe that is full but for less than a line.
+    /// The socket has room for less than a line.
     #[test]
     fn what_a_full_pipe_does_not_take_is_counted() {
-        let (mut reader, mut writer) = UnixStream::pair().expect("it can be had");
+        let (mut reader, mut writer) = UnixStream::pair().expect("creates a socket pair");
         let flags = rustix::fs::fcntl_getfl(&writer).expect("it is open");
-        rustix::fs::fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("it is ours");
-        let mut output = Output::new(writer.try_clone().expect("it can be had"));
-        output.put(b"whole\n", tell);
+        rustix::fs::fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("the descriptor is open");
+        let mut output = Output::new(writer.try_clone().expect("duplicates a descriptor"));
+        output.put(b"whole\n", lost_count_line);
         while writer.write(&[b'x'; 4096]).is_ok() {}
-        (0..3).for_each(|_| output.put(b"lost\n", tell));
+        (0..3).for_each(|_| output.put(b"lost\n", lost_count_line));
         assert_eq!(output.lost, 3);
 
         let mut read = vec![0; 1 << 20];
         let n = reader.read(&mut read).expect("it is full");
         assert!(read[..n].starts_with(b"whole\nxxx"));
-        output.put(b"next\n", tell);
-        output.put(b"further\n", tell);
+        output.put(b"next\n", lost_count_line);
+        output.put(b"further\n", lost_count_line);
         let n = reader.read(&mut read).expect("it is not empty");
         assert_eq!(read[..n].escape_ascii().to_string(), "3 lost\\nnext\\nfurther\\n");
     }
 
     #[test]
-    fn after_half_a_line_comes_a_fresh_one() {
-        let file = rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::empty()).expect("it can be had");
+    fn a_new_line_begins_after_a_partial_one() {
+        let file = rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::empty()).expect("creates a file");
         let mut file = File::from(file);
         let said = |mut file: &File| {
             let mut text = String::new();
@@ -172,16 +172,16 @@ mod tests {
             text
         };
         file.write_all(b"whole\nha").expect("there is room");
-        let mut output = Output::new(file.try_clone().expect("it can be had"));
-        output.put(b"fresh\n", tell);
+        let mut output = Output::new(file.try_clone().expect("duplicates a descriptor"));
+        output.put(b"fresh\n", lost_count_line);
         output.lost = 2;
-        output.put(b"", tell);
+        output.put(b"", lost_count_line);
         assert_eq!(said(&file), "whole\nha\nfresh\n2 lost\n");
 
         // A file that was cut to nothing begins with a line.
         (output.lost, output.is_cut) = (1, true);
-        file.set_len(0).and_then(|()| file.rewind()).expect("it is ours");
-        output.put(b"next\n", tell);
+        file.set_len(0).and_then(|()| file.rewind()).expect("the descriptor is open");
+        output.put(b"next\n", lost_count_line);
         assert_eq!(said(&file), "1 lost\nnext\n");
     }
 }

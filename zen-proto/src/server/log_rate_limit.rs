@@ -1,4 +1,4 @@
-//! The rate limit of the log: at most some lines of a kind per second. The others are counted.
+//! The rate limit of the log: at most ten lines per second from one place in the source code. The others are counted.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use log::{Level, Record};
 
 /// The kind of a line: its place in the source code.
-type Place = (Option<&'static str>, Option<u32>);
+type SourceLocation = (Option<&'static str>, Option<u32>);
 
 #[derive(Default)]
 pub(super) struct RateLimit {
-    kinds: HashMap<Place, Kind>,
+    kinds: HashMap<SourceLocation, Kind>,
 }
 
 struct Kind {
+    /// When the current second began.
     second: Instant,
     lines: u32,
     left_out: u64,
@@ -43,7 +44,7 @@ impl RateLimit {
     }
 
     /// Returns lines with the counts of suppressed lines that are at least this old and have not been logged.
-    pub(super) fn settle(&mut self, age: Duration) -> impl Iterator<Item = (Level, String)> {
+    pub(super) fn take_suppressed(&mut self, age: Duration) -> impl Iterator<Item = (Level, String)> {
         self.kinds.values_mut().filter(move |kind| kind.left_out > 0 && kind.second.elapsed() >= age).map(|kind| {
             let (level, latest) = &kind.latest;
             (*level, format!("{} more lines were left out that are like: {latest}", take(&mut kind.left_out)))
@@ -74,9 +75,9 @@ mod tests {
         assert_eq!(admit(1, later), Some(5));
         assert!((0..9).all(|_| admit(1, later) == Some(0)));
         assert!((0..7).all(|_| admit(1, later).is_none()));
-        assert_eq!(limit.settle(Duration::from_secs(60)).count(), 0);
-        let owed: Vec<_> = limit.settle(Duration::ZERO).collect();
-        assert_eq!(owed, [(Level::Info, "7 more lines were left out that are like: the text".to_owned())]);
-        assert_eq!(limit.settle(Duration::ZERO).count(), 0);
+        assert_eq!(limit.take_suppressed(Duration::from_secs(60)).count(), 0);
+        let suppressed: Vec<_> = limit.take_suppressed(Duration::ZERO).collect();
+        assert_eq!(suppressed, [(Level::Info, "7 more lines were left out that are like: the text".to_owned())]);
+        assert_eq!(limit.take_suppressed(Duration::ZERO).count(), 0);
     }
 }

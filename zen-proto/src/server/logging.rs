@@ -53,7 +53,7 @@ pub(super) struct Config {
     pub(super) level: LevelFilter,
     /// The name of the server's crate.
     pub(super) program: &'static str,
-    /// Whether this process is a worker of --processes.
+    /// Whether another process of this server started this one: as a worker of --processes, or for a single client.
     pub(super) is_worker: bool,
 }
 
@@ -69,14 +69,14 @@ pub(super) fn start(config: Config) -> Result<()> {
     let output = match &config.file {
         Some(path) => match log_output::open(path) {
             Ok(file) => Output::new(file),
-            // The parent has the file open since its start. If workers failed here, the parent would give up.
+            // The parent opened the file at its start. If its workers ended here, it would stop replacing them.
             Err(error) if config.is_worker => {
                 refused = Some(error);
                 Output::new(io::stderr())
             }
             Err(error) => return Err(error),
         },
-        None if inherited_fds::stderr_is_clients() => {
+        None if inherited_fds::stderr_is_client() => {
             Output::new(File::options().write(true).open("/dev/null").context("/dev/null")?)
         }
         None => Output::new(io::stderr()),
@@ -108,7 +108,7 @@ pub(super) fn start(config: Config) -> Result<()> {
     builder.format(format);
     builder.target(Target::Pipe(Box::new(Lines(sender)))).init();
     if filters.as_ref().is_some_and(|filters| !is_understood(&filters)) {
-        log::warn!("RUST_LOG is not understood, and ignored");
+        log::warn!("RUST_LOG is invalid and is ignored: set it to a level, or to MODULE=LEVEL");
     }
     if let Some(error) = refused {
         log::warn!("this worker logs to stderr until SIGHUP: {error:#}");
@@ -129,13 +129,13 @@ pub(super) fn reopen() {
 /// Waits until all lines so far are written, for a limited time.
 pub(super) fn flush() {
     let Some(log) = LOG.get() else { return };
-    let end = Instant::now() + LAST_WORDS;
+    let end = Instant::now() + FLUSH_TIMEOUT;
     let (done, written) = sync_channel(1);
     while log.try_send(Entry::Flush(done.clone())).is_err() {
         if Instant::now() >= end {
             return;
         }
-        thread::sleep(Duration::from_millis(5)); // it is behind
+        thread::sleep(Duration::from_millis(5)); // the channel is full
     }
     let _ = written.recv_timeout(end.saturating_duration_since(Instant::now()));
 }
@@ -147,21 +147,21 @@ pub(super) fn print_error(line: &str) {
         log::error!("{line}");
     }
     flush();
-    if !inherited_fds::stderr_is_clients() {
+    if !inherited_fds::stderr_is_client() {
         // A blocked stderr must not keep the process from ending.
         let line = format!("{}{line}\n", if stderr_is_journal() { "<3>" } else { "" });
         let (done, written) = sync_channel(0);
         let write = {
             let line = line.clone();
             move || {
-                Output::new(io::stderr()).put(line.as_bytes(), tell);
+                Output::new(io::stderr()).put(line.as_bytes(), lost_count_line);
                 let _ = done.send(());
             }
         };
         match thread::Builder::new().spawn(write) {
-            Ok(_) => _ = written.recv_timeout(LAST_WORDS),
+            Ok(_) => _ = written.recv_timeout(FLUSH_TIMEOUT),
             // The error may be that no thread can be started.
-            Err(_) => Output::new(io::stderr()).put(line.as_bytes(), tell),
+            Err(_) => Output::new(io::stderr()).put(line.as_bytes(), lost_count_line),
         }
     }
 }
@@ -231,12 +231,12 @@ impl Write for Lines {
 
 /// Runs the log thread. Lines that cannot be written are counted, and the count is logged later.
 fn write(entries: &Receiver<Entry>, mut output: Output, path: Option<PathBuf>) {
-    let mut settled = Instant::now();
+    let mut last_checked = Instant::now();
     loop {
         // One second after the last line the rate limit ends, and the number of suppressed lines is logged.
         let entry = entries.recv_timeout(SECOND).or_else(|error| {
-            settle(&mut output, SECOND);
-            tell_lost(&mut output);
+            log_suppressed(&mut output, SECOND);
+            log_lost_count(&mut output);
             // While a count is due, it tries each second whether the output works again.
             if output.lost > 0 { Err(error) } else { entries.recv().map_err(RecvTimeoutError::from) }
         });
@@ -246,20 +246,20 @@ fn write(entries: &Receiver<Entry>, mut output: Output, path: Option<PathBuf>) {
         match entry {
             Ok(Entry::Line(lost, line)) => {
                 output.lost += lost;
-                output.put(&line, tell);
+                output.put(&line, lost_count_line);
             }
             Ok(Entry::Flush(done)) => {
-                settle(&mut output, Duration::ZERO);
-                tell_lost(&mut output);
+                log_suppressed(&mut output, Duration::ZERO);
+                log_lost_count(&mut output);
                 let _ = done.try_send(());
             }
-            Ok(Entry::Reopen) => tell_lost(&mut output),
+            Ok(Entry::Reopen) => log_lost_count(&mut output),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if settled.elapsed() >= SECOND {
-            settled = Instant::now();
-            settle(&mut output, SECOND);
+        if last_checked.elapsed() >= SECOND {
+            last_checked = Instant::now();
+            log_suppressed(&mut output, SECOND);
         }
     }
 }
@@ -267,24 +267,24 @@ fn write(entries: &Receiver<Entry>, mut output: Output, path: Option<PathBuf>) {
 fn reopen_file(output: &mut Output, path: &Path) {
     match log_output::open(path) {
         Ok(file) => output.replace(file),
-        Err(error) => log::error!("the log goes on where it was, try SIGHUP again: {error:#}"),
+        Err(error) => log::error!("the log file is not reopened; fix this and send SIGHUP again: {error:#}"),
     }
 }
 
-fn settle(output: &mut Output, age: Duration) {
-    let owed: Vec<_> = rate_limit().settle(age).collect();
-    for (level, text) in owed {
-        output.put(format!("{} {text}\n", head(level)).as_bytes(), tell);
+fn log_suppressed(output: &mut Output, age: Duration) {
+    let suppressed: Vec<_> = rate_limit().take_suppressed(age).collect();
+    for (level, text) in suppressed {
+        output.put(format!("{} {text}\n", head(level)).as_bytes(), lost_count_line);
     }
 }
 
 /// Logs the number of lost lines when no further line comes.
-fn tell_lost(output: &mut Output) {
+fn log_lost_count(output: &mut Output) {
     output.lost += LOST.swap(0, Ordering::Relaxed);
-    output.put(b"", tell);
+    output.put(b"", lost_count_line);
 }
 
-fn tell(lost: u64) -> String {
+fn lost_count_line(lost: u64) -> String {
     format!("{} {lost} lines of the log were lost before this\n", head(Level::Warn))
 }
 
@@ -294,8 +294,8 @@ const LIBRARY: &str = "zen_proto";
 /// The period of the rate limit.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The capacity of the channel in lines. A blocked stderr costs at most some 100 KiB.
+/// The capacity of the channel in lines. If stderr is blocked, they usually take some 100 KiB.
 const LINES_WAITING: usize = 1024;
 
-/// The time to wait for stderr before the process ends.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The longest time to wait for the log, and then for stderr, before the process ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -27,7 +27,7 @@ pub(super) struct Snapshot {
 }
 
 /// Starts a thread that answers scrapes.
-pub(super) fn serve(address: SocketAddr, look: impl Fn() -> Snapshot + Send + 'static) -> Result<()> {
+pub(super) fn serve(address: SocketAddr, snapshot: impl Fn() -> Snapshot + Send + 'static) -> Result<()> {
     ensure!(!lacks_interface(address), "cannot serve metrics on {address}: append %INTERFACE to the address");
     let listener = TcpListener::bind(address)
         .with_context(|| format!("cannot serve metrics on {address}: choose another --metrics"))?;
@@ -35,7 +35,7 @@ pub(super) fn serve(address: SocketAddr, look: impl Fn() -> Snapshot + Send + 's
     log::info!("metrics on http://{}/metrics", listener.local_addr()?);
     thread::Builder::new()
         .name("metrics".into())
-        .spawn(move || run(&listener, &look))
+        .spawn(move || run(&listener, &snapshot))
         .context("cannot start a thread: raise the limit of threads")?;
     Ok(())
 }
@@ -45,14 +45,14 @@ pub(super) fn serve(address: SocketAddr, look: impl Fn() -> Snapshot + Send + 's
 /// 1. Sleep in poll() until a connection is ready, a new one arrives, or the oldest one times out.
 /// 2. Accept one connection. If there is no room for it, close the oldest.
 /// 3. Serve every connection, and close those that are finished, have failed or have timed out.
-fn run(listener: &TcpListener, look: &impl Fn() -> Snapshot) -> ! {
+fn run(listener: &TcpListener, snapshot: &impl Fn() -> Snapshot) -> ! {
     let mut connections: VecDeque<Connection> = VecDeque::new();
     loop {
         wait(listener, &connections);
         let accepted = listener.accept().and_then(|(stream, _)| Connection::new(stream));
         match accepted {
             Ok(connection) => {
-                if connections.len() == MOST_CONNECTIONS {
+                if connections.len() == MAX_CONNECTIONS {
                     connections.pop_front();
                 }
                 connections.push_back(connection);
@@ -66,7 +66,7 @@ fn run(listener: &TcpListener, look: &impl Fn() -> Snapshot) -> ! {
         }
         let now = Instant::now();
         connections.retain_mut(|connection| {
-            let is_open = match connection.turn(look) {
+            let is_open = match connection.serve_once(snapshot) {
                 Ok(is_open) => is_open,
                 Err(error) if is_tick(&error) => true,
                 Err(error) => {
@@ -113,14 +113,14 @@ impl Connection {
     }
 
     /// Reads and writes at most once. Returns false when the connection is finished.
-    fn turn(&mut self, look: &impl Fn() -> Snapshot) -> io::Result<bool> {
+    fn serve_once(&mut self, snapshot: &impl Fn() -> Snapshot) -> io::Result<bool> {
         let mut chunk = [0; 1024];
         if let State::Receiving(request) = &mut self.state {
             let n = self.stream.read(&mut chunk)?;
             request.extend_from_slice(&chunk[..n]);
             if request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
-                self.state = State::Sending(response(request, look));
-            } else if n == 0 || request.len() > LONGEST_HEAD {
+                self.state = State::Sending(response(request, snapshot));
+            } else if n == 0 || request.len() > MAX_HEAD {
                 return Err(io::Error::other("a request that does not end"));
             }
         } else if let State::Lingering(room) = &mut self.state {
@@ -141,13 +141,13 @@ impl Connection {
     }
 }
 
-fn response(request: &[u8], look: &impl Fn() -> Snapshot) -> Vec<u8> {
+fn response(request: &[u8], snapshot: &impl Fn() -> Snapshot) -> Vec<u8> {
     let request = String::from_utf8_lossy(request);
     let mut words = request.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
     let (status, body) = match (method, path) {
-        ("GET" | "HEAD", "/metrics") => ("200 OK", text(&look())),
+        ("GET" | "HEAD", "/metrics") => ("200 OK", text(&snapshot())),
         ("GET" | "HEAD", _) => ("404 Not Found", "The metrics are at /metrics.\n".to_owned()),
         _ => ("405 Method Not Allowed", "Only GET is known here.\n".to_owned()),
     };
@@ -187,7 +187,7 @@ fn text(snapshot: &Snapshot) -> String {
 }
 
 /// The most connections at the same time: many more than there are scrapers. Each has a request of a few KiB.
-pub(super) const MOST_CONNECTIONS: usize = 32;
+pub(super) const MAX_CONNECTIONS: usize = 32;
 
 /// The longest time of a connection: Prometheus's default timeout.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
@@ -197,14 +197,14 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 
 /// The longest request in bytes. Prometheus sends some two hundred.
-const LONGEST_HEAD: usize = 8192;
+const MAX_HEAD: usize = 8192;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_is_answered_whatever_it_asks() -> io::Result<()> {
+    fn each_request_gets_its_status() -> io::Result<()> {
         let address = served()?;
         let asked = |request: &[u8]| -> io::Result<String> {
             let mut client = TcpStream::connect(address)?;
@@ -222,7 +222,7 @@ mod tests {
         assert!(asked(b"GET / HTTP/1.1\r\n\r\n")?.starts_with("HTTP/1.1 404 "));
         assert!(asked(b"POST /metrics HTTP/1.1\r\n\r\nbody")?.starts_with("HTTP/1.1 405 "));
         assert_eq!(asked(b"GET /met")?, "");
-        assert_eq!(asked(&[b'x'; LONGEST_HEAD + 1])?, "");
+        assert_eq!(asked(&[b'x'; MAX_HEAD + 1])?, "");
         Ok(())
     }
 
@@ -230,16 +230,16 @@ mod tests {
     fn the_oldest_connection_makes_room() -> io::Result<()> {
         let address = served()?;
         let mut connections = Vec::new();
-        for number in 0..=MOST_CONNECTIONS {
+        for number in 0..=MAX_CONNECTIONS {
             let mut connection = TcpStream::connect(address)?;
             connection.set_read_timeout(Some(WAIT_LIMIT / 2))?;
-            // The first of a request that does not end: one is silent, the next slow.
+            // Of every five connections one sends nothing; the others send the beginning of a request.
             connection.write_all(&b"GET /"[..number % 5])?;
             connections.push(connection);
         }
         // The first one is closed before its time is up, and the others are still there.
         assert_eq!(connections.remove(0).read(&mut [0; 1])?, 0);
-        let mut last = connections.remove(MOST_CONNECTIONS - 1);
+        let mut last = connections.remove(MAX_CONNECTIONS - 1);
         last.set_nonblocking(true)?;
         assert!(last.read(&mut [0; 1]).is_err_and(|error| is_tick(&error)));
         Ok(())
@@ -256,13 +256,13 @@ mod tests {
         Ok(())
     }
 
-    /// Where a server tells its metrics, for as long as the test runs.
+    /// Starts a metrics server in this process, and returns its address.
     fn served() -> io::Result<SocketAddr> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let look = || Snapshot { counters: Counters::default(), workers: Some((2, 1)), processes: vec![] };
-        thread::spawn(move || run(&listener, &look));
+        let snapshot = || Snapshot { counters: Counters::default(), workers: Some((2, 1)), processes: vec![] };
+        thread::spawn(move || run(&listener, &snapshot));
         Ok(address)
     }
 }

@@ -49,7 +49,7 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u32).range(..=i32::MAX as i64))]
     pub backlog: u32,
 
-    /// How long draining may take after SIGTERM or SIGINT; 0 is not at all
+    /// How long draining may take after SIGTERM or SIGINT; with 0 the clients are reset immediately
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "10s")]
     pub grace: Duration,
 
@@ -61,7 +61,7 @@ pub struct Options {
     #[arg(long, value_name = "wait|nowait")]
     pub inetd: Option<Inetd>,
 
-    /// With --inetd wait: leave after this time without a client; 0 is never [default: 60s]
+    /// With --inetd wait: print_and_exit after this time without a client; 0 is never [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub idle_exit: Option<Duration>,
 
@@ -81,7 +81,7 @@ pub struct Options {
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
-    /// This process was started by another of this server: one of its --processes, or for a client (--inetd nowait)
+    /// This process was started by the server itself: a worker of --processes, or for one client (--inetd nowait)
     #[arg(long, hide = true)]
     pub(super) worker: bool,
 
@@ -159,15 +159,15 @@ impl Arguments for Options {
 
 /// Parses the arguments of this process. Ends the process if they are wrong or ask for help.
 pub(super) fn parse<A: Arguments>() -> A {
-    let arguments = A::try_parse().unwrap_or_else(|error| leave(&error));
+    let arguments = A::try_parse().unwrap_or_else(|error| print_and_exit(&error));
     match arguments.common().contradiction().or_else(|| arguments.contradiction()) {
-        Some(text) => leave(&A::command().error(ErrorKind::ArgumentConflict, text)),
+        Some(text) => print_and_exit(&A::command().error(ErrorKind::ArgumentConflict, text)),
         None => arguments,
     }
 }
 
 /// Prints help to stdout (status 0), or an error as one line to stderr (status 2), and ends the process.
-fn leave(error: &clap::Error) -> ! {
+fn print_and_exit(error: &clap::Error) -> ! {
     if !error.use_stderr() {
         let _ = stdout::announce(&error.render().to_string()); // an error means that the reader has gone
         std::process::exit(0);

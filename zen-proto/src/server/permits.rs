@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 pub(super) struct Permits {
     taken: AtomicUsize,
     limit: usize,
-    emptied: Mutex<Instant>,
+    /// The flag that determines the limit.
+    flag: &'static str,
+    /// When the last permit in use was released.
+    idle_since: Mutex<Instant>,
 }
 
 impl Permits {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), limit, emptied: Mutex::new(Instant::now()) }
+    pub(super) fn new(limit: usize, flag: &'static str) -> Self {
+        Self { taken: AtomicUsize::new(0), limit, flag, idle_since: Mutex::new(Instant::now()) }
     }
 
     /// Takes a permit. Returns false if none is free.
@@ -27,12 +30,16 @@ impl Permits {
     /// Releases a permit.
     pub(super) fn release(&self) {
         if self.taken.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *self.emptied.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
     }
 
     pub(super) fn limit(&self) -> usize {
         self.limit
+    }
+
+    pub(super) fn flag(&self) -> &'static str {
+        self.flag
     }
 
     pub(super) fn taken(&self) -> usize {
@@ -41,7 +48,7 @@ impl Permits {
 
     /// Returns the time for which no permit has been taken.
     pub(super) fn idle_for(&self) -> Duration {
-        let emptied = *self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.taken() > 0 { Duration::ZERO } else { emptied.elapsed() }
+        let idle_since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.taken() > 0 { Duration::ZERO } else { idle_since.elapsed() }
     }
 }

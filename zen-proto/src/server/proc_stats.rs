@@ -8,8 +8,8 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The resource usage of some processes together. Processes that have just ended are left out. A value is `None` if it
-/// could be read of no process, for example without /proc.
+/// The total resource usage of some processes. Processes that have just ended are left out. A value is `None` if it
+/// could not be read for any process, for example without /proc.
 #[derive(Default)]
 pub(super) struct ProcStats {
     seconds: Option<f64>,
@@ -39,7 +39,7 @@ impl ProcStats {
         usage
     }
 
-    /// Returns name, kind, help text and value of each time series that could be read.
+    /// Returns each time series that could be read: its name, whether it is a gauge, its help text, and its value.
     pub(super) fn series(&self) -> impl Iterator<Item = (&'static str, bool, &'static str, f64)> {
         let all = [
             ("process_cpu_seconds_total", false, "Processor time, of user and system.", self.seconds),
@@ -56,7 +56,7 @@ fn add(sum: &mut Option<f64>, value: f64) {
     *sum = Some(sum.unwrap_or(0.0) + value);
 }
 
-/// Returns the time when the machine was started, in seconds since 1970. /proc/stat has it too, but is hidden from a
+/// The time when the machine was started, in seconds since 1970. /proc/stat has it too, but is hidden from a
 /// service with ProcSubset=pid. It is computed once: a change of the clock must not look like a restart.
 static BOOTED: LazyLock<f64> = LazyLock::new(|| {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

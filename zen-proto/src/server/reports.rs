@@ -17,7 +17,8 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Adds the counters of an ended process to those of the others. Without this a counter would decrease.
+    /// Adds the counters of a process that has ended to the sum of all ended processes. Otherwise a total would
+    /// decrease.
     pub(super) fn retire(&mut self, pid: u32, counters: Counters) {
         self.alive.remove(&pid);
         self.ended += counters;

@@ -29,11 +29,11 @@ pub struct Server {
     pub(super) only_client: Mutex<Option<TcpStream>>,
     pub(super) arrivals: Mutex<Arrivals>,
     pub(super) excess: Mutex<Excess>,
-    /// The most clients that the backlog can hold.
+    /// The value of --backlog. The kernel's queue holds at most one client more.
     pub(super) backlog: usize,
     /// Whether the listener, and the clients in its backlog, outlive this process.
     pub(super) is_inherited: bool,
-    /// Whether this process is a worker of --processes.
+    /// Whether another process of this server started this one: as a worker of --processes, or for a single client.
     pub(super) is_worker: bool,
     /// Whether this process reports its counters to a parent.
     pub(super) reports_to_parent: bool,

@@ -12,11 +12,11 @@ use signal_hook::consts::SIGHUP;
 use socket2::SockRef;
 
 use super::shared::Server;
-use super::signals::{Signals, handled, is_first_of_two};
+use super::signals::{Signals, ends_when_repeated, handled};
 use super::socket_io::reset;
 use super::stop::defect;
 use super::worker::REPORT;
-use super::{logging, sd_notify};
+use super::{logging, service_manager};
 
 /// Starts the signal thread. Normally the main thread ends the process, when the last client is closed. If that has not
 /// happened when `grace` is over, this thread ends it, even if every other thread is busy with an answer.
@@ -28,12 +28,12 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
         let mut is_signalled = loop {
             match next_signal(server, &mut signals, None) {
                 Some(SIGHUP) if logging::has_file() => reopen_logs(server),
-                Some(signal) => break is_first_of_two(signal),
+                Some(signal) => break ends_when_repeated(signal),
                 None => {}
             }
         };
         stop.set();
-        sd_notify::is_stopping();
+        service_manager::notify_stopping();
         if !server.is_child {
             log::info!("draining: {} clients are connected", permits.taken());
         }
@@ -41,8 +41,8 @@ pub(super) fn start(server: &'static Server, grace: Duration, ends_at_second_sig
             while let Some(signal) = next_signal(server, &mut signals, end) {
                 match signal {
                     SIGHUP => reopen_logs(server),
-                    _ if is_first_of_two(signal) && is_signalled && ends_at_second_signal => exit(128 + signal),
-                    _ => is_signalled |= is_first_of_two(signal),
+                    _ if ends_when_repeated(signal) && is_signalled && ends_at_second_signal => exit(128 + signal),
+                    _ => is_signalled |= ends_when_repeated(signal),
                 }
             }
         };
@@ -96,7 +96,7 @@ fn reopen_logs(server: &Server) {
     server.signal_children(Signal::HUP);
 }
 
-/// Makes the exit of this process reset all client connections (SO_LINGER with 0).
+/// Makes the exit of this process reset all its TCP connections (SO_LINGER with 0), those for metrics included.
 ///
 /// Other threads own the streams, and Rust has no safe way to use a descriptor by its number. So each is duplicated
 /// with pidfd_getfd(2): an option that is set on the duplicate applies to the socket. Where that call is forbidden, the
@@ -105,7 +105,7 @@ fn reset_all() {
     let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else { return };
     let numbers: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
         Ok(all) => all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect(),
-        Err(_) => (0..MOST_TRIED).collect(), // there is no /proc
+        Err(_) => (0..MAX_TRIED).collect(), // there is no /proc
     };
     for number in numbers.into_iter().filter(|number| *number > 2) {
         let Ok(descriptor) = pidfd_getfd(&own, number, PidfdGetfdFlags::empty()) else { continue };
@@ -120,4 +120,4 @@ fn reset_all() {
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// The number of descriptors to try if /proc is missing: some milliseconds of system calls.
-const MOST_TRIED: i32 = 65_536;
+const MAX_TRIED: i32 = 65_536;

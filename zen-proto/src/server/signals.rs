@@ -13,8 +13,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::logging;
 use super::wait_ready::wait_ready;
 
-/// Returns the signals that a server handles. SIGHUP is handled if there is a log file, or unless it was ignored when
-/// the server started (as nohup(1) does).
+/// Returns the signals that a server handles. SIGHUP is one of them, unless the server has no log file and SIGHUP was
+/// ignored at its start (as under nohup(1)).
 pub(super) fn handled() -> &'static [i32] {
     // Without /proc this is unknown. Then SIGHUP keeps its disposition.
     let is_ignored = || std::fs::read_to_string("/proc/self/status").map_or(true, |status| ignores_hangup(&status));
@@ -78,9 +78,9 @@ impl Signals {
     }
 }
 
-/// Returns whether a second signal of this kind ends the server immediately. The waker and SIGHUP do not count: a
-/// service manager may send SIGHUP together with SIGTERM.
-pub(super) fn is_first_of_two(signal: i32) -> bool {
+/// Returns whether this is SIGTERM or SIGINT, the second of which ends the server immediately. SIGHUP does not count,
+/// because a service manager may send it together with SIGTERM. Neither does the waker.
+pub(super) fn ends_when_repeated(signal: i32) -> bool {
     [SIGTERM, SIGINT].contains(&signal)
 }
 
@@ -102,11 +102,11 @@ mod tests {
 
     #[test]
     fn no_signal_hides_another() {
-        let mut signals = Signals::register(&[SIGUSR1, SIGUSR2]).expect("they can be had");
-        let mut waker = signals.waker().expect("it can be had");
+        let mut signals = Signals::register(&[SIGUSR1, SIGUSR2]).expect("registers handlers");
+        let mut waker = signals.waker().expect("creates a socket pair");
         waker.write_all(b"!").expect("there is room");
         for signal in [SIGUSR1, SIGUSR2, SIGUSR1] {
-            raise(signal).expect("it is one");
+            raise(signal).expect("is a signal");
         }
         let came: Vec<_> = std::iter::from_fn(|| signals.pending()).collect();
         assert_eq!(came, [SIGUSR1, SIGUSR1, SIGUSR2, 0]);
@@ -116,6 +116,6 @@ mod tests {
     fn an_ignored_hangup_is_found_in_the_status() {
         assert!(ignores_hangup("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"));
         assert!(!ignores_hangup("SigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n"));
-        assert!(ignores_hangup("nothing is said"), "what is not known stays as it is");
+        assert!(ignores_hangup("no such line"), "if it is unknown, it counts as ignored");
     }
 }

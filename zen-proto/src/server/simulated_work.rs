@@ -32,7 +32,8 @@ impl Work {
         })
     }
 
-    /// Computes. `None`: it panicked.
+    /// Computes for the time of `--burn`, and fails if a fault flag names `question`. Returns `None` after a panic.
+    /// Only the panic of `--panic-outside` is not caught here.
     pub(super) fn run(&self, question: &[u8]) -> Option<()> {
         assert!(!is(&self.panic_outside, question), "--panic-outside {}", Excerpt(question));
         catch(|| self.burn_and_fail(question))

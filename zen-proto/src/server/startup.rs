@@ -1,6 +1,7 @@
 //! The three steps of a `main`: parse, listen, serve.
 
 use std::any::type_name_of_val;
+use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use super::shared::{Arrivals, Server};
 use super::simulated_work::Work;
 use super::stdout::announce;
 use super::stop::{Stop, defect};
-use super::{catch, inherited_fds, logging, sd_notify, signal_thread, supervisor, watchdog, worker};
+use super::{catch, inherited_fds, logging, service_manager, signal_thread, supervisor, watchdog, worker};
 use crate::Timeouts;
 
 static SERVER: OnceLock<Server> = OnceLock::new();
@@ -56,7 +57,7 @@ pub fn main<A: Arguments>(serve: impl FnOnce(A) -> Result<()>) -> ExitCode {
     }
 }
 
-/// Logs a panic. If no conversation catches it, the server drains.
+/// Logs a panic. Unless [`catch::catch`] catches it, the server drains.
 fn on_panic(panic: &PanicHookInfo<'_>) {
     // std panics with this text when a scoped thread has panicked, which is already logged.
     if panic.payload().downcast_ref() == Some(&"a scoped thread panicked") {
@@ -70,7 +71,7 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
 }
 
 impl Server {
-    /// Opens the listener, or takes an inherited one, and prints the ready line to stdout.
+    /// Opens the listener, or takes an inherited one. Prints the ready line to stdout, except with --inetd.
     ///
     /// `capacity` is the number of clients that are accepted at the same time; `None` is --max-connections. Further
     /// clients are rejected. A server that calls [`accept`](Self::accept) only when it has a free thread rejects none:
@@ -120,7 +121,7 @@ impl Server {
             stop: Stop::default(),
             timeouts: Timeouts::new(options.idle_timeout, options.question_timeout),
             work: Work::new(options),
-            permits: Permits::new(permits),
+            permits: Permits::new(permits, limiting_flag(capacity, options.max_connections)),
             listener: Mutex::new(listener.map(OwnedFd::from).map(Arc::new)),
             only_client: Mutex::new(only_client),
             arrivals: Mutex::new(Arrivals {
@@ -138,7 +139,7 @@ impl Server {
             children: OnceLock::new(),
         });
         signal_thread::start(server, options.grace, !options.worker)?;
-        server.report(options)?;
+        server.start_reporting(options)?;
         if options.inetd == Some(Inetd::Wait) {
             let idle_exit = options.idle_exit.unwrap_or(IDLE_EXIT);
             if !idle_exit.is_zero() {
@@ -157,17 +158,18 @@ impl Server {
         if let Some(address) = address.filter(|_| options.inetd.is_none() || options.worker) {
             let printed = announce(&address);
             if options.worker {
-                // No process reads stdout: the parent died before `die_with_parent` was called.
+                // Without a reader the worker would never count as ready.
                 printed.context("the parent has gone")?;
             }
         }
-        sd_notify::is_ready();
+        service_manager::notify_ready();
         Ok(server)
     }
 
-    /// Starts heartbeats and reports to the service manager or the parent.
-    fn report(&'static self, options: &Options) -> Result<()> {
-        watchdog::start(if options.worker { worker::send_heartbeat } else { sd_notify::is_alive });
+    /// Starts the heartbeats, to the service manager or the parent, and the metrics. A worker reports its metrics to
+    /// the parent.
+    fn start_reporting(&'static self, options: &Options) -> Result<()> {
+        watchdog::start(if options.worker { worker::send_heartbeat } else { service_manager::notify_alive });
         match options.metrics {
             None => Ok(()),
             Some(_) if self.is_worker => {
@@ -211,7 +213,15 @@ fn others(options: &Options, waiting: Waiting) -> Others {
     Others {
         loops: OF_A_POLLER.saturating_mul(pollers),
         processes: options.processes.unwrap_or(0).into(),
-        metrics: options.metrics.map_or(0, |_| metrics::MOST_CONNECTIONS),
+        metrics: options.metrics.map_or(0, |_| metrics::MAX_CONNECTIONS),
+    }
+}
+
+/// Returns the flag that determines the connection limit. Only a pool has a capacity and rejects clients.
+fn limiting_flag(capacity: Option<usize>, most: Option<NonZeroUsize>) -> &'static str {
+    match (capacity, most) {
+        (Some(capacity), most) if most.is_none_or(|most| most.get() > capacity) => "--workers, --queue",
+        _ => "--max-connections",
     }
 }
 

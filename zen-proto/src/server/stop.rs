@@ -15,7 +15,7 @@ pub struct Stop {
     requested_at: OnceLock<Instant>,
     /// Wakes the signal thread.
     pub(super) waker: OnceLock<UnixStream>,
-    wakers: Mutex<Vec<Box<dyn Fn() + Send>>>,
+    callbacks: Mutex<Vec<Box<dyn Fn() + Send>>>,
     failure: OnceLock<anyhow::Error>,
 }
 
@@ -31,13 +31,14 @@ impl Stop {
         self.requested.load(Ordering::Relaxed)
     }
 
-    /// Calls `wake` when a drain is requested, for servers that sleep longer than a tick.
+    /// Calls `wake` when a drain is requested, or immediately if it already was, for servers that sleep longer than a
+    /// tick. It may be called more than once.
     pub fn on_request(&self, wake: impl Fn() + Send + 'static) {
-        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_requested() {
             wake();
         }
-        wakers.push(Box::new(wake));
+        callbacks.push(Box::new(wake));
     }
 
     /// Returns when the drain was requested, if it was.
@@ -58,7 +59,7 @@ impl Stop {
     }
 
     /// Does the work of [`Stop::fail`] in a panic hook. The panicking thread may hold any lock, so the signal thread
-    /// calls the wakers.
+    /// calls the callbacks.
     pub(super) fn fail_in_panic(&self, error: anyhow::Error) {
         let _ = self.failure.set(error);
         self.wake_signal_thread();
@@ -74,11 +75,12 @@ impl Stop {
         self.failure.get()
     }
 
+    /// Sets the flag, and calls the functions of [`Stop::on_request`].
     pub(super) fn set(&self) {
-        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
         self.requested_at.get_or_init(Instant::now);
         self.requested.store(true, Ordering::Relaxed);
-        wakers.iter().for_each(|wake| wake());
+        callbacks.iter().for_each(|wake| wake());
     }
 }
 

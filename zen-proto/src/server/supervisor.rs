@@ -17,11 +17,11 @@ use super::counters::Counters;
 use super::metrics;
 use super::options::Options;
 use super::reports::Reports;
-use super::signals::{Signals, handled, is_first_of_two};
+use super::signals::{Signals, ends_when_repeated, handled};
 use super::stdout::announce;
 use super::wait_ready::wait_ready;
 use super::worker::{Worker, exit_cause};
-use super::{logging, sd_notify, watchdog};
+use super::{logging, service_manager, watchdog};
 
 /// Runs `processes` workers on `listener` until a signal requests a drain. Ends this process.
 ///
@@ -55,7 +55,7 @@ struct Supervisor<'a> {
     /// The listener; `None` while draining, so that the kernel closes it when the last worker has closed its copy.
     listener: Option<Socket>,
     signals: Signals,
-    deaths: Signals,
+    child_exits: Signals,
     slots: Vec<Slot>,
     /// The line to print when all workers accept clients; `None` with --inetd.
     ready_line: Option<&'a str>,
@@ -70,21 +70,21 @@ struct Supervisor<'a> {
 /// A slot for one worker, occupied or vacant.
 enum Slot {
     Working(Box<Worker>),
-    /// The worker has ended, and the next one starts at this time.
+    /// No worker runs. The next one starts at this time.
     Vacant(Instant),
 }
 
 impl<'a> Supervisor<'a> {
     fn start(processes: usize, is_inherited: bool, listener: Socket, ready_line: Option<&'a str>) -> Result<Self> {
         let signals = Signals::register(handled())?;
-        let deaths = Signals::register(&[SIGCHLD])?;
-        watchdog::start(sd_notify::is_alive);
+        let child_exits = Signals::register(&[SIGCHLD])?;
+        watchdog::start(service_manager::notify_alive);
         let now = Instant::now();
         Ok(Self {
             is_inherited,
             listener: Some(listener),
             signals,
-            deaths,
+            child_exits,
             slots: (0..processes).map(|_| Slot::Vacant(now)).collect(),
             ready_line,
             is_ready: false,
@@ -99,7 +99,7 @@ impl<'a> Supervisor<'a> {
         loop {
             self.fill_vacancies()?;
             if let Some(signal) = self.wait(self.wait_limit()) {
-                return self.drain(grace, is_first_of_two(signal));
+                return self.drain(grace, ends_when_repeated(signal));
             }
             self.read_reports();
             self.kill_stuck_workers();
@@ -122,8 +122,8 @@ impl<'a> Supervisor<'a> {
                     Ok(worker) => Slot::Working(Box::new(worker)),
                     Err(error) if !self.is_ready => return Err(error),
                     Err(error) => {
-                        log::error!("{error:#}; trying again in {LAST_PAUSE:?}");
-                        Slot::Vacant(Instant::now() + LAST_PAUSE)
+                        log::error!("{error:#}; trying again in {RETRY_PAUSE:?}");
+                        Slot::Vacant(Instant::now() + RETRY_PAUSE)
                     }
                 };
             }
@@ -146,9 +146,9 @@ impl<'a> Supervisor<'a> {
     /// signal, unless it is handled here.
     fn wait(&mut self, timeout: Option<Duration>) -> Option<i32> {
         let channels = self.workers().filter_map(Worker::channel);
-        let streams = self.signals.streams().chain(self.deaths.streams());
+        let streams = self.signals.streams().chain(self.child_exits.streams());
         wait_ready(streams.chain(channels).map(|stream| PollFd::new(stream, PollFlags::IN)).collect(), timeout);
-        self.deaths.pending(); // `reap` and `drain` find the worker that ended
+        self.child_exits.pending(); // `reap` and `drain` find the worker that ended
         match self.signals.pending() {
             Some(SIGHUP) if logging::has_file() => {
                 logging::reopen();
@@ -161,13 +161,13 @@ impl<'a> Supervisor<'a> {
 
     /// Reads the reports of all workers. When all are ready, prints the ready line and notifies the service manager.
     fn read_reports(&mut self) {
-        self.slots.iter_mut().filter_map(Slot::worker).for_each(Worker::read_reports);
+        self.slots.iter_mut().filter_map(Slot::worker).for_each(|worker| _ = worker.read_reports());
         lock(&self.stats).alive = self.workers().map(|worker| (worker.pid(), worker.counters())).collect();
         let is_ready = |slot: &mut Slot| slot.worker().is_some_and(|worker| worker.is_ready());
         if !self.is_ready && self.listener.is_some() && self.slots.iter_mut().all(is_ready) {
             self.is_ready = true;
             self.ready_line.map(announce); // serves even if stdout is closed
-            sd_notify::is_ready();
+            service_manager::notify_ready();
         }
     }
 
@@ -181,7 +181,7 @@ impl<'a> Supervisor<'a> {
             if was_stopped {
                 worker.reset_heartbeat();
             } else if worker.since_heartbeat() > interval {
-                log::error!("worker {} has been silent for {interval:?}: it is stuck, and ended", worker.pid());
+                log::error!("worker {} sent no heartbeat for {interval:?}: it is killed and replaced", worker.pid());
                 worker.signal(Signal::KILL);
                 worker.reset_heartbeat();
             }
@@ -193,14 +193,14 @@ impl<'a> Supervisor<'a> {
         for slot in &mut self.slots {
             let Slot::Working(worker) = slot else { continue };
             let Some(status) = worker.ended()? else { continue };
-            let is_young = worker.age() < YOUNG;
-            self.failures = if is_young { self.failures + 1 } else { 0 };
-            if self.failures >= MOST_FAILURES {
-                bail!("{MOST_FAILURES} workers in a row died early, the last by {}: see the log", exit_cause(status));
+            let is_failed_start = worker.age() < MIN_AGE;
+            self.failures = if is_failed_start { self.failures + 1 } else { 0 };
+            if self.failures >= MAX_FAILURES {
+                bail!("{MAX_FAILURES} workers in a row died early, the last by {}: see the log", exit_cause(status));
             }
-            let pause = if is_young { FIRST_PAUSE * 2u32.pow(self.failures.min(6) - 1) } else { Duration::ZERO };
+            let pause = if is_failed_start { FIRST_PAUSE * 2u32.pow(self.failures.min(6) - 1) } else { Duration::ZERO };
             log::error!("worker {} died by {}; the next starts in {pause:?}", worker.pid(), exit_cause(status));
-            worker.read_reports(); // its last reports
+            worker.read_last_reports();
             let mut stats = lock(&self.stats);
             stats.retire(worker.pid(), worker.counters().after_its_end());
             stats.died += 1;
@@ -212,7 +212,7 @@ impl<'a> Supervisor<'a> {
 
     /// Drains all workers, and waits for them until [`MARGIN`] after their grace.
     fn drain(&mut self, grace: Duration, mut is_signalled: bool) -> Result<i32> {
-        sd_notify::is_stopping();
+        service_manager::notify_stopping();
         log::info!("draining: {} workers", self.workers().count());
         self.workers().for_each(Worker::drain);
         self.listener = None;
@@ -231,7 +231,7 @@ impl<'a> Supervisor<'a> {
                 self.workers().for_each(|worker| worker.signal(Signal::KILL));
                 return Ok(0);
             }
-            let signal = self.wait(left).filter(|signal| is_first_of_two(*signal));
+            let signal = self.wait(left).filter(|signal| ends_when_repeated(*signal));
             if let Some(signal) = signal.filter(|_| is_signalled) {
                 return Ok(128 + signal); // the workers die with this process
             }
@@ -244,7 +244,7 @@ impl<'a> Supervisor<'a> {
         for slot in &mut self.slots {
             let Slot::Working(worker) = slot else { continue };
             if !matches!(worker.ended(), Ok(None)) {
-                worker.read_reports(); // its last reports
+                worker.read_last_reports();
                 lock(&self.stats).retire(worker.pid(), worker.counters().after_its_end());
                 *slot = Slot::Vacant(Instant::now());
             }
@@ -272,17 +272,17 @@ fn lock(stats: &Mutex<Reports>) -> MutexGuard<'_, Reports> {
     stats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The pause after a worker could not be started.
-const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause before the next attempt when a worker process could not be created.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// A worker that ends before this age counts as one that cannot start.
-const YOUNG: Duration = Duration::from_secs(1);
+/// A worker that ends before this age counts as a failed start.
+const MIN_AGE: Duration = Duration::from_secs(1);
 
-/// The pause after the first worker that ended young. It doubles for each further one.
+/// The pause after the first failed start. It doubles for each further one in a row, up to 3.2 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Number of workers that die young in a row before the server gives up.
-const MOST_FAILURES: u32 = 10;
+/// The number of failed starts in a row after which the server gives up.
+const MAX_FAILURES: u32 = 10;
 
 /// The time beyond their grace in which workers may still exit by themselves.
 const MARGIN: Duration = Duration::from_secs(1);

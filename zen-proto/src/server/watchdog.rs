@@ -36,8 +36,8 @@ pub(super) fn interval() -> Option<Duration> {
 /// Calls `report` in each round while all threads are alive, if heartbeats are requested.
 pub(super) fn start(report: fn()) {
     let Some(interval) = interval() else { return };
-    if interval < SHORTEST {
-        log::warn!("the watchdog is to hear from this server every {interval:?}: allow it {SHORTEST:?} at least");
+    if interval < MIN_INTERVAL {
+        log::warn!("the watchdog interval of {interval:?} is too short: set WatchdogSec= to {MIN_INTERVAL:?} or more");
     }
     let round = Mutex::new(Round { number: 0, threads: 0, missing: 0 });
     let _ = WATCHDOG.set(Watchdog { pause: interval / 4, report, round });
@@ -58,13 +58,13 @@ pub fn heartbeat(now: Instant) {
     }
 }
 
-/// Returns the time at which the loop must wake up for its heartbeat, if there is one.
+/// Returns the time at which the loop must wake up for its heartbeat, or `None` if no heartbeats are requested.
 pub fn next_heartbeat() -> Option<Instant> {
     WATCHDOG.get().map(|_| HEARTBEAT.with_borrow_mut(|heartbeat| heartbeat.get_or_insert_with(Heartbeat::start).next))
 }
 
 /// Records that one of several threads that share their clients is not stuck.
-pub fn heartbeat_together(now: Instant) {
+pub fn shared_heartbeat(now: Instant) {
     if WATCHDOG.get().is_some() {
         let mut shared = SHARED_HEARTBEAT.lock().unwrap_or_else(PoisonError::into_inner);
         shared.get_or_insert_with(Heartbeat::start).record(now);
@@ -91,7 +91,7 @@ fn beat_own_or_shared() {
     if HEARTBEAT.with_borrow(Option::is_some) {
         heartbeat(Instant::now());
     } else if SHARED_HEARTBEAT.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-        heartbeat_together(Instant::now());
+        shared_heartbeat(Instant::now());
     }
 }
 
@@ -114,14 +114,14 @@ impl Heartbeat {
     fn record(&mut self, now: Instant) {
         let Some(watchdog) = WATCHDOG.get().filter(|_| self.next <= now) else { return };
         self.next = now + watchdog.pause;
-        self.is_heard(watchdog);
+        self.record_in_round(watchdog);
     }
 
-    fn is_heard(&mut self, watchdog: &Watchdog) {
+    fn record_in_round(&mut self, watchdog: &Watchdog) {
         let mut round = watchdog.round();
         if self.round != round.number {
             self.round = round.number;
-            round.report_to(watchdog);
+            round.report_if_complete(watchdog);
         }
     }
 }
@@ -132,7 +132,7 @@ impl Drop for Heartbeat {
         let mut round = watchdog.round();
         round.threads -= 1;
         if self.round != round.number {
-            round.report_to(watchdog);
+            round.report_if_complete(watchdog);
         }
     }
 }
@@ -145,7 +145,7 @@ impl Watchdog {
 
 impl Round {
     /// Records one heartbeat. The last one of a round sends the report, and the next round begins.
-    fn report_to(&mut self, watchdog: &Watchdog) {
+    fn report_if_complete(&mut self, watchdog: &Watchdog) {
         self.missing -= 1;
         if self.missing == 0 && self.threads > 0 {
             (watchdog.report)();
@@ -156,6 +156,6 @@ impl Round {
 }
 
 /// The shortest interval: a quarter of it is a tick, and a thread that sleeps in its calls records no more often.
-const SHORTEST: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-const _: () = assert!(SHORTEST.as_millis() == 4 * TICK.as_millis());
+const _: () = assert!(MIN_INTERVAL.as_millis() == 4 * TICK.as_millis());

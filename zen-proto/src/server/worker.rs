@@ -29,7 +29,11 @@ use super::line_buffer::LineBuffer;
 use super::socket_io::is_tick;
 use super::{signals, watchdog};
 
-/// Asks the kernel to kill this worker when its parent dies.
+/// Asks the kernel to kill this worker when its parent dies, and makes the channel to the parent non-blocking.
+///
+/// # Errors
+///
+/// The parent has already died, or a system call failed.
 pub(super) fn die_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the parent")?;
     // The parent may have died before the call above. Then no process has the other end of the channel.
@@ -97,7 +101,7 @@ pub(super) struct Worker {
     last_heartbeat: Instant,
     received: LineBuffer,
     is_ready: bool,
-    /// Whether SIGHUP came before the worker could handle it.
+    /// Whether the worker is sent SIGHUP as soon as it is ready.
     must_reopen_log: bool,
     is_idle: bool,
     counters: Counters,
@@ -107,7 +111,7 @@ impl Worker {
     pub(super) fn start(listener: &Socket, is_inherited: bool) -> Result<Self> {
         let mut command = this_program();
         command.arg("--worker").args(is_inherited.then_some("--inherited")).args(std::env::args_os().skip(1));
-        // Parent and worker both send heartbeats at this interval.
+        // WATCHDOG_USEC also applies to workers, but not if WATCHDOG_PID, removed above, names another process.
         if watchdog::interval().is_none() {
             command.env_remove("WATCHDOG_USEC");
         }
@@ -137,21 +141,28 @@ impl Worker {
         }
     }
 
-    /// Reads and handles the worker's reports. End of file means that the worker has exited.
-    pub(super) fn read_reports(&mut self) {
-        let Some(channel) = &mut self.channel else { return };
+    /// Reads and handles some of the worker's reports. Returns false when no more have arrived. End of file means that
+    /// the worker has exited.
+    pub(super) fn read_reports(&mut self) -> bool {
+        let Some(channel) = &mut self.channel else { return false };
         let mut buffer = [0; 4096];
         let n = match channel.read(&mut buffer) {
             Ok(n @ 1..) => n,
-            Err(error) if is_tick(&error) => return, // no report has arrived
+            Err(error) if is_tick(&error) => return false, // no report has arrived
             _ => {
                 self.channel = None;
-                return;
+                return false;
             }
         };
         for line in self.received.add(&buffer[..n]) {
             self.handle_report(&line);
         }
+        true
+    }
+
+    /// Reads and handles the last reports of a worker that has ended.
+    pub(super) fn read_last_reports(&mut self) {
+        while self.read_reports() {}
     }
 
     fn handle_report(&mut self, line: &str) {
@@ -280,14 +291,27 @@ mod tests {
 
     #[test]
     fn only_the_ready_line_makes_it_ready() {
-        let (channel, mut worker_end) = UnixStream::pair().expect("it can be had");
+        let (channel, mut worker_end) = UnixStream::pair().expect("creates a socket pair");
         let mut worker = Worker::new(Command::new("true").spawn().expect("it runs"), channel);
         worker_end.write_all(b"something else\nlistening").expect("there is room");
-        worker.read_reports();
+        assert!(worker.read_reports());
         assert!(!worker.is_ready());
         worker_end.write_all(b" on 127.0.0.1:1060\n").expect("there is room");
-        worker.read_reports();
+        assert!(worker.read_reports());
         assert!(worker.is_ready());
+        worker.child.wait().expect("it has ended");
+    }
+
+    #[test]
+    fn all_last_reports_are_read() {
+        let (channel, mut worker_end) = UnixStream::pair().expect("creates a socket pair");
+        channel.set_nonblocking(true).expect("is a descriptor");
+        let mut worker = Worker::new(Command::new("true").spawn().expect("it runs"), channel);
+        worker_end
+            .write_all(format!("{}{IDLE}\n", format!("{ALIVE}\n").repeat(1000)).as_bytes())
+            .expect("there is room");
+        worker.read_last_reports();
+        assert!(worker.is_idle());
         worker.child.wait().expect("it has ended");
     }
 }

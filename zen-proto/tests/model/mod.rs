@@ -1,10 +1,10 @@
-//! A second, naive reading of the protocol, and a driver that feeds a conversation under given cuts.
+//! A second, naive implementation of the protocol, and a driver that feeds a conversation with chunks of given sizes.
 
 use std::time::Instant;
 
 use zen_proto::{Conversation, Ending, Timeouts, Want, answer_to};
 
-/// The answers to `input` and how it ends after it, by splitting alone: no state, no streaming.
+/// Returns the answers to `input` and the ending, by splitting the complete input at each `?`.
 pub(crate) fn model(input: &[u8]) -> (Vec<u8>, Ending) {
     let white = |byte: &u8| b" \t\r\n".contains(byte);
     let mut answers = Vec::new();
@@ -24,8 +24,8 @@ pub(crate) fn model(input: &[u8]) -> (Vec<u8>, Ending) {
     (answers, Ending::Finished)
 }
 
-/// The same from a conversation that gets `input` in chunks of these sizes (then the rest), whose answers
-/// are taken `taken` bytes at a time.
+/// Returns the answers and the ending of a conversation. It receives `input` in chunks of the sizes `cuts`, then the
+/// rest. Its answers are written `taken` bytes at a time.
 pub(crate) fn converse(input: &[u8], cuts: &[usize], taken: usize) -> (Vec<u8>, Ending) {
     let now = Instant::now();
     let mut conversation = Conversation::new(Timeouts::NEVER, now);
@@ -51,13 +51,13 @@ pub(crate) fn converse(input: &[u8], cuts: &[usize], taken: usize) -> (Vec<u8>, 
             }
             Want::EndSending => conversation.ended_sending(now),
             Want::Close => break,
-            Want::Reset => panic!("no client was slow"),
+            Want::Reset => panic!("a reset without timeouts"),
         }
     }
     (answers, conversation.ending().expect("it is over").clone())
 }
 
-/// What every stream of answers looks like.
+/// Asserts that `answers` consists of whole known answers.
 pub(crate) fn assert_well_formed(answers: &[u8]) {
     assert!(answers.is_empty() || answers.ends_with(b"."), "an answer without its end");
     for answer in answers.split_inclusive(|byte| *byte == b'.') {

@@ -69,7 +69,7 @@ fn signals_without_descriptors(ctx: &mut Ctx) -> Result<()> {
     for pid in ctx.server.processes() {
         limit_descriptors(pid, Some(0))?;
         // They interrupt a wait that began before.
-        process::signal(pid, Signal::STOP)?;
+        process::stop(pid)?;
         process::signal(pid, Signal::CONT)?;
     }
     let cpu = ctx.server.cpu_within(LOOK);

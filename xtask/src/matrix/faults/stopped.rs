@@ -25,7 +25,7 @@ fn stopped_for_twice_the_timeout(ctx: &mut Ctx) -> Result<()> {
         (connected.next().context("a client")?, connected.next(), connected.next());
     finishing.send(b"Simple is bet")?;
     slow.iter_mut().try_for_each(|client| client.send(b"Simple is bet"))?;
-    ctx.server.signal_all(Signal::STOP)?;
+    ctx.server.stop_all()?;
     thread::sleep(2 * TIMEOUT);
     finishing.send(b"ter than?")?;
     starting.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;

@@ -91,6 +91,7 @@ fn too_many_clients_wait(ctx: &mut Ctx) -> Result<()> {
         let mut excess = ctx.client()?;
         excess.expect(b"Error: too many clients.").with_context(|| format!("client {number} beyond the queue"))?;
         excess.expect_end()?;
+        ctx.server.logs("clients are connected (--workers, --queue)")?;
     }
     let (question, answer) = APHORISMS[0];
     waiting[0].send(question)?;

@@ -72,7 +72,7 @@ fn silent_clients_are_closed_at_once(ctx: &mut Ctx) -> Result<()> {
 
 /// The server is stopped while clients connect, so that they are in the backlog when it finds the signal.
 fn queued_clients_are_answered(ctx: &mut Ctx) -> Result<()> {
-    ctx.server.signal_all(Signal::STOP)?;
+    ctx.server.stop_all()?;
     let mut clients = ctx.server.clients(QUEUED)?;
     let mut silent = ctx.client()?;
     clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;

@@ -93,7 +93,7 @@ fn a_child_dies(ctx: &mut Ctx) -> Result<()> {
 /// The parent waits for its grace and a second more.
 fn a_stopped_child_is_not_waited_for(ctx: &mut Ctx) -> Result<()> {
     let _client = served_clients(ctx, 1)?;
-    process::signal(*process::children(ctx.server.pid()).first().context("a child")?, Signal::STOP)?;
+    process::stop(*process::children(ctx.server.pid()).first().context("a child")?)?;
     let start = Instant::now();
     ctx.server.signal(Signal::TERM)?;
     let status = ctx.server.ended_within(WAIT_LIMIT).context("it waits for a stopped child")?;

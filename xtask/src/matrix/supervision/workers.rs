@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::super::faults::served_clients;
 use super::{Case, Ctx, REPLACED, bare, linked, replace, served, serves_supervised, supervised, supervising};
 use crate::harness::client::{APHORISMS, Client};
-use crate::harness::{Server, WAIT_LIMIT, process, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, process};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -100,9 +100,7 @@ fn new_clients_are_answered(ctx: &Ctx) -> Result<()> {
 fn a_worker_is_stopped(ctx: &mut Ctx) -> Result<()> {
     let workers = ctx.server.workers();
     for &stopped in &workers {
-        process::signal(stopped, Signal::STOP)?;
-        // Until it is stopped it may still accept a client.
-        wait_for(WAIT_LIMIT, || process::is_stopped(stopped).then_some(())).context("it does not stop")?;
+        process::stop(stopped)?;
         for n in 1..=2 * workers.len() {
             ctx.client()?.ask_all().with_context(|| format!("client {n} while worker {stopped} is stopped"))?;
         }

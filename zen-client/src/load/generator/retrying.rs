@@ -15,7 +15,7 @@ use super::{Generator, Stage, question};
 use crate::pause::pause;
 
 /// The pause after a refused connection when there are no retries.
-const RESPITE: Nanos = 1_000_000_000;
+const PAUSE_WITHOUT_RETRIES: Nanos = 1_000_000_000;
 
 impl Generator {
     /// Handles a connection that is of no use any more. Final failures are counted: each lost answer if the connection
@@ -54,7 +54,7 @@ impl Generator {
         } else {
             connection.failed_in_a_row = 0;
             if matches!(failure, Failure::Refused | Failure::NotOpened) {
-                connection.not_before = *now + RESPITE;
+                connection.not_before = *now + PAUSE_WITHOUT_RETRIES;
             }
         }
     }
@@ -67,18 +67,18 @@ impl Generator {
         let is_round_over = connection.failed_in_a_row % addresses == 0;
         let wait = if is_round_over { nanos(pause(connection.failed_in_a_row / addresses, random)) } else { 0 };
         connection.not_before = self.now + wait;
-        self.again.push(Reverse((connection.not_before, slot)));
+        self.reopen_queue.push(Reverse((connection.not_before, slot)));
     }
 
     /// Returns when the next failed connection is opened again.
-    pub(super) fn next_again(&self) -> Option<Nanos> {
-        self.again.peek().map(|Reverse((at, _))| *at)
+    pub(super) fn next_reopen(&self) -> Option<Nanos> {
+        self.reopen_queue.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Opens the connections again whose pause is over.
-    pub(super) fn open_again(&mut self) {
-        while self.next_again().is_some_and(|at| at <= self.now) {
-            if let Some(Reverse((_, slot))) = self.again.pop() {
+    pub(super) fn reopen_due(&mut self) {
+        while self.next_reopen().is_some_and(|at| at <= self.now) {
+            if let Some(Reverse((_, slot))) = self.reopen_queue.pop() {
                 self.reopen(slot);
             }
         }
@@ -110,7 +110,7 @@ impl Generator {
             tally.asked_again(asked, *now);
             outgoing.extend_from_slice(question(asked.aphorism));
         }
-        if let Err(failure) = self.visit(slot) {
+        if let Err(failure) = self.connect_and_ask(slot) {
             self.fail(slot, failure);
         }
     }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     /// Returns an address on which no server listens.
-    fn deserted() -> SocketAddr {
+    fn unused() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn where_one_of_two_is_dead_the_other_has_everything() {
         let (server, count) = counting();
-        let Tally { answers, retries, .. } = visit(&[deserted(), server]).tally;
+        let Tally { answers, retries, .. } = visit(&[unused(), server]).tally;
         assert_eq!(count.load(Ordering::Relaxed), answers);
         assert_eq!((retries.connections, retries.by_kind.refused), (retries.questions, retries.questions));
         assert_eq!((retries.answered, retries.given_up), (retries.questions, 0));

@@ -66,7 +66,7 @@ impl Generator {
         if stream.set_nonblocking(true).is_ok() {
             self.connections[slot].open(stream.into(), self.now);
             self.connections[slot].is_connected = true;
-            self.connections[slot].turn += 1;
+            self.connections[slot].address_index += 1;
             if let Err(failure) = self.watch(slot) {
                 self.fail(slot, failure);
             }
@@ -84,9 +84,9 @@ impl Generator {
     pub(super) fn connect(&mut self, slot: usize) -> Result<(), Failure> {
         let Self { connections, plan, addresses, sources, now, .. } = self;
         let connection = &mut connections[slot];
-        let address = addresses[connection.turn % addresses.len()];
+        let address = addresses[connection.address_index % addresses.len()];
         let is_kept = !plan.churn || slot >= self.good;
-        connection.turn += 1;
+        connection.address_index += 1;
         match sources.open(address, is_kept) {
             Ok(stream) => {
                 // A connection for one question sends one segment, which nothing delays.
@@ -104,12 +104,13 @@ impl Generator {
     pub(super) fn not_connected(&mut self, error: Errno) -> Failure {
         let failure = failure_of(error);
         if failure == Failure::NotOpened {
-            self.tally.obstacle = Some(error);
+            self.tally.open_error = Some(error);
         }
         failure
     }
 
-    /// Adds the connection to the poller. Edges of room to write cost nothing where there was always room.
+    /// Adds the connection to the poller. One that is not established is also watched for room to write, which reports
+    /// the end of the handshake. It stays so: edge-triggered, this costs nothing while there is room.
     pub(super) fn watch(&mut self, slot: usize) -> Result<(), Failure> {
         let connection = &self.connections[slot];
         let Some(stream) = &connection.stream else { return Ok(()) };
@@ -126,7 +127,7 @@ impl Generator {
     }
 
     fn not_polled(&mut self, error: Errno) -> Failure {
-        self.tally.obstacle = Some(error);
+        self.tally.open_error = Some(error);
         Failure::NotOpened
     }
 
@@ -134,7 +135,7 @@ impl Generator {
     pub(super) fn ended(&mut self, slot: usize) {
         if self.connections[slot].asked.is_empty() {
             self.tally.reopened += 1;
-            self.vacate(slot);
+            self.fail_and_close(slot);
         } else {
             self.fail(slot, Failure::Lost);
         }
@@ -150,7 +151,7 @@ impl Generator {
         }
     }
 
-    fn vacate(&mut self, slot: usize) {
+    fn fail_and_close(&mut self, slot: usize) {
         let Self { connections, tally, now, .. } = self;
         let connection = &mut connections[slot];
         let is_good = connection.kind == Kind::Good;
@@ -217,7 +218,7 @@ impl Generator {
             let has_tries = self.plan.retries > 0 && !connection.asked.is_empty();
             if !connection.is_served && (is_stuck || !has_tries && (is_out || connection.has_failed)) {
                 self.tally.unserved += 1;
-                self.vacate(slot);
+                self.fail_and_close(slot);
             }
         }
     }
@@ -231,7 +232,7 @@ impl Generator {
             Stage::Measuring => end + self.grace(),
             Stage::Waiting => Nanos::MAX,
         };
-        self.next_tick.min(stage).min(due.unwrap_or(Nanos::MAX)).min(self.next_again().unwrap_or(Nanos::MAX))
+        self.next_tick.min(stage).min(due.unwrap_or(Nanos::MAX)).min(self.next_reopen().unwrap_or(Nanos::MAX))
     }
 
     /// Returns when a question of the open loop is due that can also be sent. Pending answers cause an event anyway.
@@ -261,6 +262,6 @@ impl Generator {
 
     /// Takes back the questions whose answers are not waited for any more.
     pub(super) fn give_up(&mut self) {
-        (0..self.good).for_each(|slot| self.vacate(slot));
+        (0..self.good).for_each(|slot| self.fail_and_close(slot));
     }
 }

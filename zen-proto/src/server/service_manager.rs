@@ -12,17 +12,17 @@ use std::sync::Once;
 use sd_notify::NotifyState;
 
 /// Reports that clients can connect to this server, and to each of its workers.
-pub(super) fn is_ready() {
+pub(super) fn notify_ready() {
     tell(&NotifyState::Ready);
 }
 
 /// Reports that the drain begins.
-pub(super) fn is_stopping() {
+pub(super) fn notify_stopping() {
     tell(&NotifyState::Stopping);
 }
 
 /// Reports that all event loops, threads or workers are alive; see [`super::watchdog`].
-pub(super) fn is_alive() {
+pub(super) fn notify_alive() {
     tell(&NotifyState::Watchdog);
 }
 
@@ -30,7 +30,7 @@ fn tell(state: &NotifyState<'_>) {
     static WARNED: Once = Once::new();
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, &format!("{state}\n")) {
-        WARNED.call_once(|| log::warn!("the service manager cannot be told: {error}"));
+        WARNED.call_once(|| log::warn!("cannot notify the service manager at NOTIFY_SOCKET: {error}"));
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::text::quoted;
 
 /// The record of one case. Its clients share it; some run on threads of their own.
-pub(super) struct Scene {
+pub(super) struct Transcript {
     start: Instant,
     on_failure: Option<String>,
     state: Mutex<State>,
@@ -48,8 +48,8 @@ pub(super) enum What {
     SeesNothing,
 }
 
-impl Scene {
-    /// Returns an empty scene; `on_failure` is run by the shell when the case fails.
+impl Transcript {
+    /// Returns an empty transcript; `on_failure` is run by the shell when the case fails.
     pub(super) fn new(on_failure: Option<String>) -> Self {
         Self { start: Instant::now(), on_failure, state: Mutex::default() }
     }
@@ -147,8 +147,8 @@ const MOST_LINES: usize = 20;
 mod tests {
     use super::*;
 
-    fn lines(scene: Scene) -> Vec<String> {
-        scene
+    fn lines(transcript: Transcript) -> Vec<String> {
+        transcript
             .into_lines()
             .0
             .iter()
@@ -158,24 +158,24 @@ mod tests {
 
     #[test]
     fn both_directions_are_shown_and_what_goes_one_way_is_one_line() {
-        let scene = Scene::new(None);
-        let client = scene.next_client();
-        scene.note(client, What::Connects, b"");
+        let transcript = Transcript::new(None);
+        let client = transcript.next_client();
+        transcript.note(client, What::Connects, b"");
         for piece in [b"Simple is\n", b"better ", b"than?"] as [&[u8]; 3] {
-            scene.note(client, What::Sends, piece);
+            transcript.note(client, What::Sends, piece);
         }
-        scene.note(client, What::Receives, &[b'x'; 100]);
-        scene.note(scene.next_client(), What::SeesReset, b"");
+        transcript.note(client, What::Receives, &[b'x'; 100]);
+        transcript.note(transcript.next_client(), What::SeesReset, b"");
         let long = format!("client 1 receives \"{}\"… (100 bytes)", "x".repeat(64));
         let sent = [r#"client 1 sends "Simple is\n""#, r#"client 1 sends "better than?" in 2 pieces"#];
-        assert_eq!(lines(scene), ["client 1 connects", sent[0], sent[1], &long, "client 2 is reset"]);
+        assert_eq!(lines(transcript), ["client 1 connects", sent[0], sent[1], &long, "client 2 is reset"]);
     }
 
     #[test]
     fn of_a_long_transcript_the_end_is_shown() {
-        let scene = Scene::new(None);
-        (0..25).for_each(|client| scene.note(client, What::Connects, b""));
-        let lines = lines(scene);
+        let transcript = Transcript::new(None);
+        (0..25).for_each(|client| transcript.note(client, What::Connects, b""));
+        let lines = lines(transcript);
         assert_eq!(
             (lines.len(), lines[0].as_str(), lines[20].as_str()),
             (21, "(5 earlier lines)", "client 24 connects")
