@@ -16,10 +16,10 @@ use serde::Serialize;
 
 use super::format::{self, bytes, comparison, count, number};
 use super::plan::{self, Plan};
-use super::ranking::ranked;
-use super::results::{CPU, Measurement, Objective, P99, Results, Row};
+use super::ranking::{control, ranked};
+use super::results::{CPU, Idle, Measurement, Objective, P99, Results, Row};
 use super::statistics::Comparison;
-use super::target::Target;
+use super::target::{MOST_PROCESSES, Target};
 use crate::servers::{self, SERVERS};
 pub(crate) use flags::Flags;
 use flags::check_objectives;
@@ -29,7 +29,9 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     let mut targets = plan::targets(&flags.server, &flags.peer, &workload)?;
     let takes_part = |target: &Target| {
         let is_example = target.entry().is_some_and(|entry| entry.is_example);
-        target.at_once.is_none_or(|most| most >= flags.clients) && (!is_example || !flags.server.is_empty())
+        target.at_once.is_none_or(|most| most >= flags.clients)
+            && target.most_clients() >= flags.clients
+            && (!is_example || !flags.server.is_empty())
     };
     targets.retain(takes_part);
     let control = plan::enter_twice(&mut targets);
@@ -43,7 +45,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         is_exact: false,
         pipeline: 1,
         seed: 1,
-        idle: flags.clients.min(MOST_IDLE),
+        idle: flags.clients.clamp(FEWEST_IDLE, MOST_IDLE),
         fewest_answers: plan::FEWEST_ANSWERS,
         budget: BUDGET,
         duration: None,
@@ -91,6 +93,9 @@ struct Choice {
     cpu_us_per_answer: Option<f64>,
     p99_us: Option<f64>,
     bytes_per_idle_client: Option<f64>,
+    /// The same as text. Less than [`FEWEST_PAGES`] of all idle clients together is only a bound.
+    #[serde(skip)]
+    idle_client: String,
     unserved: u64,
     next_limit: Sentence,
 }
@@ -115,9 +120,10 @@ impl Advice {
         architectures.sort_by_key(|choice| choice.verdict);
         let met: Vec<&Row> = rows.iter().copied().filter(|row| verdict(flags, row) == Verdict::Met).collect();
         let mut sentences = vec![match met.is_empty() {
-            true => nearest(flags, &architectures),
+            true => nearest(flags, results, &architectures),
             false => Sentence { text: cheapest(results, &met, level), lab: Some("best-of-both") },
         }];
+        sentences.extend(control(results, level).map(|text| Sentence { text, lab: None }));
         sentences.extend(smallest(&met));
         let waiting = SERVERS.iter().filter(|entry| entry.at_once.is_some_and(|most| most < level));
         let waiting: Vec<String> = waiting.map(|it| format!("{} ({})", it.name, it.at_once.unwrap_or(0))).collect();
@@ -128,6 +134,21 @@ impl Advice {
                 waiting.join(", ")
             );
             sentences.push(Sentence { text, lab: Some("hog") });
+        }
+        let forking = SERVERS.iter().filter(|entry| entry.forks && !entry.is_example && level > MOST_PROCESSES);
+        let forking: Vec<&str> = forking.map(|entry| entry.name).collect();
+        if !forking.is_empty() && flags.server.is_empty() {
+            let text = format!(
+                "Not measured, because more than {} processes would measure the memory of this machine: {}",
+                count(MOST_PROCESSES as f64),
+                forking.join(", ")
+            );
+            sentences.push(Sentence { text, lab: Some("stacks") });
+        }
+        if results.settings.server_processors.len() == 1 {
+            let text = "Each server had one processor, the load the others. What several loops, threads or processes \
+                        gain on more processors was not measured";
+            sentences.push(Sentence { text: text.to_owned(), lab: Some("best-of-both") });
         }
         let samples: f64 = results.settings.seconds * flags.rate as f64;
         if samples < FEW_SAMPLES {
@@ -175,7 +196,7 @@ impl Advice {
                 choice.observed.join(", "),
                 number(choice.cpu_us_per_answer),
                 number(choice.p99_us.map(|us| us / 1e3)),
-                choice.bytes_per_idle_client.map_or("–".to_owned(), bytes),
+                choice.idle_client.clone(),
                 count(choice.unserved as f64),
             ]);
         }
@@ -200,6 +221,7 @@ impl Choice {
             cpu_us_per_answer: median(CPU),
             p99_us: median(P99),
             bytes_per_idle_client: row.idle.found().map(|idle| idle.bytes_per_client),
+            idle_client: row.idle.found().map_or("–".to_owned(), idle_client),
             unserved: row.level(flags.clients).map_or(0, |level| level.unserved()),
             next_limit: next_limit(flags, results, row),
         }
@@ -245,8 +267,8 @@ fn cheapest(results: &Results, met: &[&Row], level: usize) -> String {
     let mut text = match same.len() {
         1 => format!("{} meets the objective and uses the least processor time", names(&same)),
         n => format!(
-            "{n} architectures meet the objective and use the least processor time, without a difference between \
-            them: {}",
+            "{n} architectures meet the objective and use the least processor time, without a measurable difference \
+            between them: {}",
             names(&same)
         ),
     };
@@ -260,35 +282,51 @@ fn cheapest(results: &Results, met: &[&Row], level: usize) -> String {
 
 /// Names the one that needs the least memory, of those that meet the objectives.
 fn smallest(met: &[&Row]) -> Option<Sentence> {
-    let idle = |row: &Row| Some((row.name.clone(), row.idle.found()?.bytes_per_client));
-    let mut all: Vec<(String, f64)> = met.iter().filter_map(|row| idle(row)).collect();
-    all.sort_unstable_by(|one, other| one.1.total_cmp(&other.1));
+    let idle = |row: &Row| Some((row.name.clone(), row.idle.found()?.clone()));
+    let mut all: Vec<(String, Idle)> = met.iter().filter_map(|row| idle(row)).collect();
+    all.sort_unstable_by(|(_, one), (_, other)| one.bytes_per_client.total_cmp(&other.bytes_per_client));
     let ((least, low), (most, high)) = (all.first()?, all.last()?);
-    let most = if least == most { String::new() } else { format!(", the most: {most}, {}", bytes(*high)) };
+    let most = if least == most { String::new() } else { format!("; {most} needs the most, {}", idle_client(high)) };
     Some(Sentence {
-        text: format!("Of these, {least} needs the least memory for an idle client, {}{most}", bytes(*low)),
+        text: format!("Of these, {least} needs the least memory for an idle client, {}{most}", idle_client(low)),
         lab: Some("unbounded"),
     })
 }
 
+/// Formats the memory of an idle client.
+fn idle_client(idle: &Idle) -> String {
+    let shown = FEWEST_PAGES * PAGE / idle.clients.max(1) as f64;
+    if idle.bytes_per_client < shown { format!("less than {}", bytes(shown)) } else { bytes(idle.bytes_per_client) }
+}
+
 /// Says that no architecture meets the objectives, which one comes nearest, and what could be met.
-fn nearest(flags: &Flags, architectures: &[Choice]) -> Sentence {
+fn nearest(flags: &Flags, results: &Results, architectures: &[Choice]) -> Sentence {
     let served = architectures.iter().filter(|choice| choice.unserved == 0);
     let served = served.filter_map(|choice| Some((choice, choice.p99_us?)));
     // An architecture that meets them in some rounds is nearer than any that never does.
     let best = served.min_by(|(one, p99), (other, slower)| one.verdict.cmp(&other.verdict).then(p99.total_cmp(slower)));
-    let text = match best {
-        Some((best, p99)) => format!(
-            "No architecture meets {} in every round. {} comes nearest ({}, p99 {} ms): ask for less, for fewer \
-             questions a second, or for quicker answers",
-            flags.slo,
-            best.name,
-            best.observed.join(", "),
-            number(p99 / 1e3),
-        ),
-        None => {
-            format!("No architecture meets {}, and none answers every client: ask fewer questions a second", flags.slo)
+    let workload = &results.settings.workload;
+    let computing = workload.work_seconds().ok().filter(|seconds| *seconds > 0.0 && !workload.sleeps());
+    let processors = results.settings.server_processors.len().max(1) as f64;
+    let advice = match computing.map(|seconds| processors / seconds) {
+        Some(most) if most < flags.rate as f64 => {
+            format!("the server's processors compute at most {} answers a second: ask for fewer", count(most))
         }
+        _ => "ask for less, for fewer questions a second, or for quicker answers".to_owned(),
+    };
+    let text = match best {
+        Some((best, p99)) => {
+            let mut observed = best.observed.clone();
+            if !observed.iter().any(|text| text.starts_with("p99 ")) {
+                observed.push(format!("p99 {} ms", number(p99 / 1e3)));
+            }
+            let observed = observed.join(", ");
+            format!(
+                "No architecture meets {} in every round. {} comes nearest ({observed}): {advice}",
+                flags.slo, best.name
+            )
+        }
+        None => format!("No architecture meets {}, and none answers every client: {advice}", flags.slo),
     };
     Sentence { text, lab: Some("workers") }
 }
@@ -313,7 +351,11 @@ fn next_limit(flags: &Flags, results: &Results, row: &Row) -> Sentence {
     let busy = if entry.is_none() { processors } else { answers_at_once.unwrap_or(processors).min(processors) };
     let by_processor = cost.filter(|cost| *cost > 0.0).map(|cost| busy / cost);
     match (by_work, by_processor) {
-        (Some(by_work), by_processor) if by_processor.is_none_or(|by_processor| by_work <= by_processor) => {
+        // An overloaded server also works for clients that have given up. Then the cost of an answer says
+        // nothing about its limit.
+        (Some(by_work), by_processor)
+            if by_work < flags.rate as f64 || by_processor.is_none_or(|by_processor| by_work <= by_processor) =>
+        {
             let lab = if answers_at_once == Some(1.0) { "stall" } else { "workers" };
             let answers = if at_once == 1.0 { "answer is" } else { "answers are" };
             let text = format!("{} {answers} worked out at a time: about {} a second", count(at_once), count(by_work));
@@ -334,7 +376,12 @@ fn next_limit(flags: &Flags, results: &Results, row: &Row) -> Sentence {
 const ROUNDS: usize = 3;
 /// The documentation promises three minutes.
 const BUDGET: Duration = Duration::from_secs(150);
+/// Memory is counted in pages, so a few idle clients would not show what one needs.
+const FEWEST_IDLE: usize = 200;
 const MOST_IDLE: usize = 1000;
+/// The number of pages that may come and go whatever the clients do.
+const FEWEST_PAGES: f64 = 4.0;
+const PAGE: f64 = 4096.0;
 /// With fewer answers, fewer than ten are above the 99th percentile.
 const FEW_SAMPLES: f64 = 1000.0;
 
@@ -395,7 +442,7 @@ mod tests {
             _ => 0.008,
         });
         let text = &advice.sentences[0].text;
-        assert!(text.contains(" smol comes nearest (p99 9 ms, p99 9.00 ms)"), "{text}");
+        assert!(text.contains(" smol comes nearest (p99 9 ms): ask for less, "), "{text}");
     }
 
     #[test]
@@ -409,6 +456,37 @@ mod tests {
         let limit = |row: &Row| next_limit(&flags, &results, row).text;
         assert_eq!(limit(&smol), "1 answer is worked out at a time: about 50 a second");
         assert_eq!(limit(&waiting), "1,000 answers are worked out at a time: about 50,000 a second");
+    }
+
+    #[test]
+    fn the_limit_of_an_overloaded_server_is_its_work() {
+        let words = [&COMMAND[..], &["--answer", "compute:2ms"]].concat();
+        let flags = CommandLine::try_parse_from(words).expect("it is a command line").choose;
+        let mut results = fixture::results();
+        results.settings.workload = flags.workload();
+        for round in results.servers.iter_mut().flat_map(|row| &mut row.levels).flat_map(|level| &mut level.rounds) {
+            round.cpu_us_per_answer = 10_000.0;
+        }
+        let best = nearest(&flags, &results, &[]).text;
+        assert!(
+            best.ends_with(
+                "none answers every client: the server's processors compute at most 500 answers a second: ask for fewer"
+            ),
+            "{best}"
+        );
+        let limit = next_limit(&flags, &results, &results.servers[0]).text;
+        assert_eq!(limit, "1 answer is worked out at a time: about 500 a second");
+    }
+
+    #[test]
+    fn memory_that_is_lost_among_a_few_pages_is_only_a_bound() {
+        let idle = |clients, bytes_per_client| {
+            idle_client(&Idle { clients, bytes_before: 0, bytes_with: 0, bytes_per_client })
+        };
+        assert_eq!(idle(200, 0.0), "less than 82 B");
+        assert_eq!(idle(200, -20.0), "less than 82 B");
+        assert_eq!(idle(200, 211.0), "211 B");
+        assert_eq!(idle(1000, 20.0), "20 B");
     }
 
     #[test]

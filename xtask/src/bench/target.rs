@@ -207,7 +207,7 @@ impl Running {
 }
 
 /// The most processes that one server gets. Each has threads of its own: more would measure the machine's memory.
-const MOST_PROCESSES: usize = 1000;
+pub(crate) const MOST_PROCESSES: usize = 1000;
 /// What accepting a client takes at most, with a thread for it.
 const ACCEPTING: Duration = Duration::from_micros(60);
 /// The same with a process for it.
