@@ -1,10 +1,12 @@
-//! `cargo xtask bench`: puts every server under the same load, and says what each costs and which of them differ.
+//! `cargo xtask bench`: measures what an answer costs on every server under the same load, and which servers differ.
 //!
-//! 1. `plan` says what is measured, in which order, and for how long; `whole` carries it out.
-//! 2. `run` measures once: `target` starts a server, `processors` pins both sides, `load` runs the clients, and `cost`
-//!    reads what the server used. System calls (`syscalls`) and memory (`cost`) are measured in runs of their own.
-//! 3. `results` stores everything, with the `machine`, as JSON.
-//! 4. `ranking` finds the cheapest server by the rule in `statistics`; `table`, `report`, `readme` and `diff` show it.
+//! 1. `plan` lists what is measured, in which order, and for how long; `whole` carries it out.
+//! 2. `run` makes one measurement: `target` starts a server, `processors` pins server and load, `load` runs the
+//!    clients, and `cost` reads the processor time that the server used. System calls (`syscalls`) and memory (`cost`)
+//!    are measured separately.
+//! 3. `results` stores all figures and the `machine` as JSON.
+//! 4. `ranking` sorts the servers by cost, with the rule in `statistics`. `table`, `report` and `readme` show the
+//!    result; `diff` compares two results.
 //! 5. `capacity` calculates how many machines a load needs.
 
 pub(crate) mod capacity;
@@ -54,11 +56,11 @@ use workload::Workload;
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Flags {
     #[command(subcommand)]
-    instead: Option<Instead>,
-    /// Measure less of everything, in less than a minute after building
+    subcommand: Option<Subcommand>,
+    /// Measure fewer connections and shorter rounds, within a minute after building
     #[arg(long)]
     quick: bool,
-    /// What the clients do: saturated, mostly-idle, churn, slow-answers, heavy-answers, mixed; may be repeated
+    /// The workload: saturated, mostly-idle, churn, slow-answers, heavy-answers, mixed; may be repeated
     #[arg(long, value_name = "NAME", default_value = workload::SATURATED)]
     workload: Vec<String>,
     /// Only this server; may be repeated [default: all]
@@ -70,7 +72,7 @@ pub(crate) struct Flags {
     /// How many clients are connected [default: as the workload says]
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = plan::level)]
     connections: Vec<usize>,
-    /// How often everything is measured [default: as often as the time allows, at most 7; with --quick 5]
+    /// The number of rounds [default: as many as the time allows, at most 7; with --quick 5]
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
     rounds: Option<usize>,
     /// How long one measurement lasts, such as 500ms [default: as long as the time allows]
@@ -92,8 +94,8 @@ pub(crate) struct Flags {
 }
 
 #[derive(clap::Subcommand)]
-enum Instead {
-    /// Draws the report of a result again
+enum Subcommand {
+    /// Writes the report of a stored result again
     Report {
         /// A results.json, its folder, or its name under target/bench
         of: PathBuf,
@@ -108,14 +110,14 @@ enum Instead {
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
-    match &flags.instead {
+    match &flags.subcommand {
         None => bench(flags),
-        Some(Instead::Diff { before, after }) => {
-            print!("{}", diff::of(&found(before)?, &found(after)?));
+        Some(Subcommand::Diff { before, after }) => {
+            print!("{}", diff::of(&read_result(before)?, &read_result(after)?));
             Ok(ExitCode::SUCCESS)
         }
-        Some(Instead::Report { of }) => {
-            let results = found(of)?;
+        Some(Subcommand::Report { of }) => {
+            let results = read_result(of)?;
             println!("{}", report::write(&results, &folder(&results.name)?)?.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -129,12 +131,12 @@ fn bench(flags: &Flags) -> Result<ExitCode> {
         (flags.workload.clone(), flags.server.clone())
     };
     let processors = Processors::of_this_machine()?.server.len();
-    let named = |name: &String| Plan::of(flags, &servers, Workload::named(name, flags.quick, processors)?);
-    let plans = workloads.iter().map(named).collect::<Result<Vec<_>>>()?;
+    let plan = |name: &String| Plan::of(flags, &servers, Workload::named(name, flags.quick, processors)?);
+    let plans = workloads.iter().map(plan).collect::<Result<Vec<_>>>()?;
     build()?;
     let mut all = Vec::new();
     for plan in plans {
-        let results = measured(plan, &flags.name, flags.quick)?;
+        let results = measure_and_store(plan, &flags.name, flags.quick)?;
         print!("{}", table::of(&results));
         let folder = folder(&results.name)?;
         println!("\n{}\n{}\n", folder.join("results.json").display(), report::write(&results, &folder)?.display());
@@ -143,8 +145,8 @@ fn bench(flags: &Flags) -> Result<ExitCode> {
     if flags.readme {
         readme::write(&all)?;
     }
-    let is_sound = all.iter().all(|results| results.problems.is_empty());
-    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let has_no_problems = all.iter().all(|results| results.problems.is_empty());
+    Ok(if has_no_problems { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Builds the servers and the client in release mode.
@@ -154,7 +156,7 @@ fn build() -> Result<()> {
 }
 
 /// Carries out a plan and stores the result: under `name` for the default workload, else under `name/WORKLOAD`.
-fn measured(mut plan: Plan, name: &str, is_quick: bool) -> Result<Results> {
+fn measure_and_store(mut plan: Plan, name: &str, is_quick: bool) -> Result<Results> {
     let left_out = plan.fit(raise_descriptor_limit()?);
     ensure!(!plan.cells.is_empty(), "nothing is left to measure: {}", left_out.unwrap_or_default());
     let is_default = plan.workload.name == workload::SATURATED;
@@ -168,28 +170,32 @@ fn measured(mut plan: Plan, name: &str, is_quick: bool) -> Result<Results> {
     Ok(results)
 }
 
-/// Returns the folder of the result of this name, and makes it if it is missing.
+/// Returns the folder of the result with this name, which is created if it does not exist.
 fn folder(name: &str) -> Result<PathBuf> {
     let folder = workspace::target()?.join("bench").join(name);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(folder)
 }
 
-/// Raises this process's descriptor limit as far as allowed. Returns the number of clients for which it suffices.
+/// Raises this process's descriptor limit to its maximum, and returns that maximum.
 fn raise_descriptor_limit() -> Result<usize> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the descriptor limit")?;
     Ok(maximum.map_or(usize::MAX, |maximum| usize::try_from(maximum).unwrap_or(usize::MAX)))
 }
 
-/// Reads a result by its path, or by its name.
-fn found(place: &Path) -> Result<Results> {
-    let by_name = workspace::target()?.join("bench").join(place);
-    Results::read(if place.exists() { place } else { &by_name })
+/// Reads a result. `name` is its path, or its name under `target/bench`.
+fn read_result(name: &Path) -> Result<Results> {
+    let by_name = workspace::target()?.join("bench").join(name);
+    Results::read(if name.exists() { name } else { &by_name })
 }
 
+/// Parses the name of a result, which is also the name of a folder.
 fn plain_name(text: &str) -> Result<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    ensure!(text.chars().all(is_plain) && !text.starts_with('.') && !text.is_empty(), "letters, digits, - _ .");
+    ensure!(
+        text.chars().all(is_plain) && !text.starts_with('.') && !text.is_empty(),
+        "expected letters, digits, -, _ and ."
+    );
     Ok(text.to_owned())
 }

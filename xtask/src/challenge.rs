@@ -18,7 +18,7 @@ use crate::workspace;
 use challenger::{Challenger, blocked};
 use probes::{Probe, STAGES, Stage};
 
-/// Judges, probes and measures a server of yours
+/// Tests your own server in six stages, and compares its speed with ours
 #[derive(clap::Args)]
 pub(crate) struct Flags {
     /// Only stage N: 1 one client, 2 framing, 3 many clients, 4 hostile clients, 5 limits and draining, 6 load
@@ -27,7 +27,7 @@ pub(crate) struct Flags {
     /// How to print the result: text, json, junit or gradescope
     #[arg(long, value_parser = ["text", "json", "junit", "gradescope"], default_value = "text")]
     format: String,
-    /// How long each load of the comparison lasts, in seconds; 0: nothing is compared
+    /// How many seconds each load of the comparison lasts; 0 for no comparison
     #[arg(long, value_name = "N", default_value_t = 2)]
     seconds: u64,
     /// How your server is started; {port} is replaced by the port it must listen on
@@ -49,10 +49,10 @@ pub(crate) fn print_blocked(flags: &BlockedFlags) -> Result<ExitCode> {
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     ensure!(
         flags.command.iter().any(|word| word.contains("{port}")),
-        "the command must say {{port}} where the port belongs, as in `-- python3 zen.py {{port}}`"
+        "the command must contain {{port}}, which becomes the port: `-- python3 zen.py {{port}}`"
     );
     workspace::build()?;
-    // The first start may compile. If it fails, so does each case, and says why.
+    // The first start may compile. An error is ignored here, because each case then fails with it.
     let _ = Challenger::compile_and_start(&flags.command);
     let is_text = flags.format == "text";
     let mut report = Report { server: flags.command.join(" "), ..Report::default() };
@@ -77,7 +77,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What `zen-client render` takes.
+/// The input of `zen-client render`.
 #[derive(Default, serde::Serialize)]
 struct Report {
     server: String,
@@ -94,7 +94,7 @@ impl Report {
         self
     }
 
-    /// Points of the passed cases, to a hundredth.
+    /// Returns the points of the passed cases, rounded to a hundredth.
     fn points(&self) -> f64 {
         let passed = self.cases.iter().filter(|case| case["passed"] == true);
         // Not `sum`, which is -0 where no case has passed.
@@ -107,7 +107,7 @@ impl Report {
         render.args(["render", "--format", format]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut render = render.spawn().context("zen-client render")?;
         let mut stdin = render.stdin.take().context("stdin is piped")?;
-        // It reads all of it before it writes.
+        // zen-client reads all of its input before it writes, so this cannot deadlock.
         stdin.write_all(&serde_json::to_vec(self)?)?;
         drop(stdin);
         let output = render.wait_with_output()?;
@@ -125,7 +125,7 @@ fn run_stage(stage: &Stage, command: &[String]) -> Result<Vec<Value>> {
     Ok(cases)
 }
 
-/// Judges a server by cases of `zen-client check`.
+/// Runs cases of `zen-client check` against a server, and returns their results.
 fn judge(cases: &[&str], command: &[String]) -> Result<Vec<Value>> {
     let challenger = match Challenger::start(command) {
         Ok(challenger) => challenger,
@@ -172,9 +172,9 @@ fn failed(name: &str, about: &str, error: &anyhow::Error, time: Duration) -> Val
     })
 }
 
-/// Compares a load on your server with ours, in turns.
+/// Runs a load on your server and on ours, in turns, and prints the rates.
 fn compare(flags: &Flags) -> Result<()> {
-    println!("\nanswers in a second, of 16 clients that ask without a pause ({ROUNDS} rounds in turns, least … most):");
+    println!("\nanswers a second to 16 clients that ask without a pause (the least … the most of {ROUNDS} rounds):");
     let mut rates: Vec<(&str, Vec<f64>)> = [("yours", Vec::new())].into();
     rates.extend(OURS.iter().map(|(package, _)| (*package, Vec::new())));
     for _ in 0..ROUNDS {
@@ -194,7 +194,7 @@ fn compare(flags: &Flags) -> Result<()> {
         let most = rates.iter().copied().fold(0.0, f64::max);
         println!("{name:<14} {least:>9.0} … {most:.0}");
     }
-    println!("(ours as built for tests; `cargo xtask bench --peer yours='COMMAND {{port}}'` compares with care)\n");
+    println!("(ours are debug builds; `cargo xtask bench --peer yours='COMMAND {{port}}'` compares release builds)\n");
     Ok(())
 }
 
@@ -207,13 +207,14 @@ fn answers_per_second(server: SocketAddr, seconds: u64) -> Result<f64> {
     load.args(["load", "127.0.0.1", "-p", &server.port().to_string(), "--json", "-c", "16", "--warmup", "200ms"]);
     load.args(["--timeout", "2s", "--duration", &format!("{seconds}s")]);
     let output = run_within(LONGEST_CHECK, &mut load)?;
-    // A load with failures has a result too; stage 6 has named them by now.
-    let load: Load = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("no load: {}", String::from_utf8_lossy(&output.stderr).trim_end()))?;
+    // A load with failures has a result, too. Stage 6 has already reported the failures.
+    let load: Load = serde_json::from_slice(&output.stdout).with_context(|| {
+        format!("zen-client load printed no result: {}", String::from_utf8_lossy(&output.stderr).trim_end())
+    })?;
     Ok(load.answers_per_second)
 }
 
-/// Returns our servers for comparison: the simplest, the one most like it, and the one for many clients.
+/// Our servers for the comparison: the simplest one, one with a thread for each client, and one with an event loop.
 const OURS: [(&str, &[&str]); 3] = [
     ("zen-single", &["-q", "-p", "{port}"]),
     ("zen-threaded", &["-q", "--mode", "per-connection", "-p", "{port}"]),
@@ -221,7 +222,7 @@ const OURS: [(&str, &[&str]); 3] = [
 ];
 
 const ROUNDS: usize = 3;
-/// More than 14 cases of 5 s each.
+/// The longest time for the cases of a stage: more than 14 cases of 5 s each.
 const LONGEST_CHECK: Duration = Duration::from_secs(120);
 
 #[cfg(test)]

@@ -7,8 +7,8 @@
 //! $ cargo xtask deploy plan --clients 1000000 --rate 200000    # how many machines
 //! ```
 //!
-//! A row is a file in `deploy/`: one thing that a deployment needs, from starting one server to several hosts behind a
-//! balancer.
+//! A row is a topic of `xtask/deploy/README.md` and a file in `src/deploy/`, from the start of one server to several
+//! hosts behind a balancer.
 
 mod alive;
 mod balancer;
@@ -36,7 +36,7 @@ use crate::bench::capacity;
 use crate::trial::{self, Trial};
 use crate::workspace;
 
-/// Deploys servers with the real programs: systemd, inetd, HAProxy, Prometheus …
+/// Tests deployments with the real programs (systemd, inetd, HAProxy, Prometheus …), and plans them
 #[derive(clap::Args)]
 pub(crate) struct Flags {
     #[command(subcommand)]

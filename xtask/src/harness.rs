@@ -31,8 +31,8 @@ pub(crate) use server::Server;
 
 use crate::workspace;
 
-/// How long an answer, an end or a start may take before the test fails. It bounds a wait and measures nothing, so it
-/// is long enough for a busy machine.
+/// The time limit of each wait: for an answer, an exit, a start. It only keeps a test from hanging, so it is long
+/// enough for a busy machine.
 pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Calls `look` every 2 ms until it finds something, at most for `limit`.
@@ -83,7 +83,7 @@ fn named(tool: &str) -> String {
     }
 }
 
-/// Returns whether `word` is one of the programs that not every machine has.
+/// Returns whether `word` is the name of a program that may not be installed.
 pub(crate) fn may_be_missing(word: &str) -> bool {
     PACKAGES.iter().any(|(_, tools)| tools.contains(&word))
 }
@@ -125,13 +125,13 @@ pub(crate) fn strace() -> Result<PathBuf> {
     Ok(strace)
 }
 
-/// Returns what starts a program that finds no /proc; an error of type [`Missing`] unless this is root.
+/// Returns the wrapper that starts a program with /proc hidden; an error of type [`Missing`] unless this is root.
 pub(crate) fn without_proc() -> Result<[&'static str; 6]> {
     ensure!(getuid().is_root(), Missing("root, which hiding /proc needs,".to_owned()));
     Ok(["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"])
 }
 
-/// Returns a browser that does nothing but show a page.
+/// Returns a command for headless Chromium without background network traffic.
 pub(crate) fn chromium() -> Result<Command> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let found: Option<PathBuf> = names.iter().find_map(|name| tool(name).ok());
@@ -176,19 +176,19 @@ pub(crate) fn zen_client(verb: &str, address: SocketAddr) -> Result<Command> {
 }
 
 /// Expects that a server passes all cases of `zen-client check`.
-pub(crate) fn is_conformant(address: SocketAddr) -> Result<()> {
+pub(crate) fn expect_conformant(address: SocketAddr) -> Result<()> {
     passes(address, &["--timeout", "20s"])
 }
 
 /// Expects that a server passes `zen-client check` with these arguments.
 pub(crate) fn passes(address: SocketAddr, arguments: &[&str]) -> Result<()> {
     let output = group::run_within(6 * WAIT_LIMIT, zen_client("check", address)?.args(arguments))?;
-    let said = [output.stdout, output.stderr].concat();
-    ensure!(output.status.success(), "zen-client check: {}: {}", output.status, String::from_utf8_lossy(&said));
+    let printed = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success(), "zen-client check: {}: {}", output.status, String::from_utf8_lossy(&printed));
     Ok(())
 }
 
-/// Calls `work` in this number of threads at the same time, each with its number.
+/// Calls `work` in this number of threads at the same time. Each thread passes its number, counted from 0.
 pub(crate) fn at_once<T: Send>(threads: usize, work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
     let work = &work;
     thread::scope(|scope| {
@@ -197,12 +197,18 @@ pub(crate) fn at_once<T: Send>(threads: usize, work: impl Fn(usize) -> Result<T>
     })
 }
 
-/// Expects that a program has exited with this status after one line of error and nothing on stdout.
-pub(crate) fn is_one_error(output: &Output, code: i32) -> Result<()> {
+/// Expects this exit status, exactly one line `error: …` on stderr, and nothing on stdout.
+pub(crate) fn expect_one_error(output: &Output, code: i32) -> Result<()> {
     let is_line = output.stderr.starts_with(b"error: ")
         && output.stderr.iter().position(|&b| b == b'\n') == output.stderr.len().checked_sub(1);
     let is_right = output.status.code() == Some(code) && output.stdout.is_empty() && is_line;
-    ensure!(is_right, "{}, stdout {}, stderr {}", output.status, shown(&output.stdout), shown(&output.stderr));
+    ensure!(
+        is_right,
+        "expected status {code} and one line `error: …` on stderr alone, but: {}, stdout {}, stderr {}",
+        output.status,
+        shown(&output.stdout),
+        shown(&output.stderr)
+    );
     Ok(())
 }
 

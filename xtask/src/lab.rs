@@ -1,4 +1,4 @@
-//! `cargo xtask lab`: the book's claims, public confusions and classic bugs, as experiments with real servers.
+//! `cargo xtask lab`: common claims about servers, misconceptions and classic bugs, as experiments with real servers.
 //!
 //! ```console
 //! $ cargo xtask lab --list
@@ -7,8 +7,8 @@
 //! $ cargo xtask lab all
 //! ```
 //!
-//! A row of [`EXPERIMENTS`] states a claim and asks the reader to predict. Its function measures, notes what it sees,
-//! and fails if that has not the shape described: a count, an order, a ratio. So each row is a test, too.
+//! Each of the [`EXPERIMENTS`] states a claim and asks the reader for a prediction. Its function measures and notes the
+//! results, and fails if they are not as described: a count, an order, a ratio. So each experiment is a test, too.
 
 #[macro_use]
 mod notes;
@@ -37,13 +37,13 @@ use crate::trial::Trial;
 use crate::workspace;
 use notes::{Language, Notes, Text, paragraph, side_by_side};
 
-/// Puts claims about servers to the test
+/// Tests claims about servers with experiments
 #[derive(clap::Args)]
 pub(crate) struct Flags {
     /// The experiments to run; `all` runs every one
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// List them instead
+    /// List the experiments instead of running them
     #[arg(long)]
     list: bool,
     /// The language of claims and measurements
@@ -67,13 +67,13 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         outcomes.iter().filter(|(_, other)| *other == outcome).map(|(name, _)| *name).collect()
     };
     println!("{} {}", with(Outcome::AsDescribed).len(), AS_DESCRIBED.in_(language));
-    let (otherwise, not_tried) = (with(Outcome::Otherwise), with(Outcome::NotTried));
-    for (names, what) in [(&otherwise, OTHERWISE), (&not_tried, NOT_TRIED)] {
+    let (different, not_tried) = (with(Outcome::Different), with(Outcome::NotTried));
+    for (names, what) in [(&different, DIFFERENT), (&not_tried, NOT_TRIED)] {
         if !names.is_empty() {
             println!("{} {}: {}", names.len(), what.in_(language), names.join(", "));
         }
     }
-    Ok(if otherwise.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if different.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Experiment>> {
@@ -102,11 +102,11 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
             if !broken.is_empty() {
                 bail!("these do not build: {}", broken.join(", "));
             }
-            let mut notes = Notes::brief();
-            // A missing tool is recognized by its type: nothing may be wrapped around it.
+            let mut notes = Notes::for_test();
+            // A missing tool is recognized by the type of its error, so no context may be added to that.
             (experiment.run)(&mut notes).map_err(|error| match error.is::<Missing>() {
                 true => error,
-                false => error.context(format!("seen: {}; but", notes.seen().join("; "))),
+                false => error.context(format!("measured: {}", notes.seen().join("; "))),
             })
         });
         let trial = if experiment.is_alone { trial.alone() } else { trial };
@@ -115,17 +115,17 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(trials.collect())
 }
 
-/// A claim, and how it is put to the test.
+/// A claim, and how it is tested.
 pub(crate) struct Experiment {
     name: &'static str,
     claim: Text,
     /// What the reader is asked to predict.
     question: Text,
-    /// Measures and notes what it sees. An error, if that has not the shape described.
+    /// Measures, and notes the results. Returns an error if they are not as described.
     run: fn(&mut Notes) -> Result<()>,
     /// The reason for the outcome.
     why: Text,
-    /// Where to read on: files of the checkout.
+    /// Files of the checkout to read next.
     read: &'static [&'static str],
     /// Whether it needs a quiet machine: nothing else runs at that time in `test-all`.
     is_alone: bool,
@@ -139,15 +139,15 @@ impl Experiment {
         let print = |head: Text, text: &str| println!("{}", paragraph(head.in_(language), text));
         let claim = self.claim.in_(language);
         println!("──── {}\n", self.name);
-        print(Text("It is said:", "有人说："), claim);
+        print(Text("Claim:", "有人说："), claim);
         println!();
         print(Text("Predict:", "请预测："), self.question.in_(language));
-        // Only a person at a terminal can think about it.
+        // Wait only where a person can answer.
         if io::stdin().is_terminal() && io::stdout().is_terminal() {
             println!("\n{}", ENTER.in_(language));
             let _ = io::stdin().read_line(&mut String::new());
         }
-        let (mut notes, start) = (Notes::told(language), Instant::now());
+        let (mut notes, start) = (Notes::for_reader(language), Instant::now());
         let done = (self.run)(&mut notes);
         notes.clear_line();
         println!("\n{}", side_by_side(language, claim, notes.seen()));
@@ -160,7 +160,7 @@ impl Experiment {
             Err(error) => {
                 print(Text("NOT AS DESCRIBED:", "与描述不符："), &format!("{error:#}"));
                 println!();
-                Outcome::Otherwise
+                Outcome::Different
             }
         };
         print(Text("Why:", "原因："), self.why.in_(language));
@@ -174,8 +174,9 @@ impl Experiment {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     AsDescribed,
-    Otherwise,
-    /// A tool or a right is missing here.
+    /// The results are not as described, or the experiment failed.
+    Different,
+    /// A tool or a permission is missing.
     NotTried,
 }
 
@@ -227,9 +228,9 @@ const EXPERIMENTS: &[Experiment] = &[
 ];
 
 const AS_DESCRIBED: Text = Text("came out as described", "个结果与描述相符");
-const OTHERWISE: Text = Text("otherwise", "个结果不同");
+const DIFFERENT: Text = Text("did not", "个结果不同");
 const NOT_TRIED: Text = Text("not tried", "个没有试");
-const ENTER: Text = Text("What do you expect? Press Enter to see.", "您预期会怎样？按回车键看结果。");
+const ENTER: Text = Text("What do you expect? Press Enter to run it.", "您预期会怎样？按回车键开始实验。");
 
 #[cfg(test)]
 mod tests {
@@ -240,7 +241,7 @@ mod tests {
         let root = workspace::root().expect("this is a checkout");
         for (index, experiment) in EXPERIMENTS.iter().enumerate() {
             let Experiment { name, claim, question, why, read, .. } = experiment;
-            assert!(EXPERIMENTS[..index].iter().all(|other| other.name != *name), "{name} stands twice");
+            assert!(EXPERIMENTS[..index].iter().all(|other| other.name != *name), "{name} is listed twice");
             for language in [Language::En, Language::Zh] {
                 assert!(!claim.in_(language).is_empty() && !why.in_(language).is_empty(), "{name}");
                 assert!(question.in_(language).ends_with(['?', '？']), "{name}");
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_is_not_passed_over() {
+    fn an_unknown_name_is_an_error() {
         assert!(chosen(&["backlog".into(), "blacklog".into()]).is_err());
         assert_eq!(chosen(&["all".into()]).map(|all| all.len()).ok(), Some(EXPERIMENTS.len()));
     }

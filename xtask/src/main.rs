@@ -6,7 +6,7 @@
 //! $ cargo xtask test-all --list
 //! $ cargo xtask lab --list          # the book's claims, as experiments
 //! $ cargo xtask trace single poll   # what each thread waited for, drawn
-//! $ cargo xtask play                # the same as a page, which asks first and then plays it
+//! $ cargo xtask play                # a page that asks what will happen, then plays the trace
 //! $ cargo xtask bench --quick       # what an answer costs
 //! $ cargo xtask choose --clients 5000 --busy 2% --rate 2000 --slo 'p99<50ms'   # which architecture
 //! $ cargo xtask challenge -- COMMAND {port}   # your own server next to ours
@@ -18,7 +18,7 @@
 //! ```
 //!
 //! A task is a module with a struct of flags, which clap turns into a subcommand. The servers are started as
-//! binaries: of the workspace only the protocol itself is linked.
+//! binaries. Of the workspace, only `zen-proto` is linked: the protocol, and its feature `server` for the manual pages.
 
 #![forbid(unsafe_code)]
 
@@ -75,9 +75,9 @@ fn main() -> ExitCode {
     // Without a handler SIGXFSZ ends the process; with one, a write beyond RLIMIT_FSIZE is an error like any other.
     static IS_REACHED: AtomicBool = AtomicBool::new(false);
     let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
-    // A closed stream needs no mode: its error is ignored.
+    // An error is ignored: a stream that is closed cannot be made blocking, and need not be.
     let _ = make_blocking(io::stdout()).and_then(|()| make_blocking(io::stderr()));
-    let done = harness::group::take_charge().and_then(|()| match Task::parse() {
+    let done = harness::group::set_up_cleanup().and_then(|()| match Task::parse() {
         Task::TestAll(flags) => test_all::run(&flags),
         Task::Fuzz(flags) => fuzz::run(&flags),
         Task::Soak(flags) => soak::run(&flags),
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_that_did_not_block_is_waited_for() -> io::Result<()> {
+    fn a_non_blocking_stream_is_made_blocking() -> io::Result<()> {
         let (mut reader, mut writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&writer, true)?;
         make_blocking(&writer)?;

@@ -1,5 +1,5 @@
-//! The matrix server × case: every case runs against every server that it applies to. After each case a verdict must
-//! hold.
+//! The matrix server × case: every case runs against every server that it applies to. After most cases the server is
+//! checked once more: see [`crate::harness::verdict`].
 //!
 //! A new case is a function and a line in its file's table:
 //!
@@ -76,7 +76,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
             trials.extend(servers.map(|entry| case.trial(entry, group)));
         }
     }
-    // The binary of a server that does not build is an old one, and not worth a test.
+    // A server that does not build has no binary. Its tests fail with that reason.
     for entry in SERVERS.iter().filter(|entry| broken.contains(&entry.package)) {
         let of_entry = format!("matrix::{}::", entry.name);
         for trial in trials.iter_mut().filter(|trial| trial.name.starts_with(&of_entry)) {
@@ -99,15 +99,15 @@ pub(crate) struct Case {
 
 #[derive(Clone, Copy)]
 enum Run {
-    /// Runs against a server that was started for it and is judged after it.
+    /// Runs against a server that was started for it and is checked after it.
     Served(fn(&mut Ctx) -> Result<()>),
     /// Runs against a server that was started for it, and ends that server.
     Ended(fn(&mut Ctx) -> Result<()>),
-    /// Starts what it needs by itself, with the arguments of its row.
+    /// Starts what it needs by itself. It receives the arguments of its row.
     Bare(fn(&'static Entry, &'static [&'static str]) -> Result<()>),
 }
 
-/// Returns a case with a server, which is judged after it.
+/// Returns a case against a server that is started for it, and checked and stopped after it.
 pub(crate) const fn case(name: &'static str, run: fn(&mut Ctx) -> Result<()>) -> Case {
     with(name, Run::Served(run))
 }

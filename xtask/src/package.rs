@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::harness::folder::Folder;
 use crate::harness::group::run_within;
-use crate::harness::{Server, WAIT_LIMIT, git, is_conformant, tool};
+use crate::harness::{Server, WAIT_LIMIT, expect_conformant, git, tool};
 use crate::workspace::{self, Package};
 pub(crate) use trials::trials;
 
@@ -33,7 +33,7 @@ pub(crate) fn run(_: &Flags) -> Result<ExitCode> {
     println!("packaged and built from the packages");
 
     let folder = workspace::target()?.join("package");
-    let unpacked = Folder::new()?; // outside the workspace, or cargo would miss it in the workspace's members
+    let unpacked = Folder::new()?; // outside the workspace, where cargo would expect it to be a member
     for package in published()? {
         let archive = folder.join(format!("{}-{}.crate", package.name, package.version));
         succeed(Command::new(tool("tar")?).arg("-xzf").arg(archive).arg("-C").arg(unpacked.path()))?;
@@ -78,7 +78,7 @@ fn names_itself(program: &Path, name: &str, version: &str) -> Result<()> {
 /// Starts the installed server, and checks it with the client of the checkout.
 fn serves(program: &Path) -> Result<()> {
     let server = Server::run(Command::new(program).args(["-q", "-p", "0"]))?;
-    is_conformant(server.address())
+    expect_conformant(server.address())
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

@@ -66,7 +66,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         for entry in &servers {
             match Scene::new(entry, scenario, &[]) {
                 Ok(scene) => scenes.push(scene),
-                Err(why) => println!("no {} with {}, as {why}", scenario.name, entry.name),
+                Err(why) => println!("skipped {} with {}: {why}", scenario.name, entry.name),
             }
         }
     }
@@ -105,10 +105,14 @@ fn recorded(scenes: &[Scene], folder: &Path) -> Result<Vec<Model>> {
     Ok(models.into_iter().map(|(_, model)| model).collect())
 }
 
-/// Writes the page and says where it is.
+/// Writes the page and returns its path.
 fn written(models: &[Model], folder: &Path) -> Result<PathBuf> {
     let page = page(models)?;
-    ensure!(page.len() <= MOST_BYTES, "the page has {} bytes: name fewer servers or scenarios", page.len());
+    ensure!(
+        page.len() <= MOST_BYTES,
+        "the page has {} bytes, more than {MOST_BYTES}: name fewer servers or scenarios",
+        page.len()
+    );
     let file = folder.join("play.html");
     fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(file)
@@ -125,9 +129,9 @@ fn page(models: &[Model]) -> Result<String> {
         .replace("{{data}}", &data.replace('<', "\\u003c")))
 }
 
-/// How many scenes are recorded at the same time.
+/// The number of scenes that are recorded at the same time.
 const AT_ONCE: usize = 3;
-/// The largest page: a browser opens it immediately, and it fits into a mail.
+/// The most bytes of the page. A browser opens a page of this size immediately, and it fits into an e-mail.
 const MOST_BYTES: usize = 3_000_000;
 
 const PAGE: &str = include_str!("play/page/play.html");

@@ -1,13 +1,14 @@
 //! Runs the console blocks of every README and of the pages for teachers, and compares their output with what is
 //! written there.
 //!
-//! A line `$ command` is run by a shell at the top of the checkout. The lines below it are its output, stdout and
-//! stderr together. `[..]` stands for any text within a line, a line `...` for any lines, and `# exit: 1` for a status
-//! other than 0. A command that ends in ` &` is a server: its stdout is compared as soon as it is there, and the server
-//! is killed at the end of the block. A block with a program that this machine lacks is skipped.
+//! A line `$ command` is run by a shell at the top of the checkout. The lines below it are its expected output, stdout
+//! and stderr together. `[..]` stands for any text within a line, a line `...` for any number of lines. A line
+//! `# exit: 1` gives the expected exit status, which otherwise is 0. A command that ends in ` &` is a server: the test
+//! waits until its stdout matches, and kills it at the end of the block. A block with a program that this machine lacks
+//! is skipped, except in CI.
 //!
-//! All blocks use the default port, so each runs in a network namespace of its own. Without the permission to make
-//! one, blocks run one after the other. So do blocks whose output depends on time.
+//! All blocks use the default port, so each runs in a network namespace of its own. Without the permission to create
+//! namespaces, blocks run one after the other. Blocks whose output depends on time always do.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -26,17 +27,17 @@ use crate::workspace;
 /// Returns one test for each console block, named after its file and line.
 pub(crate) fn trials() -> Result<Vec<Trial>> {
     let root = workspace::root()?;
-    let has_hosts = network::on_a_host_alone(|| Ok(())).is_ok();
+    let has_hosts = network::in_own_network(|| Ok(())).is_ok();
     let mut trials = Vec::new();
     for file in workspace::pages()? {
-        // A missing README is reported by the tests of tidiness.
+        // A missing README is reported by the stage `tidy`.
         let Ok(text) = fs::read_to_string(&file) else { continue };
         let name = file.strip_prefix(root).unwrap_or(&file).display().to_string();
         for block in blocks(&text) {
             let block = block.with_context(|| name.clone())?;
             let (name, is_timed) = (format!("readme::{name}:{}", block.line), block.is_timed());
             trials.push(match has_hosts && !is_timed {
-                true => Trial::new(name, move || network::on_a_host_alone(|| block.run())),
+                true => Trial::new(name, move || network::in_own_network(|| block.run())),
                 false => Trial::new(name, move || block.run()).alone(),
             });
         }
@@ -109,10 +110,10 @@ impl Block {
         words.filter(|word| may_be_missing(word)).try_for_each(|word| tool(word).map(drop))?;
         // A server of another test, or of the user, may still be exiting.
         let free = wait_for(WAIT_LIMIT, || TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).ok());
-        drop(free.with_context(|| format!("port {DEFAULT_PORT}, which READMEs use, is taken"))?);
+        drop(free.with_context(|| format!("port {DEFAULT_PORT}, which the READMEs use, is in use"))?);
         let mut servers = Vec::new();
         for step in &self.steps {
-            // test-all runs already.
+            // This test is part of test-all, which must not start itself.
             if step.command.starts_with("cargo xtask test-all") {
                 continue;
             }
@@ -132,8 +133,8 @@ impl Step {
     /// Runs the command to its end.
     fn run(&self) -> Result<()> {
         let output = run_within(LIMIT, shell(&format!("{{ {}\n}} 2>&1", self.command))?.stdin(Stdio::null()))?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        ensure!(self.is_met_by(&said), "expected\n{}\n---- but the output is\n{said}", self.output.join("\n"));
+        let printed = String::from_utf8_lossy(&output.stdout);
+        ensure!(self.is_met_by(&printed), "expected\n{}\n---- but the output is\n{printed}", self.output.join("\n"));
         let status = output.status;
         ensure!(status.code() == Some(self.status), "the command ended with {status}, not {}", self.status);
         Ok(())
@@ -143,9 +144,9 @@ impl Step {
     fn start(&self, command: &str) -> Result<Option<Group>> {
         let mut group =
             Group::start(shell(command)?.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-        let stdout = Capture::of(group.child().stdout.take().context("it is piped")?)?;
-        let stderr = Capture::of(group.child().stderr.take().context("it is piped")?)?;
-        let is_ready = |said: &[u8]| self.is_met_by(&String::from_utf8_lossy(said)).then_some(());
+        let stdout = Capture::of(group.child().stdout.take().context("stdout is not piped")?)?;
+        let stderr = Capture::of(group.child().stderr.take().context("stderr is not piped")?)?;
+        let is_ready = |printed: &[u8]| self.is_met_by(&String::from_utf8_lossy(printed)).then_some(());
         match stdout.wait_for(LIMIT, is_ready) {
             Some(()) if !self.output.is_empty() => Ok(Some(group)),
             Some(()) => bail!("a server prints `listening on …`: write that line below its command"),
@@ -157,10 +158,10 @@ impl Step {
         }
     }
 
-    fn is_met_by(&self, said: &str) -> bool {
+    fn is_met_by(&self, printed: &str) -> bool {
         let expected: Vec<&str> = self.output.iter().map(String::as_str).collect();
-        let said: Vec<&str> = said.lines().map(str::trim_end).collect();
-        lines_match(&expected, &said)
+        let printed: Vec<&str> = printed.lines().map(str::trim_end).collect();
+        lines_match(&expected, &printed)
     }
 }
 
@@ -177,12 +178,12 @@ fn shell(command: &str) -> Result<Command> {
     Ok(shell)
 }
 
-fn lines_match(expected: &[&str], said: &[&str]) -> bool {
+fn lines_match(expected: &[&str], printed: &[&str]) -> bool {
     match expected.split_first() {
-        None => said.is_empty(),
-        Some((&"...", rest)) => (0..=said.len()).any(|n| lines_match(rest, &said[n..])),
+        None => printed.is_empty(),
+        Some((&"...", rest)) => (0..=printed.len()).any(|n| lines_match(rest, &printed[n..])),
         Some((first, rest)) => {
-            said.split_first().is_some_and(|(line, below)| line_matches(first, line) && lines_match(rest, below))
+            printed.split_first().is_some_and(|(line, below)| line_matches(first, line) && lines_match(rest, below))
         }
     }
 }
@@ -204,7 +205,7 @@ fn line_matches(expected: &str, line: &str) -> bool {
 /// The default port of every server and of the client.
 const DEFAULT_PORT: u16 = 1060;
 
-/// Everything is built already, but `cargo run` for one package may build it again with fewer features.
+/// The time limit of a command. Binaries are built before, but `cargo run -p` may build one again with other features.
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
@@ -212,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_are_found_and_understood() {
+    fn blocks_are_found_and_parsed() {
         let text = "a\n```console\n$ one &  \nlistening on [..]\n$ two \\\n  three   # remark\nout\n# exit: 1\n```\n\
                     ```sh\n$ four\n```\n";
         let blocks = blocks(text);

@@ -10,22 +10,23 @@ use crate::workspace;
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) package: &'static str,
-    /// The name of its binary under `target/debug`.
+    /// The name of its binary, or `examples/NAME` for an example: see [`workspace::binary`].
     pub(crate) binary: &'static str,
     pub(crate) arguments: &'static [&'static str],
-    /// How many clients are served at the same time; the next one waits in the backlog. `None`: as many as
-    /// `--max-connections` says, and the next one is rejected.
+    /// How many clients are served at the same time. The next one waits in the backlog, or in the server's own queue if
+    /// it has one. `None`: as many as `--max-connections` says, and the next one is rejected.
     pub(crate) at_once: Option<usize>,
-    /// How many further clients wait in a queue of the server's own. The next one is rejected; none waits in the
-    /// backlog.
+    /// How many further clients wait in a queue of the server's own. The client after them is rejected; none waits in
+    /// the backlog.
     pub(crate) queue: Option<usize>,
     /// How many answers are worked out at the same time under `--delay`; a further question waits. `None`: one for each
     /// client, so that no client waits for another.
     pub(crate) answers_at_once: Option<usize>,
-    /// Whether that number is reached whenever there are enough questions. Otherwise it is left to chance: one of
-    /// several processes may accept all clients of a burst, or a thread may sleep while another has tasks in its queue.
-    pub(crate) is_even: bool,
-    /// How many processes it has: one, or a parent and its workers.
+    /// Whether exactly `answers_at_once` answers are worked out whenever there are enough questions. Otherwise there
+    /// may be fewer: one of several processes may accept all clients of a burst, or a thread may sleep while another
+    /// has tasks in its queue.
+    pub(crate) reaches_limit: bool,
+    /// How many processes it has without clients: one, or a parent and its workers.
     pub(crate) processes: usize,
     /// Whether its first process starts another one for each client, and serves none itself.
     pub(crate) forks: bool,
@@ -58,12 +59,16 @@ pub(crate) const SERVERS: &[Entry] = &[
     Entry { answers_at_once: Some(2), parts: Some(2), ..server("poll-loops", "zen-poll", &["--loops", "2"]) },
     Entry {
         answers_at_once: Some(2),
-        is_even: false,
+        reaches_limit: false,
         processes: 3,
         ..server("poll-processes", "zen-poll", &["--processes", "2"])
     },
     server("smol", "zen-async", &[]),
-    Entry { answers_at_once: Some(2), is_even: false, ..server("smol-threads", "zen-async", &["--threads", "2"]) },
+    Entry {
+        answers_at_once: Some(2),
+        reaches_limit: false,
+        ..server("smol-threads", "zen-async", &["--threads", "2"])
+    },
     server("async-std", "zen-async", &["--runtime", "async-std"]),
     Entry { binary: "examples/raw", is_example: true, ..server("raw", "zen-poll", &[]) },
     Entry { binary: "examples/edge", is_example: true, ..server("edge", "zen-poll", &[]) },
@@ -72,7 +77,7 @@ pub(crate) const SERVERS: &[Entry] = &[
         binary: "examples/per_core",
         is_example: true,
         answers_at_once: Some(2),
-        is_even: false,
+        reaches_limit: false,
         ..server("per-core", "zen-poll", &["--loops", "2"])
     },
     Entry { binary: "examples/own_executor", is_example: true, ..server("own-executor", "zen-async", &[]) },
@@ -87,7 +92,7 @@ pub(crate) fn named(name: &str) -> Result<&'static Entry> {
     })
 }
 
-/// Returns what most rows have: one process, any number of clients, one thread that works out answers.
+/// Returns a row with the properties of most servers: one process, any number of clients, one answer at a time.
 const fn server(name: &'static str, package: &'static str, arguments: &'static [&'static str]) -> Entry {
     Entry {
         name,
@@ -97,7 +102,7 @@ const fn server(name: &'static str, package: &'static str, arguments: &'static [
         at_once: None,
         queue: None,
         answers_at_once: Some(1),
-        is_even: true,
+        reaches_limit: true,
         processes: 1,
         forks: false,
         parts: None,
@@ -113,13 +118,14 @@ impl Entry {
         Ok(command)
     }
 
-    /// Returns whether it submits its calls through io_uring, where strace does not see them.
-    pub(crate) fn makes_requests(&self) -> bool {
+    /// Returns whether it does its I/O through io_uring, which strace does not see.
+    pub(crate) fn uses_io_uring(&self) -> bool {
         self.binary == COMPLETION
     }
 
-    /// Returns whether clients beyond those it serves wait in the backlog.
-    pub(crate) fn makes_wait(&self) -> bool {
+    /// Returns whether further clients wait while it serves [`at_once`](Entry::at_once) of them: in the backlog, or in
+    /// the server's own queue.
+    pub(crate) fn makes_clients_wait(&self) -> bool {
         self.at_once.is_some()
     }
 

@@ -11,19 +11,21 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 /// The signals that end this task, with the names that a shell uses.
 pub(crate) const ENDING: [(c_int, &str); 3] = [(SIGHUP, "HUP"), (SIGINT, "INT"), (SIGTERM, "TERM")];
 
-/// Those of them that were ignored when this task was started, as by nohup(1). Must be read before any is caught.
+/// The signals of [`ENDING`] that were ignored when this task was started, as by nohup(1). Must be read before one of
+/// them is caught.
 pub(crate) static IGNORED: LazyLock<Vec<(c_int, &str)>> =
     LazyLock::new(|| ENDING.into_iter().filter(|(signal, _)| is_ignored(*signal).unwrap_or(false)).collect());
 
-/// Returns whether this task ignores `signal`, as its parent may have decided.
+/// Returns whether this task ignores `signal`. A process inherits ignored signals from its parent.
 pub(crate) fn is_ignored(signal: c_int) -> Result<bool> {
     let status = fs::read_to_string("/proc/self/status")?;
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).context("no SigIgn in /proc")?;
     Ok(u64::from_str_radix(ignored.trim(), 16)? >> (signal - 1) & 1 == 1)
 }
 
-/// Returns a command that stays in this task's process group, where signals reach both. It ignores the same signals.
-pub(crate) fn with_our_signals(program: impl AsRef<OsStr>) -> Command {
+/// Returns a command for a program that runs in this task's process group. It ignores the signals of [`IGNORED`], which
+/// this task itself catches.
+pub(crate) fn command_with_ignored_signals(program: impl AsRef<OsStr>) -> Command {
     if IGNORED.is_empty() {
         return Command::new(program);
     }

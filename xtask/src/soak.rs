@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: runs all servers in parallel for minutes, each under a mix of honest, slow, hostile and
-//! resetting clients, and finds what leaks.
+//! `cargo xtask soak`: runs all servers but the examples in parallel for minutes, each under a mix of honest, slow,
+//! hostile and resetting clients, and reports leaks of descriptors, threads and memory.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 
-use crate::harness::client::{APHORISMS, Came};
-use crate::harness::honest::Honest;
+use crate::harness::client::{APHORISMS, Received};
+use crate::harness::honest::HonestClient;
 use crate::harness::process::Usage;
 use crate::harness::{Client, Server, WAIT_LIMIT, wait_for};
 use crate::servers::{Entry, SERVERS};
@@ -55,7 +55,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What was measured of one server.
+/// The measurements of one server.
 struct Report {
     answers: usize,
     visits: usize,
@@ -67,7 +67,7 @@ struct Report {
 fn soak(entry: &'static Entry, time: Duration, is_over: &AtomicBool) -> Result<Report> {
     let mut server = Server::start(entry, &["--question-timeout", "500ms", "--idle-timeout", "1s", "--grace", "2s"])?;
     server.extend_time_limit(time + 2 * WAIT_LIMIT);
-    let honest = Honest::start(server.address(), entry.makes_wait())?;
+    let honest = HonestClient::start(server.address(), entry.makes_clients_wait())?;
     let end = Instant::now() + time;
     let goes_on = || Instant::now() < end && !is_over.load(Ordering::Relaxed);
     let visits = AtomicUsize::new(0);
@@ -129,9 +129,9 @@ impl Report {
             let (early, late) = self.early_and_late();
             ensure!(self.usage.len() >= 8, "too short to judge: give it more --minutes");
             ensure!(self.visits >= BEHAVIOURS.len(), "not every kind of client was tried: give it more --minutes");
-            ensure!(late.descriptors <= early.descriptors + SLACK, "descriptors leak");
-            ensure!(late.threads <= early.threads + SLACK, "threads leak");
-            ensure!(late.memory <= early.memory + MEMORY_SLACK, "memory leaks");
+            ensure!(late.descriptors <= early.descriptors + SLACK, "descriptors leak (early → late in the table)");
+            ensure!(late.threads <= early.threads + SLACK, "threads leak (early → late in the table)");
+            ensure!(late.memory <= early.memory + MEMORY_SLACK, "memory leaks (early → late in the table)");
             Ok(())
         };
         judge().map_err(|error| format!("{error:#}"))
@@ -178,7 +178,7 @@ const BEHAVIOURS: [(&str, Behaviour); 10] = [
         let mut client = server.client()?;
         // The server closes in the middle of this; a write after that fails.
         for _ in 0..40 {
-            if client.push(b"x").is_err() || client.try_read()? != Came::Nothing {
+            if client.push(b"x").is_err() || client.try_read()? != Received::Nothing {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(50));
@@ -200,7 +200,7 @@ fn minutes(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a number of minutes, like 10 or 0.5".into())
 }
 
-/// Descriptors or threads of the clients that are connected when a sample is taken.
+/// The most descriptors or threads that may be added: those of the clients that are connected when a sample is taken.
 const SLACK: usize = 24;
 
 /// Bytes that an allocator may keep after the server has freed them.

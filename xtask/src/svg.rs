@@ -1,4 +1,4 @@
-//! Writes SVG: the few shapes that pictures of this task consist of.
+//! Writes SVG: the few shapes of which the pictures of `trace` and `bench` consist.
 
 use std::fmt::{Display, Write};
 
@@ -64,7 +64,7 @@ impl Svg {
         ));
     }
 
-    /// Draws a line through all points, with a tooltip.
+    /// Draws a line through all points, with a tooltip unless `what` is empty.
     pub(crate) fn path(&mut self, class: &str, points: &[(f64, f64)], what: &str) {
         let title = if what.is_empty() { String::new() } else { format!("<title>{}</title>", escaped(what)) };
         self.push(format_args!(r#"<path class="{class}" d="{}">{title}</path>"#, along(points)));

@@ -1,7 +1,7 @@
-//! `cargo xtask test-all`: runs format, clippy, unit tests, the invariants, the READMEs, the experiments, the
-//! deployment and the matrix server × case.
+//! `cargo xtask test-all`: runs every test of the project in stages, from `fmt` to the matrix server × case. [`STAGES`]
+//! lists them.
 //!
-//! A failed stage does not stop the others. The last lines name the failed tests and count all.
+//! A failed stage does not stop the others. The last lines name the failed tests and give the totals.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -80,7 +80,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         println!("failed: {failure}");
     }
     println!("{} passed, {} failed", all.passed, all.failures.len());
-    // If no test has run, nothing has been shown.
+    // A run without any test is a failure: it has shown nothing.
     Ok(if all.failures.is_empty() && all.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -160,7 +160,7 @@ fn unit_tests() -> Result<Tally> {
     command.env("TMPDIR", folder);
     let mut child = command.spawn().context("cannot run cargo test")?;
     let mut results = LibtestResults::default();
-    for line in BufReader::new(child.stdout.take().context("it is piped")?).lines() {
+    for line in BufReader::new(child.stdout.take().context("stdout is not piped")?).lines() {
         let line = line?;
         results.add_line(&line);
         println!("{line}");
@@ -171,7 +171,7 @@ fn unit_tests() -> Result<Tally> {
     Ok(results.tally)
 }
 
-/// Results of tests, read from what libtest prints.
+/// Test results, parsed from the output of libtest.
 #[derive(Default)]
 struct LibtestResults {
     tally: Tally,

@@ -9,10 +9,11 @@
 //!
 //! 1. `scenario`: what the clients do. Unless another is named, three ask three questions each; client 1 thinks in
 //!    between, the others connect meanwhile.
-//! 2. `recording`: the server runs under strace, whose log `strace` reads; and once more without it.
-//! 3. `lanes` turns calls into intervals: asleep in accept(), recv(), epoll_wait(); working; sending; and
-//!    for which client. `sources` finds the lines that wait. All of it is a `model`.
-//! 4. `summary` counts; `terminal`, `svg`, `perfetto` and `poster` show.
+//! 2. `recording` runs the server under strace, three times, and keeps the run with the least disturbance. It also runs
+//!    the server without strace, to show what strace costs. `strace` parses the log.
+//! 3. `lanes` turns the calls into intervals: asleep in accept(), recv() or epoll_wait(), working, or sending, and for
+//!    which client. `sources` finds the source lines. The result is a `model`.
+//! 4. `summary` computes the figures. `terminal`, `svg`, `perfetto` and `poster` draw.
 
 mod drawing;
 pub(crate) mod lanes;
@@ -42,7 +43,7 @@ use recording::{Recording, Scene};
 
 pub(crate) use trials::trials;
 
-/// Draws what each thread of a server waited for while three clients ask
+/// Draws what each thread of a server waited for while clients ask
 #[derive(Args)]
 pub(crate) struct Flags {
     /// Servers, as in `test-all`: single, workers, poll … [default: all]
@@ -75,7 +76,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         let scene = match Scene::new(entry, scenario, delay.as_ref().map_or(&[], |delay| delay)) {
             Ok(scene) => scene,
             Err(why) => {
-                say(&format!("{}: no {}, as {why}\n\n", entry.name, scenario.name));
+                say(&format!("{}: skipped {}: {why}\n\n", entry.name, scenario.name));
                 continue;
             }
         };

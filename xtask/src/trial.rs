@@ -75,7 +75,7 @@ pub(crate) fn run(trials: Vec<Trial>) -> Tally {
     tally
 }
 
-/// Keeps a line that is printed after the tests: a figure that is reported and not judged.
+/// Stores a line to be printed after the tests: a number that is reported but cannot fail a test.
 pub(crate) fn note(line: String) {
     lock(&NOTES).push(line);
 }
@@ -121,7 +121,7 @@ fn run_group(group: Vec<Trial>, threads: usize) -> Tally {
         })
     });
     let done = libtest_mimic::run(&arguments, trials.collect());
-    // A test whose tool is missing says so in its line, and passes.
+    // A test that lacks a tool is "ignored" to libtest-mimic, prints the reason, and counts as passed.
     Tally { passed: done.num_passed + done.num_ignored, failures: lock(&FAILURES).drain(..).collect() }
 }
 
@@ -136,8 +136,8 @@ const SHORT: usize = 200;
 /// A test that takes this long is listed after its stage.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// The most tests in that list.
+/// The maximum length of the list of slow tests.
 const MOST_SLOW: usize = 10;
 
-/// Tests in parallel. They mostly wait, so there may be more of them than processors.
+/// The number of tests that run in parallel. They mostly wait, so there may be more of them than processors.
 pub(crate) const THREADS: usize = 8;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::signals::with_our_signals;
+use crate::signals::command_with_ignored_signals;
 
 /// The part of the output of `cargo metadata` that is used here.
 #[derive(Deserialize)]
@@ -116,16 +116,16 @@ pub(crate) enum Profile {
     Release,
 }
 
-/// Returns the debug build of the binary `NAME`, or `examples/NAME`.
+/// Returns the path of the debug build of the binary `NAME`, or of the example `examples/NAME`.
 pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     built(Profile::Debug, name)
 }
 
-/// Returns where cargo put the binary when this task built it. A binary of an earlier build is never taken.
+/// Returns the path of a binary that this run of xtask has built. A binary of an earlier run is never used.
 pub(crate) fn built(profile: Profile, name: &str) -> Result<PathBuf> {
     let built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let path = built.get(&profile).and_then(|programs| programs.get(name)).cloned();
-    path.with_context(|| format!("{name} was not built; cargo has said why"))
+    path.with_context(|| format!("{name} was not built: see cargo's output above"))
 }
 
 /// Returns the target folder, for files of cargo and of tasks. Binaries may be elsewhere: see [`binary`].
@@ -133,8 +133,8 @@ pub(crate) fn target() -> Result<&'static Path> {
     Ok(&metadata()?.target_directory)
 }
 
-/// Builds every binary that a test starts with one cargo command, and returns the packages that cannot be built. xtask
-/// itself is running and is not built.
+/// Builds all binaries and examples, and returns the packages that cannot be built. One cargo command builds
+/// everything; only if it fails, each package is built on its own. xtask itself is running and is not built.
 pub(crate) fn build() -> Result<Vec<&'static str>> {
     let packages = metadata()?.packages.iter().map(|package| package.name.as_str());
     let packages: Vec<&str> = packages.filter(|&package| package != "xtask").collect();
@@ -205,7 +205,7 @@ fn keep(profile: Profile, programs: Programs) {
 pub(crate) fn cargo() -> Command {
     // CARGO_MANIFEST_DIR is set by `cargo run`; a binary that is started by hand uses the path at build time.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let mut command = with_our_signals(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = command_with_ignored_signals(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(Path::new(&here).parent().expect("xtask is a folder of the checkout"));
     command
 }
@@ -217,7 +217,7 @@ mod tests {
 
     /// Uses a target and a folder of its own, with an older build where binaries usually are.
     #[test]
-    fn what_was_built_is_found_wherever_cargo_puts_it() {
+    fn binaries_are_found_in_any_target_folder() {
         let folder = Folder::for_programs().expect("a folder");
         let folder = folder.path();
         let write = |name: &str, text: &str| {

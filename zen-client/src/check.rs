@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Run only these cases
     #[arg(value_name = "CASE", value_parser = case_called)]
     chosen: Vec<&'static Case>,
-    /// Run this case too; unlike CASE it needs no HOST before it; may be repeated
+    /// Run this case too; may be repeated
     #[arg(long = "case", value_name = "CASE", value_parser = case_called)]
     also_chosen: Vec<&'static Case>,
     /// A health check: the essential cases, which take a few milliseconds

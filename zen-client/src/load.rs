@@ -1,4 +1,4 @@
-//! `zen-client load`: asks as fast as answers arrive, or at a steady rate, and measures the answers.
+//! `zen-client load`: asks as fast as answers arrive, or at a given rate, and measures the answers.
 //!
 //! Read `load/generator.rs` first: the loop that does the work. `schedule.rs` has the open loop, `tally.rs` the counts,
 //! `verdicts.rs` the judgements on a run, and `find_max.rs` the search for the highest rate.
@@ -60,7 +60,8 @@ pub(crate) struct Options {
     /// percentage
     #[arg(long, value_name = "OBJECTIVE", conflicts_with_all = ["rate", "duration", "fail_if"])]
     find_max: Option<Objectives>,
-    /// Exit with 1 if one of these is true of the run, such as 'p99>5ms,errors>1%', and not because of other failures
+    /// Exit with 1 if one of these is true of the run, such as 'p99>5ms,errors>1%'; otherwise only for a wrong answer,
+    /// or for a run without an answer
     #[arg(long, value_name = "OBJECTIVE")]
     fail_if: Option<Objectives>,
     /// Print one JSON object instead of the tables
@@ -197,7 +198,7 @@ fn measure(
     Ok(Measured { plan: plan.clone(), addresses: addresses.to_vec(), tally, seconds, is_interrupted })
 }
 
-/// An interrupted run ends this much later, so that every thread notices in time.
+/// The time from an interrupt to the end of the measured time, so that every thread notices before the end.
 const NOTICE: Duration = Duration::from_millis(250);
 /// The time for which an interrupted run waits for missing answers, so that it ends within 1.5 s.
 const LAST_WAIT: Duration = Duration::from_millis(750);

@@ -45,7 +45,7 @@ pub(crate) fn say(options: &Options) -> Result<ExitCode> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let (source, sending) = (options.source.clone(), stream.try_clone().context("cannot send")?);
     let (sender, sent) = mpsc::channel();
-    // A server with pending answers does not read (rule 2), so sending and reading happen at the same time.
+    // A server with pending answers may stop reading (rule 2), so sending and reading happen at the same time.
     let send_all = move || sender.send(send(source, &sending));
     thread::Builder::new().name("send".to_owned()).spawn(send_all).context("cannot start a thread")?;
     let mut stdout = text::stdout();

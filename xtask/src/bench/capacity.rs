@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 
 use super::format::{self, bytes, count, number, percent};
-use super::found;
+use super::read_result;
 use super::results::{CPU, Level, Results, Row};
 
 /// Calculates how many machines a number of clients needs, from what bench measured here
@@ -28,20 +28,20 @@ pub(crate) struct Flags {
     /// A results.json, its folder, or its name under target/bench
     #[arg(long, value_name = "PATH", default_value = "latest")]
     results: PathBuf,
-    /// How much of processor and memory must stay free, in percent
+    /// The share of processors and memory that stays free, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 30, value_parser = clap::value_parser!(u8).range(0..=90))]
     headroom: u8,
-    /// Machines of this number of processors [default: as measured]
+    /// The number of processors of a machine [default: as measured]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     processors: Option<u32>,
-    /// Machines with this much memory, in GiB [default: as measured]
+    /// The memory of a machine, in GiB [default: as measured]
     #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     memory: Option<u32>,
 }
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
-    let results = found(&flags.results)
-        .context("there are no results: measure first, with `cargo xtask bench`, or name some with --results")?;
+    let results = read_result(&flags.results)
+        .context("cannot read the results: run `cargo xtask bench` first, or name others with --results")?;
     print!("{}", text(flags, &results)?);
     Ok(ExitCode::SUCCESS)
 }
@@ -239,7 +239,8 @@ fn resources(flags: &Flags, results: &Results, row: &Row, machine: &Machine) -> 
     Ok(resources)
 }
 
-/// Returns how many addresses a balancer needs: from each it has one connection per port to a server.
+/// Returns a sentence about how many addresses a balancer needs. From one address it can open as many connections to a
+/// server as it has ports.
 fn balancers(flags: &Flags, results: &Results, machines: f64) -> String {
     let range = results.machine.sysctls.get("net.ipv4.ip_local_port_range");
     let bounds = range
@@ -269,7 +270,7 @@ const SPARE_DESCRIPTORS: f64 = 64.0;
 
 const GIB: f64 = (1_u64 << 30) as f64;
 
-/// Larger numbers are typing errors.
+/// The largest number of clients or questions a second: a higher one is taken for a typing error.
 const MOST: u64 = 1_000_000_000_000;
 
 #[cfg(test)]

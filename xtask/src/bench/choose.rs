@@ -2,9 +2,10 @@
 //!
 //! 1. Servers that cannot serve this number of clients at the same time are left out without a measurement.
 //! 2. The others are measured under the load, interleaved, with the A/A control of `bench`.
-//! 3. Each objective is judged in each round. Each sentence of the answer names the lab that explains it.
+//! 3. Each round is checked against each objective. The answer names labs that explain its sentences.
 
 mod flags;
+mod sentences;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,15 +15,14 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::format::{self, bytes, comparison, count, number};
+use super::format::{self, count, number};
 use super::plan::{self, Plan};
 use super::ranking::{control, ranked};
-use super::results::{CPU, Idle, Measurement, Objective, P99, Results, Row};
-use super::statistics::Comparison;
-use super::target::{MOST_PROCESSES, Target};
-use crate::servers::{self, SERVERS};
+use super::results::{CPU, Measurement, Objective, P99, Results, Row};
+use super::target::Target;
 pub(crate) use flags::Flags;
 use flags::check_objectives;
+use sentences::{Sentence, cheapest, idle_client, next_limit, not_measured, smallest};
 
 pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     let workload = flags.workload();
@@ -35,7 +35,11 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     };
     targets.retain(takes_part);
     let control = plan::enter_twice(&mut targets);
-    ensure!(!targets.is_empty(), "none of these serves {} clients together: see `cargo xtask lab hog`", flags.clients);
+    ensure!(
+        !targets.is_empty(),
+        "none of the servers serves {} clients at once: see `cargo xtask lab hog`",
+        flags.clients
+    );
     let plan = Plan {
         cells: plan::cells(&targets, &workload.clients, false),
         targets,
@@ -52,7 +56,7 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
     };
     super::build()?;
     check_objectives(&flags.slo)?;
-    let results = super::measured(plan, "latest", false)?;
+    let results = super::measure_and_store(plan, "latest", false)?;
     let advice = Advice::of(flags, &results);
     if flags.json {
         println!("{}", serde_json::to_string_pretty(&advice)?);
@@ -76,14 +80,7 @@ struct Advice {
     problems: Vec<String>,
 }
 
-/// A sentence, and the lab that explains it.
-#[derive(Debug, Serialize)]
-struct Sentence {
-    text: String,
-    lab: Option<&'static str>,
-}
-
-/// An architecture and how it did under the load.
+/// An architecture, and what was measured under the load.
 #[derive(Debug, Serialize)]
 struct Choice {
     name: String,
@@ -93,14 +90,14 @@ struct Choice {
     cpu_us_per_answer: Option<f64>,
     p99_us: Option<f64>,
     bytes_per_idle_client: Option<f64>,
-    /// The same as text. Less than [`FEWEST_PAGES`] of all idle clients together is only a bound.
+    /// `bytes_per_idle_client` as text. It is an upper bound if all clients together need less than [`FEWEST_PAGES`].
     #[serde(skip)]
     idle_client: String,
     unserved: u64,
     next_limit: Sentence,
 }
 
-/// How the rounds were judged, the best first.
+/// Whether an architecture met the objectives. The best verdict is first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Verdict {
@@ -125,25 +122,8 @@ impl Advice {
         }];
         sentences.extend(control(results, level).map(|text| Sentence { text, lab: None }));
         sentences.extend(smallest(&met));
-        let waiting = SERVERS.iter().filter(|entry| entry.at_once.is_some_and(|most| most < level));
-        let waiting: Vec<String> = waiting.map(|it| format!("{} ({})", it.name, it.at_once.unwrap_or(0))).collect();
-        if !waiting.is_empty() && flags.server.is_empty() {
-            let text = format!(
-                "Not measured, because they serve fewer than {} clients at the same time: {}",
-                count(level as f64),
-                waiting.join(", ")
-            );
-            sentences.push(Sentence { text, lab: Some("hog") });
-        }
-        let forking = SERVERS.iter().filter(|entry| entry.forks && !entry.is_example && level > MOST_PROCESSES);
-        let forking: Vec<&str> = forking.map(|entry| entry.name).collect();
-        if !forking.is_empty() && flags.server.is_empty() {
-            let text = format!(
-                "Not measured, because more than {} processes would measure the memory of this machine: {}",
-                count(MOST_PROCESSES as f64),
-                forking.join(", ")
-            );
-            sentences.push(Sentence { text, lab: Some("stacks") });
+        if flags.server.is_empty() {
+            sentences.extend(not_measured(level));
         }
         if results.settings.server_processors.len() == 1 {
             let text = "Each server had one processor, the load the others. What several loops, threads or processes \
@@ -228,7 +208,7 @@ impl Choice {
     }
 }
 
-/// Judges every objective in every round.
+/// Returns in how many rounds all objectives were met: in all, in some, or in none.
 fn verdict(flags: &Flags, row: &Row) -> Verdict {
     let rounds = row.rounds(flags.clients);
     let is_met = |round: &&Measurement| round.objectives.iter().all(|objective| objective.is_met);
@@ -239,7 +219,7 @@ fn verdict(flags: &Flags, row: &Row) -> Verdict {
     }
 }
 
-/// Returns what each objective's metric was in the median of the rounds.
+/// Returns the median of the rounds for the metric of each objective, as text.
 fn observed(rounds: &[Measurement]) -> Vec<String> {
     let objectives = rounds.first().map_or(0, |round| round.objectives.len());
     let median = |at: usize| {
@@ -255,55 +235,11 @@ fn value(objective: &Objective) -> f64 {
     objective.value.unwrap_or(f64::INFINITY)
 }
 
-/// Names the cheapest of those that meet the objectives, and says which differences are real.
-fn cheapest(results: &Results, met: &[&Row], level: usize) -> String {
-    let compared = |row: &Row| {
-        let noise = results.noise(level, CPU);
-        row.series(level, CPU).against(&met[0].series(level, CPU), noise).unwrap_or(Comparison::NoDifference)
-    };
-    let (same, dearer): (Vec<&Row>, Vec<&Row>) =
-        met.iter().copied().partition(|row| compared(row) == Comparison::NoDifference);
-    let names = |rows: &[&Row]| rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(", ");
-    let mut text = match same.len() {
-        1 => format!("{} meets the objective and uses the least processor time", names(&same)),
-        n => format!(
-            "{n} architectures meet the objective and use the least processor time, without a measurable difference \
-            between them: {}",
-            names(&same)
-        ),
-    };
-    if !dearer.is_empty() {
-        let dearer: Vec<String> =
-            dearer.iter().map(|row| format!("{} {}", row.name, comparison(compared(row)))).collect();
-        let _ = write!(text, "; measurably dearer: {}", dearer.join(", "));
-    }
-    text
-}
-
-/// Names the one that needs the least memory, of those that meet the objectives.
-fn smallest(met: &[&Row]) -> Option<Sentence> {
-    let idle = |row: &Row| Some((row.name.clone(), row.idle.found()?.clone()));
-    let mut all: Vec<(String, Idle)> = met.iter().filter_map(|row| idle(row)).collect();
-    all.sort_unstable_by(|(_, one), (_, other)| one.bytes_per_client.total_cmp(&other.bytes_per_client));
-    let ((least, low), (most, high)) = (all.first()?, all.last()?);
-    let most = if least == most { String::new() } else { format!("; {most} needs the most, {}", idle_client(high)) };
-    Some(Sentence {
-        text: format!("Of these, {least} needs the least memory for an idle client, {}{most}", idle_client(low)),
-        lab: Some("unbounded"),
-    })
-}
-
-/// Formats the memory of an idle client.
-fn idle_client(idle: &Idle) -> String {
-    let shown = FEWEST_PAGES * PAGE / idle.clients.max(1) as f64;
-    if idle.bytes_per_client < shown { format!("less than {}", bytes(shown)) } else { bytes(idle.bytes_per_client) }
-}
-
-/// Says that no architecture meets the objectives, which one comes nearest, and what could be met.
+/// Returns a sentence that says that no architecture meets the objectives, and which one comes nearest.
 fn nearest(flags: &Flags, results: &Results, architectures: &[Choice]) -> Sentence {
     let served = architectures.iter().filter(|choice| choice.unserved == 0);
     let served = served.filter_map(|choice| Some((choice, choice.p99_us?)));
-    // An architecture that meets them in some rounds is nearer than any that never does.
+    // An architecture that meets the objectives in some rounds is nearer than one that never meets them.
     let best = served.min_by(|(one, p99), (other, slower)| one.verdict.cmp(&other.verdict).then(p99.total_cmp(slower)));
     let workload = &results.settings.workload;
     let computing = workload.work_seconds().ok().filter(|seconds| *seconds > 0.0 && !workload.sleeps());
@@ -331,78 +267,23 @@ fn nearest(flags: &Flags, results: &Results, architectures: &[Choice]) -> Senten
     Sentence { text, lab: Some("workers") }
 }
 
-/// Says what limits a higher rate, and at how many answers a second.
-fn next_limit(flags: &Flags, results: &Results, row: &Row) -> Sentence {
-    let workload = &results.settings.workload;
-    let way = plan::WAYS.iter().find_map(|(way, _)| row.name.strip_suffix(way)?.strip_suffix('-'));
-    let entry = servers::named(way.unwrap_or(&row.name)).ok(); // `None`: the command of the user
-    let processors = results.settings.server_processors.len().max(1) as f64;
-    let work = workload.work_seconds().unwrap_or(0.0);
-    let answers_at_once = entry.and_then(|entry| entry.answers_at_once).map(|n| n as f64);
-    let asking = workload.asking(flags.clients) as f64;
-    let cost = row.series(flags.clients, CPU).range().map(|range| range.median / 1e6);
-    let at_once = if workload.sleeps() {
-        // With --await or --offload no answer keeps a thread of the executor.
-        answers_at_once.filter(|_| way.is_none()).unwrap_or(asking)
-    } else {
-        answers_at_once.unwrap_or(processors).min(processors)
-    };
-    let by_work = (work > 0.0).then(|| at_once / work);
-    let busy = if entry.is_none() { processors } else { answers_at_once.unwrap_or(processors).min(processors) };
-    let by_processor = cost.filter(|cost| *cost > 0.0).map(|cost| busy / cost);
-    match (by_work, by_processor) {
-        // An overloaded server also works for clients that have given up. Then the cost of an answer says
-        // nothing about its limit.
-        (Some(by_work), by_processor)
-            if by_work < flags.rate as f64 || by_processor.is_none_or(|by_processor| by_work <= by_processor) =>
-        {
-            let lab = if answers_at_once == Some(1.0) { "stall" } else { "workers" };
-            let answers = if at_once == 1.0 { "answer is" } else { "answers are" };
-            let text = format!("{} {answers} worked out at a time: about {} a second", count(at_once), count(by_work));
-            Sentence { text, lab: Some(lab) }
-        }
-        (_, Some(by_processor)) => Sentence {
-            text: format!(
-                "processor time: about {} answers a second at this cost, on {} processor",
-                number(by_processor),
-                count(busy)
-            ),
-            lab: Some("best-of-both"),
-        },
-        _ => Sentence { text: "no question was answered".to_owned(), lab: Some("stall") },
-    }
-}
-
 const ROUNDS: usize = 3;
 /// The documentation promises three minutes.
 const BUDGET: Duration = Duration::from_secs(150);
 /// Memory is counted in pages, so a few idle clients would not show what one needs.
 const FEWEST_IDLE: usize = 200;
 const MOST_IDLE: usize = 1000;
-/// The number of pages that may come and go whatever the clients do.
-const FEWEST_PAGES: f64 = 4.0;
-const PAGE: f64 = 4096.0;
 /// With fewer answers, fewer than ten are above the 99th percentile.
 const FEW_SAMPLES: f64 = 1000.0;
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::bench::fixture;
 
-    #[derive(Parser)]
-    struct CommandLine {
-        #[command(flatten)]
-        choose: Flags,
-    }
-
-    const COMMAND: [&str; 7] = ["choose", "--clients", "1000", "--rate", "2000", "--slo", "p99<5ms"];
-
-    /// Returns the advice on the fixture; `p99` is what the load found for a server in a round, in seconds.
+    /// Returns the advice for the fixture. `p99` returns the seconds of a server's 99th percentile in a round.
     fn advice(p99: impl Fn(&str, usize) -> f64) -> Advice {
-        let flags = CommandLine::try_parse_from(COMMAND).expect("it is a command line").choose;
+        let flags = Flags::of_test(&[]);
         let mut results = fixture::results();
         for row in &mut results.servers {
             for round in row.levels.iter_mut().flat_map(|level| &mut level.rounds) {
@@ -446,27 +327,10 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_answer_limits_an_executor_unless_it_is_awaited() {
-        let words = [&COMMAND[..], &["--answer", "sleep:20ms"]].concat();
-        let flags = CommandLine::try_parse_from(words).expect("it is a command line").choose;
+    fn more_than_the_processors_compute_is_reported() {
+        let flags = Flags::of_test(&["--answer", "compute:2ms"]);
         let mut results = fixture::results();
         results.settings.workload = flags.workload();
-        let smol = results.servers.iter().find(|row| row.name == "smol").expect("it is there").clone();
-        let waiting = Row { name: "smol-await".to_owned(), ..smol.clone() };
-        let limit = |row: &Row| next_limit(&flags, &results, row).text;
-        assert_eq!(limit(&smol), "1 answer is worked out at a time: about 50 a second");
-        assert_eq!(limit(&waiting), "1,000 answers are worked out at a time: about 50,000 a second");
-    }
-
-    #[test]
-    fn the_limit_of_an_overloaded_server_is_its_work() {
-        let words = [&COMMAND[..], &["--answer", "compute:2ms"]].concat();
-        let flags = CommandLine::try_parse_from(words).expect("it is a command line").choose;
-        let mut results = fixture::results();
-        results.settings.workload = flags.workload();
-        for round in results.servers.iter_mut().flat_map(|row| &mut row.levels).flat_map(|level| &mut level.rounds) {
-            round.cpu_us_per_answer = 10_000.0;
-        }
         let best = nearest(&flags, &results, &[]).text;
         assert!(
             best.ends_with(
@@ -474,23 +338,10 @@ mod tests {
             ),
             "{best}"
         );
-        let limit = next_limit(&flags, &results, &results.servers[0]).text;
-        assert_eq!(limit, "1 answer is worked out at a time: about 500 a second");
     }
 
     #[test]
-    fn memory_that_is_lost_among_a_few_pages_is_only_a_bound() {
-        let idle = |clients, bytes_per_client| {
-            idle_client(&Idle { clients, bytes_before: 0, bytes_with: 0, bytes_per_client })
-        };
-        assert_eq!(idle(200, 0.0), "less than 82 B");
-        assert_eq!(idle(200, -20.0), "less than 82 B");
-        assert_eq!(idle(200, 211.0), "211 B");
-        assert_eq!(idle(1000, 20.0), "20 B");
-    }
-
-    #[test]
-    fn every_sentence_names_a_lab_that_there_is() {
+    fn every_lab_in_a_sentence_exists() {
         for advice in [advice(|_, _| 0.001), advice(|_, _| 0.006)] {
             let limits = advice.architectures.iter().map(|choice| &choice.next_limit);
             for lab in advice.sentences.iter().chain(limits).filter_map(|sentence| sentence.lab) {

@@ -15,14 +15,14 @@ use super::target::{Running, Setting, Target};
 use crate::harness::client::APHORISMS;
 use crate::harness::{Client, process};
 
-/// Samples what some processes use.
+/// Samples processor time, context switches and descriptors of the processes of a server.
 pub(crate) struct ProcessSampler {
-    /// The clock of each process, the first process first. It counts all threads, also those that have ended, to the
-    /// nanosecond. Adding up /proc/PID/task/*/schedstat would take long for 10,000 threads, and lag by a tick for
-    /// running ones.
+    /// The CPU clock of each process, the first process first. It counts all threads, also those that have ended, in
+    /// nanoseconds. The sum of /proc/PID/task/*/schedstat would take long to read for 10,000 threads, and would lag by
+    /// a tick for running ones.
     clocks: Vec<ClockId>,
     processes: Vec<PathBuf>,
-    /// Threads whose context switches are counted: all, or every n-th of many.
+    /// The `/proc` folders of the threads whose context switches are counted: all threads, or every n-th of many.
     tasks: Vec<PathBuf>,
     pub(crate) threads: usize,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Cpu {
     seconds: f64,
 }
 
-/// Context switches up to a moment: by a thread that waits, and by the scheduler.
+/// Context switches up to a moment: voluntary ones by threads that wait, and involuntary ones by the scheduler.
 pub(crate) struct Switches {
     at: Instant,
     voluntary: u64,
@@ -48,7 +48,7 @@ impl Cpu {
 }
 
 impl Switches {
-    /// Returns context switches per second since `before`: voluntary ones, and others.
+    /// Returns the voluntary and the involuntary context switches per second since `before`.
     pub(crate) fn since(&self, before: &Switches) -> (f64, f64) {
         let time = (self.at - before.at).as_secs_f64();
         let more = |now: u64, then: u64| now.saturating_sub(then) as f64 / time;
@@ -58,7 +58,7 @@ impl Switches {
 
 impl ProcessSampler {
     pub(crate) fn new(processes: &[i32]) -> Result<ProcessSampler> {
-        // Where a process serves one client, some exit before their clocks are known.
+        // In a server with a process for each client, some processes exit before their clock is read.
         let clock = |&pid: &i32| {
             let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok()?;
             Some((clock, Path::new("/proc").join(pid.to_string())))
@@ -80,7 +80,7 @@ impl ProcessSampler {
         let at = Instant::now();
         let (parent, children) = self.clocks.split_first().context("the server has exited")?;
         let own = Duration::from(parent.now().context("the server has exited")?);
-        // The time of processes that have exited since is in that of the parent's children.
+        // The time of child processes that have exited is added by `ended_children`.
         let alive: Duration = children.iter().filter_map(|clock| clock.now().ok()).map(Duration::from).sum();
         Ok(Cpu { at, seconds: (own + alive).as_secs_f64() + self.ended_children()? })
     }
@@ -121,14 +121,14 @@ pub(crate) fn idle(target: &Target, setting: Setting, processors: &Processors, c
     processors.for_server()?;
     let server = target.start(setting, &[], &[])?;
     processors.for_load()?;
-    // What a server allocates for its first client is no cost of a client.
+    // A server allocates some memory once, for its first client. This is not part of the cost of a client.
     drop(ask_once(&server)?);
     thread::sleep(SETTLING / 3);
     let bytes_before = memory(&server)?;
     let idle = (0..clients).map(|_| ask_once(&server)).collect::<Result<Vec<_>>>()?;
     thread::sleep(SETTLING);
     let bytes_with = memory(&server)?;
-    // The server first, or it would handle the close of each client.
+    // The server is killed first, so that it does not handle the close of each client.
     drop(server);
     drop(idle);
     let per_client = (bytes_with as f64 - bytes_before as f64) / clients as f64;
@@ -142,8 +142,8 @@ fn ask_once(server: &Running) -> Result<Client> {
     Ok(client)
 }
 
-/// Returns the proportional share of all pages, and the tables that map them, of all processes. Memory of the kernel
-/// for sockets and threads is not included.
+/// Returns the memory of all processes of a server: their proportional share of all pages (PSS), and their page tables.
+/// Memory of the kernel for sockets and threads is not included.
 fn memory(server: &Running) -> Result<u64> {
     let processes = server.processes();
     Ok(process::memory_of(&processes, "smaps_rollup", "Pss:")? + process::memory_of(&processes, "status", "VmPTE:")?)
@@ -159,10 +159,10 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// How many threads are sampled: reading more takes too long for one moment.
+/// The largest number of threads that are sampled: reading more takes too long.
 const MOST_TASKS: usize = 256;
 
-/// Time for an allocator or a sweep to give memory back: more than one tick of any server.
+/// The time in which an allocator or a periodic task of a server frees memory: more than one tick of any server.
 const SETTLING: Duration = Duration::from_millis(300);
 
 #[cfg(test)]

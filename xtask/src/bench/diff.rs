@@ -1,4 +1,5 @@
-//! Compares two results: figures differ if their ranges are apart, by more than one server differs from itself.
+//! Compares two results. A figure differs if its ranges do not overlap, and its medians differ by more than the noise
+//! of both A/A pairs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -50,7 +51,7 @@ pub(crate) fn of(before: &Results, after: &Results) -> String {
     text
 }
 
-/// Lists changed circumstances, which the A/A pairs within the runs do not show.
+/// Lists what has changed between the two runs other than the figures: the A/A pair of one run cannot show it.
 fn circumstances(before: &Results, after: &Results) -> String {
     let mut text = String::new();
     for (name, results) in [("before", before), ("after", after)] {
@@ -80,7 +81,7 @@ fn circumstances(before: &Results, after: &Results) -> String {
     text
 }
 
-/// Returns the table of figures without ranges, which hardly vary: system calls and memory.
+/// Returns the table of system calls and memory. They are measured once and hardly vary, so they have no ranges.
 fn counted(before: &Results, after: &Results) -> Table {
     let mut table = format::table(&["server", "figure", "before", "after", "after against before"]);
     for (one, other) in
@@ -105,7 +106,7 @@ fn counted(before: &Results, after: &Results) -> Table {
 const FIGURES: [(&str, Figure); 4] =
     [("processor µs/answer", CPU), ("answers/s", SPEED), ("p50 µs", P50), ("p99 µs", P99)];
 
-/// Timers and chance cause differences up to this share.
+/// The share up to which system calls and memory differ by chance, for example because of timers.
 const COUNTED_ALIKE: f64 = 0.05;
 
 #[cfg(test)]
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_became_dearer_is_named() {
+    fn a_server_that_became_dearer_is_listed() {
         let before = fixture::results();
         let mut after = fixture::results();
         after.machine.sysctls.insert("net.core.somaxconn".to_owned(), "128".to_owned());
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_pair_differs_by_is_no_difference() {
+    fn a_difference_within_the_noise_does_not_count() {
         let before = fixture::results();
         let mut after = fixture::results();
         for (name, times) in [("poll again", 1.5), ("smol", 1.45)] {

@@ -8,7 +8,7 @@ use super::target::Target;
 use super::workload::{SATURATED, Workload};
 use crate::servers::SERVERS;
 
-/// Returns every server of the list, the control's duplicate, and a peer whose name needs escaping.
+/// Returns a result with every server of the list, the duplicate of the control, and a peer whose name needs escaping.
 pub(crate) fn results() -> Results {
     let mut servers: Vec<Row> = SERVERS.iter().enumerate().map(|(at, entry)| row(&Target::server(entry), at)).collect();
     let control = servers.iter().position(|row| row.name == "poll").unwrap_or(0);

@@ -1,10 +1,10 @@
-//! The format of figures: three significant digits, the same everywhere.
+//! Formats figures, with about three significant digits.
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::statistics::{Comparison, Range};
 
-/// Formats a figure with three significant digits and thousands separators.
+/// Formats a figure with at most three significant digits and with thousands separators.
 pub(crate) fn number(value: f64) -> String {
     let magnitude = value.abs();
     match magnitude {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_have_three_digits() {
+    fn figures_have_at_most_three_digits() {
         let written: Vec<String> = [0.0, 0.0123, 0.5, 4.567, 45.67, 456.7, 123_456.0].map(number).into();
         assert_eq!(written, ["0", "0.012", "0.50", "4.57", "45.7", "457", "123,000"]);
         assert_eq!(number(f64::NAN), "–");

@@ -22,7 +22,7 @@ use crate::workspace::{self, Profile};
 pub(crate) struct LoadConfig<'a> {
     pub(crate) profile: Profile,
     pub(crate) workload: &'a Workload,
-    /// All clients, silent ones included.
+    /// The number of clients, including those that stay silent.
     pub(crate) clients: usize,
     pub(crate) pipeline: usize,
     pub(crate) threads: usize,
@@ -37,12 +37,13 @@ pub(crate) struct LoadConfig<'a> {
 pub(crate) struct Load {
     group: Group,
     stderr: Capture,
-    /// The file of its result, which may be too long for a pipe.
+    /// The file for its result, which may be too long for the buffer of a pipe.
     output: PathBuf,
+    /// The longest time that it may take.
     longest: Duration,
 }
 
-/// The part of its result that is used here.
+/// The fields of the load's result that are used here.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Report {
     schema: String,
@@ -84,7 +85,7 @@ pub(crate) struct Verdict {
     /// `None`: there was nothing to judge.
     pub(crate) ok: Option<bool>,
     pub(crate) text: String,
-    /// Of an objective: seconds, or a share of 1. `None` where the questions of the metric were not answered.
+    /// The value of an objective's metric: seconds, or a share of 1. `None` if there were no answers to measure.
     value: Option<f64>,
 }
 
@@ -121,8 +122,9 @@ impl Load {
         Ok(Load { group, stderr, output, longest: config.warmup + config.measured + WAIT_LIMIT })
     }
 
-    /// Waits until all connections are open and the first question is sent, and returns when that was. The warm-up
-    /// begins when the threads of the load start.
+    /// Waits until the threads of the load have started, which is when the warm-up begins, and returns that time.
+    ///
+    /// By then all connections have been opened.
     pub(crate) fn begins(&mut self) -> Result<Instant> {
         let tasks = PathBuf::from(format!("/proc/{}/task", self.group.id()));
         let asks = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("load-"));
@@ -133,20 +135,20 @@ impl Load {
                 return Ok(now);
             }
             if self.group.ended_within(Duration::ZERO).is_some() || now > deadline {
-                bail!("the load never began: {}", self.stderr.text().trim_end());
+                bail!("the load did not start: {}", self.stderr.text().trim_end());
             }
-            std::thread::sleep(GLANCE);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Waits for the end and returns the result. Failures of the load are in the result; an error means that there is
-    /// none.
+    /// Waits until the load ends and returns its result. Failed questions are part of the result. An error means that
+    /// there is no result.
     pub(crate) fn finish(mut self) -> Result<Report> {
         let ended = wait_for(self.longest, || self.group.ended_within(Duration::ZERO));
         let status = ended.with_context(|| format!("the load did not end within {:?}", self.longest))?;
         let text = fs::read_to_string(&self.output)?;
-        let said = || format!("the load ended with {status}: {}", self.stderr.text().trim_end());
-        Report::parse(text.as_bytes()).with_context(said)
+        let ending = || format!("the load ended with {status}: {}", self.stderr.text().trim_end());
+        Report::parse(text.as_bytes()).with_context(ending)
     }
 }
 
@@ -177,10 +179,9 @@ impl Report {
         micros(self.response_time_us.p99)
     }
 
-    /// Returns why the run must not be trusted, if there is a reason: wrong answers, or figures that contradict each
-    /// other.
+    /// Returns why the run is not valid, if there is a reason: wrong answers, or figures that contradict Little's law.
     ///
-    /// Clients that were not served, or not in time, are a result and no such reason.
+    /// Clients that were not served, or not in time, do not make the run invalid: they are part of its result.
     pub(crate) fn problem(&self) -> Option<String> {
         let wrong = self.failures.get("wrong").filter(|&&n| n > 0).map(|n| format!("{n} wrong answers"));
         let law = self.verdicts.iter().find(|verdict| verdict.name == "littles_law" && verdict.ok == Some(false));
@@ -189,27 +190,27 @@ impl Report {
         (!problems.is_empty()).then(|| problems.join(", "))
     }
 
-    /// Returns how each objective of the workload was judged.
+    /// Returns the workload's objectives, each with whether it is met.
     pub(crate) fn objectives(&self) -> Vec<Objective> {
         let verdicts = self.verdicts.iter().filter(|verdict| verdict.name == "objective");
-        // The load fails if an objective holds.
+        // An objective is passed as a condition of --fail-if: its verdict is not ok where the condition is true.
         let objective =
             |it: &Verdict| Objective { text: it.text.clone(), is_met: it.ok == Some(false), value: it.value };
         verdicts.map(objective).collect()
     }
 
-    /// Returns whether the load was the bottleneck: the server could have answered more questions.
+    /// Returns whether the load was the bottleneck, so that the server could have answered more questions.
     pub(crate) fn was_bottleneck(&self) -> bool {
         self.verdicts.iter().any(|verdict| verdict.name == "processor" && verdict.ok == Some(false))
     }
 }
 
-/// Returns a time; zero where nothing was answered.
+/// Converts microseconds to a duration, and `None` to zero.
 fn micros(time: Option<f64>) -> Duration {
     Duration::from_secs_f64(time.unwrap_or_default() / 1e6)
 }
 
 const SCHEMA: &str = "zen-client load 2";
 
-/// How precisely the beginning is measured.
-const GLANCE: Duration = Duration::from_micros(500);
+/// The time between two looks for the load's threads. The start of the load is known to this precision.
+const POLL_INTERVAL: Duration = Duration::from_micros(500);

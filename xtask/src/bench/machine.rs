@@ -1,4 +1,4 @@
-//! The circumstances of a measurement: machine, kernel, toolchain, versions.
+//! The environment of a measurement: machine, kernel, toolchain, versions of libraries.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,8 +24,9 @@ pub(crate) struct Machine {
     pub(crate) load_average: f64,
     pub(crate) descriptor_limit: Option<u64>,
     pub(crate) sysctls: BTreeMap<String, String>,
-    /// The commit that is checked out, if known, and whether files were changed since.
+    /// The commit that is checked out, if known.
     pub(crate) commit: Option<String>,
+    /// Whether files have been changed since that commit.
     pub(crate) is_changed: bool,
     pub(crate) toolchain: String,
     pub(crate) profile: String,
@@ -38,7 +39,7 @@ impl Machine {
         let cpuinfo = read("/proc/cpuinfo");
         let kilobytes = named(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
         let kilobytes: u64 = kilobytes.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
-        let said_by_git = |arguments: &[&str]| said(git().ok()?.args(arguments));
+        let output_of_git = |arguments: &[&str]| output_of(git().ok()?.args(arguments));
         Ok(Machine {
             processor: processor(&cpuinfo),
             processors: available_parallelism().map_or(1, usize::from),
@@ -49,9 +50,9 @@ impl Machine {
             descriptor_limit: getrlimit(Resource::Nofile).maximum,
             sysctls: SYSCTLS.iter().map(|name| ((*name).to_owned(), sysctl(name))).collect(),
             // Without git, the commit that this task was built from.
-            commit: said_by_git(&["rev-parse", "--short=12", "HEAD"]).or(zen_proto::COMMIT.map(str::to_owned)),
-            is_changed: said_by_git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty()),
-            toolchain: said(Command::new("rustc").arg("-V").current_dir(workspace::root()?)).unwrap_or_default(),
+            commit: output_of_git(&["rev-parse", "--short=12", "HEAD"]).or(zen_proto::COMMIT.map(str::to_owned)),
+            is_changed: output_of_git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty()),
+            toolchain: output_of(Command::new("rustc").arg("-V").current_dir(workspace::root()?)).unwrap_or_default(),
             profile: profile.to_owned(),
             versions: versions(&read(&workspace::root()?.join("Cargo.lock").to_string_lossy())),
         })
@@ -71,8 +72,8 @@ impl Machine {
     }
 }
 
-/// Returns the name of the processor. On x86 the kernel knows it; on 64-bit Arm it knows two numbers, from which
-/// lscpu(1) derives a name; elsewhere it may know neither.
+/// Returns the name of the processor. On x86, /proc/cpuinfo contains it. On 64-bit Arm, it contains two numbers, from
+/// which lscpu(1) derives a name. Elsewhere it may contain neither.
 fn processor(cpuinfo: &str) -> String {
     let arm = || {
         let (implementer, part) = (named(cpuinfo, "CPU implementer")?, named(cpuinfo, "CPU part")?);
@@ -108,7 +109,7 @@ fn sysctl(name: &str) -> String {
     line(&format!("/proc/sys/{}", name.replace('.', "/"))).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn said(command: &mut Command) -> Option<String> {
+fn output_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -13,7 +13,7 @@ use crate::servers::{self, SERVERS};
 /// Everything that a run does.
 pub(crate) struct Plan {
     pub(crate) targets: Vec<Target>,
-    /// The index of the target that was entered twice.
+    /// The index of the A/A control: the target that is measured twice, under two names.
     pub(crate) control: Option<usize>,
     /// Every pair of a target and a number of connections.
     pub(crate) cells: Vec<Cell>,
@@ -25,11 +25,11 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// How many clients are idle while memory is measured.
     pub(crate) idle: usize,
-    /// At a fixed rate, a measurement lasts long enough for this many answers, unless `duration` is given.
+    /// At a fixed rate, each measurement lasts long enough for this number of answers, unless `duration` is set.
     pub(crate) fewest_answers: u64,
     /// How long the whole run may take.
     pub(crate) budget: Duration,
-    /// How long one measurement lasts; `None`: as long as the budget allows.
+    /// The length of one measurement; `None`: as long as the budget allows.
     pub(crate) duration: Option<Duration>,
 }
 
@@ -69,12 +69,14 @@ impl Plan {
         })
     }
 
-    /// Returns the most connections that any server gets, busy or idle: every server is started with room for them.
+    /// Returns the largest number of connections, busy or idle, that any server gets. Every server has this limit.
     pub(crate) fn most_clients(&self) -> usize {
         self.cells.iter().map(|cell| cell.connections).max().unwrap_or(1).max(self.idle)
     }
 
-    /// Leaves out what exceeds the descriptor limit of this process or of a server; returns a note about that.
+    /// Removes the cells with more connections than the limit of `descriptors` allows, and returns a note about them.
+    ///
+    /// Servers and load inherit the limit.
     pub(crate) fn fit(&mut self, descriptors: usize) -> Option<String> {
         let most = descriptors.saturating_sub(SPARE);
         let too_many = self.cells.extract_if(.., |cell| cell.connections > most).map(|cell| cell.connections);
@@ -85,8 +87,9 @@ impl Plan {
         })
     }
 
-    /// Returns the cells of one round: the numbers of connections in random order, and for each the servers in random
-    /// order. So servers that are compared are measured one right after the other, and none is always the first.
+    /// Returns the cells of one round in random order, grouped by the number of connections.
+    ///
+    /// So servers that are compared are measured right after each other, and none is always the first.
     pub(crate) fn order(&self, round: usize) -> Vec<Cell> {
         let mut random = fastrand::Rng::with_seed(self.seed.wrapping_add(round as u64));
         let mut levels: Vec<usize> = self.levels();
@@ -106,9 +109,9 @@ impl Plan {
         levels.into_iter().collect()
     }
 
-    /// Returns how long each measurement may last if all of them have `left`.
+    /// Returns the length of each measurement if all of them together may take the time `left`.
     ///
-    /// `overhead` is the additional time of one measurement: starting, connecting, closing.
+    /// `overhead` is the time that one measurement takes in addition: to start the server, connect and close.
     pub(crate) fn measured_time(&self, left: Duration, overhead: Duration) -> Duration {
         if let Some(duration) = self.duration {
             return duration;
@@ -123,7 +126,7 @@ impl Plan {
     }
 }
 
-/// Returns the servers of these names, or all, and the peers.
+/// Returns the servers with these names, or all if there are none, and the peers.
 pub(crate) fn targets(servers: &[String], peers: &[String], workload: &Workload) -> Result<Vec<Target>> {
     let mut targets: Vec<Target> = Vec::new();
     servers.iter().try_for_each(|name| servers::named(name).map(drop))?;
@@ -144,8 +147,9 @@ pub(crate) fn targets(servers: &[String], peers: &[String], workload: &Workload)
 /// The share of a measurement's time that is warm-up.
 pub(crate) const WARMUP: f64 = 0.25;
 
-/// Enters one target twice and returns its index: the readiness loop if it takes part, else the first target that
-/// serves any number of clients.
+/// Adds one target a second time, as the A/A control, and returns its index.
+///
+/// It is `poll` if that takes part, else the first target that serves any number of clients.
 pub(crate) fn enter_twice(targets: &mut Vec<Target>) -> Option<usize> {
     let is_first_choice = |target: &Target| target.name == "poll";
     let takes_many = |target: &Target| target.at_once.is_none();
@@ -156,8 +160,8 @@ pub(crate) fn enter_twice(targets: &mut Vec<Target>) -> Option<usize> {
     Some(control)
 }
 
-/// Returns the cells of these targets. In a closed loop a server that serves n together gets at most n connections,
-/// because further ones would only wait.
+/// Returns the cells of these targets. In a closed loop, a server that serves n clients at the same time gets at most n
+/// connections, because further clients would only wait.
 pub(crate) fn cells(targets: &[Target], levels: &[usize], is_closed: bool) -> Vec<Cell> {
     let mut cells = BTreeSet::new();
     for (number, target) in targets.iter().enumerate() {
@@ -174,32 +178,32 @@ pub(crate) fn cells(targets: &[Target], levels: &[usize], is_closed: bool) -> Ve
 /// Parses a number of connections, as in `--connections 1,16,256`.
 pub(crate) fn level(text: &str) -> Result<usize> {
     let level: usize = text.replace(['_', '\''], "").parse().context("not a number")?;
-    ensure!((1..=MOST).contains(&level), "1 to {MOST} connections");
+    ensure!((1..=MOST).contains(&level), "expected 1 to {MOST} connections");
     Ok(level)
 }
 
-/// Descriptors in addition to those of clients.
+/// Descriptors that a process needs in addition to those of its clients.
 pub(crate) const SPARE: usize = 100;
-/// The other ways in which zen-async works out a slow answer.
+/// The flags with which zen-async does not block its executor during a slow answer, each with a name.
 pub(crate) const WAYS: [(&str, &[&str]); 2] = [("await", &["--await"]), ("offload", &["--offload"])];
 const ROUNDS: usize = 7;
 const QUICK_ROUNDS: usize = 5;
 const IDLE: usize = 10_000;
 const QUICK_IDLE: usize = 1000;
-/// The documented time, less some for the report.
+/// The documented ten minutes, less a minute for the report.
 const BUDGET: Duration = Duration::from_secs(9 * 60);
 const QUICK_BUDGET: Duration = Duration::from_secs(52);
 /// In shorter measurements, start and end would count too much.
 const SHORTEST: Duration = Duration::from_millis(80);
 /// Enough for the 99th percentile of one measurement.
 const ENOUGH_ANSWERS: u64 = 100;
-/// The same for quick runs and `choose`. Only the measurements of all rounds together have a 99th percentile.
+/// The answers of one measurement in quick runs and in `choose`. Their 99th percentile is that of all rounds together.
 pub(crate) const FEWEST_ANSWERS: u64 = 20;
-/// Instead of longer measurements, more rounds are better.
+/// The longest measurement. Time that remains is better spent on more rounds.
 const LONGEST: Duration = Duration::from_secs(2);
 /// Seconds to open a connection, accept it, and close it on both sides.
 const PER_CONNECTION: f64 = 120e-6;
-/// With more connections, one machine has no ports left for one server.
+/// The largest number of connections: a higher one is taken for a typing error.
 const MOST: usize = 100_000;
 
 #[cfg(test)]
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_shared_out() {
+    fn measurements_share_the_time() {
         let mut plan = plan();
         assert_eq!(plan.fit(1000), None);
         assert!(plan.fit(200).is_some_and(|why| why.contains("256")));

@@ -1,4 +1,4 @@
-//! The processors of the two sides: some for the server, others for the load, if there are two.
+//! Which processors the server uses and which the load. They share none, if there are at least two.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// The processors of the two sides.
+/// The processors of the server and of the load.
 #[derive(Clone, Debug)]
 pub(crate) struct Processors {
     pub(crate) server: Vec<usize>,
@@ -15,7 +15,7 @@ pub(crate) struct Processors {
 }
 
 impl Processors {
-    /// Splits the processors of this process into halves that share no core.
+    /// Splits the processors of this process into halves. They share no core, if there are at least two cores.
     pub(crate) fn of_this_machine() -> Result<Processors> {
         let allowed = sched_getaffinity(None).context("cannot find out which processors may be used")?;
         let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
@@ -25,7 +25,7 @@ impl Processors {
         Ok(Processors { server, load, all })
     }
 
-    /// Returns whether the two sides have processors of their own.
+    /// Returns whether server and load use different processors.
     pub(crate) fn is_apart(&self) -> bool {
         self.server != self.load
     }
@@ -35,7 +35,7 @@ impl Processors {
         go_to(&self.server)
     }
 
-    /// Pins this thread, which only observes, and the processes that it starts from now on, to the load's processors.
+    /// Pins this thread, and the processes that it starts from now on, to the load's processors.
     pub(crate) fn for_load(&self) -> Result<()> {
         go_to(&self.load)
     }
@@ -49,12 +49,13 @@ impl Processors {
 fn go_to(processors: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     processors.iter().for_each(|&cpu| set.set(cpu));
-    // Children inherit it, so nothing has to be done between fork() and exec().
-    sched_setaffinity(None, &set).context("cannot choose a processor")
+    // Child processes inherit the affinity, so nothing has to be done between fork() and exec().
+    sched_setaffinity(None, &set).context("cannot set the processor affinity")
 }
 
-/// Splits the cores, of which one hyperthread each is used. Two hyperthreads of one core are split if there is no
-/// other.
+/// Splits the cores into those of the server and those of the load, and returns one hyperthread of each core.
+///
+/// If there is only one core, its hyperthreads are split.
 fn halves(cores: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
     match cores {
         [] => (Vec::new(), Vec::new()),
@@ -74,7 +75,7 @@ fn core(cpu: usize) -> String {
     fs::read_to_string(siblings).unwrap_or_else(|_| cpu.to_string())
 }
 
-/// More processors than any architecture of the list has busy threads.
+/// The largest number of processors for the server, and for the load. Most servers have at most four busy threads.
 const MOST: usize = 4;
 
 #[cfg(test)]
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_sides_share_no_core() {
+    fn server_and_load_share_no_core_if_there_are_two() {
         assert_eq!(halves(&[vec![0]]), (vec![0], vec![0]));
         assert_eq!(halves(&[vec![0, 1]]), (vec![0], vec![1]));
         assert_eq!(halves(&[vec![0], vec![1]]), (vec![0], vec![1]));

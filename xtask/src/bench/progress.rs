@@ -1,4 +1,4 @@
-//! The progress of a run and the time it still takes: a bar on a terminal, else a line now and then.
+//! Shows the progress of a run and the time that is left: as a bar on a terminal, else as a line every few seconds.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ pub(crate) struct Progress {
     done: usize,
     start: Instant,
     reported: Instant,
-    /// The time after which the run ends, however much an estimate from a few quick steps exceeds it.
+    /// The time after which the run ends. It bounds the estimate, which is too high after a few steps.
     budget: Duration,
 }
 
@@ -27,7 +27,7 @@ impl Progress {
     }
 
     /// Records that one step is done.
-    pub(crate) fn did(&mut self, what: &str) {
+    pub(crate) fn step_done(&mut self, what: &str) {
         self.done += 1;
         let left = self.left().as_secs();
         match &self.bar {
@@ -57,5 +57,5 @@ impl Progress {
     }
 }
 
-/// Time between two lines of a log.
+/// The shortest time between two lines, where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -1,11 +1,10 @@
-//! Which server is the cheapest with a number of connections, and whether that is certain: for table, report and
-//! README.
+//! Ranks the servers by processor time per answer, for one number of connections. Table, report and README show it.
 
 use super::format::{self, comparison, connections, number};
 use super::results::{CPU, Figure, Level, P50, P99, P999, Results, Row, SPEED, SWITCHES};
 use super::statistics::{Comparison, Noise, ranks};
 
-/// Returns a sentence about the cheapest server, and whether that is certain.
+/// Returns a sentence that names the cheapest server, or all servers that do not differ from it.
 pub(crate) fn finding(results: &Results) -> String {
     let level = headline(results);
     let ranked: Vec<_> = ranked(results, level).into_iter().filter(|(row, _)| !row.is_duplicate).collect();
@@ -30,7 +29,8 @@ pub(crate) fn finding(results: &Results) -> String {
     )
 }
 
-/// Returns the number of connections for headlines: as many as possible up to [`HEADLINE`].
+/// Returns the number of connections for headlines: the largest one, up to [`HEADLINE`], with which more than half of
+/// the servers were measured.
 pub(crate) fn headline(results: &Results) -> usize {
     let levels = results.levels();
     let wide = levels.iter().filter(|&&level| {
@@ -50,12 +50,12 @@ pub(crate) fn ranked(results: &Results, level: usize) -> Vec<(&Row, Option<(usiz
     rows.sort_by(|one, other| cost(one).total_cmp(&cost(other)));
     let series: Vec<_> = rows.iter().filter(|row| !row.is_duplicate).map(|row| row.series(level, CPU)).collect();
     let mut ranks = ranks(&series, results.noise(level, CPU)).into_iter();
-    // A server's second name has no rank of its own.
+    // A duplicate has no rank.
     rows.into_iter().map(|row| (row, if row.is_duplicate { None } else { ranks.next().flatten() })).collect()
 }
 
-/// Returns the cells that a server has in every table of one number of connections: rank, name, processor time per
-/// answer, the same against the control, answers per second, p50, p99, p99.9, context switches.
+/// Returns the cells of a server's row: rank, name, processor time per answer, its comparison with the control, answers
+/// per second, p50, p99, p99.9, context switches per answer.
 pub(crate) fn cells(results: &Results, (row, rank): (&Row, Option<(usize, usize)>), level: usize) -> Vec<String> {
     let limit = if row.level(level).is_some_and(Level::was_limited) { "≥ " } else { "" };
     vec![
@@ -81,7 +81,7 @@ pub(crate) fn median(row: &Row, level: usize, figure: Figure) -> String {
     row.series(level, figure).range().map_or("–".to_owned(), |range| number(range.median))
 }
 
-/// Compares a server with the one that was entered twice.
+/// Compares a server with the control; `None` for the control itself.
 pub(crate) fn against_control(results: &Results, row: &Row, level: usize, figure: Figure) -> Option<Comparison> {
     let (control, _) = results.pair()?;
     if row.name == control.name {
@@ -90,7 +90,7 @@ pub(crate) fn against_control(results: &Results, row: &Row, level: usize, figure
     row.series(level, figure).against(&control.series(level, figure), results.noise(level, figure))
 }
 
-/// Returns a sentence about how much one server differs from itself. `None` without a server that was entered twice.
+/// Returns a sentence about the noise: how much the control differs from its duplicate. `None` without a control.
 pub(crate) fn control(results: &Results, level: usize) -> Option<String> {
     let (one, duplicate) = results.pair()?;
     let (own, other) = (one.series(level, CPU), duplicate.series(level, CPU));
@@ -109,7 +109,7 @@ pub(crate) fn control(results: &Results, level: usize) -> Option<String> {
     ))
 }
 
-/// Up to this number a headline is about many connections and not about a crowd.
+/// The largest number of connections of a headline. Far more connections are a special case.
 const HEADLINE: usize = 16;
 
 #[cfg(test)]

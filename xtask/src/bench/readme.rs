@@ -25,7 +25,7 @@ pub(crate) fn servers() -> Vec<String> {
 /// Writes the table and the picture; `all` has a result for each of [`WORKLOADS`].
 pub(crate) fn write(all: &[Results]) -> Result<()> {
     let problems: Vec<&str> = all.iter().flat_map(|results| &results.problems).map(String::as_str).collect();
-    ensure!(problems.is_empty(), "the run had problems, so no README changes: {}", problems.join("; "));
+    ensure!(problems.is_empty(), "the run had problems, so no README was written: {}", problems.join("; "));
     let [saturated, idle, slow] = all else { bail!("the READMEs need a result of {}", WORKLOADS.join(", ")) };
     let runs = Runs { saturated, idle, slow };
     let root = workspace::root()?;
@@ -49,7 +49,7 @@ fn filled(readme: &str, section: &str) -> Result<String> {
     Ok(format!("{before}{BEGIN}\n{section}{END}{after}"))
 }
 
-/// What the table is made of.
+/// The results from which the table is made, one of each workload.
 struct Runs<'a> {
     saturated: &'a Results,
     idle: &'a Results,
@@ -78,7 +78,7 @@ impl Runs<'_> {
             ];
             let _ = writeln!(text, "| {} |", cells.join(" | "));
         }
-        // The other ways in which zen-async works out a slow answer take part in that workload only.
+        // smol-await and smol-offload are measured in this workload only.
         for row in self.slow.servers.iter().filter(|row| self.saturated.row(&row.name).is_none()) {
             let _ = writeln!(text, "| – | {} | – | – | – | {} | – | – |", row.name, p99(words, self.slow, &row.name));
         }
@@ -106,7 +106,7 @@ impl Runs<'_> {
         }
     }
 
-    /// Returns the sentences on how the figures came about.
+    /// Returns the sentences that say on what machine, and how, the figures were measured.
     fn origin(&self, words: &Words) -> String {
         let (machine, taken) = (&self.saturated.machine, &self.saturated.taken);
         let rounds = |results: &Results| {
@@ -126,7 +126,8 @@ impl Runs<'_> {
     }
 }
 
-/// Formats a figure of a row with this number of connections, or with the most that the server has, which is said.
+/// Formats a figure with this number of connections. If the server was measured only with fewer, formats the figure
+/// with most connections, and adds their number.
 fn with_fewer(words: &Words, level: usize, row: &Row, figure: impl Fn(&Row, usize) -> String) -> String {
     match row.levels.last() {
         _ if row.level(level).is_some() => figure(row, level),
@@ -154,8 +155,9 @@ fn p99(words: &Words, results: &Results, name: &str) -> String {
     })
 }
 
-/// Returns how many of the most clients were never served, in the worst round. A server that serves few at a time had
-/// no more clients than that.
+/// Returns how many clients were never served in the worst round, at the largest number of connections.
+///
+/// There is no figure for a server that serves few clients at a time, because it got no more clients than that.
 fn unserved(row: &Row) -> String {
     match row.levels.last() {
         Some(level) if row.at_once.is_none() => share(level.unserved(), level.connections),
@@ -163,7 +165,7 @@ fn unserved(row: &Row) -> String {
     }
 }
 
-/// Puts values in the places of their names.
+/// Replaces the names in a template by their values.
 fn filled_in(template: &str, values: &[(&str, String)]) -> String {
     values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(name, value))
 }
@@ -213,7 +215,7 @@ const CHINESE: Words = Words {
 const ALTERNATIVE: &str = "各个服务器每个回答所用的处理器时间，随连接数变化";
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
-/// Outside the top level, which has only the usual files of a repository.
+/// The path of the picture. It is not at the top level, which has only the usual files of a repository.
 const PICTURE: &str = ".github/bench.svg";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The report: one self-contained page with four pictures, their figures as tables, and how they were measured.
+//! The report: one self-contained page with up to four pictures, their figures as tables, and the settings of the run.
 
 mod families;
 mod panels;
@@ -114,8 +114,8 @@ fn pictures_of(results: &Results) -> Vec<Picture> {
             title: format!("{TITLE}, {with}"),
             lead: format!(
                 "A dot is the median of the rounds, and the bar behind it their range. The shaded band shows how far \
-                {control} was from itself under a second name; a hollow dot does not differ from {control}. Further \
-                left is cheaper; each step to the right is a factor."
+                {control} was from itself when it was measured twice; a hollow dot does not differ from {control}. \
+                Further left is cheaper. The axis is logarithmic."
             ),
             panels: single(both("cost", TITLE, &finding(results), &|is_wide| {
                 Some(pictures::cost(results, &families, is_wide))
@@ -142,9 +142,10 @@ fn pictures_of(results: &Results) -> Vec<Picture> {
         },
         Picture {
             title: format!("How long clients wait, {with}"),
-            lead: "Half of the answers took no longer than the left end of a line; one in ten thousand took longer \
-                than its right end. A line that turns up early has a long tail. In a closed loop a slow server is also \
-                asked less, and a server that serves few clients at the same time has only as many."
+            lead: "Half of the answers took no longer than the left end of a line. Its right end is the highest \
+                percentile with at least ten slower answers, up to 99.99 %. A line that rises early has a long tail. \
+                In a closed loop, clients ask a slow server less often. A server that serves few clients at the same \
+                time was measured with only that number."
                 .to_owned(),
             panels: small(
                 "latency",
@@ -162,9 +163,9 @@ fn pictures_of(results: &Results) -> Vec<Picture> {
         let text = figures.iter().map(|row| format!("{}: {}", row[0], row[1])).collect::<Vec<_>>().join("; ");
         pictures.push(Picture {
             title: title.to_owned(),
-            lead: "Each client has asked once and is silent. Counted are the pages of all processes (PSS) and the \
-                tables that map them, before the first client and with the last one. Memory of the kernel for sockets \
-                and threads is not counted."
+            lead: "Each client has asked once and is silent. The memory is that of all processes: their pages (PSS) \
+                and page tables, with all clients less without any. Memory of the kernel for sockets and threads is \
+                not counted."
                 .to_owned(),
             panels: single(both("memory", title, &text, &|wide| pictures::memory(results, &families, wide))),
             headings: ["server", "each client", "clients", "before", "with all"].map(str::to_owned).into(),
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_next_to_nothing_has_a_page() {
+    fn a_result_with_one_server_or_none_has_a_page() {
         let mut results = fixture::results();
         results.servers.truncate(1);
         results.settings.control = None;

@@ -1,5 +1,5 @@
-//! The results of a run as data, written as `results.json`; everything that is shown is computed from it.
-//! `xtask/README.md` documents it.
+//! The results of a run, as they are stored in `results.json`. Tables and pictures are computed from them.
+//! `xtask/README.md` documents the fields.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,10 @@ use super::machine::Machine;
 use super::statistics::{Noise, Series};
 use super::workload::Workload;
 
-/// Changes when the meaning of a field changes or a field is removed; a new field does not change it.
+/// The version of the format. It changes when a field changes its meaning or is removed, not when one is added.
 pub(crate) const SCHEMA: &str = "zen bench 2";
 
-/// A whole run.
+/// The results of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) schema: String,
@@ -27,11 +27,11 @@ pub(crate) struct Results {
     pub(crate) servers: Vec<Row>,
     /// Reasons not to trust the run; with any, the exit status is 1.
     pub(crate) problems: Vec<String>,
-    /// What to know when reading the figures.
+    /// Circumstances that a reader of the figures should know.
     pub(crate) notes: Vec<String>,
 }
 
-/// How the run was made.
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) workload: Workload,
@@ -43,7 +43,7 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) max_connections: usize,
     pub(crate) backlog: usize,
-    /// The server that was entered twice: its name, and its second name.
+    /// The A/A control: the name of the server that was measured twice, and the name of its duplicate.
     pub(crate) control: Option<(String, String)>,
     pub(crate) server_processors: Vec<usize>,
     pub(crate) load_processors: Vec<usize>,
@@ -58,7 +58,7 @@ pub(crate) struct Row {
     pub(crate) name: String,
     /// Its package, or `peer`.
     pub(crate) family: String,
-    /// Whether it is the second name of another server.
+    /// Whether it is the duplicate of another server, for the A/A control.
     pub(crate) is_duplicate: bool,
     pub(crate) command: String,
     /// How many clients it serves at the same time; null: any number.
@@ -71,7 +71,7 @@ pub(crate) struct Row {
     pub(crate) levels: Vec<Level>,
 }
 
-/// The result of a measurement of its own, or why there is none.
+/// The result of a separate measurement, or the reason why there is none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Probe<T> {
@@ -125,7 +125,7 @@ pub(crate) struct Measurement {
     pub(crate) involuntary_switches_per_answer: f64,
     pub(crate) threads: usize,
     pub(crate) descriptors: usize,
-    /// Questions that were not answered, and not by wrong bytes alone.
+    /// Questions that failed: without an answer, or with a wrong one.
     pub(crate) failed: u64,
     /// Questions that were due and could not be sent.
     pub(crate) missed: u64,
@@ -135,22 +135,22 @@ pub(crate) struct Measurement {
     pub(crate) is_held: bool,
     pub(crate) load_busy: f64,
     pub(crate) load_was_bottleneck: bool,
-    /// How the objectives of the workload were judged.
+    /// The objectives of the workload, each with whether it was met.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) objectives: Vec<Objective>,
 }
 
-/// An objective, judged by the load.
+/// An objective, and whether a round met it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Objective {
-    /// `p99<5ms: p99 was 4.2 ms`
+    /// The objective and the measured value: `p99<5ms: p99 was 4.2 ms`.
     pub(crate) text: String,
     pub(crate) is_met: bool,
-    /// Seconds, or a share of 1. `None` where the questions of the metric were not answered.
+    /// The measured value: seconds, or a share of 1. `None` if there were no answers to measure.
     pub(crate) value: Option<f64>,
 }
 
-/// Reads one figure of a measurement.
+/// A function that reads one figure of a measurement. `None`: it was not measured.
 pub(crate) type Figure = fn(&Measurement) -> Option<f64>;
 
 pub(crate) const CPU: Figure = |it| (it.answers > 0).then_some(it.cpu_us_per_answer);
@@ -160,7 +160,7 @@ pub(crate) const P99: Figure = |it| it.p99_us;
 pub(crate) const P999: Figure = |it| it.p999_us;
 pub(crate) const SWITCHES: Figure = |it| Some(it.voluntary_switches_per_answer + it.involuntary_switches_per_answer);
 
-/// The schema, which is read before the rest.
+/// The field `schema` alone, which is read before the others.
 #[derive(Deserialize)]
 struct Schema {
     schema: String,
@@ -194,13 +194,14 @@ impl Results {
         self.servers.iter().find(|row| row.name == name)
     }
 
-    /// Returns the server that was entered twice, and its duplicate.
+    /// Returns the A/A pair: the server that was measured twice, and its duplicate.
     pub(crate) fn pair(&self) -> Option<(&Row, &Row)> {
         let (name, duplicate) = self.settings.control.as_ref()?;
         Some((self.row(name)?, self.row(duplicate)?))
     }
 
-    /// Returns by how much the A/A pair differs in this figure: with these connections, or where it was measured.
+    /// Returns by how much the A/A pair differs in this figure with this number of connections. If the pair was not
+    /// measured with it, the largest difference at any other number counts.
     pub(crate) fn noise(&self, connections: usize, figure: Figure) -> Noise {
         let Some((one, other)) = self.pair() else { return Noise::UNKNOWN };
         let at = |level: usize| Noise::of(&one.series(level, figure), &other.series(level, figure));
@@ -209,7 +210,8 @@ impl Results {
             .unwrap_or(Noise::UNKNOWN)
     }
 
-    /// Returns the settings that the servers logged, once for all servers with the same. Their limits may differ.
+    /// Returns a line for each set of settings that servers logged at start, with the names of these servers and their
+    /// limits of clients.
     pub(crate) fn equal_settings(&self) -> Vec<String> {
         let mut settings_of: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
         for row in self.servers.iter().filter(|row| !row.is_duplicate) {
@@ -274,7 +276,7 @@ mod tests {
     use crate::bench::fixture;
 
     #[test]
-    fn what_is_written_is_what_is_read() {
+    fn a_result_survives_writing_and_reading() {
         let results = fixture::results();
         let text = serde_json::to_string_pretty(&results).expect("it is plain data");
         assert_eq!(serde_json::from_str::<Results>(&text).expect("it is a result"), results);

@@ -1,4 +1,4 @@
-//! One measurement: a fresh server, a load, and what the server used while the load measured.
+//! One measurement: starts a server, puts a load on it, and samples the server while the load measures.
 
 use std::path::Path;
 use std::thread;
@@ -14,7 +14,7 @@ use super::results::Measurement;
 use super::target::{Setting, Target};
 use super::workload::Workload;
 
-/// What all measurements of a run have in common.
+/// The settings that all measurements of a run have in common.
 pub(crate) struct Conditions<'a> {
     pub(crate) setting: Setting,
     pub(crate) processors: &'a Processors,
@@ -27,9 +27,9 @@ pub(crate) struct Conditions<'a> {
 /// The result of one measurement.
 pub(crate) struct Outcome {
     pub(crate) measurement: Measurement,
-    /// `[microseconds, count]`.
+    /// Response times, as pairs of microseconds and a count.
     pub(crate) histogram: Vec<(f64, u64)>,
-    /// Why it must not be trusted.
+    /// The reason why the measurement is not valid, if there is one.
     pub(crate) problem: Option<String>,
 }
 
@@ -44,16 +44,16 @@ pub(crate) fn measure(
     conditions.processors.for_server()?;
     let server = target.start(conditions.setting, &conditions.workload.work, &[])?;
     conditions.processors.for_load()?;
-    let config = conditions.config(connections, target.accepting(), seed);
+    let config = conditions.config(connections, target.accept_time(), seed);
     let mut load = Load::start(server.address(), config)?;
     let start = load.begins()? + config.warmup;
-    // Late in the warm-up, when every client is accepted and has the thread that serves it.
+    // Late in the warm-up, every client is accepted and served by its thread or process.
     sleep_until(start - config.warmup / 3);
     let sampler = ProcessSampler::new(&server.processes())?;
     let descriptors = sampler.descriptors();
     sleep_until(start);
     let (cpu_before, switches_before) = (sampler.cpu()?, sampler.switches());
-    // A little early: when the load ends, so do the threads that serve it.
+    // Before the load ends, because the threads of its clients end with it.
     sleep_until(start + config.measured.mul_f64(0.9));
     let switches = sampler.switches().since(&switches_before);
     sleep_until(start + config.measured);
@@ -91,14 +91,14 @@ pub(crate) fn measure(
 }
 
 impl Conditions<'_> {
-    fn config(&self, connections: usize, accepting: Duration, seed: u64) -> LoadConfig<'_> {
+    fn config(&self, connections: usize, accept_time: Duration, seed: u64) -> LoadConfig<'_> {
         LoadConfig {
             profile: self.setting.profile,
             workload: self.workload,
             clients: connections,
             pipeline: self.pipeline,
             threads: self.processors.load.len().clamp(1, self.workload.asking(connections)),
-            warmup: warmup(self.measured, accepting.mul_f64(connections as f64)),
+            warmup: warmup(self.measured, accept_time.mul_f64(connections as f64)),
             measured: self.measured,
             seed,
             folder: self.folder,
@@ -106,13 +106,13 @@ impl Conditions<'_> {
     }
 }
 
-/// Returns the length of the warm-up, in which clients ask and nothing is measured. It is at least `accepting`, the
-/// time to accept all clients.
-pub(crate) fn warmup(measured: Duration, accepting: Duration) -> Duration {
-    measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP).max(accepting)
+/// Returns the length of the warm-up, during which clients ask and nothing is measured. It is at least `accept_time`,
+/// the time to accept all clients.
+pub(crate) fn warmup(measured: Duration, accept_time: Duration) -> Duration {
+    measured.mul_f64(WARMUP / (1.0 - WARMUP)).max(SHORTEST_WARMUP).max(accept_time)
 }
 
-/// Long enough for every server to fill its caches.
+/// The shortest warm-up, in which every server fills its caches.
 const SHORTEST_WARMUP: Duration = Duration::from_millis(25);
 
 fn sleep_until(moment: Instant) {

@@ -1,7 +1,9 @@
-//! Decides when two figures differ: if their ranges are apart, by more than one server differs from itself. Different
-//! medians are not enough.
+//! Decides whether two servers differ in a figure. Different medians are not enough. Two conditions must be met:
+//!
+//! - The ranges of their rounds do not overlap.
+//! - The median of their ratios, round by round, is farther from 1 than the A/A pair was in any round.
 
-/// A figure in each round.
+/// The values of one figure, each with the number of its round.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Series(Vec<(usize, f64)>);
 
@@ -13,8 +15,8 @@ pub(crate) struct Range {
     pub(crate) high: f64,
 }
 
-/// By how much two names of one server differ: a factor of 1 or more. The round in which they were farthest apart
-/// counts.
+/// The noise: the factor, 1 or more, by which the two servers of the A/A pair differ in the round in which they differ
+/// most.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Noise(f64);
 
@@ -28,7 +30,7 @@ pub(crate) enum Comparison {
 }
 
 impl Series {
-    /// Collects the figures of the rounds. Figures that are not numbers, because nothing was answered, are left out.
+    /// Collects the figures of the rounds. Figures that are not finite, because nothing was answered, are left out.
     pub(crate) fn new(figures: impl IntoIterator<Item = (usize, f64)>) -> Series {
         Series(figures.into_iter().filter(|(_, figure)| figure.is_finite()).collect())
     }
@@ -39,7 +41,7 @@ impl Series {
         Some(Range { low: *sorted.first()?, median: median(&sorted)?, high: *sorted.last()? })
     }
 
-    /// Returns the ratios to `base`, round by round, because a disturbance of a round affects both.
+    /// Returns the ratios to `base`, round by round: what disturbs a round affects both servers, and cancels out.
     fn ratios(&self, base: &Series) -> Series {
         let of_round = |round| base.0.iter().find(|(other, _)| *other == round).map(|&(_, figure)| figure);
         Series::new(self.0.iter().filter_map(|&(round, figure)| Some((round, figure / of_round(round)?))))
@@ -49,13 +51,13 @@ impl Series {
     pub(crate) fn against(&self, base: &Series, noise: Noise) -> Option<Comparison> {
         let (own, other) = (self.range()?, base.range()?);
         let ratio = self.ratios(base).range().map_or(own.median / other.median, |ratios| ratios.median);
-        Some(own.told_apart(&other, ratio, noise))
+        Some(own.compare(&other, ratio, noise))
     }
 
     /// Compares with the series of another run, whose rounds are unrelated.
     pub(crate) fn against_other_run(&self, base: &Series, noise: Noise) -> Option<Comparison> {
         let (own, other) = (self.range()?, base.range()?);
-        Some(own.told_apart(&other, own.median / other.median, noise))
+        Some(own.compare(&other, own.median / other.median, noise))
     }
 }
 
@@ -64,14 +66,14 @@ impl Range {
         self.low <= other.high && other.low <= self.high
     }
 
-    fn told_apart(&self, other: &Range, ratio: f64, noise: Noise) -> Comparison {
+    fn compare(&self, other: &Range, ratio: f64, noise: Noise) -> Comparison {
         let is_beyond_noise = ratio.is_finite() && ratio > 0.0 && ratio.ln().abs() > noise.0.ln();
         if self.overlaps(other) || !is_beyond_noise { Comparison::NoDifference } else { Comparison::Times(ratio) }
     }
 }
 
 impl Noise {
-    /// The noise without a pair: the ranges alone decide.
+    /// The noise if there is no A/A pair, so that the ranges alone decide.
     pub(crate) const UNKNOWN: Noise = Noise(1.0);
 
     /// Returns the noise of an A/A pair; `None` if it was not measured.
@@ -96,7 +98,9 @@ impl Noise {
     }
 }
 
-/// Returns the ranks that each series may have, the smallest figure first: 1–3 if two others do not differ from it.
+/// Returns the first and the last rank that each series may have; rank 1 has the smallest figure.
+///
+/// The cheapest of three series that do not differ has the ranks 1 to 3. A series without figures has none.
 pub(crate) fn ranks(all: &[Series], noise: Noise) -> Vec<Option<(usize, usize)>> {
     let is_less = |one: &Series, other: &Series| {
         let compared = one.against(other, noise);
@@ -135,12 +139,12 @@ pub(crate) fn percentiles(histogram: &[(f64, u64)]) -> Vec<(f64, f64)> {
         });
         value.map(|&(value, _)| (percentile, value))
     };
-    // Ten answers are above it.
+    // At least ten answers must be above a percentile.
     let is_allowed = |percentile: &&f64| all as f64 * (1.0 - **percentile / 100.0) >= 10.0;
     PERCENTILES.iter().filter(is_allowed).filter_map(|&percentile| at(percentile)).collect()
 }
 
-/// Evenly spaced in nines, as the distribution is drawn.
+/// The percentiles of a distribution, spaced for an axis on which 90 %, 99 % and 99.9 % are equally far apart.
 const PERCENTILES: &[f64] = &[
     1.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 92.5, 95.0, 96.5, 98.0, 99.0, 99.25,
     99.5, 99.65, 99.8, 99.9, 99.925, 99.95, 99.965, 99.98, 99.99, 99.995, 99.999,
@@ -164,8 +168,8 @@ mod tests {
     }
 
     #[test]
-    fn rounds_are_compared_with_themselves() {
-        // Each round is twice as slow as the one before; the second is always 10 % dearer.
+    fn each_round_is_compared_with_its_counterpart() {
+        // Each round costs twice as much as the one before; the second server always costs 10 % more than the first.
         let (one, other) = (series(&[1.0, 2.0, 4.0]), series(&[1.1, 2.2, 4.4]));
         let ratios = other.ratios(&one).range().expect("they have rounds in common");
         assert!((ratios.low - 1.1).abs() < 1e-9 && (ratios.high - 1.1).abs() < 1e-9);
@@ -177,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_less_than_the_pair_is_no_difference() {
+    fn a_difference_smaller_than_that_of_the_pair_does_not_count() {
         let (one, other) = (series(&[1.00, 1.01, 1.02]), series(&[1.04, 1.05, 1.06]));
         let noise = |factor: f64| Noise::of(&series(&[factor]), &series(&[1.0])).expect("it was measured");
         assert!(
@@ -204,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn another_run_has_rounds_of_its_own() {
+    fn results_of_two_runs_are_compared_by_their_medians() {
         let (one, other) = (series(&[1.0, 1.1, 1.2]), series(&[2.4, 2.2, 2.0]));
         let compared = other.against_other_run(&one, Noise::UNKNOWN);
         assert!(matches!(compared, Some(Comparison::Times(ratio)) if (ratio - 2.0).abs() < 1e-9));

@@ -1,5 +1,5 @@
-//! System calls per answer, from two runs under strace, a short and a long one. Their difference leaves out starting,
-//! accepting and closing.
+//! System calls per answer, counted in a short and a long run under strace. The difference between the two runs leaves
+//! out the calls of the start, of accepting and of closing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,12 +19,12 @@ use crate::harness::{Missing, WAIT_LIMIT, process, strace};
 pub(crate) fn per_answer(conditions: &Conditions<'_>, target: &Target) -> Result<SystemCalls> {
     for _ in 0..ATTEMPTS {
         let counted = once(conditions, target)?;
-        // Less than nothing: in the short run the server has slept and woken up more often than in the long one.
-        if counted.calls.values().all(|&share| share > -FAR_OFF) {
+        // A share below zero means that the short run had more such calls than the long one: the machine was busy.
+        if counted.calls.values().all(|&share| share > -TOLERANCE) {
             return Ok(counted);
         }
     }
-    Err(Missing("a machine with time for strace".to_owned()).into())
+    Err(Missing("an idle machine, which strace needs,".to_owned()).into())
 }
 
 fn once(conditions: &Conditions<'_>, target: &Target) -> Result<SystemCalls> {
@@ -36,18 +36,18 @@ fn once(conditions: &Conditions<'_>, target: &Target) -> Result<SystemCalls> {
     let more = |name: &str, n: u64| (n as f64 - *fewer_calls.get(name).unwrap_or(&0) as f64) / answers;
     let each: BTreeMap<String, f64> = calls.iter().map(|(name, &n)| (name.clone(), more(name, n))).collect();
     let per_answer = each.values().sum();
-    let calls = each.into_iter().filter(|(_, share)| share.abs() >= WORTH_TELLING).collect();
+    let calls = each.into_iter().filter(|(_, share)| share.abs() >= SMALLEST_SHARE).collect();
     Ok(SystemCalls { connections, answers: many - few, per_answer, calls })
 }
 
-/// Returns the answers and the calls of one run, by name.
+/// Returns the number of answers of one run, and its system calls by name.
 fn traced(
     conditions: &Conditions<'_>,
     target: &Target,
     connections: usize,
     time: Duration,
 ) -> Result<(u64, BTreeMap<String, u64>)> {
-    // Nothing here measures time.
+    // Calls are counted and no time is measured, so server and load need no separate processors.
     conditions.processors.anywhere()?;
     let strace = strace()?;
     let table = conditions.folder.join("strace.txt");
@@ -79,11 +79,12 @@ fn traced(
     Ok((report.answers, counted(&text)?))
 }
 
-/// Enough connections for a server to find several of them ready.
+/// The number of connections, with which a server finds several ready at a time.
 const CONNECTIONS: usize = 16;
 const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_millis(250);
 const ATTEMPTS: usize = 3;
-const FAR_OFF: f64 = 0.02;
-/// A rarer call belongs to a start, an end or a timer.
-const WORTH_TELLING: f64 = 0.005;
+/// The largest error of a share of calls per answer that is accepted.
+const TOLERANCE: f64 = 0.02;
+/// The smallest share of calls per answer that is listed. Rarer calls belong to the start, the end or a timer.
+const SMALLEST_SHARE: f64 = 0.005;

@@ -70,9 +70,9 @@ fn of_level(results: &Results, level: usize) -> Table {
     table
 }
 
-/// Returns the largest count of all rounds, because a round that was sampled too late counts too few.
-fn most(level: &Level, held: fn(&Measurement) -> usize) -> String {
-    level.rounds.iter().map(held).max().map_or("–".to_owned(), |most| count(most as f64))
+/// Returns the largest count of all rounds. In a round that was sampled too late, some threads have ended.
+fn most(level: &Level, count_of: fn(&Measurement) -> usize) -> String {
+    level.rounds.iter().map(count_of).max().map_or("–".to_owned(), |most| count(most as f64))
 }
 
 fn of_servers(results: &Results) -> Table {
@@ -118,7 +118,7 @@ pub(crate) fn foot(results: &Results) -> String {
     text
 }
 
-/// Returns sentences about clients that were never served, which are a figure and not a failure.
+/// Returns a sentence for each number of connections at which some clients were never served. This is not a failure.
 pub(super) fn unserved(results: &Results) -> String {
     let mut text = String::new();
     for level in results.levels() {
@@ -139,7 +139,7 @@ pub(super) fn unserved(results: &Results) -> String {
     text
 }
 
-/// Rarer calls hardly count.
+/// The number of system calls that are listed. Further ones are rare.
 const MOST_CALLS: usize = 4;
 
 #[cfg(test)]
@@ -148,7 +148,7 @@ mod tests {
     use crate::bench::fixture;
 
     #[test]
-    fn a_table_says_what_cannot_be_told() {
+    fn a_table_shows_bottlenecks_failures_and_the_control() {
         let mut results = fixture::results();
         results.problems.push("poll, 16 connections: 3 reset".to_owned());
         let text = of(&results);

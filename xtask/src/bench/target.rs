@@ -1,5 +1,5 @@
-//! What is measured and how it starts: a server of the list, a peer in any language, or one of them under a second
-//! name.
+//! The targets of a measurement and how they are started: servers of the list, peers in any language, and the duplicate
+//! of one of them, for the A/A control.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -17,8 +17,9 @@ use crate::workspace::{self, Profile};
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) name: String,
+    /// How many clients it serves at the same time; `None`: any number.
     pub(crate) at_once: Option<usize>,
-    /// Whether this is the second name of another target: their difference is noise.
+    /// Whether it is the same server as another target: the difference between the two is noise.
     pub(crate) is_duplicate: bool,
     kind: Kind,
 }
@@ -27,7 +28,7 @@ pub(crate) struct Target {
 enum Kind {
     /// A server of the list, with further arguments.
     Server(&'static Entry, &'static [&'static str]),
-    /// A shell command, with `{port}`.
+    /// A shell command that contains `{port}`.
     Peer(String),
 }
 
@@ -49,7 +50,7 @@ impl Target {
         }
     }
 
-    /// Returns this architecture with another way to work out a slow answer: `smol-await` for `--await`.
+    /// Returns this server with further flags, called `SERVER-NAME`: `smol-await` has the flag `--await`.
     pub(crate) fn with(&self, name: &str, more: &'static [&'static str]) -> Target {
         let kind = match &self.kind {
             Kind::Server(entry, _) => Kind::Server(entry, more),
@@ -66,14 +67,14 @@ impl Target {
         }
     }
 
-    /// Returns the most clients that it is measured with.
+    /// Returns the largest number of clients with which it is measured.
     pub(crate) fn most_clients(&self) -> usize {
         if self.forks() { MOST_PROCESSES } else { usize::MAX }
     }
 
-    /// Returns the longest time that it takes to accept one client, with a thread or process for it.
-    pub(crate) fn accepting(&self) -> Duration {
-        if self.forks() { STARTING } else { ACCEPTING }
+    /// Returns the longest time to accept one client, including the start of a thread or process for it.
+    pub(crate) fn accept_time(&self) -> Duration {
+        if self.forks() { LONGEST_FORK } else { LONGEST_ACCEPT }
     }
 
     fn forks(&self) -> bool {
@@ -84,7 +85,7 @@ impl Target {
     pub(crate) fn peer(text: &str) -> Result<Target> {
         let (name, command) =
             text.split_once('=').with_context(|| format!("--peer {text}: not NAME='COMMAND {{port}}'"))?;
-        ensure!(command.contains("{port}"), "--peer {name}: the command must have {{port}} in the place of the port");
+        ensure!(command.contains("{port}"), "--peer {name}: the command must contain {{port}}, which becomes the port");
         ensure!(!name.trim().is_empty(), "--peer {text}: it has no name");
         Ok(Target {
             name: name.trim().to_owned(),
@@ -119,8 +120,8 @@ impl Target {
         }
     }
 
-    /// Starts it with the work of a workload and waits until it accepts connections; under `wrapper` if that is not
-    /// empty.
+    /// Starts it with the `work` of a workload, under the program `wrapper` if that is not empty, and waits until it
+    /// accepts connections.
     pub(crate) fn start(&self, setting: Setting, work: &[String], wrapper: &[String]) -> Result<Running> {
         match &self.kind {
             Kind::Server(entry, more) => {
@@ -131,8 +132,8 @@ impl Target {
             }
             Kind::Peer(text) => {
                 let address = free_address()?;
-                let is_told = work.is_empty() || text.contains("{work}");
-                ensure!(is_told, "this workload needs {{work}} in its command: it becomes {:?}", work.join(" "));
+                let has_work = work.is_empty() || text.contains("{work}");
+                ensure!(has_work, "its command must contain {{work}}, which becomes {:?}", work.join(" "));
                 let text = text.replace("{port}", &address.port().to_string()).replace("{work}", &work.join(" "));
                 // Without the shell in between, the group has only the peer's own processes.
                 let is_plain = !text.contains([';', '&', '|', '(', ')', '<', '>', '\n']);
@@ -172,7 +173,7 @@ impl Running {
         let stderr = group.capture_stderr()?;
         let is_ready = || connect(address, WAIT_LIMIT).ok().map(|_| true);
         let ready = wait_for(WAIT_LIMIT, || is_ready().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
-        ensure!(ready == Some(true), "no server listens on {address}; it prints {:?}", stderr.text());
+        ensure!(ready == Some(true), "the command does not listen on {address}; its stderr: {:?}", stderr.text());
         Ok(Running::Peer { group, address })
     }
 
@@ -198,7 +199,7 @@ impl Running {
         }
     }
 
-    /// Returns the settings that it logs at start, which show that all servers have the same.
+    /// Returns the settings that it logs at start. They show whether all servers have the same ones.
     pub(crate) fn reported(&self) -> Option<String> {
         let Running::Ours(server) = self else { return None };
         let found = |log: &str| log.lines().find_map(|line| line.find("at most ").map(|at| line[at..].to_owned()));
@@ -206,12 +207,12 @@ impl Running {
     }
 }
 
-/// The most processes that one server gets. Each has threads of its own: more would measure the machine's memory.
+/// The largest number of clients of a server that starts a process for each. More would measure the machine's memory.
 pub(crate) const MOST_PROCESSES: usize = 1000;
-/// What accepting a client takes at most, with a thread for it.
-const ACCEPTING: Duration = Duration::from_micros(60);
-/// The same with a process for it.
-const STARTING: Duration = Duration::from_millis(4);
+/// The longest time to accept a client and start a thread for it.
+const LONGEST_ACCEPT: Duration = Duration::from_micros(60);
+/// The longest time to accept a client and start a process for it.
+const LONGEST_FORK: Duration = Duration::from_millis(4);
 
 #[cfg(test)]
 mod tests {

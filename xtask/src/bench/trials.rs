@@ -1,4 +1,4 @@
-//! The tests of `bench` that are no unit tests: a whole run, and its report in a real browser. Speed decides nothing.
+//! Integration tests of `bench`: a whole run, peers, and the report in a real browser. No test depends on speed.
 
 use std::fs;
 use std::process::Command;
@@ -32,7 +32,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(trials)
 }
 
-/// The recipes of xtask's README: a server in another language is measured, with the work of the workload.
+/// A command of xtask's README builds and starts a server in another language, and it is measured like ours.
 fn a_peer_is_measured(needed: &str, build: &str, command: &str) -> Result<()> {
     let folder = Folder::for_programs()?;
     let places = [
@@ -44,9 +44,12 @@ fn a_peer_is_measured(needed: &str, build: &str, command: &str) -> Result<()> {
     };
     let root = workspace::root()?;
     let readme = fs::read_to_string(root.join("xtask/README.md"))?;
-    ensure!(readme.contains(build) && readme.contains(command), "the README has another recipe than {command}");
+    ensure!(
+        readme.contains(build) && readme.contains(command),
+        "xtask/README.md does not contain {build:?} and {command:?}"
+    );
     if tool(needed).is_err() {
-        note(format!("a recipe for a peer was not tested, as {needed} is not installed"));
+        note(format!("the peer {command:?} was not tested, because {needed} is not installed"));
         return Ok(());
     }
     if !build.is_empty() {
@@ -64,7 +67,7 @@ fn a_peer_is_measured(needed: &str, build: &str, command: &str) -> Result<()> {
     Ok(())
 }
 
-/// Two servers and a second name are measured for a moment, written and read again.
+/// Two servers and the duplicate of one are measured briefly, and the result is written and read again.
 fn a_whole_run() -> Result<()> {
     let folder = Folder::new()?;
     let server = |name: &str| servers::named(name).map(Target::server);
@@ -96,8 +99,6 @@ fn a_whole_run() -> Result<()> {
     Ok(())
 }
 
-/// A browser of this width shows the page: no error, nothing fetched, every picture drawn, and no text outside its
-/// picture or on another.
 /// Returns a plan of two short rounds with these pairs of a number of connections and a target.
 fn plan(targets: Vec<Target>, cells: &[(usize, usize)], workload: &str) -> Result<Plan> {
     Ok(Plan {
@@ -116,12 +117,17 @@ fn plan(targets: Vec<Target>, cells: &[(usize, usize)], workload: &str) -> Resul
     })
 }
 
+/// A browser of this width shows the page without errors. It fetches nothing and draws every picture, and no text is
+/// outside its picture or overlaps another.
 fn report_in_a_browser(width: u32) -> Result<()> {
     let folder = Folder::new()?;
     let page = report::page(&fixture::results())?;
     ensure!(!page.contains("http:") && !page.contains("https:"), "the page names another address");
     let path = folder.path().join("report.html");
-    fs::write(&path, page.replace("</body>", &format!("<pre id=\"said\"></pre><script>{WITNESS}</script></body>")))?;
+    fs::write(
+        &path,
+        page.replace("</body>", &format!("<pre id=\"verdict\"></pre><script>{PAGE_CHECK}</script></body>")),
+    )?;
     let output = run_within(
         WAIT_LIMIT * 3,
         chromium()?.args([
@@ -134,10 +140,10 @@ fn report_in_a_browser(width: u32) -> Result<()> {
     let (dom, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let errors: Vec<&str> = log.lines().filter(|line| line.contains("CONSOLE")).collect();
     ensure!(errors.is_empty(), "the browser logs errors: {errors:?}");
-    let said = dom.split_once("<pre id=\"said\">").and_then(|(_, rest)| Some(rest.split_once("</pre>")?.0));
-    let said = said.with_context(|| format!("the browser shows nothing, and logs {log}"))?;
-    // The cost and the memory, each wide or narrow, and the small ones: one for each of four families, twice.
-    ensure!(said == "10 pictures, all well", "{said}");
+    let verdict = dom.split_once("<pre id=\"verdict\">").and_then(|(_, rest)| Some(rest.split_once("</pre>")?.0));
+    let verdict = verdict.with_context(|| format!("the browser shows nothing, and logs {log}"))?;
+    // One picture of the cost, one of the memory, and four of connections and four of latency: one for each family.
+    ensure!(verdict == "10 pictures, all well", "{verdict}");
     Ok(())
 }
 
@@ -151,7 +157,7 @@ const PEERS: [Peer; 3] = [
 ];
 
 /// A script that checks the page from inside.
-const WITNESS: &str = r#"
+const PAGE_CHECK: &str = r#"
 const faults = [];
 const pictures = [...document.querySelectorAll("svg")].filter(svg => getComputedStyle(svg).display !== "none");
 for (const svg of pictures) {
@@ -176,5 +182,5 @@ for (const svg of pictures) {
 }
 for (const entry of performance.getEntriesByType("resource")) faults.push("fetched: " + entry.name);
 if (document.documentElement.scrollWidth > innerWidth) faults.push("wider than the window");
-document.getElementById("said").textContent = pictures.length + " pictures, " + (faults.join("; ") || "all well");
+document.getElementById("verdict").textContent = pictures.length + " pictures, " + (faults.join("; ") || "all well");
 "#;

@@ -1,4 +1,4 @@
-//! Carries out a plan: single measurements first, then round after round, until all is measured or the time is over.
+//! Carries out a plan: first memory and system calls of each server, then the rounds, until the time is over.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::{cost, statistics, syscalls};
 use crate::harness::Missing;
 use crate::workspace::Profile;
 
-/// Carries out a plan.
+/// Carries out a plan and returns all results. `folder` is for temporary files.
 pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Result<Results> {
     let start = Instant::now();
     let processors = Processors::of_this_machine()?;
@@ -48,13 +48,13 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
                 &mut problems,
             ),
         };
-        progress.did(&format!("memory of {}", target.name));
+        progress.step_done(&format!("memory of {}", target.name));
         let system_calls = match target.is_duplicate {
             true => Probe::Missing(DUPLICATE.to_owned()),
             false if plan.workload.name != SATURATED => Probe::Missing(ELSEWHERE.to_owned()),
             false => probe(syscalls::per_answer(&conditions, target), &target.name, &mut problems),
         };
-        progress.did(&format!("system calls of {}", target.name));
+        progress.step_done(&format!("system calls of {}", target.name));
         rows.push(Row {
             name: target.name.clone(),
             family: target.family().to_owned(),
@@ -76,16 +76,16 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
     let mut rounds = 0;
     for round in 0..plan.rounds {
         let begun = Instant::now();
-        // Only whole rounds count: in part of one, some servers would be measured at another time than the others.
+        // Only whole rounds are measured. With part of a round, some servers would have more measurements than others.
         if !plan.is_exact && round > 0 && start.elapsed() + longest > plan.budget {
-            notes.push(format!("{round} of {} rounds were completed in the time", plan.rounds));
+            notes.push(format!("there was time for {round} of {} rounds", plan.rounds));
             break;
         }
         for cell in plan.order(round) {
             let target = &plan.targets[cell.target];
             let case = format!("{}, {} connections", target.name, cell.connections);
             let mut failed = |what: String| failures.entry(case.clone()).or_default().push(what);
-            // The same questions in all measurements of a round.
+            // In one round, every server gets the same questions.
             let seed = plan.seed.wrapping_add(round as u64) & u64::from(u32::MAX);
             match measure(&conditions, target, cell.connections, round, seed) {
                 Ok(outcome) => {
@@ -95,7 +95,7 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
                 }
                 Err(error) => failed(format!("{error:#}")),
             }
-            progress.did(&format!("round {}: {case}", round + 1));
+            progress.step_done(&format!("round {}: {case}", round + 1));
         }
         rounds = round + 1;
         longest = longest.max(begun.elapsed());
@@ -133,7 +133,7 @@ pub(crate) fn measure_all(plan: &Plan, profile: Profile, folder: &Path) -> Resul
     })
 }
 
-/// Returns the additional time of a measurement on this machine: the mean of some that are thrown away.
+/// Returns the time that a measurement takes in addition to its warm-up and its length, as the mean of some trials.
 fn overhead(conditions: &mut Conditions<'_>, plan: &Plan) -> Duration {
     let fewest_connections = |target| plan.cells.iter().find(|cell| cell.target == target);
     let mut tried: Vec<_> = (0..plan.targets.len()).filter_map(fewest_connections).collect();
@@ -143,7 +143,7 @@ fn overhead(conditions: &mut Conditions<'_>, plan: &Plan) -> Duration {
     conditions.measured = TRIAL;
     let begun = Instant::now();
     for cell in &tried {
-        // If it fails, so will those that count.
+        // An error is ignored here, because the measurement in the first round reports it.
         let _ = measure(conditions, &plan.targets[cell.target], cell.connections, 0, plan.seed);
     }
     let each = begun.elapsed() / tried.len().max(1) as u32;
@@ -154,18 +154,18 @@ fn overhead(conditions: &mut Conditions<'_>, plan: &Plan) -> Duration {
 fn conditions_to_know(machine: &Machine, processors: &Processors) -> Vec<String> {
     let mut notes = Vec::new();
     if !processors.is_apart() {
-        notes.push("server and load shared the only processor".to_owned());
+        notes.push("server and load shared one processor, because there is no other".to_owned());
     }
     if machine.load_average > BUSY {
         let load = machine.load_average;
-        notes.push(format!("other programs kept the machine busy at the start (load average {load:.1})"));
+        notes.push(format!("the machine was busy with other programs at the start (load average {load:.1})"));
     }
     notes
 }
 
-/// Turns an outcome into a probe: a missing tool is stated, and an error is a problem.
-fn probe<T>(done: Result<T>, name: &str, problems: &mut Vec<String>) -> Probe<T> {
-    match done {
+/// Converts the result of a measurement to a probe. Any error but a missing tool is also added to `problems`.
+fn probe<T>(result: Result<T>, name: &str, problems: &mut Vec<String>) -> Probe<T> {
+    match result {
         Ok(found) => Probe::Found(found),
         Err(error) if error.is::<Missing>() => Probe::Missing(error.to_string()),
         Err(error) => {
@@ -185,12 +185,14 @@ impl Row {
     }
 }
 
-/// The workloads differ in what an answer waits for, not in its system calls.
+/// The reason why a workload has no count of system calls, or no memory: another workload measures them.
 const ELSEWHERE: &str = "counted in the workload saturated";
-/// A second name has the same system calls and memory.
+/// The reason why a duplicate has no count of system calls and no memory: they are those of the first.
 const DUPLICATE: &str = "counted under its first name";
+/// The length of the measurements by which the overhead is estimated.
 const TRIAL: Duration = Duration::from_millis(60);
-/// Backlog in which no client is dropped while 10,000 connect together; the kernel cuts it to net.core.somaxconn.
+/// The backlog of every server. It is long, because up to 10,000 clients connect at the same time; the kernel limits it
+/// to net.core.somaxconn.
 const BACKLOG: usize = 4096;
-/// The load average of an idle machine is below this.
+/// The load average from which the machine counts as busy with other programs.
 const BUSY: f64 = 0.5;

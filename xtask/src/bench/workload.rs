@@ -1,4 +1,4 @@
-//! Workloads: how many clients there are, what they ask and how often, and how long an answer takes.
+//! Workloads: the number of clients, how often they ask, and the work on an answer.
 
 use std::time::Duration;
 
@@ -9,17 +9,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Workload {
     pub(crate) name: String,
-    /// How many clients are connected at the same time; each number is measured.
+    /// The numbers of connected clients; each is measured.
     pub(crate) clients: Vec<usize>,
-    /// The share of the clients that ask; the others stay silent.
+    /// The share of the clients that ask, from 0 to 1; the others stay silent.
     pub(crate) busy: f64,
-    /// Questions a second of all clients together, whether or not answers arrive; null: the next after each answer.
+    /// Questions a second of all clients together, whether or not answers arrive. `None`: each client asks again as
+    /// soon as it is answered.
     pub(crate) rate: Option<u64>,
-    /// The server's flags for the work on an answer.
+    /// The server's flag for the work on an answer, and its duration: `--delay`, `20ms`.
     pub(crate) work: Vec<String>,
     /// Further flags of `zen-client load`.
     pub(crate) flags: Vec<String>,
-    /// What each round is judged by, in the grammar of `zen-client load --fail-if`.
+    /// The objectives that each round is checked against, in the syntax of `zen-client load --fail-if`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) objectives: Option<String>,
 }
@@ -43,11 +44,11 @@ impl Workload {
             SATURATED => workload(&[1, 16, 256, 1000, 10_000], 1.0, None, &[], &[]),
             MOSTLY_IDLE => workload(crowds, 0.01, Some(2000), &[], &[]),
             "churn" => workload(&[16], 1.0, Some(500), &[], &["--churn"]),
-            // Four fifths of what one sleeping thread can answer, so that each architecture can hold the rate.
+            // 80 % of the 50 answers a second that one thread can give, so that every architecture can hold the rate.
             SLOW_ANSWERS => workload(&[100], 1.0, Some(40), &["--delay", "20ms"], &["--arrivals", "poisson"]),
             "heavy-answers" => workload(&[100], 1.0, Some(heavy), &["--burn", "2ms"], &["--arrivals", "poisson"]),
             "mixed" => workload(&[100], 1.0, Some(2000), &[], &["--mix", "good=80,drip=10,silent=10"]),
-            _ => return Err(anyhow::anyhow!("no workload is called {name}: there are {}", WORKLOADS.join(", "))),
+            _ => return Err(anyhow::anyhow!("no workload is called {name:?}, only {}", WORKLOADS.join(", "))),
         })
     }
 
@@ -96,9 +97,12 @@ pub(crate) const SATURATED: &str = "saturated";
 pub(crate) const MOSTLY_IDLE: &str = "mostly-idle";
 pub(crate) const SLOW_ANSWERS: &str = "slow-answers";
 pub(crate) const WORKLOADS: [&str; 6] = [SATURATED, MOSTLY_IDLE, "churn", SLOW_ANSWERS, "heavy-answers", "mixed"];
-/// With servers that serve few clients at the same time, more waiting clients than these change nothing.
+/// The largest number of clients, at a fixed rate, of a server that serves few clients at the same time. Most of them
+/// only wait, so more would not change the result.
 pub(crate) const MOST_WAITING: usize = 1000;
+/// The share of the server's processors that `heavy-answers` needs.
 const MACHINE_SHARE: f64 = 0.8;
+/// The seconds that an answer of `heavy-answers` computes.
 const BURN_SECONDS: f64 = 0.002;
 
 #[cfg(test)]
@@ -106,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_workload_has_a_name() {
+    fn every_workload_can_be_found_by_its_name() {
         for name in WORKLOADS {
             let workload = Workload::named(name, true, 2).expect("it is in the list");
             assert!(workload.shown().starts_with(&format!("{name}: ")));

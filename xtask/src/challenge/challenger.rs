@@ -1,4 +1,4 @@
-//! The learner's server, or one of ours instead, and what its threads are blocked in.
+//! A server under test, the learner's or one of ours, and what its threads are blocked in.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::harness::client::connect;
 use crate::harness::group::{Group, run_within};
 use crate::harness::{Client, WAIT_LIMIT, process, wait_for};
 
-/// A server that runs; its process group is killed and reaped on drop.
+/// A running server under test; its process group is killed and reaped on drop.
 pub(super) struct Challenger {
     group: Group,
     pub(super) address: SocketAddr,
@@ -20,7 +20,7 @@ pub(super) struct Challenger {
 }
 
 impl Challenger {
-    /// Starts a command on a free port, which replaces `{port}`, and waits until it can be connected to.
+    /// Starts a command, in which `{port}` becomes a free port, and waits until a client can connect.
     pub(super) fn start(command: &[String]) -> Result<Self> {
         Self::start_on(command, free_address()?, WAIT_LIMIT)
     }
@@ -52,7 +52,8 @@ impl Challenger {
         Client::connect(self.address)
     }
 
-    /// Looks at the server's threads if `outcome` is a failure, while the clients that led to it are still connected.
+    /// Records what the server's threads are blocked in if `outcome` is an error. Call it while the clients that caused
+    /// the error are still connected.
     pub(super) fn observing<T>(&self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             *self.observed.borrow_mut() = blocked(self.id());
@@ -60,17 +61,17 @@ impl Challenger {
         outcome
     }
 
-    /// Returns what was observed.
+    /// Returns what the threads were blocked in at the error, a line for each; empty if there was none.
     pub(super) fn observed(&self) -> Vec<String> {
         self.observed.borrow().clone()
     }
 
-    /// Returns the number of its process, which is also that of its process group.
+    /// Returns its process ID, which is also that of its process group.
     pub(super) fn id(&self) -> i32 {
         self.group.id()
     }
 
-    /// Bytes of stacks and heap.
+    /// Returns the bytes of stacks and heap of all its processes.
     pub(super) fn memory(&self) -> u64 {
         process::usage(process::members(self.group.id())).memory
     }
@@ -80,8 +81,8 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Returns what each thread of a process group is blocked in at this moment, a line for each. Without strace, or the
-/// right to use it, the lines say so.
+/// Returns what each thread of a process group is blocked in at this moment, a line for each. If strace is missing or
+/// not allowed, a line says so.
 pub(super) fn blocked(group: i32) -> Vec<String> {
     let mut strace = Command::new("timeout");
     strace.args(["--signal=INT", WATCHED, "strace", "-qq", "-f", "-yy", "-o", "/dev/stdout"]);
@@ -93,13 +94,15 @@ pub(super) fn blocked(group: i32) -> Vec<String> {
     let stdout = String::from_utf8_lossy(&output.stdout);
     let calls = calls(&stdout);
     if calls.is_empty() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return vec![format!("no thread is blocked in a system call {}", said.lines().next().unwrap_or_default())];
+        let printed = String::from_utf8_lossy(&output.stderr);
+        return vec![format!("strace shows no blocked thread: {}", printed.lines().next().unwrap_or_default())];
     }
     calls.iter().map(|(thread, call)| format!("thread {thread} is blocked in {call}")).collect()
 }
 
-/// Reads the calls that had not returned when strace went away. A line of another thread cuts one in two.
+/// Parses the output of strace: the call of each thread that had not returned when strace detached.
+///
+/// If a call returns after a line of another thread, strace prints it in two lines.
 fn calls(strace: &str) -> BTreeMap<&str, String> {
     let mut calls = BTreeMap::new();
     for (thread, what) in strace.lines().filter_map(|line| line.split_once(' ')) {
@@ -113,11 +116,11 @@ fn calls(strace: &str) -> BTreeMap<&str, String> {
     calls
 }
 
-/// Enough for any of our servers and what it depends on.
+/// The longest time for a first start, which may compile a server of ours and its dependencies.
 const LONGEST_COMPILATION: Duration = Duration::from_secs(120);
-/// Seconds in which every blocked thread has been seen.
+/// The seconds for which strace is attached: enough to print the call of every blocked thread.
 const WATCHED: &str = "0.2";
-/// Characters of a call: enough for its name and its descriptor.
+/// The characters of a call that are kept: enough for its name and its descriptor.
 const LONGEST_CALL: usize = 80;
 
 #[cfg(test)]
@@ -125,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_not_returned_is_what_a_thread_is_blocked_in() {
+    fn a_thread_is_blocked_in_the_call_that_has_not_returned() {
         let strace = "11 ppoll([{fd=4<UNIX-STREAM>}], 1 <unfinished ...>\n\
             12 recvfrom(5<TCP:[1->2]>, 0x7f, 8, 0, NULL, NULL) = 3\n\
             12 recvfrom(5<TCP:[1->2]>,  <unfinished ...>\n13 futex(0x7f, FUTEX_WAIT <unfinished ...>\n\

@@ -1,4 +1,4 @@
-//! The stages, what each is worth, and the probes: what the protocol does not say and a service needs.
+//! The stages with their points, and the probes. A probe tests what a service needs beyond the protocol.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::challenger::Challenger;
-use crate::harness::client::Came;
+use crate::harness::client::Received;
 use crate::harness::group::run_within;
 use crate::harness::{Client, process, wait_for};
 use crate::workspace;
 
-/// A part of the challenge. Its cases of `check` and its probes are worth the same each.
+/// A part of the challenge. Its points are shared equally by its cases of `check` and its probes.
 pub(super) struct Stage {
     pub(super) name: &'static str,
     pub(super) points: u32,
@@ -20,15 +20,16 @@ pub(super) struct Stage {
     pub(super) probes: &'static [Probe],
 }
 
-/// A function that plays clients; what it saw, or its error.
+/// A test that acts as one or more clients.
 pub(super) struct Probe {
     pub(super) name: &'static str,
+    /// Returns what it has seen, or the error by which the server fails.
     pub(super) run: fn(&Challenger, &[String]) -> Result<String>,
-    /// What it checks and where to read on.
+    /// What it checks and where to read more, for the report of a failure.
     pub(super) about: &'static str,
 }
 
-/// All stages, in the order in which a server is best written; a hundred points.
+/// All stages, in the order in which a server is best written. Together they have 100 points.
 pub(super) const STAGES: [Stage; 6] = [
     Stage {
         name: "one client",
@@ -150,7 +151,7 @@ fn never_reading(challenger: &Challenger, _: &[String]) -> Result<String> {
     while pushed < MOST_PUSHED && start.elapsed() < ANSWER_WITHIN {
         match client.push(&[b'?'; 4096]) {
             Ok(n) => pushed += n,
-            Err(_) => break, // it was disconnected, which is fair
+            Err(_) => break, // the server may disconnect such a client
         }
     }
     let more = challenger.memory().saturating_sub(before);
@@ -167,7 +168,7 @@ fn terminates(challenger: &Challenger, _: &[String]) -> Result<String> {
     Ok(format!("it is gone after {:.0?}", start.elapsed()))
 }
 
-/// Sends the question while the server is stopped, so that it finds both when it continues.
+/// Sends a question and SIGTERM while the server is stopped by SIGSTOP, so that both are pending when it continues.
 fn drains(challenger: &Challenger, _: &[String]) -> Result<String> {
     let mut client = challenger.client()?;
     client.set_timeout(ANSWER_WITHIN)?;
@@ -184,10 +185,10 @@ fn drains(challenger: &Challenger, _: &[String]) -> Result<String> {
 }
 
 fn restarts(challenger: &Challenger, command: &[String]) -> Result<String> {
-    // The server ends this connection, so its side of it lingers in TIME_WAIT.
+    // The server closes this connection first, so TIME_WAIT is on its side.
     let mut client = challenger.client()?;
     client.send(&[b'x'; 257])?;
-    while matches!(client.read_some()?, Came::Bytes(_)) {}
+    while matches!(client.read_some()?, Received::Bytes(_)) {}
     drop(client);
     let _kept_open = challenger.client()?;
     terminates(challenger, command)?;

@@ -1,5 +1,5 @@
-//! Tests of the challenge: every case has its stage, a failure explains itself, and each starter passes
-//! the first stage.
+//! Tests of the challenge: every case belongs to a stage, a failure shows its cause, and each starter passes the first
+//! stage.
 
 mod formats;
 
@@ -59,7 +59,7 @@ fn a_failure_shows_what_threads_are_blocked_in() -> Result<()> {
         shown.contains("FAILED silent-client: saw while a silent client is connected, no other is answered"),
         "{shown}"
     );
-    // Of the silent client, which is still connected.
+    // The server's thread waits for the silent client, which is still connected.
     ensure!(shown.contains(" is blocked in recvfrom("), "{shown}");
     Ok(())
 }
@@ -71,7 +71,7 @@ fn a_server_that_does_not_start_fails() -> Result<()> {
     Ok(())
 }
 
-/// Runs all of `challenge` with a command whose first start takes longer than any other may.
+/// Runs `challenge` with a command whose first start takes longer than the limit of later starts.
 fn the_first_start_may_compile() -> Result<()> {
     let folder = Folder::for_programs()?;
     let compiled = folder.path().join("compiled");
@@ -86,7 +86,7 @@ fn the_first_start_may_compile() -> Result<()> {
 
 fn a_starter_passes_the_first_stage(tools: &[&str], build: &str, start: &[&str]) -> Result<()> {
     if let Some(missing) = tools.iter().find(|name| tool(name).is_err()) {
-        note(format!("a starter was not tested, as {missing} is not installed"));
+        note(format!("a starter was not tested, because {missing} is not installed"));
         return Ok(());
     }
     let folder = Folder::for_programs()?;
@@ -104,20 +104,20 @@ fn a_starter_passes_the_first_stage(tools: &[&str], build: &str, start: &[&str])
     Ok(())
 }
 
-/// What a learner sees of a faulty example leads to its bug.
+/// The report of a faulty example names the case that finds its bug, and shows the wrong bytes.
 fn a_faulty_example_is_explained(example: &str, number: usize, case: &str, shown: &[&str]) -> Result<()> {
     let program = workspace::binary(&format!("examples/{example}"))?.to_string_lossy().into_owned();
-    let said = stage(number, &[program, "-p".to_owned(), "{port}".to_owned()])?;
-    let lines = format!("\n{said}");
+    let printed = stage(number, &[program, "-p".to_owned(), "{port}".to_owned()])?;
+    let lines = format!("\n{printed}");
     let failed = lines.split("\nFAILED ").skip(1).find(|block| block.starts_with(case));
-    let failed = failed.ok_or_else(|| anyhow::anyhow!("{example} has not failed:\n{said}"))?;
+    let failed = failed.ok_or_else(|| anyhow::anyhow!("{case:?} of {example} has not failed:\n{printed}"))?;
     for wanted in shown {
         ensure!(failed.contains(wanted), "{wanted:?} is not in\n{failed}");
     }
     Ok(())
 }
 
-/// Runs one stage, and returns what is printed of it.
+/// Runs one stage and returns its report as text.
 fn stage(number: usize, command: &[String]) -> Result<String> {
     let cases = super::run_stage(&STAGES[number - 1], command)?;
     Ok(Report::default().with(cases).rendered("text")?.trim_end().to_owned())
@@ -128,7 +128,7 @@ fn ours(package: &str) -> Result<Vec<String>> {
     Ok(["-q", "-p", "{port}"].iter().fold(vec![program], |command, word| [command, vec![(*word).to_owned()]].concat()))
 }
 
-/// Language, tools, how the starter is built, and how it is started.
+/// A starter: its language, the tools it needs, the command that builds it, and the command that starts it.
 type Starter = (&'static str, &'static [&'static str], &'static str, &'static [&'static str]);
 
 const STARTERS: [Starter; 5] = [
@@ -144,7 +144,7 @@ const STARTERS: [Starter; 5] = [
     ),
 ];
 
-/// A faulty example, the stage and the case that find it, and what of the output leads to the bug.
+/// A faulty example, the stage and the case that fail, and texts that the report must contain.
 type Faulty = (&'static str, usize, &'static str, &'static [&'static str]);
 
 const FAULTY: [Faulty; 6] = [
@@ -162,7 +162,7 @@ const FAULTY: [Faulty; 6] = [
     ),
     ("hasty_close", 4, "too-long-keeps-coming", &["client 1 is reset", "expected end of file, saw a reset"]),
     ("accept_spin", 4, "too-long-keeps-coming", &["client 1 is reset", "expected end of file, saw a reset"]),
-    // Which of the cases meets a stale key depends on when the loop wakes.
+    // Any of the cases may fail: which one depends on when the loop wakes.
     ("stale_key", 1, "", &["first difference: byte 1: expected "]),
     ("never_yields", 2, "bare-question-marks", &[r#"sends "????"#, "sees nothing more"]),
 ];

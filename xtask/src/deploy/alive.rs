@@ -1,4 +1,4 @@
-//! alive: what a server reports to its service manager, received by a fake one.
+//! alive: what a server reports to its service manager. The tests receive it in place of systemd.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -38,25 +38,26 @@ fn heartbeats(entry: &'static Entry) -> Result<()> {
     }
     server.signal(Signal::TERM)?;
     // Heartbeats may still be in the socket.
-    let told = wait_for(WAIT_LIMIT, || {
-        manager.receives(WAIT_LIMIT).map(|told| (told != "WATCHDOG=1").then_some(told)).transpose()
+    let report = wait_for(WAIT_LIMIT, || {
+        manager.receives(WAIT_LIMIT).map(|report| (report != "WATCHDOG=1").then_some(report)).transpose()
     });
-    let told = told.context("it does not stop")??;
-    ensure!(told == "STOPPING=1", "received {told:?}, expected STOPPING=1");
+    let report = report.context("only heartbeats arrive after SIGTERM")??;
+    ensure!(report == "STOPPING=1", "received {report:?}, expected STOPPING=1");
     drop(silent);
     server.ends_well()?;
-    let others: Vec<String> = manager.rest()?.into_iter().filter(|told| told != "WATCHDOG=1").collect();
+    let others: Vec<String> = manager.rest()?.into_iter().filter(|report| report != "WATCHDOG=1").collect();
     ensure!(others.is_empty(), "after STOPPING=1 it reported {others:?}");
     Ok(())
 }
 
-/// A server that works on an answer for longer than the interval reports nothing meanwhile, and is alive afterwards.
+/// A server whose thread works on an answer for longer than the interval reports nothing meanwhile, and reports again
+/// afterwards. A server with a process for each client is not stuck, and reports all the time.
 fn stuck(entry: &'static Entry) -> Result<()> {
     let manager = Manager::new()?;
     let server = manager.start(entry, &["--delay", "4s"], &[WATCHDOG])?;
     ensure!(manager.receives(WAIT_LIMIT)? == "READY=1", "it does not begin with READY=1");
     manager.receives(WAIT_LIMIT).context("before the question")?;
-    // One stuck thread is enough. But any thread of an executor records the heartbeat, so there all must be busy.
+    // One stuck thread is enough, except in an executor: any of its threads records the heartbeat, so all must be busy.
     let asking = if entry.package == "zen-async" { 2 * entry.answers_at_once.unwrap_or(1) } else { 1 };
     let mut clients = server.clients(asking)?;
     clients.iter_mut().try_for_each(|client| client.send(APHORISMS[0].0))?;
@@ -101,7 +102,7 @@ fn worker_never_answers(entry: &'static Entry) -> Result<()> {
     server.workers_are(WAIT_LIMIT, |now| now.len() == before.len() && now != before).map(drop)
 }
 
-/// A manager that does not read its socket stops no server.
+/// A server keeps serving if the service manager does not read its socket.
 fn unread(entry: &'static Entry) -> Result<()> {
     let manager = Manager::new()?;
     let other = UnixDatagram::unbound()?;
@@ -163,18 +164,18 @@ impl Manager {
     /// Waits for the next report.
     fn receives(&self, limit: Duration) -> Result<String> {
         self.socket.set_read_timeout(Some(limit))?;
-        let mut told = [0; 1024];
-        let n = self.socket.recv(&mut told).with_context(|| format!("no report within {limit:?}"))?;
-        Ok(str::from_utf8(&told[..n])?.trim_end().to_owned())
+        let mut report = [0; 1024];
+        let n = self.socket.recv(&mut report).with_context(|| format!("no report within {limit:?}"))?;
+        Ok(str::from_utf8(&report[..n])?.trim_end().to_owned())
     }
 
     /// Returns all reports that have arrived.
     fn rest(&self) -> Result<Vec<String>> {
         self.socket.set_nonblocking(true)?;
-        let mut told = [0; 1024];
+        let mut report = [0; 1024];
         let mut rest = Vec::new();
-        while let Ok(n) = self.socket.recv(&mut told) {
-            rest.push(str::from_utf8(&told[..n])?.trim_end().to_owned());
+        while let Ok(n) = self.socket.recv(&mut report) {
+            rest.push(str::from_utf8(&report[..n])?.trim_end().to_owned());
         }
         self.socket.set_nonblocking(false)?;
         Ok(rest)
@@ -183,10 +184,11 @@ impl Manager {
 
 const SOCKET: &str = "notify";
 
+/// The watchdog interval.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The interval, as systemd passes it.
 const WATCHDOG: &str = "WATCHDOG_USEC=1000000";
 
-/// Enough heartbeats to see that they go on.
+/// The number of heartbeats that are expected.
 const HEARTBEATS: usize = 5;

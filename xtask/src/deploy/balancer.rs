@@ -1,4 +1,5 @@
-//! balancer: three servers behind a real HAProxy. One dies, one freezes, and every client that tries again is answered.
+//! balancer: three servers behind a real HAProxy. One is killed, one is frozen by SIGSTOP, and every client that
+//! retries is answered.
 
 use std::thread;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::fixture::part;
-use super::haproxy::{FOUND, replaced};
+use super::haproxy::{DETECTION_LIMIT, replaced};
 use super::service::Service;
 use super::visits::{Behavior, SOME, Visits};
 use crate::harness::{WAIT_LIMIT, wait_for};
@@ -21,39 +22,39 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     ])
 }
 
-/// One server is killed, then another one frozen, so that one is left; then both are back.
+/// One server is killed and another one frozen by SIGSTOP, so that one is left. Then both serve again.
 fn one_killed_one_frozen() -> Result<()> {
     let mut service = Service::start(&part("haproxy.cfg")?)?;
     let visits = Visits::start(service.address, Behavior::MANY)?;
-    visits.have_answers(SOME)?;
+    visits.wait_for_answers(SOME)?;
     service.servers[0].signal(Signal::KILL)?;
     let killed = service.balancer.waits_until("a", "DOWN", WAIT_LIMIT)?;
-    visits.have_answers(SOME)?;
+    visits.wait_for_answers(SOME)?;
     service.servers[1].signal(Signal::STOP)?;
     let frozen = service.balancer.waits_until("b", "DOWN", WAIT_LIMIT)?;
-    // Hundreds of clients waited there. HAProxy closes their connections, and they are answered by another server, long
-    // before their own timeout.
-    visits.are_over(WAIT_LIMIT / 2)?;
-    visits.have_answers(SOME)?;
+    // Hundreds of clients waited for the frozen server. HAProxy closes their connections, and another server answers
+    // them long before their own timeout.
+    visits.wait_until_over(WAIT_LIMIT / 2)?;
+    visits.wait_for_answers(SOME)?;
     service.servers[1].signal(Signal::CONT)?;
     service.start_again(0)?;
     service.balancer.waits_until("a", "UP", WAIT_LIMIT)?;
     service.balancer.waits_until("b", "UP", WAIT_LIMIT)?;
-    visits.have_answers(SOME)?;
+    visits.wait_for_answers(SOME)?;
     let counts = visits.finish()?;
     note(format!("one of three killed (found in {killed:.1?}), then one frozen (in {frozen:.1?}): {counts}"));
     ensure!(counts.lost == 0, "{counts}");
-    ensure!(counts.retried > 0, "no client was at the servers that failed: {counts}");
+    ensure!(counts.retried > 0, "no client was connected to the servers that failed: {counts}");
     Ok(())
 }
 
-/// A check that only connects never finds a frozen server, which goes on getting its share of clients.
+/// A check that only connects does not detect a frozen server, which still gets its share of clients.
 fn connecting_finds_no_frozen_server() -> Result<()> {
     let asking = "    tcp-check send \"Simple is better than?\"\n    tcp-check expect string complex.\n";
     let service = Service::start(&replaced(&part("haproxy.cfg")?, &[(asking, "")])?)?;
     let visits = Visits::start(service.address, Behavior { per_second: 50, timeout: Duration::from_millis(500) })?;
     service.servers[1].signal(Signal::STOP)?;
-    thread::sleep(FOUND);
+    thread::sleep(DETECTION_LIMIT);
     let before = visits.counts().stuck;
     wait_for(WAIT_LIMIT, || (visits.counts().stuck >= before + 20).then_some(()))
         .with_context(|| format!("no client is sent to the frozen server: {}", visits.counts()))?;
@@ -61,7 +62,7 @@ fn connecting_finds_no_frozen_server() -> Result<()> {
     ensure!(state == "UP", "the frozen server is {state}");
     service.servers[1].signal(Signal::CONT)?;
     let counts = visits.finish()?;
-    note(format!("one of three frozen, and a check that only connects: {counts}; it was not found"));
+    note(format!("one of three frozen, and a check that only connects does not detect it: {counts}"));
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub(super) fn part(name: &str) -> Result<String> {
 /// Runs a command and returns its output, stdout and stderr together; an error with the output if it fails.
 pub(super) fn succeeds(command: &mut Command) -> Result<String> {
     let output = run_within(2 * WAIT_LIMIT, command)?;
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    ensure!(output.status.success(), "{command:?}: {}\n{said}", output.status);
-    Ok(said)
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    ensure!(output.status.success(), "{command:?}: {}\n{printed}", output.status);
+    Ok(printed)
 }

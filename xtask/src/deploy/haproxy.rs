@@ -1,4 +1,4 @@
-//! A real HAProxy in front of three servers, and its view of them.
+//! A real HAProxy in front of three servers, and the states that it reports for them.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -29,7 +29,7 @@ impl Balancer {
         let folder = Folder::new()?;
         let socket = folder.path().join("zen.sock");
         let privileges = "    user haproxy\n    group haproxy\n    chroot /var/lib/haproxy\n";
-        // Only root could drop them.
+        // HAProxy can drop privileges only if root starts it.
         let own = replaced(configuration, &[(privileges, ""), ("/run/haproxy/zen.sock", &socket.to_string_lossy())])?;
         let file = folder.write("haproxy.cfg", &own)?;
         let haproxy = tool("haproxy")?;
@@ -53,10 +53,10 @@ impl Balancer {
     /// Waits until a server is `UP`, or `DOWN`, and returns how long that took.
     pub(super) fn waits_until(&self, server: &str, state: &str, limit: Duration) -> Result<Duration> {
         let start = Instant::now();
-        let is_so = || self.state(server).is_ok_and(|now| now == state).then(|| start.elapsed());
-        wait_for(limit, is_so).with_context(|| {
+        let time_if_reached = || self.state(server).is_ok_and(|now| now == state).then(|| start.elapsed());
+        wait_for(limit, time_if_reached).with_context(|| {
             let now = self.state(server).unwrap_or_else(|error| format!("{error:#}"));
-            format!("{server} is not {state} but {now} after {limit:?}; HAProxy printed {}", self.stderr.text())
+            format!("{server} is {now}, not {state}, after {limit:?}; HAProxy printed {}", self.stderr.text())
         })
     }
 
@@ -65,7 +65,7 @@ impl Balancer {
         self.statistic(server, STATUS)
     }
 
-    /// Returns how many clients HAProxy has at a server now.
+    /// Returns how many clients are connected to a server through HAProxy now.
     pub(super) fn clients(&self, server: &str) -> Result<usize> {
         Ok(self.statistic(server, CLIENTS)?.parse()?)
     }
@@ -99,8 +99,8 @@ pub(super) fn replaced(part: &str, changes: &[(&str, &str)]) -> Result<String> {
 /// The names of the servers in the configuration.
 pub(super) const SERVERS: [&str; 3] = ["a", "b", "c"];
 
-/// How long the checks may take to find a server that does not answer.
-pub(super) const FOUND: Duration = Duration::from_secs(3);
+/// The longest time in which the checks detect a server that does not answer.
+pub(super) const DETECTION_LIMIT: Duration = Duration::from_secs(3);
 
 /// Columns of `show stat`.
 const CLIENTS: usize = 4;

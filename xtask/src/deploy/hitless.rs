@@ -1,4 +1,4 @@
-//! hitless: the listener outlives the server, and no client notices a restart.
+//! hitless: the listener outlives the server, so that a restart loses no client.
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -24,14 +24,14 @@ fn restarts_of_a_held_listener(entry: &'static Entry) -> Result<()> {
     let behavior = if entry.queue.is_some() { FEWER } else { Behavior::MANY };
     let visits = Visits::start(holder.address(), behavior)?;
     for _ in 0..RESTARTS {
-        visits.have_answers(SOME)?;
+        visits.wait_for_answers(SOME)?;
         holder.restart()?;
     }
-    visits.have_answers(SOME)?;
+    visits.wait_for_answers(SOME)?;
     let counts = visits.finish()?;
     note(format!("{RESTARTS} restarts of {}, its listener held: {counts}", entry.name));
-    // No client was refused, reset or disconnected: new ones waited in the backlog. A server with a queue accepts them
-    // all together, and rejects those for which the queue has no room.
+    // No client was refused, reset or disconnected, because new clients waited in the backlog. A server with a queue
+    // accepts all of them at the same time, and rejects those for which its queue has no room.
     ensure!(counts.lost == 0 && (counts.retried == 0 || entry.queue.is_some()), "{counts}");
     Ok(())
 }
@@ -44,21 +44,21 @@ fn restarts_under_inetd() -> Result<()> {
     let servers = || process::children(inetd.id());
     let visits = Visits::start(address, Behavior::MANY)?;
     for _ in 0..RESTARTS {
-        visits.have_answers(SOME)?;
+        visits.wait_for_answers(SOME)?;
         let server = *servers().first().context("inetd has started no server")?;
         process::signal(server, Signal::TERM)?;
         wait_for(WAIT_LIMIT, || (!servers().contains(&server)).then_some(())).context("still there after SIGTERM")?;
     }
-    visits.have_answers(SOME)?;
+    visits.wait_for_answers(SOME)?;
     let counts = visits.finish()?;
     note(format!("{RESTARTS} restarts of poll under inetd: {counts}"));
-    // inetd's backlog is 128 connections. Beyond that the kernel drops what clients send until they send it again, and
-    // a draining server closes a client that seems to have sent nothing.
+    // inetd's backlog is 128 connections. If it is full, the kernel drops the packets of further clients, which send
+    // them again later. A draining server closes such a client, since its question has not arrived. The client retries.
     ensure!(counts.lost == 0, "{counts}");
     activation::servers_exit(&inetd)
 }
 
-/// Visits to a server with a queue: those that wait during a restart are not many more than the queue holds.
+/// The load for a server with a queue. It is lower, so that the queue has room for most clients of a restart.
 const FEWER: Behavior = Behavior { per_second: 200, timeout: WAIT_LIMIT };
 
 /// How often a server is restarted.

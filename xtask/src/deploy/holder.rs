@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 use crate::harness::{Server, WAIT_LIMIT};
 use crate::servers::Entry;
 
-/// A listener with one server on it.
+/// A listener, and the server that uses it now.
 pub(super) struct Holder {
     entry: &'static Entry,
     listener: TcpListener,
@@ -38,8 +38,8 @@ impl Holder {
     }
 }
 
-/// The backlog: of a thousand clients a second, this many wait while a slow machine starts a server.
+/// The backlog: enough for the clients that connect, a thousand a second, while a slow machine starts a server.
 const BACKLOG: i32 = 4096;
 
-/// The limit of the next server, which accepts all of them immediately.
+/// The limit of clients: the next server accepts the whole backlog immediately.
 const ARGUMENTS: &[&str] = &["--max-connections", "4096"];

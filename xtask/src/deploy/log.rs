@@ -1,4 +1,4 @@
-//! log: to the journal with priorities, else to a file; neither clients nor a balancer can flood it.
+//! log: lines for the journal have priorities, others have times, and neither clients nor a balancer can flood the log.
 
 use std::fs;
 use std::process::Command;
@@ -65,7 +65,7 @@ fn log_file(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// The real logrotate is told to rotate: the server and its workers go on in a new file, and no client notices.
+/// The real logrotate rotates the file: the server and its workers continue in a new one, and clients stay connected.
 fn logrotate(entry: &'static Entry) -> Result<()> {
     let logrotate = tool("logrotate")?;
     let folder = Folder::new()?;
@@ -101,8 +101,8 @@ fn logrotate(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// Answers and health checks leave no line. Some clients with an unusual ending have a line each, and the others are
-/// counted.
+/// Answers and health checks are not logged. Of many clients with an unusual ending, some are logged in a line each,
+/// and the others are counted in one line.
 fn lines_under_load(entry: &'static Entry) -> Result<()> {
     ended(entry, &["sh", "-c", IS_JOURNAL, "sh"], &[], |ctx| {
         // Each process that serves logs its start.
@@ -116,7 +116,7 @@ fn lines_under_load(entry: &'static Entry) -> Result<()> {
         }
         busy.leave()?;
         for _ in 0..CROWD {
-            // A check that only connects, one that resets as HAProxy's does, and one that asks.
+            // Three health checks: one that only connects, one that resets as HAProxy does, and one that asks.
             drop(ctx.client()?);
             ctx.client()?.reset()?;
             let mut check = ctx.client()?;
@@ -137,10 +137,10 @@ fn lines_under_load(entry: &'static Entry) -> Result<()> {
         let log = counted.with_context(|| format!("not all of {CROWD} are counted"))?;
         let stand_for: Vec<usize> = log.lines().filter(|line| line.contains(CUT_SHORT)).map(stands_for).collect();
         ensure!(stand_for.iter().sum::<usize>() == CROWD, "more than {CROWD} are counted: {stand_for:?}");
-        // At most ten lines per second and process, whose seconds begin at other times, and one with the number of the
-        // rest.
+        // Each process logs at most ten lines a second, and one with the number of the others. The seconds of processes
+        // begin at different times.
         let seconds = usize::try_from(start.elapsed().as_secs())? + 2;
-        // A process of one client has one line to write.
+        // With a process for each client, each has its own limit, and writes one line.
         let most = if ctx.entry.forks { CROWD } else { (10 * seconds + 1) * ctx.server.workers().len() };
         ensure!(stand_for.len() <= most, "{} lines in {seconds} s", stand_for.len());
         ctx.server.stop(WAIT_LIMIT)

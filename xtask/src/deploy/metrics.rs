@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     let cases = [
         on_each("metrics::format", every, format),
         on_each("metrics::counts", every, counts),
-        on_each("metrics::rejected", |entry| !entry.makes_wait() && is_one_process(entry), rejected),
+        on_each("metrics::rejected", |entry| !entry.makes_clients_wait() && is_one_process(entry), rejected),
         on_each("metrics::draining", every, draining),
         on_each("metrics::a_worker_dies", has_workers, a_worker_dies),
         on_each("metrics::idle_connections", every, idle_connections),
@@ -48,8 +48,8 @@ fn format(entry: &'static Entry) -> Result<()> {
         let file = folder.write("metrics", &text(address)?)?;
         let mut command = Command::new("sh");
         command.args(["-c", "exec \"$0\" check metrics <\"$1\""]).args([&promtool, &file]);
-        let said = succeeds(&mut command)?;
-        ensure!(said.is_empty(), "{said}");
+        let printed = succeeds(&mut command)?;
+        ensure!(printed.is_empty(), "{printed}");
         for (request, status) in [("GET / HTTP/1.1", "404"), ("POST /metrics HTTP/1.1", "405")] {
             let answer = exchange(address, &format!("{request}\r\n\r\n"))?;
             ensure!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
@@ -124,7 +124,7 @@ fn a_worker_dies(entry: &'static Entry) -> Result<()> {
         let all = ("zen_workers", workers.len() as f64);
         let ask = |ctx: &Ctx| (0..10).try_for_each(|_| ctx.client()?.ask_all());
         ask(ctx)?;
-        // Counts that a worker has not reported yet would be lost with it.
+        // Wait, because counts that a worker has not yet reported are lost when it is killed.
         becomes(&ctx.server, &[("zen_questions_total", 30.0), ("zen_connections_active", 0.0), all])?;
         let mut latest = scrape(&ctx.server)?;
         process::signal(workers[0], Signal::KILL)?;
@@ -141,13 +141,13 @@ fn a_worker_dies(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// A scrape is answered in time although a hundred connections are silent and another hundred send byte by byte. They
-/// cost few descriptors, little memory, and no thread.
+/// A scrape is answered in time although a hundred connections are silent and another hundred send byte by byte. These
+/// connections cost few descriptors, little memory, and no thread.
 fn idle_connections(entry: &'static Entry) -> Result<()> {
     ended(entry, &[], &["--metrics", "0"], |ctx| {
         let address = metrics_of(&ctx.server)?;
         text(address)?;
-        // The ready line may be printed before the last thread and descriptor are there.
+        // The ready line may be printed before the last thread is started and the last descriptor opened.
         ctx.server.wait_until_asleep(WAIT_LIMIT)?;
         let before = ctx.server.usage();
         let connect = |_| TcpStream::connect_timeout(&address, WAIT_LIMIT);
@@ -166,7 +166,7 @@ fn idle_connections(entry: &'static Entry) -> Result<()> {
         let is_bounded = now.threads == before.threads
             && now.descriptors < before.descriptors + CONNECTIONS / 2
             && now.memory < before.memory + (1 << 20);
-        ensure!(is_bounded, "they cost {before:?} to {now:?}");
+        ensure!(is_bounded, "usage before the connections: {before:?}, with them: {now:?}");
         drop((idle, dripping));
         let gone = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before.descriptors).then_some(()));
         gone.context("descriptors of closed connections are left open")?;
@@ -174,12 +174,12 @@ fn idle_connections(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// Without /proc the metrics of the process are left out. Everything else works, also the reset at the end of --grace.
+/// Without /proc the metrics of the process are left out. The other metrics and the reset at the end of --grace work.
 fn without_proc(entry: &'static Entry) -> Result<()> {
     ended(entry, &harness::without_proc()?, &["--metrics", "0", "--delay", "1h", "--grace", "300ms"], |ctx| {
-        let told = scrape(&ctx.server)?;
-        let of_process: Vec<_> = told.keys().filter(|name| name.starts_with("process_")).collect();
-        ensure!(of_process.is_empty() && told.contains_key("zen_questions_total"), "the metrics are {told:?}");
+        let metrics = scrape(&ctx.server)?;
+        let of_process: Vec<_> = metrics.keys().filter(|name| name.starts_with("process_")).collect();
+        ensure!(of_process.is_empty() && metrics.contains_key("zen_questions_total"), "the metrics are {metrics:?}");
         let mut client = ctx.server.asking_client()?;
         let is_accepted = || (scrape(&ctx.server).ok()?["zen_connections_active"] == 1.0).then_some(());
         wait_for(WAIT_LIMIT, is_accepted).context("the client is not accepted")?;
@@ -197,7 +197,7 @@ fn no_counter_fell(before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) 
     Ok(())
 }
 
-/// A port for metrics that is in use is an error, and so are metrics for one client's server, which exits too soon.
+/// It is an error if the port for metrics is in use, or if --metrics is given to a server that serves one client only.
 fn wrong_command_lines(entry: &'static Entry) -> Result<()> {
     let first = Server::start(entry, &["--metrics", "0"])?;
     let busy = metrics_of(&first)?.to_string();
@@ -206,10 +206,10 @@ fn wrong_command_lines(entry: &'static Entry) -> Result<()> {
         [(&["-p", "0", "--metrics", &busy][..], 1), (&["--inetd", "nowait", "--metrics", "0"], 2)]
     {
         let output = start(arguments)?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.code() == Some(status), "{arguments:?}: {}: {said}", output.status);
-        let errors = said.lines().filter(|line| line.starts_with("error: ")).count();
-        ensure!(errors == 1 && output.stdout.is_empty(), "{arguments:?}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(status), "{arguments:?}: {}: {printed}", output.status);
+        let errors = printed.lines().filter(|line| line.starts_with("error: ")).count();
+        ensure!(errors == 1 && output.stdout.is_empty(), "{arguments:?}: {printed}");
     }
     let silent = Server::start(entry, &[])?;
     ensure!(!silent.log().contains("metrics"), "metrics are served without --metrics");

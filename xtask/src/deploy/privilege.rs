@@ -1,4 +1,4 @@
-//! privilege: the unit leaves a server few privileges, and they are enough.
+//! privilege: the unit restricts a server to few privileges, which are enough to serve.
 
 mod filter;
 
@@ -15,7 +15,7 @@ use super::unit::Unit;
 use crate::harness::folder::Folder;
 use crate::harness::metrics::scrape;
 use crate::harness::verdict::{Ctx, ended, served};
-use crate::harness::{Missing, WAIT_LIMIT, is_conformant, process, tool, wait_for};
+use crate::harness::{Missing, WAIT_LIMIT, expect_conformant, process, tool, wait_for};
 use crate::servers::Entry;
 use crate::trial::{self, Trial};
 
@@ -49,34 +49,34 @@ pub(super) fn confined(flags: &Confined) -> Result<ExitCode> {
     bail!("cannot execute {}: {error}", program.display())
 }
 
-/// systemd rates the unit, without installing it: 0 is locked up, 10 may do everything.
+/// systemd rates the unit without installing it: 0 is fully restricted, 10 is unrestricted.
 fn exposure() -> Result<()> {
     let folder = Folder::new()?;
     let unit = folder.write("zen@1060.service", &part("zen@.service")?)?;
     let mut command = Command::new(tool("systemd-analyze")?);
     command.args(["security", "--offline=true", "--no-pager"]).arg(unit);
-    let said = succeeds(&mut command)?;
-    let level = said.lines().find_map(|line| line.split_once("Overall exposure level for zen@1060.service: "));
-    let (_, level) = level.with_context(|| format!("no level in:\n{said}"))?;
+    let printed = succeeds(&mut command)?;
+    let level = printed.lines().find_map(|line| line.split_once("Overall exposure level for zen@1060.service: "));
+    let (_, level) = level.with_context(|| format!("no level in:\n{printed}"))?;
     let level: f32 = level.split_whitespace().next().context("a number")?.parse()?;
-    let open = || said.lines().filter(|line| line.starts_with('✗')).collect::<Vec<_>>().join("\n");
+    let open = || printed.lines().filter(|line| line.starts_with('✗')).collect::<Vec<_>>().join("\n");
     ensure!(level <= MOST_EXPOSED, "exposure {level}:\n{}", open());
     trial::note(format!("systemd-analyze security: exposure {level} of 10"));
     Ok(())
 }
 
-/// The filter refuses what an ordinary user may do and a server need not: to change its priority, and to use netlink.
+/// The filter refuses two things that a user may do and a server does not need: changing its priority, and netlink.
 fn the_filter_bites() -> Result<()> {
     let ip = tool("ip")?.display().to_string();
     let confined = wrapper()?;
     // As in the unit, env(1) executes the command.
-    let said = |wrapper: &[String], command: &[&str]| succeeds(Command::new("env").args(wrapper).args(command));
+    let printed = |wrapper: &[String], command: &[&str]| succeeds(Command::new("env").args(wrapper).args(command));
     let nice = ["nice", "-n", "5", "nice"];
-    ensure!(said(&[], &nice)? == "5\n", "nice does not work on this machine: nothing is tested");
-    let refused = said(&confined, &nice)?;
+    ensure!(printed(&[], &nice)? == "5\n", "nice does not work on this machine: nothing is tested");
+    let refused = printed(&confined, &nice)?;
     ensure!(refused.starts_with("0\n") && refused.contains("not permitted"), "setpriority(2) is allowed: {refused}");
-    said(&[], &[&ip, "link"])?;
-    ensure!(said(&confined, &[&ip, "link"]).is_err(), "a socket of AF_NETLINK is allowed");
+    printed(&[], &[&ip, "link"])?;
+    ensure!(printed(&confined, &[&ip, "link"]).is_err(), "a socket of AF_NETLINK is allowed");
     Ok(())
 }
 
@@ -84,7 +84,7 @@ fn the_filter_bites() -> Result<()> {
 fn serves(entry: &'static Entry) -> Result<()> {
     let wrapper = wrapper()?;
     served(entry, &wrapper.each_ref().map(String::as_str), &["--metrics", "0"], false, |ctx| {
-        is_conformant(ctx.server.address())?;
+        expect_conformant(ctx.server.address())?;
         ensure!(scrape(&ctx.server)?.contains_key("process_open_fds"), "the metrics of its processes are missing");
         if entry.processes > 1 { replaces_a_worker(ctx) } else { Ok(()) }
     })
@@ -96,7 +96,7 @@ fn replaces_a_worker(ctx: &Ctx) -> Result<()> {
     ctx.server.replaces_first(&before, WAIT_LIMIT)
 }
 
-/// A confined server resets its clients when --grace is over, which takes a system call that few programs need.
+/// A confined server can reset its clients when --grace is over, which needs a rarely used system call.
 fn resets(entry: &'static Entry) -> Result<()> {
     let wrapper = wrapper()?;
     ended(entry, &wrapper.each_ref().map(String::as_str), &["--delay", "1h", "--grace", "300ms"], |ctx| {
@@ -111,7 +111,7 @@ fn resets(entry: &'static Entry) -> Result<()> {
     })
 }
 
-/// A server that sees only itself and its workers in /proc can still report what they use.
+/// A server that sees only itself and its workers in /proc still reports the metrics of these processes.
 fn sees_no_other(entry: &'static Entry) -> Result<()> {
     ensure!(getuid().is_root(), Missing("root, which mounting /proc needs,".to_owned()));
     let unit = Unit::of(PORT)?;
@@ -121,13 +121,13 @@ fn sees_no_other(entry: &'static Entry) -> Result<()> {
     let mount = format!("mount -t proc -o {options} proc /proc && exec \"$@\"");
     let begun = since_1970()?;
     ended(entry, &["unshare", "--mount", "sh", "-c", &mount, "sh"], &["--metrics", "0"], |ctx| {
-        is_conformant(ctx.server.address())?;
-        let told = scrape(&ctx.server)?;
+        expect_conformant(ctx.server.address())?;
+        let metrics = scrape(&ctx.server)?;
         // The kernel counts in hundredths.
-        let start = told["process_start_time_seconds"];
+        let start = metrics["process_start_time_seconds"];
         let range = begun - 1.0..=since_1970()? + 1.0;
         ensure!(range.contains(&start), "the start time is {start}, expected {begun} or later");
-        ensure!(told["process_open_fds"] > 3.0 && told["process_resident_memory_bytes"] > 1e5, "{told:?}");
+        ensure!(metrics["process_open_fds"] > 3.0 && metrics["process_resident_memory_bytes"] > 1e5, "{metrics:?}");
         ctx.server.stop(WAIT_LIMIT)
     })
 }
@@ -138,7 +138,7 @@ fn since_1970() -> Result<f64> {
 
 /// Returns the program that a command runs under to be confined.
 fn wrapper() -> Result<[String; 3]> {
-    // Without it the sets of system calls are not known.
+    // The filter needs its list of the sets of system calls.
     tool("systemd-analyze")?;
     let xtask = std::env::current_exe()?.to_str().context("a path that is text")?.to_owned();
     Ok([xtask, "deploy".to_owned(), "confined".to_owned()])

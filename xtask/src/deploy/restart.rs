@@ -1,5 +1,5 @@
-//! restart: a dead process is started again, immediately if it had lived long enough, else with growing pauses and a
-//! limit.
+//! restart: a process that dies is replaced immediately if it ran long enough, else after growing pauses, and only a
+//! limited number of times.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -42,22 +42,22 @@ fn a_killed_worker_is_replaced() -> Result<()> {
 fn a_worker_of_this_is_replaced(entry: &Entry) -> Result<()> {
     let server = Server::start(entry, &["--processes", "1"])?;
     let visits = Visits::start(server.address(), Behavior { per_second: 250, ..Behavior::MANY })?;
-    // Older than a second, so that it does not count as a crash loop.
+    // A worker that has run for more than a second is replaced without a pause.
     thread::sleep(Duration::from_millis(1500));
     let worker = *server.workers().first().context("a worker")?;
     process::signal(worker, Signal::KILL)?;
     let is_new = || server.workers().first().is_some_and(|&now| now != worker).then_some(());
     wait_for(WAIT_LIMIT, is_new).with_context(|| format!("no new worker: {}", server.log()))?;
-    visits.have_answers(SOME)?;
+    visits.wait_for_answers(SOME)?;
     let counts = visits.finish()?;
     note(format!("kill -9 of the only worker of {}: {counts}", entry.name));
     ensure!(counts.lost == 0, "{}: {counts}", entry.name);
-    ensure!(counts.longest_gap < REPLACED, "{}: {counts}", entry.name);
+    ensure!(counts.longest_gap < LONGEST_GAP, "{}: {counts}", entry.name);
     Ok(())
 }
 
-/// A question that aborts is asked again and again: the pauses double, and in the end the server exits with an error,
-/// which is systemd's turn.
+/// A question that aborts its worker is asked again and again. The pauses double, and in the end the server exits with
+/// an error, so that systemd restarts it.
 fn a_crash_loop_backs_off() -> Result<()> {
     let entry = servers::named("poll")?;
     let mut server = Server::start(entry, &["--processes", "4", "--abort-on", "Who aborts?"])?;
@@ -76,14 +76,15 @@ fn a_crash_loop_backs_off() -> Result<()> {
         is_over.store(true, Ordering::Relaxed);
         status
     });
-    let status = status.context("it starts workers for ever")?;
+    let status = status.context("the server does not exit in a crash loop")?;
     let log = server.whole_log();
     let pauses = pauses_of_crash_loop(status, &log)?;
     note(format!("a crash loop of four workers: pauses of {}, then an error", pauses.join(", ")));
     Ok(())
 }
 
-/// The statuses behind `Restart=on-failure`: a stop is a success, even if clients were cut off; all else is a failure.
+/// `Restart=on-failure` depends on the exit status. A stop by SIGTERM is a success, even if clients are disconnected; a
+/// port in use, SIGKILL and a wrong option are failures.
 fn a_failure_is_told_from_a_stop() -> Result<()> {
     let unit = part("zen@.service")?;
     ensure!(unit.lines().any(|line| line == "Restart=on-failure"), "the unit has no Restart=on-failure");
@@ -106,4 +107,4 @@ fn a_failure_is_told_from_a_stop() -> Result<()> {
 }
 
 /// The longest time without an answer.
-const REPLACED: Duration = Duration::from_secs(1);
+const LONGEST_GAP: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ fn clients_that_retry_are_answered() -> Result<()> {
     for (number, name) in SERVERS.iter().enumerate() {
         service.restart(number)?;
         service.balancer.waits_until(name, "UP", WAIT_LIMIT)?;
-        visits.have_answers(SOME)?;
+        visits.wait_for_answers(SOME)?;
     }
     let counts = visits.finish()?;
     note(format!("rolling restart, drained by SIGTERM: {counts}"));
@@ -42,7 +42,7 @@ fn no_client_needs_to_retry() -> Result<()> {
         service.restart(number)?;
         service.balancer.command(&format!("set server zen/{name} state ready"))?;
         service.balancer.waits_until(name, "UP", WAIT_LIMIT)?;
-        visits.have_answers(SOME)?;
+        visits.wait_for_answers(SOME)?;
     }
     let counts = visits.finish()?;
     note(format!("rolling restart, drained by HAProxy first: {counts}"));

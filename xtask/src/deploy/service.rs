@@ -8,6 +8,7 @@ use super::haproxy::{Balancer, replaced};
 use crate::harness::{Server, WAIT_LIMIT, free_address_on};
 use crate::servers::{self, Entry};
 
+/// A balancer and its servers, killed on drop.
 pub(super) struct Service {
     /// The address of the service.
     pub(super) address: SocketAddr,
@@ -48,7 +49,7 @@ impl Service {
     }
 }
 
-/// Returns the row of a server: one of each kind, which clients cannot tell apart.
+/// Returns which architecture each of the three servers has. Clients cannot tell them apart.
 pub(super) fn entry(number: usize) -> Result<&'static Entry> {
     servers::named(["poll", "smol", "per-connection"][number])
 }

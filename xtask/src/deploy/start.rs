@@ -1,4 +1,4 @@
-//! start: systemd and inetd start servers as the unit and `inetd.conf` say, and clients notice no difference.
+//! start: systemd-socket-activate and inetd start servers with the command lines of the unit and of `inetd.conf`.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -32,10 +32,10 @@ fn units_verify() -> Result<()> {
     for kind in ["service", "socket"] {
         command.arg(folder.write(&format!("zen@1060.{kind}"), &part(&format!("zen@.{kind}"))?)?);
     }
-    let said = succeeds(&mut command)?;
-    // systemd before 254 warns of the settings of the back-off.
+    let printed = succeeds(&mut command)?;
+    // systemd before 254 does not know the settings of the back-off, and warns.
     let is_known = |line: &&str| ["'RestartSteps'", "'RestartMaxDelaySec'"].iter().any(|key| line.contains(key));
-    let strange: Vec<&str> = said.lines().filter(|line| !is_known(line)).collect();
+    let strange: Vec<&str> = printed.lines().filter(|line| !is_known(line)).collect();
     ensure!(strange.is_empty(), "{}", strange.join("\n"));
     Ok(())
 }

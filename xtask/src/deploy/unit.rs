@@ -1,4 +1,4 @@
-//! The part of `zen@.service` that a test carries out as systemd does.
+//! Reads the settings of `zen@.service`, and its command line as systemd would execute it.
 
 use std::collections::BTreeMap;
 use std::process::Command;

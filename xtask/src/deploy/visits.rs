@@ -1,8 +1,8 @@
 //! A load at a fixed rate, whether or not the service keeps up. Each visit asks one question on a connection of its
 //! own, and tries again after a failure.
 //!
-//! `zen-client load --churn --rate --retries` reports when it ends. These tests act on the counts while the load runs,
-//! and judge the longest time without an answer, which `zen-client` does not measure.
+//! `zen-client load --churn --rate --retries` reports only at its end. These tests use the counts while the load runs.
+//! They also need the longest time without an answer, which `zen-client` does not measure.
 
 mod generator;
 
@@ -43,7 +43,7 @@ struct Shared {
     counts: Mutex<Counts>,
 }
 
-/// What became of the visits.
+/// Counts of visits and of tries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) visits: usize,
@@ -52,11 +52,11 @@ pub(super) struct Counts {
     pub(super) retried: usize,
     /// Visits that ended without an answer.
     pub(super) lost: usize,
-    /// Tries that were refused: there was no listener, or rule 7.
+    /// Tries that were refused: there was no listener, or the server had too many clients (rule 7).
     refused: usize,
     /// Tries whose connection was reset.
     reset: usize,
-    /// Tries whose connection ended.
+    /// Tries whose connection the server closed before the answer.
     ended: usize,
     /// Tries without an answer within the timeout.
     pub(super) stuck: usize,
@@ -64,9 +64,9 @@ pub(super) struct Counts {
     pub(super) longest_gap: Duration,
     /// From the first visit to the last answer.
     time: Duration,
-    /// How many visits are over before the oldest that is not.
+    /// The number of the oldest visit that is not over: all visits before it are.
     over: usize,
-    /// Why the load has stopped early.
+    /// The error that ended the load early, if there was one.
     trouble: Option<String>,
     last_answer: Option<Instant>,
 }
@@ -76,11 +76,11 @@ impl Visits {
     pub(super) fn start(address: SocketAddr, behavior: Behavior) -> Result<Visits> {
         let shared = Arc::<Shared>::default();
         let generator = Generator::new(address, behavior, Arc::clone(&shared))?;
-        let told = Arc::clone(&shared);
-        let run = move || generator.run().inspect_err(|error| told.counts().trouble = Some(format!("{error:#}")));
+        let of_thread = Arc::clone(&shared);
+        let run = move || generator.run().inspect_err(|error| of_thread.counts().trouble = Some(format!("{error:#}")));
         let thread = thread::Builder::new().name("load".into()).spawn(run)?;
         let visits = Visits { shared, thread: Some(thread) };
-        visits.have_answers(1).with_context(|| format!("at {address}"))?;
+        visits.wait_for_answers(1).with_context(|| format!("at {address}"))?;
         Ok(visits)
     }
 
@@ -90,14 +90,14 @@ impl Visits {
     }
 
     /// Waits until `more` visits have got an answer.
-    pub(super) fn have_answers(&self, more: usize) -> Result<()> {
+    pub(super) fn wait_for_answers(&self, more: usize) -> Result<()> {
         let before = self.counts().answers;
         self.wait_until(WAIT_LIMIT, |now| now.answers >= before + more)
-            .with_context(|| format!("no {more} visits have got an answer: {}", self.counts()))
+            .with_context(|| format!("fewer than {more} visits have got an answer: {}", self.counts()))
     }
 
     /// Waits until all visits that have begun by now are over.
-    pub(super) fn are_over(&self, limit: Duration) -> Result<()> {
+    pub(super) fn wait_until_over(&self, limit: Duration) -> Result<()> {
         let begun = self.counts().visits;
         self.wait_until(limit, |now| now.over >= begun)
             .with_context(|| format!("some visits are not over after {limit:?}: {}", self.counts()))
@@ -143,5 +143,5 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Answers that show an ordinary operation.
+/// The number of answers after which the service counts as working normally.
 pub(super) const SOME: usize = 200;

@@ -9,28 +9,28 @@ use super::capture::Capture;
 use super::client::Client;
 use super::folder::Folder;
 use super::group::{Group, run_within};
-use super::{Missing, WAIT_LIMIT, is_conformant, process, tool, wait_for};
+use super::{Missing, WAIT_LIMIT, expect_conformant, process, tool, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
-/// Starts systemd-socket-activate with these options and judges the server. Also returns what the two print on stdout.
+/// Starts systemd-socket-activate with these options and judges the server. Also returns their common stdout.
 pub(crate) fn systemd(options: &[&str], address: SocketAddr, server: &Command) -> Result<(Group, Capture)> {
     let mut command = Command::new(tool("systemd-socket-activate")?);
     command.args(options).args(["-l", &address.to_string()]).arg(server.get_program()).args(server.get_args());
     judged(&mut command, address)
 }
 
-/// Starts inetd with one line of configuration and judges the server. `kind` is `stream tcp wait` or another three
-/// words.
+/// Starts inetd with one line of configuration and judges the server. `kind` is the fields socket type, protocol and
+/// wait or nowait, such as `stream tcp wait`.
 pub(crate) fn inetd(entry: &Entry, address: SocketAddr, kind: &str, arguments: &str) -> Result<Group> {
     let name = run_within(WAIT_LIMIT, Command::new("id").arg("-un"))?;
-    // As in a container that was started with a bare number.
+    // A container that was started with a numeric user id has no name for it.
     ensure!(name.status.success(), Missing("a name for this user, which inetd needs,".to_owned()));
     let user = String::from_utf8(name.stdout)?;
     let server = entry.command()?;
     let own = server.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
     let (user, program) = (user.trim(), entry.package);
-    // In inetd's own folder, since no path in its file can have a space.
+    // The path is relative to inetd's working directory: a field of inetd.conf cannot contain a space.
     let line = format!("{address} {kind} {user} ./{program} {program} {own} {arguments}\n");
     let folder = Folder::new()?;
     let mut command = Command::new(tool("inetd")?);
@@ -43,7 +43,7 @@ pub(crate) fn inetd(entry: &Entry, address: SocketAddr, kind: &str, arguments: &
 
 /// Waits until every server that inetd has started has exited.
 pub(crate) fn servers_exit(inetd: &Group) -> Result<()> {
-    // They do not belong to inetd's group: each is a session of its own.
+    // inetd starts each server in a session of its own, so they are not in inetd's process group.
     let exited = wait_for(WAIT_LIMIT, || process::children(inetd.id()).is_empty().then_some(()));
     exited.with_context(|| format!("these servers have not exited: {:?}", process::children(inetd.id())))
 }
@@ -55,10 +55,10 @@ fn judged(command: &mut Command, address: SocketAddr) -> Result<(Group, Capture)
     let stdout = group.capture_stdout()?;
     let stderr = group.capture_stderr()?;
     let first = wait_for(WAIT_LIMIT, || Client::connect(address).ok());
-    let judged = first.context("it does not listen").and_then(|mut client| {
+    let judged = first.with_context(|| format!("nothing listens on {address}")).and_then(|mut client| {
         client.ask_all()?;
         drop(client);
-        is_conformant(address)
+        expect_conformant(address)
     });
     judged.with_context(|| format!("its stderr: {}", stderr.text()))?;
     Ok((group, stdout))

@@ -9,19 +9,19 @@ use anyhow::Result;
 
 use super::WAIT_LIMIT;
 
-/// Bytes that are kept. A longer log is a defect, which its beginning explains.
+/// The maximum number of bytes kept. If a faulty program prints more, the beginning shows the reason.
 const KEPT: usize = 1 << 20;
 
 pub(crate) struct Capture(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    said: Mutex<Said>,
+    captured: Mutex<Captured>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Said {
+struct Captured {
     bytes: Vec<u8>,
     has_ended: bool,
 }
@@ -34,9 +34,9 @@ impl Capture {
         thread::Builder::new().name("capture".into()).spawn(move || {
             let mut chunk = [0; 4096];
             while let Ok(n @ 1..) = pipe.read(&mut chunk) {
-                let mut said = shared.lock();
-                let room = KEPT - said.bytes.len();
-                said.bytes.extend_from_slice(&chunk[..n.min(room)]);
+                let mut captured = shared.lock();
+                let room = KEPT - captured.bytes.len();
+                captured.bytes.extend_from_slice(&chunk[..n.min(room)]);
                 shared.changed.notify_all();
             }
             shared.lock().has_ended = true;
@@ -45,23 +45,24 @@ impl Capture {
         Ok(capture)
     }
 
-    /// Calls `find` with the whole output until it finds something. `None` when the pipe has ended or `limit` is over.
+    /// Calls `find` with the output so far, whenever there is more, until it finds something. `None` when the pipe has
+    /// ended or `limit` is over.
     pub(crate) fn wait_for<T>(&self, limit: Duration, mut find: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
-        let mut said = self.0.lock();
+        let mut captured = self.0.lock();
         loop {
-            if let Some(found) = find(&said.bytes) {
+            if let Some(found) = find(&captured.bytes) {
                 return Some(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if said.has_ended || left.is_zero() {
+            if captured.has_ended || left.is_zero() {
                 return None;
             }
-            said = self.0.changed.wait_timeout(said, left).unwrap_or_else(PoisonError::into_inner).0;
+            captured = self.0.changed.wait_timeout(captured, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Waits until the pipe has ended, and returns the whole output.
+    /// Waits until the pipe has ended, at most for [`WAIT_LIMIT`], and returns the output.
     pub(crate) fn at_end(&self) -> Vec<u8> {
         self.wait_for(WAIT_LIMIT, |_| None::<()>);
         self.0.lock().bytes.clone()
@@ -76,7 +77,7 @@ impl Capture {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Captured> {
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,6 +19,7 @@ pub(crate) const APHORISMS: [(&[u8], &[u8]); 3] = [
     (b"Simple is better than?", b"complex."),
 ];
 
+/// A connected client.
 pub(crate) struct Client {
     stream: TcpStream,
 }
@@ -47,7 +48,7 @@ impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Result<Client> {
         let mut address = address;
         if address.ip().is_unspecified() {
-            // A server on every address is reached at this one, also without IPv6.
+            // A server that listens on every address can be reached on IPv4's loopback, also without IPv6.
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
         let stream = connect(address, WAIT_LIMIT).context("cannot connect")?;
@@ -129,10 +130,10 @@ impl Client {
     /// Expects that the server ends its sending side without a reset and without further bytes.
     pub(crate) fn expect_end(&mut self) -> Result<()> {
         match self.read_some()? {
-            Came::Bytes(bytes) => bail!("received {}, expected end of file", shown(&bytes)),
-            Came::End => Ok(()),
-            Came::Reset => bail!("received a reset, expected end of file"),
-            Came::Nothing => bail!("received nothing, expected end of file"),
+            Received::Bytes(bytes) => bail!("received {}, expected end of file", shown(&bytes)),
+            Received::End => Ok(()),
+            Received::Reset => bail!("received a reset, expected end of file"),
+            Received::Nothing => bail!("received nothing, expected end of file"),
         }
     }
 
@@ -140,10 +141,10 @@ impl Client {
     pub(crate) fn expect_reset(&mut self) -> Result<()> {
         loop {
             match self.read_some()? {
-                Came::Bytes(_) => {}
-                Came::Reset => return Ok(()),
-                Came::End => bail!("received end of file, expected a reset"),
-                Came::Nothing => bail!("received nothing, expected a reset"),
+                Received::Bytes(_) => {}
+                Received::Reset => return Ok(()),
+                Received::End => bail!("received end of file, expected a reset"),
+                Received::Nothing => bail!("received nothing, expected a reset"),
             }
         }
     }
@@ -151,28 +152,28 @@ impl Client {
     /// Expects that the server sends nothing for `time`.
     pub(crate) fn expect_silence(&mut self, time: Duration) -> Result<()> {
         self.set_timeout(time)?;
-        let came = self.read_some()?;
+        let received = self.read_some()?;
         self.set_timeout(WAIT_LIMIT)?;
-        match came {
-            Came::Nothing => Ok(()),
-            came => bail!("received {came:?}, expected silence"),
+        match received {
+            Received::Nothing => Ok(()),
+            received => bail!("received {received:?}, expected silence"),
         }
     }
 
     /// Waits for the next event: bytes, end of file, a reset, or the timeout.
-    pub(crate) fn read_some(&mut self) -> Result<Came> {
+    pub(crate) fn read_some(&mut self) -> Result<Received> {
         let mut chunk = vec![0; 65536];
         loop {
             return Ok(match self.stream.read(&mut chunk) {
-                Ok(0) => Came::End,
+                Ok(0) => Received::End,
                 Ok(n) => {
                     chunk.truncate(n);
-                    Came::Bytes(chunk)
+                    Received::Bytes(chunk)
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => continue,
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => Came::Nothing,
-                    ErrorKind::ConnectionReset => Came::Reset,
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => Received::Nothing,
+                    ErrorKind::ConnectionReset => Received::Reset,
                     _ => return Err(error.into()),
                 },
             });
@@ -180,11 +181,11 @@ impl Client {
     }
 
     /// Reads what is there already, without waiting.
-    pub(crate) fn try_read(&mut self) -> Result<Came> {
+    pub(crate) fn try_read(&mut self) -> Result<Received> {
         self.stream.set_nonblocking(true)?;
-        let came = self.read_some();
+        let received = self.read_some();
         self.stream.set_nonblocking(false)?;
-        came
+        received
     }
 
     /// Shuts down the sending side: the server reads end of file.
@@ -204,7 +205,7 @@ impl Client {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).context("cannot set the linger time")
     }
 
-    /// Returns the stream itself, for what is rarely done.
+    /// Returns the stream, for calls that this type does not have.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -212,7 +213,7 @@ impl Client {
 
 /// What a client received.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Came {
+pub(crate) enum Received {
     Bytes(Vec<u8>),
     End,
     Reset,

@@ -16,12 +16,12 @@ impl Folder {
         Folder::within(&env::temp_dir())
     }
 
-    /// Makes a folder whose programs may be executed; the system's folder for temporary files may forbid that.
+    /// Makes a folder from which programs can be executed. /tmp may be mounted noexec.
     pub(crate) fn for_programs() -> Result<Folder> {
         Folder::within(&workspace::target()?.join("tmp"))
     }
 
-    /// Makes a temporary folder in another folder, which is made too if it is missing.
+    /// Makes a temporary folder inside `place`, which is created if it is missing.
     pub(crate) fn within(place: &Path) -> Result<Folder> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);

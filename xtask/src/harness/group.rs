@@ -1,5 +1,5 @@
-//! Process groups that cannot outlive the test. Each child leads one; the whole group is killed and reaped when the
-//! [`Group`] is dropped, when its time is over, and when the task itself is told to end.
+//! Process groups that cannot outlive the test. Each child leads a group. The whole group is killed when its [`Group`]
+//! is dropped, when its time limit is over, and when a signal ends this task. Dropping the [`Group`] also reaps it.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -22,11 +22,12 @@ use crate::signals::{ENDING, IGNORED, is_ignored};
 /// The living groups, each with the time at which it is killed.
 static GROUPS: Mutex<BTreeMap<i32, Instant>> = Mutex::new(BTreeMap::new());
 
-/// How long a group may live, unless the test extends it. No test needs a server for longer.
-const LIFE: Duration = Duration::from_secs(150);
+/// The time after which a group is killed, unless the test extends it. Most tests need a server for less.
+const TIME_LIMIT: Duration = Duration::from_secs(150);
 
-/// Makes this process kill and reap everything that its children leave behind, also when it is told to end.
-pub(crate) fn take_charge() -> Result<()> {
+/// Sets this process up to kill every [`Group`] at its time limit, or when a signal ends this process. Orphans become
+/// its children, so that it can reap them.
+pub(crate) fn set_up_cleanup() -> Result<()> {
     // The workers of a killed parent become children of this process, so that they can be reaped.
     set_child_subreaper(Some(getpid()))?;
     LazyLock::force(&IGNORED);
@@ -81,7 +82,7 @@ impl Group {
         let mut groups = GROUPS.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.process_group(0).spawn().with_context(|| format!("cannot start {command:?}"))?;
         let group = Group { child };
-        groups.insert(group.id(), Instant::now() + LIFE);
+        groups.insert(group.id(), Instant::now() + TIME_LIMIT);
         Ok(group)
     }
 
@@ -109,7 +110,7 @@ impl Group {
         process::signal(self.id(), signal)
     }
 
-    /// Extends its life to `time` from now, for a test that needs more.
+    /// Sets its time limit to `time` from now, for a test that needs more.
     pub(crate) fn extend_time_limit(&self, time: Duration) {
         GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id(), Instant::now() + time);
     }
@@ -121,7 +122,7 @@ impl Group {
 
     /// Waits until the leader ends, and expects status 0.
     pub(crate) fn ends_well(&mut self) -> Result<()> {
-        let threads = |group: &Self| format!("it does not exit:\n{}", process::threads_shown(group.id()));
+        let threads = |group: &Self| format!("it does not exit; its threads:\n{}", process::threads_shown(group.id()));
         let status = self.ended_within(WAIT_LIMIT).with_context(|| threads(self))?;
         ensure!(status.success(), "it ended with {status}");
         Ok(())
@@ -160,29 +161,30 @@ mod tests {
     use signal_hook::consts::SIGTERM;
 
     use super::*;
-    use crate::signals::with_our_signals;
+    use crate::signals::command_with_ignored_signals;
 
     #[test]
     fn no_signal_stays_blocked() -> Result<()> {
         SigSet::all().thread_block()?;
-        take_charge()?;
+        set_up_cleanup()?;
         let blocked = SigSet::thread_get_mask()?;
         assert!(Masked::iterator().all(|signal| !blocked.contains(signal)));
         assert!(!is_ignored(SIGCHLD)?);
         Ok(())
     }
 
-    /// Starts this test again with SIGHUP ignored, as nohup(1) does; the second one takes charge and waits.
+    /// Starts this test again with SIGHUP ignored, as nohup(1) does. The second process prints the signals that its
+    /// children ignore, and waits.
     #[test]
     fn what_was_ignored_stays_ignored() {
         const STARTED: &str = "ZEN_TEST_WAITS";
         if std::env::var_os(STARTED).is_some() {
-            take_charge().expect("charge is taken");
+            set_up_cleanup().expect("signal handlers and threads");
             let ignored = |mut command: Command| {
                 command.args(["-c", "grep SigIgn /proc/self/status"]).status().expect("it runs");
             };
             ignored(Command::new("sh"));
-            ignored(with_our_signals("sh"));
+            ignored(command_with_ignored_signals("sh"));
             thread::sleep(WAIT_LIMIT);
             return;
         }
@@ -191,8 +193,8 @@ mod tests {
         command.args(["--exact", "--nocapture", "harness::group::tests::what_was_ignored_stays_ignored"]);
         let mut group = Group::start(command.env(STARTED, "").stdout(Stdio::piped())).expect("it starts");
         let stdout = group.capture_stdout().expect("a thread");
-        let masks = stdout.wait_for(WAIT_LIMIT, |said| {
-            let text = String::from_utf8_lossy(said);
+        let masks = stdout.wait_for(WAIT_LIMIT, |printed| {
+            let text = String::from_utf8_lossy(printed);
             let (whole, _) = text.rsplit_once('\n')?;
             let masks =
                 whole.lines().filter_map(|line| u64::from_str_radix(line.split_once("SigIgn:")?.1.trim(), 16).ok());

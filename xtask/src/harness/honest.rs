@@ -14,8 +14,8 @@ use super::{WAIT_LIMIT, wait_for};
 /// The pause between two questions.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A client that asks every 20 ms until [`finish`](Honest::finish) is called.
-pub(crate) struct Honest {
+/// A client that asks every 20 ms until [`finish`](HonestClient::finish) is called.
+pub(crate) struct HonestClient {
     is_over: Arc<AtomicBool>,
     answers: Arc<AtomicUsize>,
     asking: Option<JoinHandle<Result<Report>>>,
@@ -28,19 +28,21 @@ pub(crate) struct Report {
     pub(crate) waits: Vec<Duration>,
 }
 
-impl Honest {
+impl HonestClient {
     /// Starts asking, and returns after the first answer. With `connects_for_each`, the client connects for each
     /// question, which suits servers where clients wait in the backlog; otherwise it stays connected.
-    pub(crate) fn start(address: SocketAddr, connects_for_each: bool) -> Result<Honest> {
+    pub(crate) fn start(address: SocketAddr, connects_for_each: bool) -> Result<HonestClient> {
         let is_over = Arc::new(AtomicBool::new(false));
         let answers = Arc::new(AtomicUsize::new(0));
-        let (told, counted) = (Arc::clone(&is_over), Arc::clone(&answers));
-        let ask = move || ask_until(&told, &counted, address, connects_for_each);
+        let ask = {
+            let (is_over, answers) = (Arc::clone(&is_over), Arc::clone(&answers));
+            move || ask_until(&is_over, &answers, address, connects_for_each)
+        };
         let asking = thread::Builder::new().name("honest".into()).spawn(ask)?;
-        let honest = Honest { is_over, answers, asking: Some(asking) };
+        let honest = HonestClient { is_over, answers, asking: Some(asking) };
         match wait_for(WAIT_LIMIT, || (honest.answers() > 0 || honest.has_given_up()).then_some(())) {
             Some(()) if honest.answers() > 0 => Ok(honest),
-            _ => Err(honest.finish().err().unwrap_or_else(|| anyhow!("the honest client has no answer"))),
+            _ => Err(honest.finish().err().unwrap_or_else(|| anyhow!("the honest client was not answered"))),
         }
     }
 
@@ -53,22 +55,22 @@ impl Honest {
         self.asking.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Stops asking. An error if any question was not answered as it should be.
+    /// Stops asking, and returns the measurements. An error if any question was not answered correctly.
     pub(crate) fn finish(mut self) -> Result<Report> {
         self.is_over.store(true, Ordering::Relaxed);
-        let asking = self.asking.take().context("it asks until it is finished")?;
-        asking.join().map_err(|_| anyhow!("the honest client panicked"))?.context("the honest client, meanwhile")
+        let asking = self.asking.take().context("the honest client has stopped already")?;
+        asking.join().map_err(|_| anyhow!("the honest client panicked"))?.context("the honest client")
     }
 }
 
-impl Drop for Honest {
+impl Drop for HonestClient {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
 impl Report {
-    /// Returns the wait which `percent` of all waits do not exceed.
+    /// Returns the wait at this percentile, rounded down to a measured one; 100 is the longest.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let last = self.waits.len().saturating_sub(1);
         self.waits.get(last * percent / 100).copied().unwrap_or_default()

@@ -23,17 +23,17 @@ pub(crate) fn writer_and_text(line: &str) -> Option<(&str, &str)> {
     Some((head.split_whitespace().last()?, text))
 }
 
-/// Returns the pauses before new workers, `100ms`, after a crash loop. Expects that they doubled, and that the server
-/// gave up in the end: with status 1, after one line of error.
+/// Returns the pauses before the restarts of a crash loop, such as `100ms`. Expects that they doubled, and that the
+/// server gave up with status 1 and one line `error: …`.
 pub(crate) fn pauses_of_crash_loop(status: ExitStatus, log: &str) -> Result<Vec<&str>> {
     ensure!(status.code() == Some(1), "it ended with {status}: {log}");
     let pauses = log.lines().filter_map(|line| line.split_once("the next starts in "));
     let pauses: Vec<&str> = pauses.map(|(_, pause)| pause).collect();
     // On a busy machine some workers may have lived long enough not to count.
     let grow = pauses.windows(3).any(|three| three == ["100ms", "200ms", "400ms"]);
-    ensure!(grow, "the pauses were {pauses:?}");
+    ensure!(grow, "the pauses did not double from 100ms: {pauses:?}");
     let errors = log.lines().filter(|line| line.starts_with("error: ")).count();
-    ensure!(errors == 1, "{errors} errors say why it exited: {log}");
+    ensure!(errors == 1, "{errors} lines `error: …` instead of one: {log}");
     Ok(pauses)
 }
 
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_stand_for_clients() {
+    fn suppressed_lines_are_counted() {
         assert_eq!(stands_for("<6>[a] question cut short"), 1);
         assert_eq!(stands_for("<6>[a] question cut short (and 7 more like it)"), 8);
         assert_eq!(stands_for("<6>[log] 7 more lines were left out that are like: question cut short"), 7);

@@ -1,5 +1,5 @@
-//! Hosts of our own: private network namespaces, joined by a cable or a switch, that a test can cut. The kernel of a
-//! namespace counts resets for this server alone.
+//! Virtual hosts: network namespaces that a test connects by a cable (a veth pair) or a switch (a bridge), and
+//! disconnects. Each namespace has its own network counters, so they count the resets of one server alone.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -16,14 +16,14 @@ use super::{Missing, WAIT_LIMIT, tool};
 /// The address at which a server listens in a [`Network`].
 pub(crate) const HOST: &str = "10.0.0.1";
 
-/// Two hosts, joined by a cable. They exist until this is dropped.
+/// Two virtual hosts, joined by a cable: one for servers, one for clients. They exist until this is dropped.
 pub(crate) struct Network {
     servers: Group,
     clients: Group,
 }
 
 impl Network {
-    /// Makes the hosts and lays the cable.
+    /// Creates the hosts and connects them.
     pub(crate) fn make() -> Result<Network> {
         let (servers, clients) = (host()?, host()?);
         connect(&servers, CABLE, &clients)?;
@@ -42,24 +42,24 @@ impl Network {
         on(&self.clients, work)
     }
 
-    /// Returns how many connections the servers' kernel has reset: TCPAbortOnClose and TCPAbortOnData.
+    /// Returns how many connections the servers' host has reset: the counters TCPAbortOnClose and TCPAbortOnData.
     pub(crate) fn resets(&self) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/net/netstat", self.servers.id()))?;
         let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-        let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
+        let (names, values) = (lines.next().context("no TcpExt names")?, lines.next().context("no TcpExt values")?);
         let counters = names.split(' ').zip(values.split(' '));
         let resets = counters.filter(|(name, _)| ["TCPAbortOnClose", "TCPAbortOnData"].contains(name));
         let counts = resets.map(|(_, value)| value.parse::<u64>()).collect::<Result<Vec<_>, _>>()?;
-        ensure!(counts.len() == 2, "the kernel counts no resets");
+        ensure!(counts.len() == 2, "/proc/PID/net/netstat lacks TCPAbortOnClose or TCPAbortOnData");
         Ok(counts.into_iter().sum())
     }
 
-    /// Pulls the cable out: what is sent is lost, and neither side is told.
+    /// Disconnects the hosts: packets are lost, and TCP on neither side is notified.
     pub(crate) fn cut(&self) -> Result<()> {
         ip(&self.clients, &["link", "set", CABLE, "down"])
     }
 
-    /// Plugs the cable in again.
+    /// Connects the hosts again.
     pub(crate) fn mend(&self) -> Result<()> {
         ip(&self.clients, &["link", "set", CABLE, "up"])
     }
@@ -72,7 +72,7 @@ pub(crate) struct Lan {
 }
 
 impl Lan {
-    /// Makes a host with each of the addresses, such as `10.0.0.1/24`, and plugs all into a switch.
+    /// Creates a host for each of the addresses, such as `10.0.0.1/24`, and connects all of them to a switch.
     pub(crate) fn make(addresses: &[&str]) -> Result<Lan> {
         let switch = host()?;
         ip(&switch, &["link", "add", "name", SWITCH, "type", "bridge"])?;
@@ -98,19 +98,19 @@ impl Lan {
         on(&self.hosts[host], work)
     }
 
-    /// Pulls a host's cable out of the switch: what is sent to it is lost, and no other host is told.
+    /// Disconnects a host from the switch: packets to it are lost, and no other host is notified.
     pub(crate) fn unplug(&self, host: usize) -> Result<()> {
         ip(&self.switch, &["link", "set", &port(host), "down"])
     }
 
-    /// Plugs a host's cable in again.
+    /// Connects a host to the switch again.
     pub(crate) fn plug(&self, host: usize) -> Result<()> {
         ip(&self.switch, &["link", "set", &port(host), "up"])
     }
 }
 
-/// Runs `work` on a host without a network: every port of its loopback is free.
-pub(crate) fn on_a_host_alone<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Runs `work` in a new network namespace that has only a loopback interface, so every port is free.
+pub(crate) fn in_own_network<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let host = host()?;
     ip(&host, &["link", "set", "lo", "up"])?;
     on(&host, work)
@@ -128,13 +128,13 @@ fn on<T: Send>(host: &Group, work: impl FnOnce() -> Result<T> + Send) -> Result<
     thread::scope(|scope| scope.spawn(there).join().map_err(|_| anyhow!("the case panicked"))?)
 }
 
-/// Lays a cable between two hosts; `name` is its interface on the first.
+/// Connects two hosts with a veth pair. Its interface is called `name` on the first host, and [`CABLE`] on the second.
 fn connect(here: &Group, name: &str, there: &Group) -> Result<()> {
     let other = there.id().to_string();
     ip(here, &["link", "add", name, "type", "veth", "peer", "name", CABLE, "netns", &other])
 }
 
-/// Gives a host its address, and a loopback.
+/// Sets a host's address, and brings its interfaces up.
 fn join(host: &Group, address: &str) -> Result<()> {
     ip(host, &["address", "add", address, "dev", CABLE])?;
     ip(host, &["link", "set", "lo", "up"])?;
@@ -160,7 +160,7 @@ fn host() -> Result<Group> {
     command.args(["--net", "sh", "-c", "echo here; exec sleep 600"]);
     let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
     let stdout = group.capture_stdout()?;
-    let is_there = stdout.wait_for(WAIT_LIMIT, |said| (said == b"here\n").then_some(()));
+    let is_there = stdout.wait_for(WAIT_LIMIT, |printed| (printed == b"here\n").then_some(()));
     is_there.ok_or_else(|| Missing("the right to make network namespaces".to_owned()))?;
     Ok(group)
 }

@@ -1,4 +1,4 @@
-//! What the processes of a group hold and use, from /proc; their signals and limits.
+//! The resources of the processes of a group, read from /proc; their signals and limits.
 
 use std::fmt::Write;
 use std::fs;
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pr
 
 use super::{WAIT_LIMIT, wait_for};
 
-/// What all processes of a group hold together.
+/// The resources of all processes of a group together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) processes: usize,
@@ -32,7 +32,8 @@ pub(crate) fn members(group: i32) -> Vec<i32> {
     members
 }
 
-/// Returns the server's end of a client's connection, named as in /proc: `socket:[123]`. `None` before it is accepted.
+/// Returns the server's socket of a client's IPv4 connection, named as in /proc: `socket:[123]`. `None` before it is
+/// accepted.
 pub(crate) fn accepted_socket(server: SocketAddr, client: SocketAddr) -> Option<String> {
     // The thread's table: it may be in another network namespace than the rest of this process.
     let table = read("/proc/thread-self/net/tcp");
@@ -68,7 +69,8 @@ pub(crate) fn binary(pid: i32) -> Option<PathBuf> {
 
 /// Sends a signal to one process.
 pub(crate) fn signal(pid: i32, signal: Signal) -> Result<()> {
-    kill_process(Pid::from_raw(pid).context("a process")?, signal).with_context(|| format!("no process {pid}"))
+    kill_process(Pid::from_raw(pid).context("0 is no pid")?, signal)
+        .with_context(|| format!("cannot signal process {pid}"))
 }
 
 /// Stops a process with SIGSTOP, and waits until every thread of it is stopped. Until then it may still read and
@@ -85,7 +87,7 @@ pub(crate) fn limit_descriptors(pid: i32, current: Option<u64>) -> Result<Option
     Ok(prlimit(Pid::from_raw(pid), Resource::Nofile, limit)?.current)
 }
 
-/// Adds up what these processes hold. One that exits meanwhile is counted in part.
+/// Adds up the resources of these processes. A process that exits meanwhile is counted in part.
 pub(crate) fn usage(processes: Vec<i32>) -> Usage {
     let mut usage = Usage::default();
     for pid in processes {

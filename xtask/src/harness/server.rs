@@ -17,6 +17,7 @@ use super::{Missing, WAIT_LIMIT, lacks_io_uring, shown, strace, tool, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
+/// A running server and its output.
 pub(crate) struct Server {
     group: Group,
     pid: i32,
@@ -45,7 +46,7 @@ impl Server {
         let leader = server.group.id();
         let is_child = |pid: &i32| is_server(pid) && process::parent(*pid) == Some(leader);
         let first = if is_server(&leader) { Some(leader) } else { server.processes().into_iter().find(is_child) };
-        server.pid = first.context("the wrapper runs no server")?;
+        server.pid = first.context("no server runs under the wrapper")?;
         Ok(server)
     }
 
@@ -66,16 +67,17 @@ impl Server {
                 .env_remove("LISTEN_PID")
                 .env_remove("LISTEN_FDS")
                 .env_remove("NOTIFY_SOCKET")
-                // The blocking pool of `--offload` never gives a thread back (blocking 1.7). With this limit it has all
-                // its threads before a case, because the verdict's clients start them.
+                // The blocking pool of `--offload` never ends a thread (blocking 1.7). With this limit, the clients
+                // before a case start all its threads, so that the verdict finds no more of them after it.
                 .env("BLOCKING_MAX_THREADS", "4")
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
         )?;
         let stdout = group.capture_stdout()?;
         let stderr = group.capture_stderr()?;
-        let line =
-            stdout.wait_for(WAIT_LIMIT, |said| said.iter().position(|&b| b == b'\n').map(|end| said[..end].to_vec()));
+        let line = stdout.wait_for(WAIT_LIMIT, |printed| {
+            printed.iter().position(|&b| b == b'\n').map(|end| printed[..end].to_vec())
+        });
         let pid = group.id();
         let explained = || format!("{command:?}; its stderr:\n{}", stderr.text());
         // Containers and sysctls may forbid io_uring.
@@ -85,7 +87,7 @@ impl Server {
         Ok(Server { group, pid, address, stdout, stderr })
     }
 
-    /// Extends its life to `time` from now.
+    /// Sets its time limit to `time` from now.
     pub(crate) fn extend_time_limit(&self, time: Duration) {
         self.group.extend_time_limit(time);
     }
@@ -95,9 +97,9 @@ impl Server {
         self.signal(Signal::TERM)?;
         let status = self.ended_within(limit).with_context(|| {
             let threads = process::threads_shown(self.group.id());
-            format!("still there {limit:?} after SIGTERM:\n{threads}")
+            format!("the server has not exited {limit:?} after SIGTERM; its threads:\n{threads}")
         })?;
-        ensure!(status.success(), "ended with {status} after SIGTERM");
+        ensure!(status.success(), "the server ended with {status} after SIGTERM");
         Ok(())
     }
 
@@ -194,7 +196,7 @@ impl Server {
         self.workers_are(limit, |now| now.len() == before.len() && !now.contains(&before[0])).map(drop)
     }
 
-    /// Returns what all its processes hold together, without the program that it was started under.
+    /// Returns the resources of all its processes together. The program that it was started under is left out.
     pub(crate) fn usage(&self) -> Usage {
         let mut processes = self.processes();
         processes.retain(|&process| process == self.pid || process != self.group.id());
@@ -210,7 +212,8 @@ impl Server {
 
     /// Waits until each of its threads sleeps, so that it has nothing left to do.
     pub(crate) fn wait_until_asleep(&self, limit: Duration) -> Result<()> {
-        // A process that starts may sleep for a moment. So each thread is asleep twice, and none has run in between.
+        // A starting process may sleep for a moment. So all threads must be asleep twice in a row, without having used
+        // processor time in between.
         let mut before = None;
         let asleep = wait_for(limit, || {
             let Usage { processes, threads, cpu, .. } = self.usage();
@@ -222,12 +225,12 @@ impl Server {
         asleep.with_context(|| format!("the server is still busy after {limit:?}"))
     }
 
-    /// Returns what it has written to stderr so far, fit to be printed.
+    /// Returns what it has written to stderr so far, with control bytes escaped.
     pub(crate) fn log(&self) -> String {
         self.stderr.text()
     }
 
-    /// Waits for its end, and returns all that it has written to stderr.
+    /// Waits for the end of its stderr, at most for [`WAIT_LIMIT`], and returns what it has written there.
     pub(crate) fn whole_log(&self) -> String {
         self.stderr.at_end();
         self.stderr.text()
@@ -235,7 +238,7 @@ impl Server {
 
     /// Waits until `find` finds something in the log.
     pub(crate) fn wait_for_log<T>(&self, limit: Duration, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
-        self.stderr.wait_for(limit, |said| find(&String::from_utf8_lossy(said)))
+        self.stderr.wait_for(limit, |printed| find(&String::from_utf8_lossy(printed)))
     }
 
     /// Waits until the log contains `text`.
@@ -257,8 +260,8 @@ impl Server {
     }
 }
 
-/// Returns the command of a server with these variables, whose stdin becomes descriptor 3. A shell does what a service
-/// manager does before it executes the server.
+/// Returns a command that starts a server as a service manager does: with these environment variables, and with the
+/// command's stdin as descriptor 3. A shell arranges both.
 pub(crate) fn activated(entry: &Entry, variables: &str, arguments: &[&str]) -> Result<Command> {
     let inner = entry.command()?;
     let mut command = Command::new("sh");
@@ -267,7 +270,7 @@ pub(crate) fn activated(entry: &Entry, variables: &str, arguments: &[&str]) -> R
     Ok(command)
 }
 
-/// The variables that hand over one listener.
+/// The environment variables that pass one listener, as a shell writes them.
 pub(crate) const LISTEN_FDS: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
 
 fn ready_address(line: &[u8]) -> Result<SocketAddr> {
@@ -281,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ready_line_is_taken_to_the_letter() {
+    fn a_ready_line_is_parsed_strictly() {
         assert_eq!(ready_address(b"listening on 127.0.0.1:80").ok(), Some(([127, 0, 0, 1], 80).into()));
         assert_eq!(ready_address(b"listening on [::1]:80").ok(), Some((std::net::Ipv6Addr::LOCALHOST, 80).into()));
         for wrong in [

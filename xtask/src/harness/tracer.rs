@@ -44,20 +44,20 @@ impl Tracer {
         processes.iter().for_each(|pid| _ = command.args(["-p", &pid.to_string()]));
         let mut group = Group::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()))?;
         let stderr = group.capture_stderr()?;
-        let attached = |said: &[u8]| {
-            let said = String::from_utf8_lossy(said);
-            let has = |pid: &i32| said.contains(&format!("Process {pid} attached"));
+        let attached = |printed: &[u8]| {
+            let printed = String::from_utf8_lossy(printed);
+            let has = |pid: &i32| printed.contains(&format!("Process {pid} attached"));
             processes.iter().all(has).then_some(())
         };
         if stderr.wait_for(WAIT_LIMIT, attached).is_none() {
-            let said = stderr.text();
-            ensure!(!said.contains("not permitted"), Missing("the right to trace a running process".to_owned()));
-            bail!("{command:?} did not attach: {said}");
+            let printed = stderr.text();
+            ensure!(!printed.contains("not permitted"), Missing("the right to trace a running process".to_owned()));
+            bail!("{command:?} did not attach: {printed}");
         }
         Ok(Tracer { group, folder })
     }
 
-    /// Returns when calls were made to fail so far: for each thread, seconds of the clock.
+    /// Returns the times of the calls that have failed so far, by thread id, in seconds since the epoch.
     pub(crate) fn injected(&self) -> Result<BTreeMap<String, Vec<f64>>> {
         let text = self.trace()?;
         let mut injected: BTreeMap<String, Vec<f64>> = BTreeMap::new();
@@ -70,7 +70,7 @@ impl Tracer {
     /// Detaches strace, and returns what [`injected`](Tracer::injected) does. An error if nothing was injected, because
     /// then nothing has been tested.
     pub(crate) fn detach(mut self) -> Result<BTreeMap<String, Vec<f64>>> {
-        let pid = Pid::from_raw(self.group.id()).context("strace has a number")?;
+        let pid = Pid::from_raw(self.group.id()).context("strace has no pid")?;
         // It may have exited with the server.
         let _ = kill_process(pid, Signal::TERM);
         self.group.ended_within(WAIT_LIMIT).context("strace does not detach")?;
@@ -84,7 +84,7 @@ impl Tracer {
     }
 }
 
-/// Reads the table of `strace -c -U name,calls`: how often each system call was made.
+/// Parses the table of `strace -c -U name,calls`: the number of calls by name.
 pub(crate) fn counted(table: &str) -> Result<BTreeMap<String, u64>> {
     let row = |line: &str| {
         let mut fields = line.split_whitespace();

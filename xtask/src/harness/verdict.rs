@@ -1,5 +1,5 @@
-//! A case against a server that is started for it, and what must hold after it: honest clients are served, nothing is
-//! left behind, and the server exits cleanly.
+//! Runs a case against a server that is started for it, then checks the verdict: honest clients are served, no
+//! resources are left in use, and the server exits cleanly.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::client::{APHORISMS, Client};
-use super::honest::Honest;
+use super::honest::HonestClient;
 use super::process::Usage;
 use super::{Missing, Server, WAIT_LIMIT, wait_for};
 use crate::servers::Entry;
@@ -26,12 +26,12 @@ impl Ctx {
 
     /// Starts an honest client that asks as long as the case runs. Where clients wait in the backlog, it connects for
     /// each question.
-    pub(crate) fn honest(&self) -> Result<Honest> {
-        Honest::start(self.server.address(), self.entry.makes_wait())
+    pub(crate) fn honest(&self) -> Result<HonestClient> {
+        HonestClient::start(self.server.address(), self.entry.makes_clients_wait())
     }
 }
 
-/// Starts the server, runs the case and gives the verdict.
+/// Starts the server, runs the case, then checks the verdict and stops the server.
 pub(crate) fn served(
     entry: &'static Entry,
     wrapper: &[&str],
@@ -42,12 +42,13 @@ pub(crate) fn served(
     let mut ctx = Ctx { entry, server: Server::start_under(wrapper, entry, arguments)? };
     let judged = Baseline::of(&ctx, is_alone).context("before the case").and_then(|baseline| {
         run(&mut ctx)?;
-        baseline.verdict(&mut ctx).context("the case passed, but the verdict after it does not hold")
+        baseline.verdict(&mut ctx).context("the case itself passed, but not the checks after it")
     });
     explained(&ctx, judged)
 }
 
-/// Starts the server, runs the case, and makes sure that nothing of the server is left.
+/// Starts the server, runs the case, which must end the server, and expects that no process is left and the port is
+/// free.
 pub(crate) fn ended(
     entry: &'static Entry,
     wrapper: &[&str],
@@ -59,7 +60,7 @@ pub(crate) fn ended(
         ctx.server.ended_within(WAIT_LIMIT).context("the case is over, but the server has not exited")?;
         let address = ctx.server.address();
         let left = wait_for(WAIT_LIMIT, || ctx.server.processes().is_empty().then_some(()));
-        left.with_context(|| format!("left behind: {:?}", ctx.server.processes()))?;
+        left.with_context(|| format!("processes that have not exited: {:?}", ctx.server.processes()))?;
         // In a network of its own the address cannot be tried from here.
         if address.ip().is_loopback() {
             let free = wait_for(WAIT_LIMIT, || TcpListener::bind(address).ok());
@@ -91,7 +92,7 @@ fn last_lines(text: &str) -> String {
     head + &lines[left_out..].join("\n")
 }
 
-/// What the server held before the case.
+/// The server's resources before the case.
 struct Baseline {
     usage: Usage,
     is_alone: bool,
@@ -127,9 +128,10 @@ impl Baseline {
         ctx.server.output_is_clean()
     }
 
+    /// Expects that the server uses no more resources than before the case.
     fn nothing_left(&self, ctx: &Ctx, limit: Duration) -> Result<()> {
         let before = self.usage;
-        // Fewer is no fault: a pool of threads may have shrunk. A lost worker shows as honest clients that are not
+        // Fewer threads are no fault: a pool may have shrunk. If a needed thread is gone, honest clients are not
         // served.
         let is_back = |now: Usage| {
             now.processes == before.processes
@@ -139,12 +141,13 @@ impl Baseline {
         };
         let back = wait_for(limit, || is_back(ctx.server.usage()).then_some(()));
         back.with_context(|| {
-            format!("{limit:?} after the case it holds {:?}; before it held {before:?}", ctx.server.usage())
+            format!("{limit:?} after the case the server uses {:?}; before it, {before:?}", ctx.server.usage())
         })
     }
 }
 
-/// Connects as many honest clients as are served together, up to a handful, which all ask at the same time.
+/// Connects as many honest clients as are served at the same time, [`HANDFUL`] where that is any number. All of them
+/// ask before one reads.
 fn honest_clients(ctx: &Ctx) -> Result<()> {
     let together = ctx.entry.at_once.unwrap_or(HANDFUL);
     let mut clients = ctx.server.clients(together)?;
@@ -153,7 +156,8 @@ fn honest_clients(ctx: &Ctx) -> Result<()> {
     clients.iter_mut().zip(questions()).try_for_each(|(client, (_, answer))| client.expect(answer))
 }
 
-// One look may see work that was left over, on a busy machine; a server that spins shows in each.
+/// Expects that the server uses almost no processor time. On a busy machine, the first samples may see work that was
+/// left over; a server that spins is busy in all of them.
 fn is_idle(ctx: &Ctx) -> Result<()> {
     let mut looks = Vec::new();
     while looks.len() < LOOKS {
@@ -162,23 +166,24 @@ fn is_idle(ctx: &Ctx) -> Result<()> {
             return Ok(());
         }
     }
-    bail!("while idle it used {looks:?} of processor time, each in {LOOK:?}")
+    bail!("while idle, the server used {looks:?} of processor time in intervals of {LOOK:?}")
 }
 
-/// How long after a case everything may take to be back where it was, and SIGTERM to end the server.
+/// The time limit for the server to free its resources after a case, and to exit after SIGTERM.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// Factor for the same in parallel with other tests, where speed must decide nothing.
+/// The factor for [`SETTLING`] in a case that runs in parallel with others, where the machine is busy.
 const CROWD: u32 = 10;
 
-/// Bytes that the allocator may keep.
+/// The bytes by which memory may have grown after a case, because the allocator does not return all of it.
 const MEMORY: u64 = 4 << 20;
 
-/// How long an idle server is observed each time.
+/// The length of one sample of processor time.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// The maximum number of samples.
 const LOOKS: usize = 3;
 
-/// How many answers any case has computed together. The blocking pool of `--offload` keeps its threads (blocking 1.7),
-/// so it must have them before the case.
+/// The number of honest clients where any number is served. It is BLOCKING_MAX_THREADS of [`Server`]: the blocking pool
+/// of `--offload` keeps its threads (blocking 1.7), so all of them must exist before the case.
 const HANDFUL: usize = 4;

@@ -1,4 +1,4 @@
-//! What an answer costs under one architecture and under another, and whether that is a difference.
+//! What an answer costs under different architectures, compared with the noise of the measurement.
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,9 +23,9 @@ pub(super) const ASYNC_FASTER: Experiment = Experiment {
     run: async_faster,
     why: Text(
         "every architecture makes the same two system calls for an answer; loop and tasks add a wait, threads a \
-         switch. With one or 16 busy clients that is little: often less than two equal runs differ by, and such a \
-         difference is none. With many, one wait finds several ready clients and shares its cost among them, while \
-         threads must be switched. What async saves in any case is memory for idle clients.",
+         switch. With one or 16 busy clients that is little: often less than the noise, and \
+         such a difference means nothing. With many, one wait finds several ready clients and shares its cost among \
+         them, while threads must be switched. What async saves in any case is memory for idle clients.",
         "每种架构为一个回答都做同样两次系统调用；循环和任务多一次等待，线程多一次切换。只有 1 个或 16 个忙碌客户端时，这差别很小：\
          往往小于同一服务器两次运行之差，那就等于没有差别。客户端多时，一次等待能发现好几个就绪的，代价得以摊薄，线程则必须切换。\
          异步无论如何能省下的，是空闲客户端的内存。",
@@ -36,7 +36,7 @@ pub(super) const ASYNC_FASTER: Experiment = Experiment {
 };
 
 fn async_faster(notes: &mut Notes) -> Result<()> {
-    // The first one twice: what these two differ by is no difference.
+    // The first server is measured twice. The difference between its two figures is noise.
     const NAMES: [&str; 4] = ["per-connection", "poll", "smol", "per-connection"];
     const ROUNDS: usize = 2;
     let idle: usize = if notes.is_brief() { 500 } else { 5_000 };
@@ -63,7 +63,7 @@ fn async_faster(notes: &mut Notes) -> Result<()> {
              事件循环 {event_loop:.1}；任务 {tasks:.1}"
         );
         if idle == 0 && busy <= 16 {
-            ensure!(threads < tasks * 5.0 && tasks < threads * 5.0, "one was several times the other");
+            ensure!(threads < tasks * 5.0 && tasks < threads * 5.0, "threads and tasks differ by a factor of 5");
         }
     }
     Ok(())
@@ -84,11 +84,11 @@ pub(super) const COMPLETION: Experiment = Experiment {
     ),
     run: completion,
     why: Text(
-        "io_uring saves calls: one hands over the requests of all clients and sleeps, where epoll takes a recv() and \
-         a send() for each answer and the waits. The work behind a call remains: the kernel copies the same bytes \
+        "io_uring saves calls: one call hands over the requests of all clients and sleeps, where epoll needs a recv() \
+         and a send() for each answer, and the waits. The work behind a call remains: the kernel copies the same bytes \
          through the same TCP, and requests and completions cost something, too. What a saved call is worth depends \
          on the processor, the kernel and its mitigations, and on how many requests share a call. With one client \
-         none do. So there is no x; there is a measurement on your machine, and its noise.",
+         none do. So no percentage is true everywhere: measure on your machine, and compare with the noise.",
         "io_uring 省的是系统调用：一次调用就交出所有客户端的请求并睡下；epoll 则每个回答各要一次 recv() 和 send()，外加等待。\
          调用背后的工作一点没少：内核仍要把同样的字节经同样的 TCP 复制一遍，请求和完成事件本身也有开销。省下一次调用值多少，\
          要看处理器、内核及其漏洞缓解措施，还要看多少请求能合用一次调用；只有一个客户端时，没有可合用的。\
@@ -104,7 +104,7 @@ pub(super) const COMPLETION: Experiment = Experiment {
 };
 
 fn completion(notes: &mut Notes) -> Result<()> {
-    // The first one twice: what these two differ by is no difference.
+    // The first server is measured twice. The difference between its two figures is noise.
     const NAMES: [&str; 3] = ["poll", "completion", "poll"];
     let (levels, rounds): (&[usize], usize) = if notes.is_brief() { (&[1, 16], 2) } else { (&[1, 16, 1_000], 4) };
     let _raised = Descriptors::raise(1_500)?;
@@ -132,7 +132,7 @@ fn completion(notes: &mut Notes) -> Result<()> {
         );
         let best = |costs: &[f64]| costs.iter().copied().fold(f64::INFINITY, f64::min);
         let (epoll, uring) = (best(&epoll), best(&uring));
-        ensure!(uring < epoll * 4.0 && epoll < uring * 4.0, "one was several times the other");
+        ensure!(uring < epoll * 4.0 && epoll < uring * 4.0, "epoll and io_uring differ by a factor of 4 or more");
     }
     let mut calls = [0.0; 2];
     for (calls, name) in calls.iter_mut().zip(NAMES) {
@@ -145,7 +145,10 @@ fn completion(notes: &mut Notes) -> Result<()> {
         "64 busy, system calls for an answer: epoll {epoll:.2}, io_uring {uring:.2}",
         "64 个忙，每个回答的系统调用数：epoll {epoll:.2}，io_uring {uring:.2}"
     );
-    ensure!(epoll >= 2.0 && uring < 1.0, "io_uring was to take less than a call for an answer, epoll two and more");
+    ensure!(
+        epoll >= 2.0 && uring < 1.0,
+        "expected less than 1 call for an answer with io_uring, and at least 2 with epoll"
+    );
     Ok(())
 }
 

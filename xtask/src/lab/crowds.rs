@@ -10,11 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Experiment;
-use super::fixture::{Descriptors, ESTABLISHED, asked, connections, cpu_of, faulty_example, idle_clients, ms, server};
+use super::fixture::{
+    Descriptors, ESTABLISHED, connections, cpu_of, faulty_example, idle_clients, ms, server, time_answer,
+};
 use super::loads::load;
 use super::notes::{Notes, Text};
 use crate::harness::group::Group;
-use crate::harness::network::on_a_host_alone;
+use crate::harness::network::in_own_network;
 use crate::harness::process::{bytes_in, memory_of};
 use crate::harness::{Client, Missing, Server, WAIT_LIMIT, wait_for, zen_client};
 use crate::workspace;
@@ -26,9 +28,9 @@ pub(super) const PORTS: Experiment = Experiment {
         "一台服务器最多只能有 65,535 个连接，每个端口一个。",
     ),
     question: Text(
-        "one client's address opens connections to one server until that fails. What fails, and does a second \
-         address fail, too? How many connections can one port of a host hold in all?",
-        "从一个客户端地址不断向一个服务器建立连接，直到失败。失败的原因是什么？换一个地址也会失败吗？一台主机的一个端口总共能容纳多少连接？",
+        "one client's address opens connections to one server until that fails. What fails? Does it also fail at a \
+         second address of the server? How many connections can one port of a host hold in all?",
+        "从一个客户端地址不断向一个服务器建立连接，直到失败。失败的原因是什么？换成服务器的第二个地址也会失败吗？一台主机的一个端口总共能容纳多少连接？",
     ),
     run: ports,
     why: Text(
@@ -46,7 +48,7 @@ pub(super) const PORTS: Experiment = Experiment {
 fn ports(notes: &mut Notes) -> Result<()> {
     // On a host of its own, so that no other program runs out of ports meanwhile.
     let brief = notes.is_brief();
-    on_a_host_alone(|| {
+    in_own_network(|| {
         ports_of_one_address(notes)?;
         many_addresses(notes, if brief { 500 } else { 8_750 })
     })
@@ -58,7 +60,7 @@ fn ports_of_one_address(notes: &mut Notes) -> Result<()> {
     let _raised = Descriptors::raise(2 * PORTS as u64 + 500)?;
     let usual = fs::read_to_string(RANGE)?;
     fs::write(RANGE, "40000 41999").map_err(|_| Missing("the right to change a range of ports".to_owned()))?;
-    // A port outside the range, since that is one less for a client.
+    // The server's port is outside the range, because it would be one port less for clients.
     let server = idle_server("0.0.0.0", 1060, PORTS * 2 + 10)?;
     let port = server.address().port();
     let mut held = Vec::new();
@@ -85,7 +87,7 @@ fn ports_of_one_address(notes: &mut Notes) -> Result<()> {
         let all = connections("thread-self", port, ESTABLISHED).ok()?.len();
         (all == 2 * PORTS).then_some(all)
     });
-    let all = all.context("the second address was to have as many")?;
+    let all = all.context("fewer connections to the second address")?;
     saw!(notes, "with a second address of the server: {all}", "再用服务器的第二个地址：{all} 个");
     fs::write(RANGE, usual.trim())?;
     Ok(())
@@ -115,7 +117,7 @@ fn many_addresses(notes: &mut Notes, each: usize) -> Result<()> {
         (all >= wanted).then_some(all)
     });
     all.with_context(|| format!("only {} of {wanted} connections", held()))?;
-    let time = asked(&mut Client::connect(servers[0].address())?)?;
+    let time = time_answer(&mut Client::connect(servers[0].address())?)?;
     saw!(
         notes,
         "port {port} on {ADDRESSES} addresses of one host: {wanted} connections held; a new client is answered in \
@@ -130,7 +132,7 @@ fn descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// Starts zen-poll for clients that say nothing.
+/// Starts zen-poll without an idle timeout, for `most` silent clients.
 fn idle_server(host: &str, port: u16, most: usize) -> Result<Server> {
     let (port, most) = (port.to_string(), most.to_string());
     let mut command = Command::new(workspace::binary("zen-poll")?);
@@ -200,8 +202,8 @@ fn ten_thousand(notes: &mut Notes) -> Result<()> {
                 failures = seen.failures(),
                 p99 = ms(late),
             );
-            ensure!(threads >= clients && seen.failures() == 0, "a client was not served");
-            ensure!(late.as_millis() < 500, "five times the work was not enough");
+            ensure!(threads >= clients && seen.failures() == 0, "expected a thread for each client, and no failure");
+            ensure!(late.as_millis() < 500, "the p99 is 500 ms or more, for 100 ms of work");
         }
         notes.doing("saturated");
         let server = server(name, &["--max-connections", &most])?;
@@ -243,9 +245,9 @@ pub(super) const STACKS: Experiment = Experiment {
     ),
     run: stacks,
     why: Text(
-        "a stack is a promise of addresses. The kernel gives a page when it is first touched, and an idle thread \
-         has touched two or three. To that come page tables and the kernel's own stack (16 KiB a thread). Only the \
-         address space is what the claim multiplies.",
+        "a stack reserves addresses. The kernel allocates a page when it is first used, and an idle thread has used \
+         two or three. Page tables and the kernel's own stack (16 KiB a thread) are added to that. The claim \
+         multiplies only the reserved address space.",
         "栈只是对地址的承诺。页面在第一次被触及时才分配，空闲线程只碰过两三页。此外还有页表，以及每个线程 16 KiB 的内核栈。\
          那种说法乘的只是地址空间。",
     ),
@@ -288,8 +290,8 @@ fn stacks(notes: &mut Notes) -> Result<()> {
         costs.push((space, pss + tables + kernel));
         drop(idle);
     }
-    ensure!(costs[0].0 > 1024.0 && costs[0].0 > costs[0].1 * 20.0, "std's stacks were to be nearly all address space");
-    ensure!(costs[1].0 < costs[0].0 / 2.0, "zen-threaded's stacks were to be smaller");
-    ensure!(costs[2].1 < costs[1].1 / 5.0, "an idle client of the loop was to cost much less");
+    ensure!(costs[0].0 > 1024.0 && costs[0].0 > costs[0].1 * 20.0, "expected std's stacks to be mostly address space");
+    ensure!(costs[1].0 < costs[0].0 / 2.0, "expected zen-threaded to reserve less than half of it");
+    ensure!(costs[2].1 < costs[1].1 / 5.0, "expected an event loop to need less than a fifth of the memory");
     Ok(())
 }

@@ -1,13 +1,13 @@
-//! What a failure takes with it, and what running out of something does.
+//! What else a failure ends, and what a server does when it runs out of threads or descriptors.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::fixture::{asked, faulty_example, ms, server};
+use super::fixture::{faulty_example, ms, server, time_answer};
 use super::notes::{Notes, Text};
-use crate::harness::client::{APHORISMS, Came};
+use crate::harness::client::{APHORISMS, Received};
 use crate::harness::process::{limit_descriptors, memory_of};
 use crate::harness::{Client, Server, WAIT_LIMIT, wait_for};
 
@@ -47,7 +47,7 @@ fn processes(notes: &mut Notes) -> Result<()> {
         let mut unlucky = clients.pop().context("there are four")?;
         unlucky.send(b"Abort?")?;
         ensure!(is_lost(&mut unlucky)?, "it does not abort");
-        let left = clients.iter_mut().filter_map(|client| asked(client).ok()).count();
+        let left = clients.iter_mut().filter_map(|client| time_answer(client).ok()).count();
         let is_there = server.ended_within(Duration::from_millis(100)).is_none();
         if name == "processes" {
             ensure!(left == 3 && is_there, "{left} of 3 others are still served");
@@ -76,7 +76,7 @@ fn processes(notes: &mut Notes) -> Result<()> {
         pss = kib(pss),
     );
     saw!(notes, "the threads' memory is {pss} (PSS)", "多线程的内存是 {pss}（PSS）", pss = kib(threaded));
-    ensure!(pss < rss && threaded < pss, "processes were to cost more, but less than they seem to");
+    ensure!(pss < rss && threaded < pss, "expected the PSS of processes between that of threads and their RSS");
     Ok(())
 }
 
@@ -95,8 +95,8 @@ pub(super) const UNBOUNDED: Experiment = Experiment {
     run: unbounded,
     why: Text(
         "neither bound is enough alone. Without a limit the silent clients hold any number of threads. Without a \
-         timeout they hold the places there are for ever, and 4 workers are dead with 4. With both, new clients \
-         are told immediately, and the places are soon free again.",
+         timeout they occupy all workers for ever, so 4 of them stop 4 workers. With both, new clients are \
+         rejected immediately, and soon there is room again.",
         "单靠哪一个都不够。没有上限，沉默的客户端想占多少线程就占多少；没有超时，它们永远占着仅有的位置，4 个就能\
          让 4 个 worker 全部失效。两者都有，新客户端立即得到告知，位置也很快腾出来。",
     ),
@@ -110,7 +110,7 @@ fn unbounded(notes: &mut Notes) -> Result<()> {
     notes.doing("200 silent clients of the faulty example");
     let naive = faulty_example("unbounded")?;
     let silent = naive.clients(SILENT)?;
-    let time = asked(&mut naive.client()?)?;
+    let time = time_answer(&mut naive.client()?)?;
     let threads = naive.usage().threads;
     saw!(
         notes,
@@ -118,7 +118,7 @@ fn unbounded(notes: &mut Notes) -> Result<()> {
         "unbounded：{SILENT} 个沉默的客户端占着 {threads} 个线程；下一个在 {time} 内得到回答",
         time = ms(time),
     );
-    ensure!(threads > SILENT, "it was to start a thread for each");
+    ensure!(threads > SILENT, "expected a thread for each client");
     drop((silent, naive));
 
     notes.doing("4 silent clients of 4 workers");
@@ -139,14 +139,14 @@ fn unbounded(notes: &mut Notes) -> Result<()> {
     // The last of them has been accepted when the one after it is rejected.
     let mut rejected = bounded.client()?;
     rejected.expect(b"Error: too many clients.").context("one over the limit")?;
-    silent.iter_mut().try_for_each(Client::expect_end).context("a silent one, in the end")?;
-    let time = asked(&mut bounded.client()?)?;
+    silent.iter_mut().try_for_each(Client::expect_end).context("a silent client, after its timeout")?;
+    let time = time_answer(&mut bounded.client()?)?;
     let back = wait_for(WAIT_LIMIT, || (bounded.usage().threads <= 4).then_some(()));
     back.context("its threads do not end")?;
     saw!(
         notes,
-        "a limit of 20 and a timeout: number 21 is rejected immediately; 500 ms later all places are free, an answer \
-         takes {time}",
+        "a limit of 20 and a timeout: number 21 is rejected immediately; after 500 ms the silent ones are \
+         disconnected, and an answer takes {time}",
         "上限 20 并有超时：第 21 个立即被拒绝；500 毫秒后位置全部空出，一个回答用时 {time}",
         time = ms(time),
     );
@@ -165,7 +165,7 @@ pub(super) const CRASH: Experiment = Experiment {
     run: crash,
     why: Text(
         "a panic unwinds one stack, and ends there. Everything else that can fail belongs to the process: its \
-         life, its memory, its table of descriptors. Only another process has its own.",
+         life, its memory, its table of descriptors. Only a separate process has its own.",
         "panic 只展开一个栈，到此为止。其他会出故障的东西都属于整个进程：它的生命、内存和描述符表。只有另一个进程\
          才有另一份。",
     ),
@@ -182,7 +182,7 @@ fn crash(notes: &mut Notes) -> Result<()> {
     let mut unlucky = threads.served_client()?;
     unlucky.send(b"Panic?")?;
     ensure!(is_lost(&mut unlucky)?, "it does not panic");
-    asked(&mut bystander).context("the bystander of a panic")?;
+    time_answer(&mut bystander).context("the bystander of a panic")?;
     threads.served_client().context("a new client after a panic")?;
     saw!(
         notes,
@@ -192,11 +192,11 @@ fn crash(notes: &mut Notes) -> Result<()> {
 
     notes.doing("a threaded process has no descriptors");
     let limit = limit_descriptors(threads.pid(), Some(0))?;
-    // The accept() that sleeps already has its descriptor for the next client.
+    // The first client is accepted: the accept() that sleeps has reserved a descriptor for it.
     let mut arrivals = (0..2).map(|_| threads.asking_client()).collect::<Result<Vec<_>>>()?;
     let mut last = arrivals.pop().context("there are two")?;
     last.expect_silence(Duration::from_millis(300)).context("a new client without descriptors")?;
-    asked(&mut bystander).context("the bystander without descriptors")?;
+    time_answer(&mut bystander).context("the bystander without descriptors")?;
     limit_descriptors(threads.pid(), limit)?;
     last.expect(APHORISMS[0].1).context("the new client, with descriptors again")?;
     saw!(
@@ -208,7 +208,7 @@ fn crash(notes: &mut Notes) -> Result<()> {
     notes.doing("a thread aborts");
     let mut unlucky = threads.served_client()?;
     unlucky.send(b"Abort?")?;
-    ensure!(is_lost(&mut unlucky)? && is_lost(&mut bystander)?, "an abort was to end all");
+    ensure!(is_lost(&mut unlucky)? && is_lost(&mut bystander)?, "expected an abort to end all clients");
     saw!(notes, "threads, an abort: all clients are lost", "线程，abort：所有客户端都丢失");
 
     notes.doing("a worker process aborts, another has no descriptors");
@@ -217,10 +217,12 @@ fn crash(notes: &mut Notes) -> Result<()> {
     let mut unlucky = processes.served_client()?;
     unlucky.send(b"Abort?")?;
     ensure!(is_lost(&mut unlucky)?, "it does not abort");
-    asked(&mut bystander).context("the bystander of another process")?;
+    time_answer(&mut bystander).context("the bystander of another process")?;
     let worker = *processes.workers().last().context("there are workers")?;
     limit_descriptors(worker, Some(0))?;
-    (0..6).try_for_each(|_| processes.served_client().map(drop)).context("new clients, one worker being short")?;
+    (0..6)
+        .try_for_each(|_| processes.served_client().map(drop))
+        .context("new clients, while one worker has no descriptors")?;
     saw!(
         notes,
         "processes, an abort, and another without descriptors: all other clients are served, new ones too",
@@ -232,7 +234,7 @@ fn crash(notes: &mut Notes) -> Result<()> {
 pub(super) const EMFILE: Experiment = Experiment {
     name: "emfile",
     claim: Text(
-        "A loop that tries again has survived running out of descriptors.",
+        "A loop that retries accept() copes with running out of descriptors.",
         "出错就重试的循环，已经扛过了描述符耗尽。",
     ),
     question: Text(
@@ -254,24 +256,24 @@ pub(super) const EMFILE: Experiment = Experiment {
 };
 
 fn emfile(notes: &mut Notes) -> Result<()> {
-    const LOOK: Duration = Duration::from_millis(500);
+    const MEASURED_TIME: Duration = Duration::from_millis(500);
     let mut used_by = |name: &str, server: Server| -> Result<Duration> {
         notes.doing(name);
         let mut bystander = server.served_client()?;
         let limit = limit_descriptors(server.pid(), Some(0))?;
         let mut waiting = (0..3).map(|_| server.asking_client()).collect::<Result<Vec<_>>>()?;
         let start = Instant::now();
-        let (used, time) = (server.cpu_within(LOOK), start.elapsed());
-        asked(&mut bystander).context("an existing client")?;
+        let (used, time) = (server.cpu_within(MEASURED_TIME), start.elapsed());
+        time_answer(&mut bystander).context("an existing client")?;
         ensure!(
-            waiting.iter_mut().all(|client| client.try_read().ok() == Some(Came::Nothing)),
+            waiting.iter_mut().all(|client| client.try_read().ok() == Some(Received::Nothing)),
             "a new client is served"
         );
         limit_descriptors(server.pid(), limit)?;
         waiting.iter_mut().try_for_each(|client| client.expect(APHORISMS[0].1)).context("with descriptors again")?;
         saw!(
             notes,
-            "{name}: {used} of processor in {time}; no new client is served, all are later",
+            "{name}: {used} of processor in {time}; new clients are served only when there are descriptors again",
             "{name}：{time} 里占用处理器 {used}；新客户端暂时都没有服务，之后全部得到",
             used = ms(used),
             time = ms(time),
@@ -279,12 +281,15 @@ fn emfile(notes: &mut Notes) -> Result<()> {
         Ok(used)
     };
     let naive = used_by("accept_spin", faulty_example("accept_spin")?)?;
-    let cured = used_by("zen-poll", server("poll", &[])?)?;
-    ensure!(naive > LOOK / 8 && naive > cured * 5, "only the faulty example was to burn a processor");
+    let fixed = used_by("zen-poll", server("poll", &[])?)?;
+    ensure!(
+        naive > MEASURED_TIME / 8 && naive > fixed * 5,
+        "expected only the faulty example to use much of a processor"
+    );
     Ok(())
 }
 
 /// Returns whether its connection ends without an answer, in whatever way.
 fn is_lost(client: &mut Client) -> Result<bool> {
-    Ok(matches!(client.read_some()?, Came::End | Came::Reset))
+    Ok(matches!(client.read_some()?, Received::End | Received::Reset))
 }

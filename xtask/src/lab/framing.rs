@@ -1,4 +1,4 @@
-//! Where a question ends, where an answer ends, and where a connection does.
+//! Framing: where a question ends, where an answer ends, and how a connection ends.
 
 use std::thread;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::fixture::{faulty_example, judged, server};
+use super::fixture::{check_both, faulty_example, server};
 use super::notes::{Notes, Text};
-use crate::harness::client::{APHORISMS, Came};
+use crate::harness::client::{APHORISMS, Received};
 use crate::harness::{Client, Server, WAIT_LIMIT, wait_for};
 
 pub(super) const ENDS_WITH: Experiment = Experiment {
@@ -24,9 +24,9 @@ pub(super) const ENDS_WITH: Experiment = Experiment {
     ),
     run: ends_with,
     why: Text(
-        "TCP carries bytes, and what one recv() brings ends anywhere. The end of a question is its first `?`, \
-         wherever that is in what has come; the bytes after it belong to the next question; and the server must \
-         count.",
+        "TCP carries bytes, and the bytes of one recv() may end anywhere in a question. A question ends at its first \
+         `?`, wherever that is in the received bytes. The bytes after it belong to the next question. And the server \
+         must limit the length of a question.",
         "TCP 传的是字节，一次 recv() 带来的数据可能断在任何地方。问题的结尾是它的第一个 `?`，无论落在哪里；其后的\
          字节属于下一个问题；而且服务器必须计数。",
     ),
@@ -57,24 +57,24 @@ fn ends_with(notes: &mut Notes) -> Result<()> {
         let memory = faulty.usage().memory.saturating_sub(before);
         (memory > 6 << 20).then_some(memory)
     });
-    let grown = grown.context("its memory was to grow")?;
+    let grown = grown.context("the faulty example does not keep 8 MB without a `?`")?;
     saw!(notes, "8 MB without a `?`: {mb} MB more memory", "8 MB 里没有 `?`：内存增加 {mb} MB", mb = grown >> 20);
     drop(client);
     notes.doing("the fix");
-    let cured = server("single", &[])?;
-    let mut client = cured.client()?;
+    let fixed = server("single", &[])?;
+    let mut client = fixed.client()?;
     client.ask(b"Simple is better than?Beautiful is better than?", b"complex.ugly.")?;
     client.ask(b"Simple is better than?\n", b"complex.")?;
     client.ask(&[b'x'; 257], b"Error: question too long.")?;
     saw!(
         notes,
-        "zen-single: two answers; the newline is skipped; the 257th byte is too long",
+        "zen-single: two answers; the newline is skipped; a question of 257 bytes is too long",
         "zen-single：两个回答；换行被跳过；第 257 个字节算过长"
     );
     drop(client);
     for (case, rule) in [("two-in-one-segment", 2), ("white-space-before", 3), ("257-without-mark", 5)] {
-        // The faulty example serves one client at a time: a judge that has given up must have left.
-        notes.saw(judged(&faulty, &cured, case, rule)?);
+        // The faulty example serves one client at a time, so each check ends before the next one connects.
+        notes.saw(check_both(&faulty, &fixed, case, rule)?);
     }
     Ok(())
 }
@@ -84,13 +84,13 @@ pub(super) const NO_FULL_STOP: Experiment = Experiment {
     claim: Text("An error answer is an answer, with or without its full stop.", "错误回答也是回答，有没有句号都一样。"),
     question: Text(
         "a client asks an unknown question, and reads until the full stop. The server sends the error without \
-         one. Which side ends it?",
+         one. Which side ends the wait?",
         "客户端问了一个未知的问题，一直读到句号为止。服务器发来的错误没有句号。哪一方会结束？",
     ),
     run: no_full_stop,
     why: Text(
-        "neither: the client waits for the rest of the answer, the server for the next question. Each is right by \
-         what it knows. The mark of an end must hold for every answer, errors first of all.",
+        "neither: the client waits for the rest of the answer, the server for the next question. Each \
+         follows the protocol as far as it can see. Every answer needs its end mark, errors above all.",
         "谁也不会：客户端等回答的剩余部分，服务器等下一个问题。就各自所知，都没有错。结尾标记必须对每个回答都成立\
          ，首先就是错误。",
     ),
@@ -110,16 +110,16 @@ fn no_full_stop(notes: &mut Notes) -> Result<()> {
     saw!(notes, "the error comes without its end: the client waits for more", "错误没有结尾：客户端还在等");
     saw!(notes, "the server sleeps in recv(): it waits for the client", "服务器睡在 recv() 里：它在等客户端");
     drop(client);
-    let cured = server("single", &["--question-timeout", "300ms", "--idle-timeout", "300ms"])?;
-    let mut client = cured.client()?;
+    let fixed = server("single", &["--question-timeout", "300ms", "--idle-timeout", "300ms"])?;
+    let mut client = fixed.client()?;
     client.ask(b"Complicated is better than?", b"Error: unknown aphorism.")?;
-    client.expect_end().context("it was not to wait for ever")?;
+    client.expect_end().context("a silent client is not disconnected")?;
     saw!(
         notes,
         "zen-single: the error has its full stop, and a client that says nothing more is disconnected after a while",
         "zen-single：错误带句号；此后一言不发的客户端过一会儿就被断开"
     );
-    notes.saw(judged(&faulty, &server("single", &[])?, "unknown-then-known", 4)?);
+    notes.saw(check_both(&faulty, &server("single", &[])?, "unknown-then-known", 4)?);
     Ok(())
 }
 
@@ -134,7 +134,7 @@ pub(super) const LOST_ANSWER: Experiment = Experiment {
     run: lost_answer,
     why: Text(
         "send() hands bytes to the kernel. If bytes of the client are still unread at close(), the kernel resets \
-         the connection, and forgets what it had yet to deliver. So: end the sending side, read and discard the \
+         the connection, and discards what it has not yet delivered. So: end the sending side, read and discard the \
          rest, then close.",
         "send() 只是把字节交给内核。如果 close() 时还有客户端的字节没读，内核就复位连接，并丢掉还没送出的数据。所\
          以：先结束发送方向，把剩下的读完丢弃，再关闭。",
@@ -146,8 +146,8 @@ pub(super) const LOST_ANSWER: Experiment = Experiment {
 
 fn lost_answer(notes: &mut Notes) -> Result<()> {
     const QUESTIONS: usize = 4_000;
-    const OWED: usize = QUESTIONS * "Error: unknown aphorism.".len() + "Error: question too long.".len();
-    let received = |server: &Server| -> Result<(usize, Came)> {
+    const TOTAL: usize = QUESTIONS * "Error: unknown aphorism.".len() + "Error: question too long.".len();
+    let received = |server: &Server| -> Result<(usize, Received)> {
         // A small window, so that most of the answers are still with the server's kernel.
         let mut client = Client::connect_with_buffer(server.address(), 4096)?;
         client.send(&[&[b'?'; QUESTIONS][..], &[b'x'; 400]].concat())?;
@@ -157,7 +157,7 @@ fn lost_answer(notes: &mut Notes) -> Result<()> {
         let mut count = 0;
         loop {
             match client.read_some()? {
-                Came::Bytes(bytes) => count += bytes.len(),
+                Received::Bytes(bytes) => count += bytes.len(),
                 end => return Ok((count, end)),
             }
         }
@@ -167,33 +167,33 @@ fn lost_answer(notes: &mut Notes) -> Result<()> {
     let (arrived, end) = received(&faulty)?;
     saw!(
         notes,
-        "hasty_close: {arrived} of {OWED} bytes arrive, then {end}",
-        "hasty_close：{OWED} 字节中到达 {arrived}，然后是 {end}",
+        "hasty_close: {arrived} of {TOTAL} bytes arrive, then {end}",
+        "hasty_close：{TOTAL} 字节中到达 {arrived}，然后是 {end}",
         end = named(&end, notes),
     );
-    let cured = server("single", &[])?;
+    let fixed = server("single", &[])?;
     notes.doing("lingering close");
-    let (all, end_of_cured) = received(&cured)?;
+    let (all, end_of_fixed) = received(&fixed)?;
     saw!(
         notes,
-        "zen-single: {all} of {OWED} bytes arrive, then {end}",
-        "zen-single：{OWED} 字节中到达 {all}，然后是 {end}",
-        end = named(&end_of_cured, notes),
+        "zen-single: {all} of {TOTAL} bytes arrive, then {end}",
+        "zen-single：{TOTAL} 字节中到达 {all}，然后是 {end}",
+        end = named(&end_of_fixed, notes),
     );
-    ensure!(arrived < OWED / 2 && end == Came::Reset, "most was not lost");
-    ensure!(all == OWED && end_of_cured == Came::End, "something was lost");
-    notes.saw(judged(&faulty, &cured, "too-long-keeps-coming", 8)?);
+    ensure!(arrived < TOTAL / 2 && end == Received::Reset, "expected a reset after few of the bytes");
+    ensure!(all == TOTAL && end_of_fixed == Received::End, "expected all bytes and then the end of file");
+    notes.saw(check_both(&faulty, &fixed, "too-long-keeps-coming", 8)?);
     Ok(())
 }
 
-fn named(end: &Came, notes: &Notes) -> &'static str {
+fn named(end: &Received, notes: &Notes) -> &'static str {
     let text = match end {
-        Came::End => Text("end of file", "文件结尾"),
-        Came::Reset => Text("a reset", "复位"),
-        Came::Bytes(_) | Came::Nothing => Text("nothing", "再无动静"),
+        Received::End => Text("end of file", "文件结尾"),
+        Received::Reset => Text("a reset", "复位"),
+        Received::Bytes(_) | Received::Nothing => Text("nothing", "再无动静"),
     };
     text.in_(notes.language())
 }
 
-/// Long enough to say that nothing comes.
+/// The time after which nothing more is expected.
 const SHORT: Duration = Duration::from_millis(150);

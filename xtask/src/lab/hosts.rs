@@ -1,4 +1,4 @@
-//! Two hosts with a cable between them: what a server cannot notice, and at which addresses it is reached.
+//! Two hosts on one network: what a server does not notice, and at which addresses clients reach it.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::fixture::{ESTABLISHED, asked, connections, ms};
+use super::fixture::{ESTABLISHED, connections, ms, time_answer};
 use super::notes::{Notes, Text};
 use crate::harness::client::APHORISMS;
 use crate::harness::network::{HOST, Network};
@@ -17,7 +17,7 @@ use crate::servers;
 
 pub(super) const UNPLUGGED: Experiment = Experiment {
     name: "unplugged",
-    claim: Text("When a cable is pulled, the kernel says so.", "网线被拔掉时，内核会告诉你。"),
+    claim: Text("When a cable is pulled, the kernel reports it.", "网线被拔掉时，内核会告诉你。"),
     question: Text(
         "a client is connected to a server on another host. The client's link goes down. What do both sides see \
          after a second, and what ends it?",
@@ -44,7 +44,7 @@ fn unplugged(notes: &mut Notes) -> Result<()> {
     network.as_client(|| {
         let connect = |server: &Server| -> Result<Client> {
             let mut client = Client::connect(server.address())?;
-            asked(&mut client)?;
+            time_answer(&mut client)?;
             Ok(client)
         };
         let (mut left, _strict) = (connect(&patient)?, connect(&strict)?);
@@ -52,7 +52,7 @@ fn unplugged(notes: &mut Notes) -> Result<()> {
         notes.doing("the link is down");
         thread::sleep(Duration::from_secs(1));
         // The client's kernel takes a question, and delivers it to no process.
-        left.send(APHORISMS[0].0).context("the client was to notice nothing")?;
+        left.send(APHORISMS[0].0).context("send() while the link is down")?;
         let of = |server: &Server| {
             connections(&server.pid().to_string(), server.address().port(), ESTABLISHED).map(|all| all.len())
         };
@@ -63,16 +63,16 @@ fn unplugged(notes: &mut Notes) -> Result<()> {
             "链路断开 1 秒。客户端发送问题并不报错；没有超时的服务器仍有 {count} 个连接处于 ESTABLISHED",
             count = of(&patient)?,
         );
-        ensure!(of(&patient)? == 1, "it was to notice nothing");
+        ensure!(of(&patient)? == 1, "expected the server without a timeout to keep the connection");
         strict.logs(" closed: ")?;
-        ensure!(of(&strict)? == 0, "the timeout was to end it");
+        ensure!(of(&strict)? == 0, "expected the server with a timeout to close the connection");
         saw!(
             notes,
-            "the server with --idle-timeout 500ms has closed it, without any word from the kernel",
+            "the server with --idle-timeout 500ms has closed its connection; the kernel has reported nothing",
             "设了 --idle-timeout 500ms 的服务器已经关闭它，内核始终一言未发"
         );
         network.mend()?;
-        left.expect(APHORISMS[0].1).context("the kernel was to send the question again")?;
+        left.expect(APHORISMS[0].1).context("the question of before, when the link is up again")?;
         saw!(
             notes,
             "the link is up again: the question arrives after all, and is answered",
@@ -111,11 +111,11 @@ fn loopback(notes: &mut Notes) -> Result<()> {
     let inside = start(&network, "poll", &["127.0.0.1"])?;
     let outside = |server: &Server| SocketAddr::new(HOST.parse().expect("an address"), server.address().port());
     let refused = network.as_client(|| Ok(TcpStream::connect_timeout(&outside(&inside), WAIT_LIMIT)))?;
-    let error = refused.err().context("the loopback was in reach")?;
+    let error = refused.err().context("connected from outside to a server on 127.0.0.1")?;
     saw!(notes, "it listens on 127.0.0.1: from outside, {error}", "监听 127.0.0.1：从外面访问，{error}");
     ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error:?}");
     let everywhere = start(&network, "poll", &[""])?;
-    let time = network.as_client(|| asked(&mut Client::connect(outside(&everywhere))?))?;
+    let time = network.as_client(|| time_answer(&mut Client::connect(outside(&everywhere))?))?;
     saw!(
         notes,
         "it listens on every address ({address}): from outside, an answer in {time}",

@@ -1,4 +1,4 @@
-//! What a load shows and what it hides: overload, pools, closed and open loops.
+//! Experiments with load: the size of pools, acceptors, overload, closed and open loops.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::Experiment;
-use super::fixture::{Descriptors, asked, cpu_of, ms, server};
+use super::fixture::{Descriptors, cpu_of, ms, server, time_answer};
 use super::notes::{Notes, Text};
 use crate::bench::load::Report;
 use crate::harness::group::run_within;
@@ -17,7 +17,7 @@ use crate::harness::{Server, WAIT_LIMIT, zen_client};
 
 /// Runs `zen-client load` against a server, to its end.
 pub(super) fn load(server: &Server, arguments: &[&str]) -> Result<Report> {
-    // Its status says whether there were failures, which the experiment judges.
+    // The exit status is ignored: it says whether there were failures, which the experiment checks itself.
     let output = run_within(2 * WAIT_LIMIT, zen_client("load", server.address())?.arg("--json").args(arguments))?;
     Report::parse(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
@@ -25,7 +25,7 @@ pub(super) fn load(server: &Server, arguments: &[&str]) -> Result<Report> {
 pub(super) const POOL_SIZE: Experiment = Experiment {
     name: "pool-size",
     claim: Text(
-        "The right size of a pool is N·(1 + W/C): processors, and waiting against computing.",
+        "The right size of a pool is N·(1 + W/C), with N processors and jobs that wait W and compute C.",
         "线程池的正确大小是 N·(1 + W/C)：N 个处理器，W/C 是等待与计算之比。",
     ),
     question: Text(
@@ -35,9 +35,10 @@ pub(super) const POOL_SIZE: Experiment = Experiment {
     ),
     run: pool_size,
     why: Text(
-        "the formula says where the processors are full, if they are all yours, and jobs are alike. More workers \
-         beyond it gain nothing, and each job takes longer, because more of them share the processors; they lose \
-         little, too. Too few lose in proportion. So measure W/C, round up, and bound the queue.",
+        "the formula gives the size that keeps all processors busy, if no other program uses them and jobs are alike. \
+         More workers gain nothing and lose little, but each job takes longer, because more jobs share the \
+         processors. With too few workers, throughput falls in proportion. So measure W/C, round up, and bound the \
+         queue.",
         "公式给出的是处理器刚好占满的点，前提是处理器全归你用、任务彼此相似。再多 worker 没有收益，每个任务反而更慢，因为更多任务分享处理器；\
          但损失也不大。太少则按比例损失。所以：测出 W/C，向上取整，并给队列设上限。",
     ),
@@ -68,18 +69,18 @@ fn pool_size(notes: &mut Notes) -> Result<()> {
         );
         let (one, most) = (rates[0].0, rates[SIZES.len() - 1].0);
         if waits == 9 {
-            ensure!(rates[4].0 > one * 3.0, "16 workers that mostly wait were to do several times as much as one");
+            ensure!(rates[4].0 > one * 3.0, "expected 16 workers that mostly wait to do 3 times as much as one");
         }
-        ensure!(most > one / 5.0, "64 workers were not to collapse");
-        ensure!(waits > 0 || most < one * processors as f64 * 5.0, "64 workers were to gain nothing without waiting");
-        ensure!(waits > 0 || rates[6].1 > rates[0].1 * 5, "a job was to take longer among 64");
+        ensure!(most > one / 5.0, "expected 64 workers to do at least a fifth of the jobs of one");
+        ensure!(waits > 0 || most < one * processors as f64 * 5.0, "64 workers without waits gain more than expected");
+        ensure!(waits > 0 || rates[6].1 > rates[0].1 * 5, "expected a job among 64 to take 5 times as long");
     }
     Ok(())
 }
 
-/// Returns jobs a second of this number of workers, and the mean time of a job.
+/// Returns how many jobs a second this number of workers does, and the mean time of a job.
 fn jobs(workers: usize, rounds: u64, wait: Duration) -> (f64, Duration) {
-    const LOOK: Duration = Duration::from_millis(300);
+    const MEASURED_TIME: Duration = Duration::from_millis(300);
     let (is_over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     let start = Instant::now();
     thread::scope(|scope| {
@@ -92,7 +93,7 @@ fn jobs(workers: usize, rounds: u64, wait: Duration) -> (f64, Duration) {
                 }
             });
         }
-        thread::sleep(LOOK);
+        thread::sleep(MEASURED_TIME);
         is_over.store(true, Ordering::Relaxed);
     });
     let (time, done) = (start.elapsed(), done.into_inner().max(1));
@@ -133,10 +134,10 @@ pub(super) const ACCEPTOR: Experiment = Experiment {
     ),
     run: acceptor,
     why: Text(
-        "with a shared accept() the kernel's backlog is the queue, and hands each client to a worker that sleeps. \
-         An acceptor adds a lock and one more switch of threads for each client, little next to the three-way \
+        "with a shared accept() the kernel's backlog is the queue, and the kernel hands each client to a sleeping \
+         worker. An acceptor adds a lock and one more switch of threads for each client, little next to the three-way \
          handshake. What it buys is a queue of the program's own: it can be bounded, measured, and rejected from. \
-         Which of the two is cheaper here is measured, and a difference below that of two equal runs is none.",
+         Which of the two is cheaper here is measured. A difference that is smaller than the noise means nothing.",
         "共用 accept() 时，内核的 backlog 就是队列，由内核把客户端交给睡眠中的 worker。专门的 acceptor 给每个客户端添一次加锁、\
          一次线程切换，与三次握手相比不算多。它换来的是程序自己的队列：可以设上限、可以测量、可以拒绝。\
          这里哪个更便宜以实测为准；小于同一服务器两次运行之差的差别，等于没有。",
@@ -174,7 +175,7 @@ fn acceptor(notes: &mut Notes) -> Result<()> {
     }
     let best = |costs: &[(f64, f64, Duration)]| costs.iter().map(|(cost, ..)| *cost).fold(f64::INFINITY, f64::min);
     let (shared, queued) = (best(&costs[0]), best(&costs[1]));
-    ensure!(queued < shared * 5.0 && shared < queued * 5.0, "neither was to cost several times the other");
+    ensure!(queued < shared * 5.0 && shared < queued * 5.0, "workers and pool differ by a factor of 5 or more");
     Ok(())
 }
 
@@ -183,18 +184,18 @@ pub(super) const OVERLOAD: Experiment = Experiment {
     claim: Text("A longer queue saves an overloaded server.", "队列更长，就能救过载的服务器。"),
     question: Text(
         "a server can give 400 answers a second, and clients give up after 1 s. They ask at 0.5, 1 and 3 times \
-         that rate. How many answers come in time from a queue of 4,000, and how many if the server rejects what \
-         it cannot serve together? How long does each need to recover?",
+         that rate. How many answers come in time from a queue of 4,000, and how many if the server rejects \
+         clients that it cannot serve at once? How long does each need to recover?",
         "服务器每秒能给 400 个回答，客户端 1 秒后放弃。提问速率是它的 0.5、1 和 3 倍。队列长 4,000 时，及时的回答有多少？\
          如果服务器当场拒绝接不下的，又有多少？过载结束后各要多久恢复？",
     ),
     run: overload,
     why: Text(
         "above capacity a queue grows without end, and soon every client in it waits past its timeout. \
-         The server goes on working, for clients that have left. A short queue with rejection keeps those it takes \
-         in time, tells the rest immediately, and has nothing to work off afterwards.",
+         The server goes on working, for clients that have left. A server without a queue answers the clients \
+         that it accepts in time, rejects the others immediately, and has no backlog left afterwards.",
         "超过容量，队列只会越来越长，很快其中每一个都要等到不耐烦之后。服务器仍在忙碌，服务的却是已经离开的客户端。\
-         短队列加拒绝，能让收下的都及时，让其余的立即知道，过载之后也没有积压要消化。",
+         不设队列、当场拒绝的服务器，能及时回答接下的客户端，立即拒绝其余的，过载之后也没有积压要消化。",
     ),
     read: &["zen-proto/src/server/permits.rs", "zen-proto/src/server/listener.rs"],
     is_alone: true,
@@ -235,7 +236,10 @@ fn overload(notes: &mut Notes) -> Result<()> {
         }
     }
     let [(long, slow), (short, quick)] = at_three[..] else { unreachable!("two were overloaded") };
-    ensure!(short > long * 5.0 || slow > quick * 5, "the long queue was to serve less in time, or to recover later");
+    ensure!(
+        short > long * 5.0 || slow > quick * 5,
+        "expected fewer answers in time from the long queue, or a later recovery"
+    );
     Ok(())
 }
 
@@ -244,7 +248,7 @@ fn recovers(server: &Server) -> Result<Instant> {
     let deadline = Instant::now() + WAIT_LIMIT;
     loop {
         let start = Instant::now();
-        let answered = server.client().and_then(|mut client| asked(&mut client));
+        let answered = server.client().and_then(|mut client| time_answer(&mut client));
         if answered.is_ok() && start.elapsed() < Duration::from_millis(200) {
             return Ok(Instant::now());
         }
@@ -265,7 +269,8 @@ pub(super) const OMISSION: Experiment = Experiment {
     why: Text(
         "while the server is frozen, each connection of the closed loop waits with one question: 4 slow answers \
          among thousands. Users do not hold back for a server. At a fixed rate 500 questions fall into that \
-         second, and all of them wait. The closed loop leaves out what it would have asked: coordinated omission.",
+         second, and all of them wait. The closed loop leaves out the questions that it did not send meanwhile: \
+         coordinated omission.",
         "服务器冻结时，闭环的每个连接只带着一个问题在等：几千个回答里只有 4 个慢的。用户可不会体谅服务器而停下来。\
          固定速率下，有 500 个问题落在那一秒，全都要等。闭环漏掉了它本来会问的问题：这叫“协同遗漏”（coordinated omission）。",
     ),
@@ -300,6 +305,6 @@ fn omission(notes: &mut Notes) -> Result<()> {
         );
         p99.push(seen.p99());
     }
-    ensure!(p99[1] > FREEZE / 2 && p99[1] > p99[0] * 5, "only the open loop was to show the freeze in its p99");
+    ensure!(p99[1] > FREEZE / 2 && p99[1] > p99[0] * 5, "expected only the open loop to show the freeze in its p99");
     Ok(())
 }

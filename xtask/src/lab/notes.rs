@@ -1,4 +1,4 @@
-//! What an experiment notes while it runs, in two languages, and how that is printed.
+//! The results that an experiment notes while it runs, in English or Chinese, and how they are printed.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -42,31 +42,32 @@ impl Text {
 pub(crate) struct Notes {
     seen: Vec<String>,
     language: Language,
-    /// Whether a terminal shows the line of progress.
+    /// Whether a line of progress is shown on the terminal.
     is_live: bool,
+    /// Whether experiments may use smaller numbers, to take less time.
     is_brief: bool,
 }
 
 impl Notes {
     /// Returns notes for a test: no progress is shown, and numbers are small.
-    pub(crate) fn brief() -> Self {
+    pub(crate) fn for_test() -> Self {
         Self { seen: Vec::new(), language: Language::En, is_live: false, is_brief: true }
     }
 
     /// Returns notes for a reader.
-    pub(crate) fn told(language: Language) -> Self {
+    pub(crate) fn for_reader(language: Language) -> Self {
         Self { seen: Vec::new(), language, is_live: io::stdout().is_terminal(), is_brief: false }
     }
 
-    /// Shows what is being done, in place of the previous line.
+    /// Shows what the experiment does now, in place of the previous line of progress.
     pub(crate) fn doing(&self, what: &str) {
         if self.is_live {
             print!("\r\x1b[2K… {what}");
-            let _ = io::stdout().flush(); // the line is only a comfort
+            let _ = io::stdout().flush(); // an error is ignored: the line is not part of the result
         }
     }
 
-    /// Ends the line of progress.
+    /// Clears the line of progress.
     pub(crate) fn clear_line(&self) {
         if self.is_live {
             print!("\r\x1b[2K");
@@ -87,7 +88,7 @@ impl Notes {
         self.language
     }
 
-    /// Returns whether smaller numbers are enough.
+    /// Returns whether the experiment may use smaller numbers, to take less time.
     pub(crate) fn is_brief(&self) -> bool {
         self.is_brief
     }

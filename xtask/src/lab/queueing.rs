@@ -1,4 +1,4 @@
-//! Before a client is served: the backlog, which thread or process accepts, and what a connection proves.
+//! What happens before a client is served: the backlog, which thread or process accepts, what a connection proves.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,9 +11,9 @@ use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use super::Experiment;
-use super::fixture::{TIME_WAIT, asked, connections, ms, server};
+use super::fixture::{TIME_WAIT, connections, ms, server, time_answer};
 use super::notes::{Notes, Text};
-use crate::harness::client::{APHORISMS, Came};
+use crate::harness::client::{APHORISMS, Received};
 use crate::harness::group::run_within;
 use crate::harness::log::lines_by_writer;
 use crate::harness::{Client, Server, WAIT_LIMIT, process, strace, wait_for, zen_client};
@@ -31,9 +31,9 @@ pub(super) const BACKLOG: Experiment = Experiment {
     ),
     run: backlog,
     why: Text(
-        "a backlog of b takes b + 1. The kernel completes their handshakes by itself: connecting is not being \
-         served. When the backlog is full, the kernel drops the next SYN silently. The client's kernel sends it \
-         again a second later, even if there has been room for long.",
+        "a backlog of b holds b + 1 connections. The kernel completes their handshakes by itself, so a client that is \
+         connected is not yet served. When the backlog is full, the kernel drops the next SYN silently. The client's \
+         kernel sends it again a second later, even if there was room much earlier.",
         "长度为 b 的 backlog 可容纳 b + 1 个连接。握手由内核独自完成：连上不等于被服务。backlog 满了，内核就悄悄丢\
          弃下一个 SYN；客户端内核一秒后才重发，哪怕早已有空位。",
     ),
@@ -58,7 +58,7 @@ fn backlog(notes: &mut Notes) -> Result<()> {
             "backlog {b}：一个正被服务，还能连上 {more} 个",
             more = waiting.len(),
         );
-        ensure!(waiting.len() == b + 1, "{b} should take {}", b + 1);
+        ensure!(waiting.len() == b + 1, "expected {} connections in a backlog of {b}", b + 1);
     }
     notes.doing("one is served, two wait, a third connects");
     let server = server("single", &["--backlog", "1"])?;
@@ -74,7 +74,7 @@ fn backlog(notes: &mut Notes) -> Result<()> {
         });
         thread::sleep(SHORT);
         drop(served);
-        first.expect(APHORISMS[0].1).context("it is its turn")?;
+        first.expect(APHORISMS[0].1).context("the next client, after the first has left")?;
         drop(first);
         Ok::<_, anyhow::Error>((connecting.join().map_err(|_| anyhow!("it panicked"))??, SHORT))
     })?;
@@ -91,7 +91,7 @@ fn backlog(notes: &mut Notes) -> Result<()> {
         third = ms(third),
         room = ms(room),
     );
-    ensure!(third > 3 * room, "it was not connected a second later");
+    ensure!(third > 3 * room, "expected connect() to take about a second");
     Ok(())
 }
 
@@ -141,7 +141,10 @@ fn one_listen(notes: &mut Notes) -> Result<()> {
     );
     ensure!(listens == 1 && counts.len() == 4, "one listen and four threads that accept were expected");
     let share = CLIENTS / 4;
-    ensure!(counts.iter().all(|count| count.abs_diff(share) <= share / 2), "not even");
+    ensure!(
+        counts.iter().all(|count| count.abs_diff(share) <= share / 2),
+        "expected about {share} clients in each thread"
+    );
     Ok(())
 }
 
@@ -166,9 +169,10 @@ pub(super) const SPREAD: Experiment = Experiment {
     ),
     run: spread,
     why: Text(
-        "processes that sleep in accept() are woken in order, one for each client. Event loops are all told, and \
-         race: the first to wake accepts all that wait, so a burst goes nearly whole to one of them. Clients that \
-         come one by one go to either by chance. With --loops one loop accepts, and hands the clients out.",
+        "processes that sleep in accept() are woken in order, one for each client. Event loops are all \
+         notified, and race: the first to wake accepts all clients that wait, so one loop gets most of a burst. \
+         Clients that come one by one go to either by chance. With --loops one loop accepts, and hands out the \
+         clients.",
         "睡在 accept() 里的进程按顺序被唤醒，每个客户端唤醒一个。事件循环则全都得到通知，彼此竞争：先醒的把等着的\
          全部接走，所以一阵突发几乎整个落到其中一个；逐个到来的则碰运气。用 --loops 时由一个循环 accept，再分发客\
          户端。",
@@ -224,8 +228,8 @@ fn spread(notes: &mut Notes) -> Result<()> {
         let share = CLIENTS / parts;
         shares.len() == parts && shares.iter().all(|count| count.abs_diff(share) <= share / 2)
     };
-    ensure!(is_even(&parts, 4) && is_even(&dealt, 2), "where clients are handed out the shares were to be even");
-    ensure!(busiest.iter().any(|&count| count > CLIENTS * 3 / 5), "of a burst, one loop was to get most");
+    ensure!(is_even(&parts, 4) && is_even(&dealt, 2), "expected even shares of processes and of --loops");
+    ensure!(busiest.iter().any(|&count| count > CLIENTS * 3 / 5), "expected one loop to get most of a burst");
     Ok(())
 }
 
@@ -249,8 +253,8 @@ pub(super) const FROZEN: Experiment = Experiment {
     name: "frozen",
     claim: Text("A server that accepts a connection is alive.", "能连上的服务器就是活着的。"),
     question: Text(
-        "zen-single is stopped by SIGSTOP: it executes nothing. Can a health check connect? Does a question tell \
-         more?",
+        "zen-single is stopped by SIGSTOP: it executes nothing. Can a health check connect? Does it learn more \
+         if it asks a question?",
         "SIGSTOP 暂停了 zen-single：它什么也不执行。健康检查还能连上吗？提一个问题能知道得更多吗？",
     ),
     run: frozen,
@@ -289,7 +293,7 @@ fn frozen(notes: &mut Notes) -> Result<()> {
     client.send(APHORISMS[2].0)?;
     client.expect_silence(SHORT)?;
     server.signal(Signal::CONT)?;
-    client.expect(APHORISMS[2].1).context("it was to continue")?;
+    client.expect(APHORISMS[2].1).context("the server, after SIGCONT")?;
     saw!(
         notes,
         "it continues: the client that connected meanwhile has its answer",
@@ -339,7 +343,7 @@ fn reuse(notes: &mut Notes) -> Result<()> {
     );
     let port = address.port().to_string();
     let second = Server::run(Command::new(workspace::binary("zen-single")?).args(["-p", &port]))?;
-    let time = asked(&mut second.client()?)?;
+    let time = time_answer(&mut second.client()?)?;
     saw!(
         notes,
         "with it: zen-single starts on port {port} again and answers in {time}",
@@ -362,8 +366,8 @@ pub(super) const REUSEPORT: Experiment = Experiment {
     ),
     run: reuseport,
     why: Text(
-        "the kernel chooses a listener by a hash of the four values of a connection, before any process is asked. \
-         So shares are those of dice, and a client assigned to a stuck worker waits for it although others are free. \
+        "the kernel chooses a listener by a hash of the four values of a connection, before any process accepts. \
+         So shares are random, and a client assigned to a stuck worker waits for it although others are free. \
          A queue belongs to its listener: closing that resets all connections in it. With one shared listener a free \
          worker takes the next, and a worker can be replaced without a loss.",
         "内核在询问任何进程之前，就用连接四元组的哈希选定了监听套接字。所以份额像掷骰子；被分给卡住的 worker 的客户端只能等它，哪怕别的都闲着。\
@@ -411,17 +415,20 @@ fn reuseport(notes: &mut Notes) -> Result<()> {
     let share = MANY / LISTENERS;
     ensure!(
         waiting > share / 2 && shares.iter().all(|&count| count.abs_diff(share) < share / 2),
-        "about a quarter each"
+        "expected about {share} clients at each listener"
     );
     drop(stuck);
-    let lost =
-        clients.into_iter().filter_map(|mut client| client.try_read().ok()).filter(|came| *came == Came::Reset).count();
+    let lost = clients
+        .into_iter()
+        .filter_map(|mut client| client.try_read().ok())
+        .filter(|came| *came == Received::Reset)
+        .count();
     saw!(
         notes,
         "the stuck one is closed: {lost} clients are reset, although three listeners are free",
         "卡住的那个被关闭：{lost} 个客户端被复位，尽管另外三个都闲着"
     );
-    ensure!(lost == waiting, "all that waited were to be lost");
+    ensure!(lost == waiting, "expected a reset of all {waiting} clients that waited");
     drop(served);
 
     notes.doing("a shared listener, one worker stopped");
@@ -437,5 +444,5 @@ fn reuseport(notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-/// Long enough to say that nothing happens.
+/// The time after which nothing more is expected.
 const SHORT: Duration = Duration::from_millis(250);

@@ -15,9 +15,9 @@ use polling::{Events, Poller};
 use rustix::event::epoll;
 
 use super::Experiment;
-use super::fixture::{Descriptors, asked, faulty_example, ms, ratio, server};
+use super::fixture::{Descriptors, faulty_example, ms, ratio, server, time_answer};
 use super::notes::{Notes, Text};
-use crate::harness::client::{APHORISMS, Came};
+use crate::harness::client::{APHORISMS, Received};
 use crate::harness::{Client, Server, at_once};
 use crate::matrix::syscalls;
 use crate::servers;
@@ -36,9 +36,9 @@ pub(super) const BLOCKING_FD: Experiment = Experiment {
     ),
     run: blocking_fd,
     why: Text(
-        "both loops are told of the new client. One gets it; the other sleeps in accept(), with all its clients, \
-         until the next one comes. A descriptor that was ready a moment ago may not be ready now; only one that \
-         cannot block makes that harmless.",
+        "both loops are notified of the new client. One accepts it. The other sleeps in accept() until the next client \
+         connects, and serves none of its clients meanwhile. A descriptor that was ready a moment ago may not be ready \
+         now, so every descriptor must be non-blocking.",
         "两个循环都得知来了新客户端。一个接到它，另一个连同自己的所有客户端睡在 accept() 里，直到再来一个。刚才就\
          绪的，现在未必还就绪；只有非阻塞的描述符才能让这无害。",
     ),
@@ -55,18 +55,19 @@ fn blocking_fd(notes: &mut Notes) -> Result<()> {
         "blocking listener: new client {arrivals} leaves {stuck} of {ASKING} clients without an answer for {PATIENT:?}",
         "阻塞的监听套接字：第 {arrivals} 个新客户端使 {ASKING} 个中的 {stuck} 个在 {PATIENT:?} 内得不到回答"
     );
-    let (cured_arrivals, unanswered) = stuck_clients(&server("poll-loops", &["--delay", "5ms"])?, notes)?;
+    let (fixed_arrivals, unanswered) = stuck_clients(&server("poll-loops", &["--delay", "5ms"])?, notes)?;
     saw!(
         notes,
-        "zen-poll --loops 2: {cured_arrivals} new clients, {unanswered} clients without an answer",
-        "zen-poll --loops 2：{cured_arrivals} 个新客户端，{unanswered} 个得不到回答"
+        "zen-poll --loops 2: {fixed_arrivals} new clients, {unanswered} clients without an answer",
+        "zen-poll --loops 2：{fixed_arrivals} 个新客户端，{unanswered} 个得不到回答"
     );
-    ensure!(stuck > 0, "one loop was to get stuck");
+    ensure!(stuck > 0, "expected one loop of blocking_listener to get stuck");
     ensure!(unanswered == 0, "the fixed server left questions unanswered");
     Ok(())
 }
 
-/// Connects new clients until some of those that keep asking get no answer: how many connected, and how many get none.
+/// Connects new clients until some of those that keep asking get no answer. Returns how many new clients connected, and
+/// how many of the others get no answer.
 fn stuck_clients(server: &Server, notes: &Notes) -> Result<(usize, usize)> {
     const ARRIVALS: usize = 5;
     let (stuck, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -77,7 +78,7 @@ fn stuck_clients(server: &Server, notes: &Notes) -> Result<(usize, usize)> {
             client.set_timeout(PATIENT)?;
             while !is_over.load(Ordering::Relaxed) {
                 client.send(APHORISMS[2].0)?;
-                if client.read_some()? == Came::Nothing {
+                if client.read_some()? == Received::Nothing {
                     stuck.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
@@ -106,7 +107,7 @@ fn stuck_clients(server: &Server, notes: &Notes) -> Result<(usize, usize)> {
 /// How many clients keep asking.
 const ASKING: usize = 8;
 
-/// Ten times what all of them take, if one loop has them all.
+/// How long a client waits for an answer: ten times what one loop needs to answer all of them.
 const PATIENT: Duration = Duration::from_millis(400);
 
 pub(super) const POLL_EPOLL: Experiment = Experiment {
@@ -119,9 +120,9 @@ pub(super) const POLL_EPOLL: Experiment = Experiment {
     ),
     run: poll_epoll,
     why: Text(
-        "each call hands poll() the whole list, and the kernel walks along all of it to find the one that is \
-         ready. epoll has the list already, and is told by those that become ready. With ten clients they are \
-         indeed the same.",
+        "each call hands poll() the whole list, and the kernel checks all of it to find the descriptor that is ready. \
+         epoll keeps the list in the kernel, and a descriptor that becomes ready is added to a list of ready ones. \
+         With ten clients they are indeed the same.",
         "每次调用都要把整个列表交给 poll()，内核从头走到尾才找出就绪的那个。epoll 早已有了列表，由变为就绪的那些主\
          动报到。只有十个客户端时，两者确实一样。",
     ),
@@ -158,19 +159,19 @@ fn poll_epoll(notes: &mut Notes) -> Result<()> {
         );
         growth.push(grown);
     }
-    ensure!(growth[0] > 3.0 && growth[0] > 2.0 * growth[1], "poll's cost was to grow, and epoll's not");
+    ensure!(growth[0] > 3.0 && growth[0] > 2.0 * growth[1], "expected poll's cost to triple, and epoll's not");
     Ok(())
 }
 
-/// Returns the processor time that an answer costs the server, system calls included. Of many short rounds it takes the
-/// cheapest, which nothing disturbed.
+/// Returns the processor time that an answer costs the server, system calls included. It is that of the cheapest of
+/// many short rounds, which other programs have disturbed least.
 fn cost_of_an_answer(server: &Server) -> Result<Duration> {
     const QUESTIONS: u32 = 20;
     let mut client = server.served_client()?;
     let (start, mut costs) = (Instant::now(), Vec::new());
     while costs.len() < 3 || start.elapsed() < Duration::from_millis(400) {
         let before = server.usage().cpu;
-        (0..QUESTIONS).try_for_each(|_| asked(&mut client).map(drop))?;
+        (0..QUESTIONS).try_for_each(|_| time_answer(&mut client).map(drop))?;
         costs.push(server.usage().cpu.saturating_sub(before) / QUESTIONS);
     }
     costs.into_iter().min().context("there were rounds")
@@ -184,7 +185,7 @@ fn idle_until(idle: &mut Vec<Client>, crowd: usize, server: SocketAddr) -> Resul
     Ok(())
 }
 
-/// zen-poll on poll(), built once into a folder of its own.
+/// Builds zen-poll with poll() in place of epoll, once, into a separate folder. Returns the path of the binary.
 fn poll_backend() -> Result<PathBuf> {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(built) = BUILT.get() {
@@ -193,7 +194,7 @@ fn poll_backend() -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--quiet", "--package", "zen-poll", "--bin", "zen-poll", "--target-dir"]);
     cargo.arg(workspace::target()?.join("poll-backend"));
-    // The other variable would win.
+    // CARGO_ENCODED_RUSTFLAGS would override RUSTFLAGS.
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "--cfg polling_test_poll_backend");
     let built = workspace::build_with(&mut cargo)?.and_then(|mut programs| programs.remove("zen-poll"));
     let built = built.context("zen-poll does not build with --cfg polling_test_poll_backend")?;
@@ -208,7 +209,7 @@ fn us(time: Duration) -> String {
 pub(super) const STALE_KEY: Experiment = Experiment {
     name: "stale-key",
     claim: Text(
-        "After close(), the next poll reports the descriptor, and the clearing up is done then.",
+        "After close(), the next poll reports the descriptor, and the program can clean up then.",
         "close() 之后，下一次 poll 会报告该描述符，到时再清理。",
     ),
     question: Text(
@@ -218,8 +219,8 @@ pub(super) const STALE_KEY: Experiment = Experiment {
     ),
     run: stale_key,
     why: Text(
-        "the kernel gives the lowest free number to the next connection. What was still to be done to the old one \
-         is then done to the new one. A key with a generation never belongs to another client.",
+        "the kernel gives the lowest free number to the next connection. An action that was still pending for the \
+         old one then hits the new one. A key with a generation never belongs to another client.",
         "内核把最小的空闲编号给下一个连接。本该对旧连接做的事，就做到了新连接头上。带代号（generation）的键绝不会\
          属于别的客户端。",
     ),
@@ -232,7 +233,7 @@ fn stale_key(notes: &mut Notes) -> Result<()> {
     const VISITS: usize = 150;
     let mut lost = |name: &str, server: Server| -> Result<usize> {
         notes.doing(name);
-        let visit = || -> bool { server.client().and_then(|mut client| asked(&mut client)).is_ok() };
+        let visit = || -> bool { server.client().and_then(|mut client| time_answer(&mut client)).is_ok() };
         let lost = at_once(3, |_| Ok((0..VISITS).filter(|_| !visit()).count()))?.into_iter().sum();
         saw!(
             notes,
@@ -244,9 +245,9 @@ fn stale_key(notes: &mut Notes) -> Result<()> {
     };
     let stale = lost("stale_key", faulty_example("stale_key")?)?;
     let raw = lost("raw", server("raw", &[])?)?;
-    let cured = lost("zen-poll", server("poll", &[])?)?;
-    ensure!(stale > VISITS / 20, "the faulty example was to reset some of them");
-    ensure!(raw + cured == 0, "the others were to answer all");
+    let fixed = lost("zen-poll", server("poll", &[])?)?;
+    ensure!(stale > VISITS / 20, "expected stale_key to leave some clients without an answer");
+    ensure!(raw + fixed == 0, "expected raw and zen-poll to answer all clients");
     Ok(())
 }
 
@@ -266,7 +267,7 @@ pub(super) const EDGE: Experiment = Experiment {
          to the end hangs. One that does needs another read to see that nothing is left, unless more has arrived by \
          then, so that an edge saves nothing for short questions. And a client that always has more keeps the loop \
          for ever, unless it has a bound and a list of unfinished clients. Level mode with one read for each event is \
-         fair without either. What edges save is changes of interest.",
+         fair without either. Edge-triggered mode saves the calls that change the interest.",
         "边缘只在字节到达时报告一次，剩下的字节绝不再报：不读到底的循环就会挂住。读到底的循环要多读一次才知道空了（除非这时又来了数据），所以对短问题并不省；\
          而总有更多数据的客户端会一直霸占它，除非循环设了上限，并自己记下谁还没读完。水平触发、每个事件读一次，不需要这些也公平。\
          边缘触发省下的是修改关注事件的调用。",
@@ -292,17 +293,17 @@ fn edge(notes: &mut Notes) -> Result<()> {
         "16 of 25 bytes are read; the next wait reports: level {level}, edge {edge}",
         "25 个字节读走 16 个；下一次等待报告的描述符数：水平 {level}，边缘 {edge}"
     );
-    ensure!(level == 1 && edge == 0, "not only an edge was lost");
+    ensure!(level == 1 && edge == 0, "expected only level mode to report the rest");
 
     let answered = |server: Server| -> Result<bool> {
         let mut client = server.client()?;
         client.set_timeout(PATIENT)?;
         client.send(APHORISMS[0].0)?;
-        Ok(client.read_some()? != Came::Nothing)
+        Ok(client.read_some()? != Received::Nothing)
     };
     let half = answered(faulty_example("half_drained")?)?;
-    let cured = [answered(server("edge", &[])?)?, answered(server("poll", &[])?)?];
-    ensure!(!half && cured == [true; 2], "answered by half_drained: {half}, by edge and zen-poll: {cured:?}");
+    let fixed = [answered(server("edge", &[])?)?, answered(server("poll", &[])?)?];
+    ensure!(!half && fixed == [true; 2], "answered by half_drained: {half}, by edge and zen-poll: {fixed:?}");
     saw!(
         notes,
         "so half_drained, an edge-triggered server, sends no answer within {PATIENT:?}; edge, which reads to the \
@@ -320,7 +321,7 @@ fn edge(notes: &mut Notes) -> Result<()> {
         fair = ms(fair),
         drained = ms(drained),
     );
-    ensure!(drained > fair * 5 && reads > turns * 5, "a loop that drains was to keep the other waiting");
+    ensure!(drained > fair * 5 && reads > turns * 5, "expected a loop that drains to keep the other client waiting");
 
     let calls_of = |name| -> Result<f64> {
         notes.doing(&format!("{name} under strace"));
@@ -332,7 +333,7 @@ fn edge(notes: &mut Notes) -> Result<()> {
         "64 busy clients, system calls for an answer: level {level:.2}, edge {edge:.2}",
         "64 个忙碌的客户端，每个回答的系统调用数：水平 {level:.2}，边缘 {edge:.2}"
     );
-    ensure!(level > 1.95 && edge > 1.95, "an answer was to take recv() and send() either way");
+    ensure!(level > 1.95 && edge > 1.95, "expected about 2 calls for an answer, or more, in both modes");
     Ok(())
 }
 
@@ -346,7 +347,7 @@ fn wait_beside_a_flood(mode: epoll::EventFlags) -> Result<(Duration, usize)> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            // In large pieces, while the loop reads small ones: there is always more.
+            // It writes larger pieces than the loop reads, so that there is always more to read.
             while !is_over.load(Ordering::Relaxed) {
                 if rustix::io::write(&flood, &[0; 65536]).is_err() {
                     break;
@@ -430,7 +431,7 @@ fn one_poller(notes: &mut Notes) -> Result<()> {
          {oneshot} oneshot",
         "{WAITING} 个线程在 epoll_wait 中，一个事件唤醒的线程数：水平触发 {level}，边缘触发 {edge}，oneshot {oneshot}"
     );
-    ensure!(level > 1 && oneshot == 1, "level was to wake several, oneshot one");
+    ensure!(level > 1 && oneshot == 1, "expected level mode to wake several threads, and oneshot one");
 
     let (poller, is_waiting) = (Poller::new()?, AtomicBool::new(false));
     let returned = thread::scope(|scope| -> Result<usize> {
@@ -445,7 +446,7 @@ fn one_poller(notes: &mut Notes) -> Result<()> {
         let (start, mut returned) = (Instant::now(), 0);
         while start.elapsed() < Duration::from_millis(100) {
             let found = poller.wait(&mut Events::new(), Some(Duration::from_millis(100)))?;
-            ensure!(found == 0, "the second found something");
+            ensure!(found == 0, "the second thread found an event");
             returned += 1;
         }
         first.join().ok().context("the first panicked")??;
@@ -456,7 +457,7 @@ fn one_poller(notes: &mut Notes) -> Result<()> {
         "a second thread in Poller::wait(100 ms): it returns {returned} times in 100 ms, with nothing",
         "第二个线程调用 Poller::wait（100 毫秒）：100 毫秒内返回 {returned} 次，一无所获"
     );
-    ensure!(returned > 100, "it was to spin");
+    ensure!(returned > 100, "expected the second wait to return immediately, more than 100 times");
     Ok(())
 }
 
@@ -474,7 +475,7 @@ fn woken(mode: epoll::EventFlags) -> Result<usize> {
         let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
         let mut events = Vec::with_capacity(1);
         let found = epoll::wait(&waits, rustix::buffer::spare_capacity(&mut events), Some(&limit))?;
-        // Reading the byte would end the level; each thread works on the event for a moment first.
+        // The byte is not read, so the descriptor stays ready while each thread works on its event for a moment.
         thread::sleep(Duration::from_millis(50));
         Ok(found)
     })

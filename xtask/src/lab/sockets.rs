@@ -1,4 +1,4 @@
-//! What a socket is: its port, its two owners, its states, and when a write is on its way.
+//! What a socket is: its port, processes that share it, its states, and when written bytes are sent.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
@@ -14,9 +14,9 @@ use rustix::process::Signal;
 use socket2::SockRef;
 
 use super::Experiment;
-use super::fixture::{CLOSE_WAIT_STATE, ESTABLISHED, asked, connections, faulty_example, median, ms, server};
+use super::fixture::{CLOSE_WAIT_STATE, ESTABLISHED, connections, faulty_example, median, ms, server, time_answer};
 use super::notes::{Notes, Text};
-use crate::harness::client::{APHORISMS, Came};
+use crate::harness::client::{APHORISMS, Received};
 use crate::harness::group::Group;
 use crate::harness::{Server, WAIT_LIMIT, process, wait_for};
 use crate::servers;
@@ -46,7 +46,7 @@ pub(super) const ONE_PORT: Experiment = Experiment {
 fn one_port(notes: &mut Notes) -> Result<()> {
     const CLIENTS: usize = 50;
     let server = server("poll", &[])?;
-    // Its threads are all there once it has served a client and sleeps.
+    // When it has served a client and sleeps, all its threads and their descriptors exist.
     server.served_client()?.leave()?;
     server.wait_until_asleep(WAIT_LIMIT)?;
     let before = server.usage().descriptors;
@@ -83,10 +83,10 @@ pub(super) const WAKE_ACCEPT: Experiment = Experiment {
     ),
     run: wake_accept,
     why: Text(
-        "close() takes a number away; the sleeping call holds the socket itself, which goes on listening. \
+        "close() only removes the descriptor; the sleeping call holds the socket itself, which goes on listening. \
          shutdown() changes the socket, so every process that shares it is woken, and it can never accept again. \
-         The servers here use neither: accept() returns after a tick of 250 ms, and the thread looks whether it is \
-         to stop.",
+         The servers here use neither: accept() returns after a tick of 250 ms, and the thread checks whether it \
+         must stop.",
         "close() 只是收回一个编号；睡着的系统调用握有套接字本身，它还在监听。shutdown() 改变的是套接字，所以共用它的每个进程都被唤醒，\
          而且它再也不能 accept。这里的服务器两种都不用：accept() 每 250 毫秒（一个 tick）返回一次，线程借机查看是否该停止。",
     ),
@@ -108,8 +108,8 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
         state = state(notes, is_asleep),
     );
     let client = TcpStream::connect(address).context("the closed listener")?;
-    let outcome = accepted.recv_timeout(WAIT_LIMIT).context("a client was to wake it")?;
-    ensure!(is_asleep && outcome.is_ok(), "it was to sleep until a client came: {outcome:?}");
+    let outcome = accepted.recv_timeout(WAIT_LIMIT).context("accept() does not return a new client")?;
+    ensure!(is_asleep && outcome.is_ok(), "expected accept() to sleep until a client connects: {outcome:?}");
     saw!(
         notes,
         "then a client connects to the \"closed\" listener, and accept() returns it",
@@ -120,7 +120,7 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
     let (listener, accepted) = sleeper()?;
     let start = Instant::now();
     SockRef::from(listener).shutdown(Shutdown::Both)?;
-    let outcome = accepted.recv_timeout(WAIT_LIMIT).context("shutdown() was to wake it")?;
+    let outcome = accepted.recv_timeout(WAIT_LIMIT).context("shutdown() does not wake accept()")?;
     let Err(error) = outcome else { bail!("it accepted a client after shutdown()") };
     saw!(
         notes,
@@ -133,13 +133,13 @@ fn wake_accept(notes: &mut Notes) -> Result<()> {
     let mut sharer = Server::start_on(&shared, servers::named("workers")?, &[])?;
     sharer.served_client()?;
     SockRef::from(&shared).shutdown(Shutdown::Both)?;
-    let status = sharer.ended_within(WAIT_LIMIT).context("the other process was to notice")?;
+    let status = sharer.ended_within(WAIT_LIMIT).context("the other process does not exit")?;
     saw!(
         notes,
         "shutdown() in another process that shares the listener: zen-threaded ends, {status}",
         "在共用监听套接字的另一个进程里 shutdown()：zen-threaded 结束，{status}"
     );
-    ensure!(status.code() == Some(1), "it was to end with an error");
+    ensure!(status.code() == Some(1), "expected exit status 1");
 
     let mut stopped = server("workers", &[])?;
     stopped.wait_until_asleep(WAIT_LIMIT)?;
@@ -159,17 +159,17 @@ fn state(notes: &Notes, is_asleep: bool) -> &'static str {
     text.in_(notes.language())
 }
 
-/// Starts a thread that sleeps in accept(); what it returns comes through the channel.
+/// Starts a thread that sleeps in accept(). Its result is sent through the channel.
 fn sleeper() -> Result<(&'static TcpListener, Receiver<std::io::Result<SocketAddr>>)> {
     // Leaked, because one experiment closes its descriptor by hand.
     let listener: &'static TcpListener = Box::leak(Box::new(TcpListener::bind(("127.0.0.1", 0))?));
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("sleeper".into()).spawn(move || {
         // The receiver may have given up.
-        let _ = tell.send(listener.accept().map(|(_, client)| client));
+        let _ = sender.send(listener.accept().map(|(_, client)| client));
     })?;
     thread::sleep(Duration::from_millis(100));
-    Ok((listener, told))
+    Ok((listener, receiver))
 }
 
 pub(super) const SENT: Experiment = Experiment {
@@ -213,15 +213,15 @@ fn sent(notes: &mut Notes) -> Result<()> {
         first = outcome(&first),
         second = outcome(&second),
     );
-    ensure!(first.is_ok(), "the first was to succeed");
-    let kind = second.err().context("the second was to fail")?.kind();
-    ensure!([ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&kind), "{kind}");
+    ensure!(first.is_ok(), "the first send() fails");
+    let kind = second.err().context("the second send() does not fail")?.kind();
+    ensure!([ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&kind), "the second send() fails with {kind}");
 
     let stopped = server("poll", &[])?;
     let mut client = stopped.served_client()?;
     process::stop(stopped.pid())?;
     let mut taken = 0;
-    // Bytes on their way leave room for more, so a full buffer is asked again.
+    // The kernel still moves bytes to the peer, which leaves room for more, so a full buffer is tried again.
     let full = wait_for(WAIT_LIMIT, || {
         let mut room = 0;
         while let Ok(n @ 1..) = client.push(&[b' '; 65536]) {
@@ -231,15 +231,15 @@ fn sent(notes: &mut Notes) -> Result<()> {
         thread::sleep(Duration::from_millis(20));
         (room == 0).then_some(())
     });
-    full.context("send() was to take no more in the end")?;
-    ensure!(client.try_read()? == Came::Nothing, "a stopped server was to answer nothing");
+    full.context("the buffers never fill up")?;
+    ensure!(client.try_read()? == Received::Nothing, "a stopped server has answered");
     saw!(
         notes,
         "a stopped server: send() takes {kib} KiB, and the server has read none of them",
         "服务器被暂停：send() 收下了 {kib} KiB，而服务器一个字节也没读",
         kib = taken / 1024,
     );
-    ensure!(taken > 64 << 10, "many KiB were expected");
+    ensure!(taken > 64 << 10, "expected send() to take more than 64 KiB");
     stopped.signal(Signal::CONT)
 }
 
@@ -287,9 +287,9 @@ fn close_wait(notes: &mut Notes) -> Result<()> {
         Ok(later)
     };
     let faulty = left_by("forgets_to_close", faulty_example("forgets_to_close")?)?;
-    let cured = left_by("zen-threaded", server("per-connection", &[])?)?;
-    ensure!(faulty == CLIENTS, "one for each client was expected");
-    ensure!(cured == 0, "the fixed server left some");
+    let fixed = left_by("zen-threaded", server("per-connection", &[])?)?;
+    ensure!(faulty == CLIENTS, "expected {CLIENTS} connections in CLOSE_WAIT at forgets_to_close");
+    ensure!(fixed == 0, "expected no connection in CLOSE_WAIT at zen-threaded");
     Ok(())
 }
 
@@ -340,7 +340,7 @@ fn two_owners(notes: &mut Notes) -> Result<()> {
             "a child holds a copy, the parent calls {how}: end of file at the client: {before}",
             "子进程持有拷贝，父进程调用 {how}：客户端读到文件结尾：{before}"
         );
-        ensure!(before == with_shutdown, "only shutdown() was to end it");
+        ensure!(before == with_shutdown, "expected only shutdown() to end the connection");
         drop(child);
         if !with_shutdown {
             ensure!(heard(&mut client)?, "the last close did not send FIN");
@@ -361,7 +361,7 @@ fn two_owners(notes: &mut Notes) -> Result<()> {
     drop(listener);
     // The child's exec() closes them a moment after its parent continues.
     let free = wait_for(WAIT_LIMIT, || TcpListener::bind(address).ok());
-    free.context("CLOEXEC was to keep it from the child")?;
+    free.context("the child has inherited the listener in spite of CLOEXEC")?;
     drop(child);
     saw!(notes, "with CLOEXEC: the port is free, although a child lives", "使用 CLOEXEC：子进程还在，端口却已可用");
     Ok(())
@@ -369,7 +369,7 @@ fn two_owners(notes: &mut Notes) -> Result<()> {
 
 pub(super) const NAGLE: Experiment = Experiment {
     name: "nagle",
-    claim: Text("Small writes are just small.", "小的写操作只不过是小而已。"),
+    claim: Text("Two small writes are as good as one.", "分两次写小块数据，与一次写完没有区别。"),
     question: Text(
         "a server writes each answer in two pieces. How long does a client wait for an answer, without TCP_NODELAY \
          and with it?",
@@ -393,13 +393,13 @@ fn nagle(notes: &mut Notes) -> Result<()> {
     let with = in_two_pieces(true)?;
     let real = server("single", &[])?;
     let mut client = real.served_client()?;
-    let whole = median((0..EXCHANGES).map(|_| asked(&mut client)).collect::<Result<Vec<_>>>()?);
+    let whole = median((0..EXCHANGES).map(|_| time_answer(&mut client)).collect::<Result<Vec<_>>>()?);
     saw!(notes, "two writes, without TCP_NODELAY: {time}", "分两次写，不设 TCP_NODELAY：{time}", time = ms(without));
     saw!(notes, "two writes, with TCP_NODELAY: {time}", "分两次写，设 TCP_NODELAY：{time}", time = ms(with));
     saw!(notes, "zen-single, one write: {time}", "zen-single，一次写完：{time}", time = ms(whole));
     ensure!(
         without > Duration::from_millis(20) && without > with * 5,
-        "only the first was to wait for the acknowledgement"
+        "expected only the writes without TCP_NODELAY to wait for an acknowledgement"
     );
     Ok(())
 }
@@ -423,7 +423,7 @@ fn in_two_pieces(no_delay: bool) -> Result<Duration> {
         client.read_exact(&mut [0; 8])?;
         Ok(start.elapsed())
     };
-    // A young connection acknowledges immediately: Linux delays only when it has seen a few exchanges.
+    // On a new connection, Linux acknowledges immediately. It delays acknowledgements only after some exchanges.
     let times = (0..EXCHANGES).map(|_| exchange()).collect::<std::io::Result<Vec<_>>>()?;
     drop(client);
     answering.join().ok().context("the answering thread panicked")??;
@@ -439,5 +439,5 @@ fn pair() -> Result<(TcpStream, TcpStream, TcpListener)> {
 
 const EXCHANGES: usize = 40;
 
-/// Long enough to say that nothing happens.
+/// The time after which nothing more is expected.
 const QUIET: Duration = Duration::from_millis(300);

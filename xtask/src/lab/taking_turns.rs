@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::fixture::{all_ms, answer_times, asked, faulty_example, ms, ratio, server};
+use super::fixture::{all_ms, answer_times, faulty_example, ms, ratio, server, time_answer};
 use super::notes::{Notes, Text};
 use crate::harness::client::APHORISMS;
 use crate::harness::metrics::scrape;
@@ -22,7 +22,7 @@ pub(super) const STALL: Experiment = Experiment {
     ),
     question: Text(
         "an answer takes 200 ms of sleep. When do 4 clients that ask together have theirs from one loop, from two, \
-         and from tasks that await their answers, or have them worked out elsewhere?",
+         and from tasks that await their answers, or leave them to a thread pool?",
         "一个回答要睡 200 毫秒。4 个客户端同时提问：一个循环、两个循环、会 await 的任务、把活交给线程池的任务，各\
          在什么时候给出回答？",
     ),
@@ -79,10 +79,10 @@ pub(super) const BEST_OF_BOTH: Experiment = Experiment {
     ),
     run: best_of_both,
     why: Text(
-        "a second loop helps when the first is full, and when it gets its share of the clients. Asleep, two loops \
-         do twice as much, unless the machine is busy otherwise. Computing, they do so only if a second processor \
-         is free. For light work the clients and the kernel need the processors themselves. Processes race for \
-         their clients: their share is luck (see `spread`).",
+        "a second loop helps when the first is always busy and the second gets its share of the clients. If answers \
+         sleep, two loops give twice as many, unless the machine is busy otherwise. If answers compute, that takes a \
+         second free processor. For light work, the clients and the kernel need the processors themselves. Processes \
+         race for clients, so their shares are random (see `spread`).",
         "第一个循环已满、而第二个又分得到客户端时，它才有用。睡眠型的工作，两个循环能做两倍，除非机器正忙别的。计\
          算型的，要有空闲的第二个处理器才行。工作很轻时，客户端和内核自己就要用处理器。多个进程要争抢客户端：份额\
          全凭运气（见 `spread`）。",
@@ -94,21 +94,21 @@ pub(super) const BEST_OF_BOTH: Experiment = Experiment {
 
 fn best_of_both(notes: &mut Notes) -> Result<()> {
     rates_of(notes, "light work", &[])?;
-    // Whether there are two processors to be had just now is not for a test to say.
+    // This ratio is not tested, because it depends on whether a second processor is free now.
     rates_of(notes, "10 ms of computing", &["--burn", "10ms"])?;
     let sleeping = rates_of(notes, "10 ms of sleep", &["--delay", "10ms"])?;
-    ensure!(sleeping > 1.4, "two loops were to sleep for twice as many");
+    ensure!(sleeping > 1.4, "expected two loops to give more than 1.4 times the answers of one");
     Ok(())
 }
 
-/// Answers a second of one loop, two, and two in processes; how many times one loop's answers two loops gave, at
-/// their best.
+/// Measures the answers a second of one loop, of two, and of two in processes. Returns the ratio of two loops to one,
+/// by the best round of each.
 fn rates_of(notes: &mut Notes, work: &str, arguments: &[&str]) -> Result<f64> {
     const NAMES: [&str; 3] = ["poll", "poll-loops", "poll-processes"];
     const ROUNDS: usize = 3;
     let servers = NAMES.iter().map(|name| server(name, arguments)).collect::<Result<Vec<_>>>()?;
     let mut rates = vec![Vec::new(); NAMES.len()];
-    // In turns, so that whatever else the machine does hits all of them.
+    // In turns, so that other programs on the machine disturb all of them alike.
     for round in 1..=ROUNDS {
         for (name, (server, rates)) in NAMES.iter().zip(servers.iter().zip(&mut rates)) {
             notes.doing(&format!("{work}: {name}, round {round} of {ROUNDS}"));
@@ -132,22 +132,22 @@ fn rates_of(notes: &mut Notes, work: &str, arguments: &[&str]) -> Result<f64> {
     Ok(best(&rates[1]) / best(one))
 }
 
-/// Answers a second to 4 clients that ask as fast as they can.
+/// Returns the answers a second to 4 clients that ask as fast as they can.
 fn rate(server: &Server) -> Result<f64> {
-    const LOOK: Duration = Duration::from_millis(250);
+    const MEASURED_TIME: Duration = Duration::from_millis(250);
     let mut clients = server.served_clients(4)?;
     let (count, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let asking = |client: &mut Client| -> Result<()> {
             while !is_over.load(Ordering::Relaxed) {
-                asked(client)?;
+                time_answer(client)?;
                 count.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
         };
         let start = Instant::now();
         let threads: Vec<_> = clients.iter_mut().map(|client| scope.spawn(move || asking(client))).collect();
-        thread::sleep(LOOK);
+        thread::sleep(MEASURED_TIME);
         let rate = count.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
         is_over.store(true, Ordering::Relaxed);
         for thread in threads {
@@ -168,8 +168,8 @@ pub(super) const STARVE: Experiment = Experiment {
     ),
     run: starve,
     why: Text(
-        "an .await gives the thread away only if it has to wait. A client that is always ready never makes it \
-         wait, so its coroutine runs until its questions are answered. zen-async yields to the reactor after each \
+        "an .await yields the thread only if it has to wait. A client that is always ready never makes it wait, so \
+         its coroutine runs until all its questions are answered. zen-async yields to the reactor after each \
          chunk, which is a turn of bounded length.",
         "只有真需要等待时，.await 才会让出线程。客户端总是就绪，它的协程就一直跑到问题答完。zen-async 每处理一块数\
          据就让给反应器一次，每轮长度有限。",
@@ -192,9 +192,9 @@ fn starve(notes: &mut Notes) -> Result<()> {
                 return Ok(Duration::ZERO);
             }
             thread::sleep(Duration::from_millis(150));
-            asked(&mut server.client()?)
+            time_answer(&mut server.client()?)
         })?;
-        // The earlier client is served again.
+        // A client from before the load is served again.
         third.ask_all()?;
         saw!(notes, "{name}: the third waits {wait}", "{name}：第三个等了 {wait}", wait = ms(waits[0]));
         Ok(waits[0])
@@ -202,7 +202,7 @@ fn starve(notes: &mut Notes) -> Result<()> {
     let starving = wait("never_yields", faulty_example("never_yields")?)?;
     let fair = wait("zen-async", server("smol", &["--burn", "100us"])?)?;
     saw!(notes, "that is {times:.0} times as long", "前者是后者的 {times:.0} 倍", times = ratio(starving, fair));
-    ensure!(starving > fair * 3, "never_yields was to starve it");
+    ensure!(starving > fair * 3, "expected never_yields to keep the third waiting 3 times as long");
     Ok(())
 }
 
@@ -217,8 +217,8 @@ pub(super) const LOST_UPDATE: Experiment = Experiment {
     run: lost_update,
     why: Text(
         "an `.await` lets other tasks run. All 8 read the same number, wait, and write that number plus one: 7 \
-         updates of 8 are lost. Between two awaits a task is alone; what must not be torn apart stands there, or \
-         under a lock that is held across the await.",
+         updates of 8 are lost. Between two awaits no other task runs. So an operation that must not \
+         be interrupted belongs there, or under a lock that is held across the await.",
         "`.await` 让别的任务运行。8 个任务读到同一个数，等待，然后都写回这个数加一：8 次更新丢了 7 次。任务只在两个 await 之间独占线程；\
          不可分割的操作应放在那里，或者用一把跨越 await 持有的锁保护。",
     ),
@@ -233,7 +233,7 @@ fn lost_update(notes: &mut Notes) -> Result<()> {
     let all_ask = |server: &Server| {
         at_once(CLIENTS, |_| {
             let mut client = server.client()?;
-            (0..QUESTIONS).try_for_each(|_| asked(&mut client).map(drop))
+            (0..QUESTIONS).try_for_each(|_| time_answer(&mut client).map(drop))
         })
     };
     let faulty = faulty_example("lost_update")?;
@@ -244,22 +244,22 @@ fn lost_update(notes: &mut Notes) -> Result<()> {
     };
     let counter =
         faulty.wait_for_log(WAIT_LIMIT, counters).and_then(|all| all.into_iter().max()).context("the counters")?;
-    let asked = CLIENTS * QUESTIONS;
+    let questions = CLIENTS * QUESTIONS;
     saw!(
         notes,
-        "lost_update: {asked} questions were answered, the counter says {counter}",
-        "lost_update：回答了 {asked} 个问题，计数却是 {counter}"
+        "lost_update: {questions} questions were answered, the counter says {counter}",
+        "lost_update：回答了 {questions} 个问题，计数却是 {counter}"
     );
-    ensure!(counter < asked / 2, "most updates were to be lost");
+    ensure!(counter < questions / 2, "expected more than half of the updates to be lost");
 
-    let cured = server("smol", &["--metrics", "0", "--delay", "2ms", "--await"])?;
-    all_ask(&cured)?;
-    let count = scrape(&cured)?.get("zen_questions_total").copied().context("zen_questions_total")?;
+    let fixed = server("smol", &["--metrics", "0", "--delay", "2ms", "--await"])?;
+    all_ask(&fixed)?;
+    let count = scrape(&fixed)?.get("zen_questions_total").copied().context("zen_questions_total")?;
     saw!(
         notes,
         "zen-async, which counts with no await in between: zen_questions_total is {count}",
         "zen-async 计数时中间没有 await：zen_questions_total 为 {count}"
     );
-    ensure!(count == asked as f64, "an update was lost");
+    ensure!(count == questions as f64, "expected {questions} in zen_questions_total");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a blocking server does with its time: it waits, and for which client.
+//! Blocking servers: how long they wait, and for which client.
 
 use std::process::Command;
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::Experiment;
-use super::fixture::{all_ms, answer_times, asked, ms, ratio, server};
+use super::fixture::{all_ms, answer_times, ms, ratio, server, time_answer};
 use super::notes::{Notes, Text};
 use crate::harness::{Server, WAIT_LIMIT, strace};
 use crate::matrix::parallel::turns;
@@ -42,7 +42,7 @@ fn idle(notes: &mut Notes) -> Result<()> {
     let (start, before) = (Instant::now(), server.usage().cpu);
     for n in 1..=QUESTIONS {
         notes.doing(&format!("question {n} of {QUESTIONS}"));
-        asked(&mut client)?;
+        time_answer(&mut client)?;
         thread::sleep(Duration::from_millis(40));
     }
     let (time, busy) = (start.elapsed(), server.usage().cpu.saturating_sub(before));
@@ -55,7 +55,7 @@ fn idle(notes: &mut Notes) -> Result<()> {
         busy = ms(busy),
     );
     saw!(notes, "the server was idle for {idle:.1} % of the time", "服务器有 {idle:.1} % 的时间空闲");
-    ensure!(idle > 90.0, "more than 90 % were expected");
+    ensure!(idle > 90.0, "expected the server to be idle for more than 90 % of the time");
     Ok(())
 }
 
@@ -84,14 +84,14 @@ pub(super) const FIRST_RECV: Experiment = Experiment {
 
 fn first_recv(notes: &mut Notes) -> Result<()> {
     let mut command = Command::new(strace()?);
-    // A faulty example, as it has no tick: one accept() and one recv() are all that it does.
+    // A faulty example, because it has no tick: its calls return only when a client connects or writes.
     command.args(["-T", "-e", "trace=accept4,recvfrom"]).arg(workspace::binary("examples/ends_with")?);
     let server = Server::run(command.args(["-p", "0"]))?;
     for pause in [Duration::ZERO, LATE] {
         notes.doing(&format!("a client that writes after {}", ms(pause)));
         let mut client = server.client()?;
         thread::sleep(pause);
-        asked(&mut client)?;
+        time_answer(&mut client)?;
     }
     let all = |log: &str| Some(first_receives(log)).filter(|times| times.len() >= 2);
     let times = server.wait_for_log(WAIT_LIMIT, all).with_context(|| server.log())?;
@@ -108,7 +108,7 @@ fn first_recv(notes: &mut Notes) -> Result<()> {
         late = ms(LATE),
         time = ms(times[1]),
     );
-    ensure!(times[1] >= LATE * 4 / 5 && times[0] < times[1] / 2, "only the second was to wait");
+    ensure!(times[1] >= LATE * 4 / 5 && times[0] < times[1] / 2, "expected only the second recv() to wait");
     Ok(())
 }
 
@@ -155,7 +155,7 @@ fn hog(notes: &mut Notes) -> Result<()> {
         notes.doing(&format!("{hogs} silent clients before one that asks {name}"));
         let server = server(name, &["--idle-timeout", "300ms"])?;
         let silent = server.clients(hogs)?;
-        let wait = asked(&mut server.client()?)?;
+        let wait = time_answer(&mut server.client()?)?;
         drop(silent);
         saw!(
             notes,
@@ -167,8 +167,11 @@ fn hog(notes: &mut Notes) -> Result<()> {
     };
     let (one, three) = (wait_behind("single", 1)?, wait_behind("single", 3)?);
     let event_loop = wait_behind("poll", 3)?;
-    ensure!(one >= LATE && three >= LATE * 3 && three > one * 2, "each silent client was to cost a timeout");
-    ensure!(event_loop < one / 2, "the event loop was not to notice them");
+    ensure!(
+        one >= LATE && three >= LATE * 3 && three > one * 2,
+        "expected a wait of one timeout for each silent client"
+    );
+    ensure!(event_loop < one / 2, "expected the event loop to answer without waiting for silent clients");
     Ok(())
 }
 
@@ -187,10 +190,10 @@ pub(super) const WORKERS: Experiment = Experiment {
     run: workers,
     why: Text(
         "four sleep at the same time; the fifth client waits in the backlog until a worker is free. Sleeping \
-         costs no processor, so the book's delay shows threads at their best: workers that compute share the \
-         processors there are. (--burn goes by the clock: a worker that gets half a processor does half the work \
+         costs no processor, so a delay shows threads at their best: workers that compute share the available \
+         processors. (--burn goes by the clock: a worker that gets half a processor does half the work \
          in that time.)",
-        "四个同时睡；第五个客户端在 backlog 里等到有 worker 空出来。睡眠不占处理器，所以书里的延时展示的是线程最好\
+        "四个同时睡；第五个客户端在 backlog 里等到有 worker 空出来。睡眠不占处理器，所以延时展示的是线程最好\
          的一面：真要计算，worker 们只能分享现有的处理器。（--burn 按时钟计：只得到半个处理器的 worker，在这段时间\
          里只做一半的活。）",
     ),
@@ -219,11 +222,11 @@ fn workers(notes: &mut Notes) -> Result<()> {
         used = ms(used),
         time = ms(time),
     );
-    ensure!(turns == [4, 1], "answers came in turns of {turns:?}");
+    ensure!(turns == [4, 1], "expected 4 answers and then 1, but they came in groups of {turns:?}");
     let most = u32::try_from(processors.min(4))?;
-    ensure!(!used.is_zero() && used < time * most * 11 / 10, "no more than the processors there are");
+    ensure!(!used.is_zero() && used < time * most * 11 / 10, "expected at most the time of {most} processors");
     Ok(())
 }
 
-/// Late enough to be told from immediately; also the timeout of `hog`.
+/// A pause that clearly differs from none; it is also the idle timeout in `hog`.
 const LATE: Duration = Duration::from_millis(300);

@@ -1,4 +1,4 @@
-//! The sections of manual pages that no command line knows.
+//! The sections of the manual pages that cannot be generated from a command line.
 
 use clap_mangen::roff::{Roff, bold, roman};
 
@@ -27,7 +27,7 @@ pub(super) const OF_SERVERS: &[Section] = &[
     Section {
         title: "EXIT STATUS",
         entries: &[
-            ("0", "It was told to stop, and drained."),
+            ("0", "It received SIGTERM or SIGINT, and drained."),
             ("1", "It could not start, or could not go on; one line on stderr says what to do."),
             ("2", "The command line is wrong."),
             ("130, 143", "A second SIGINT or SIGTERM ended it immediately."),

@@ -41,7 +41,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(trials.collect())
 }
 
-/// There is a page for every program and command, with its sections, and a completion for each shell.
+/// Checks that every program and command has a page with all sections, and every program a completion for each shell.
 fn everything_is_written(folder: &Path) -> Result<()> {
     let packages = SERVERS.iter().filter(|entry| entry.is_first_of_package()).map(|entry| entry.package);
     let programs: Vec<&str> = packages.chain(["zen-client"]).collect();
@@ -87,9 +87,9 @@ fn what_is_hidden_stays_hidden(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The program reads every file without a word.
+/// Fails if the program fails, or prints anything, for one of the files.
 fn no_fault(program: &str, arguments: &[&str], files: &[PathBuf]) -> Result<()> {
-    ensure!(!files.is_empty(), "nothing to read");
+    ensure!(!files.is_empty(), "there is no file to check");
     let program = tool(program)?;
     for file in files {
         let output = run_within(WAIT_LIMIT, Command::new(&program).args(arguments).arg(file).env("LC_ALL", "C.UTF-8"))?;
@@ -99,7 +99,7 @@ fn no_fault(program: &str, arguments: &[&str], files: &[PathBuf]) -> Result<()> 
     Ok(())
 }
 
-/// Bash completes `zen-poll --sty`.
+/// Checks that Bash completes `zen-poll --sty` to `--style`.
 fn bash_completes(folder: &Path) -> Result<()> {
     let script = r#"
         source zen-poll.bash

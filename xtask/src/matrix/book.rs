@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Case, Ctx, bare, case};
 use crate::harness::client::connect;
 use crate::harness::group::{Group, run_within};
-use crate::harness::{WAIT_LIMIT, free_address, is_conformant, shown, tool, wait_for};
+use crate::harness::{WAIT_LIMIT, expect_conformant, free_address, shown, tool, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -23,7 +23,7 @@ fn python_server(_: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     python.arg("xtask/challenge/zen.py").arg(address.port().to_string()).current_dir(workspace::root()?);
     let _server = Group::start(python.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
     wait_for(WAIT_LIMIT, || connect(address, WAIT_LIMIT).ok()).context("the Python server does not listen")?;
-    is_conformant(address)
+    expect_conformant(address)
 }
 
 fn python_client(ctx: &mut Ctx) -> Result<()> {

@@ -9,20 +9,20 @@ use rustix::process::{Signal, getuid};
 use super::faults::acceptors;
 use super::{Case, Ctx, bare, case};
 use crate::harness::client::APHORISMS;
-use crate::harness::network::on_a_host_alone;
+use crate::harness::network::in_own_network;
 use crate::harness::{Client, Missing, Server, WAIT_LIMIT};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
-    case("the_next_client_waits", the_next_client_waits).on(|entry| !entry.is_example && entry.makes_wait()),
+    case("the_next_client_waits", the_next_client_waits).on(|entry| !entry.is_example && entry.makes_clients_wait()),
     case("idle_clients_exclude_no_other", idle_clients_exclude_no_other)
-        .on(|entry| !entry.is_example && !entry.makes_wait()),
+        .on(|entry| !entry.is_example && !entry.makes_clients_wait()),
     case("a_freed_permit_is_seen", a_freed_permit_is_seen)
         .arguments(&["--max-connections", "10"])
-        .on(|entry| !entry.is_example && !entry.makes_wait()),
+        .on(|entry| !entry.is_example && !entry.makes_clients_wait()),
     case("a_burst_over_the_limit", a_burst_over_the_limit)
         .arguments(&["--max-connections", "60"])
-        .on(|entry| !entry.is_example && !entry.makes_wait() && entry.processes == 1),
+        .on(|entry| !entry.is_example && !entry.makes_clients_wait() && entry.processes == 1),
     case("processes", processes),
     bare("the_backlog_is_cut", the_backlog_is_cut),
     bare("the_backlog_is_cut_elsewhere", the_backlog_is_cut_elsewhere).on(Entry::is_first_of_package),
@@ -31,10 +31,10 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Idle clients occupy the server; the next client is answered when one of them leaves, and not before.
 fn the_next_client_waits(ctx: &mut Ctx) -> Result<()> {
-    let mut idle = ctx.server.served_clients(ctx.entry.at_once.context("it serves a number of clients")?)?;
+    let mut idle = ctx.server.served_clients(ctx.entry.at_once.context("the server has no fixed capacity")?)?;
     let (question, answer) = APHORISMS[0];
     let mut next = ctx.server.asking_client()?;
-    next.expect_silence(Duration::from_millis(300)).context("beyond its capacity")?;
+    next.expect_silence(Duration::from_millis(300)).context("a client beyond the server's capacity")?;
     // Clients that are being served still are.
     idle.iter_mut().try_for_each(|client| client.ask(question, answer)).context("a client that was served before")?;
     drop(idle.pop());
@@ -49,8 +49,8 @@ fn idle_clients_exclude_no_other(ctx: &mut Ctx) -> Result<()> {
     idle.iter_mut().try_for_each(Client::ask_all).context("a client that was idle")
 }
 
-/// All permits are taken, all clients leave, and a client that connects right after is served: before the server
-/// rejects it, it notices the closed connections.
+/// All permits are taken, all clients leave, and a client that connects right after them is served: the server notices
+/// the closed connections before it would reject the client.
 fn a_freed_permit_is_seen(ctx: &mut Ctx) -> Result<()> {
     let processes = acceptors(ctx.entry, &ctx.server).len();
     for round in 1..=ROUNDS {
@@ -75,8 +75,8 @@ fn a_freed_permit_is_seen(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// 64 clients connect while the server is stopped. It sees all of them together, and no later client reminds it of the
-/// four over the limit.
+/// 64 clients connect while the server is stopped (SIGSTOP), four more than the limit. All of them are in the backlog
+/// when it continues, and the four are rejected although no later client wakes the server up.
 fn a_burst_over_the_limit(ctx: &mut Ctx) -> Result<()> {
     ctx.server.stop_all()?;
     let clients = ctx.server.clients(64);
@@ -108,7 +108,7 @@ fn the_backlog_is_cut(entry: &'static Entry, _: &'static [&'static str]) -> Resu
 
 /// Each network namespace has its own limit, so that even the default backlog may be too long.
 fn the_backlog_is_cut_elsewhere(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
-    on_a_host_alone(|| {
+    in_own_network(|| {
         fs::write(SOMAXCONN, "64").context(SOMAXCONN)?;
         reports(entry, &[], &[], "backlog 64,", &["1024", "64"])
     })
@@ -134,7 +134,10 @@ fn reports(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], backlog:
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(" clients at once, ")).collect();
     let are_right =
         !lines.is_empty() && lines.iter().all(|line| line.contains(&format!(" clients at once, {backlog}")));
-    ensure!(is_right && are_right, "{arguments:?} should say {backlog:?}, and warn of {warning:?}:\n{log}");
+    ensure!(
+        is_right && are_right,
+        "with {arguments:?} the log should have {backlog:?}, and a warning with the numbers {warning:?}:\n{log}"
+    );
     Ok(())
 }
 
@@ -144,5 +147,6 @@ const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 /// `--max-connections`, for each process.
 const PERMITS: usize = 10;
 
-/// A server usually notices a closed connection by itself; in one of this many rounds it does not.
+/// The number of rounds. Usually the server has noticed the closed connections before the next client connects; this
+/// many rounds include some in which it has not.
 const ROUNDS: usize = 30;

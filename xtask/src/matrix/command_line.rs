@@ -1,4 +1,4 @@
-//! The command line as a contract: a wrong one is refused with one line of error, and a ready line holds what it says.
+//! The command line as a contract: a wrong one is refused with one line of error, and the ready line is correct.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -14,8 +14,8 @@ use crate::harness::capture::Capture;
 use crate::harness::client::Client;
 use crate::harness::group::{Group, run_within};
 use crate::harness::metrics::metrics_of;
-use crate::harness::network::on_a_host_alone;
-use crate::harness::{Missing, Server, WAIT_LIMIT, free_address, is_one_error, shown, tool};
+use crate::harness::network::in_own_network;
+use crate::harness::{Missing, Server, WAIT_LIMIT, expect_one_error, free_address, shown, tool};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -89,10 +89,10 @@ pub(crate) const CASES: &[Case] = &[
 /// Expects exit status 2, nothing on stdout, and on stderr one line that names the flag and says where to look.
 fn is_refused(entry: &Entry, arguments: &[&str]) -> Result<()> {
     let output = run(entry, arguments)?;
-    is_one_error(&output, 2)?;
+    expect_one_error(&output, 2)?;
     let line = String::from_utf8_lossy(&output.stderr);
     ensure!(line.contains("try --help"), "no `try --help` in {line:?}");
-    // The last flag is the wrong one; without a flag it is the last word.
+    // The error names the last flag of the arguments or, if there is none, the last word.
     let word =
         arguments.iter().rev().find(|word| word.starts_with('-')).or(arguments.last()).context("no arguments")?;
     let flag = match word.split('=').next().context("a word")? {
@@ -125,7 +125,7 @@ fn unusable_address(entry: &'static Entry, _: &'static [&'static str]) -> Result
         ("::1%lo", "only link-local ones take %: use ::1"),
     ] {
         let output = run(entry, &["-p", "0", host])?;
-        is_one_error(&output, 1)?;
+        expect_one_error(&output, 1)?;
         ensure!(String::from_utf8_lossy(&output.stderr).contains(advice), "{host}: {}", shown(&output.stderr));
     }
     Ok(())
@@ -142,19 +142,19 @@ fn ipv4_as_ipv6(ctx: &mut Ctx) -> Result<()> {
 fn no_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     for arguments in [&["fe80::1"][..], &["[fe80::1]"], &["--metrics", "[fe80::1]:0"], &["--metrics", "fe80::1:0"]] {
         let output = run(entry, &[&["-p", "0"], arguments].concat())?;
-        is_one_error(&output, 1)?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(said.contains("fe80::1") && said.contains("append %INTERFACE"), "{arguments:?}: {said}");
+        expect_one_error(&output, 1)?;
+        let printed = String::from_utf8_lossy(&output.stderr);
+        ensure!(printed.contains("fe80::1") && printed.contains("append %INTERFACE"), "{arguments:?}: {printed}");
     }
     let output = run(entry, &["-p", "0", "fe80::1%nowhere"])?;
-    is_one_error(&output, 1)?;
+    expect_one_error(&output, 1)?;
     ensure!(String::from_utf8_lossy(&output.stderr).contains("the interface after %"), "{}", shown(&output.stderr));
     Ok(())
 }
 
 /// A link-local address with its interface works, with and without brackets, for clients and for metrics.
 fn an_interface(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
-    on_a_host_alone(|| {
+    in_own_network(|| {
         ensure!(TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(), Missing("IPv6".to_owned()));
         let address = ["address", "add", "fe80::1/64", "dev", "lo", "nodad"]; // usable immediately
         let output = run_within(WAIT_LIMIT, Command::new(tool("ip")?).args(address))?;
@@ -177,7 +177,7 @@ fn help(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let output = run(entry, &["--help"])?;
     ensure!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(text.contains("--port") && text.contains("--delay"), "the help does not say much: {text}");
+    ensure!(text.contains("--port") && text.contains("--delay"), "the help lacks --port or --delay: {text}");
     Ok(())
 }
 
@@ -204,21 +204,22 @@ fn through_a_full_pipe(command: &mut Command, expected: &str) -> Result<()> {
     command.stdout(Stdio::null()); // `command` held the writer
     thread::sleep(TIME_TO_WRITE);
     let stdout = Capture::of(reader)?;
-    let is_there = |said: &[u8]| {
-        let said = String::from_utf8_lossy(said.get(filler..)?);
-        said.contains(expected).then_some(())
+    let is_there = |printed: &[u8]| {
+        let printed = String::from_utf8_lossy(printed.get(filler..)?);
+        printed.contains(expected).then_some(())
     };
-    stdout.wait_for(WAIT_LIMIT, is_there).with_context(|| format!("no {expected:?} behind {filler} bytes"))
+    let found = stdout.wait_for(WAIT_LIMIT, is_there);
+    found.with_context(|| format!("{expected:?} is not in the pipe after its first {filler} bytes"))
 }
 
-/// Long enough for a program to start, and to write into a full pipe.
+/// The time for a program to start and to begin to write into the full pipe.
 const TIME_TO_WRITE: Duration = Duration::from_millis(300);
 
 fn busy_port(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = taken.local_addr()?.port().to_string();
     let output = run(entry, &["-p", &port])?;
-    is_one_error(&output, 1)?;
+    expect_one_error(&output, 1)?;
     ensure!(
         String::from_utf8_lossy(&output.stderr).contains(&port),
         "the port is not named: {}",
@@ -230,7 +231,7 @@ fn busy_port(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
 fn foreign_address(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     // An address for documentation: no machine has it.
     let output = run(entry, &["-p", "0", "192.0.2.1"])?;
-    is_one_error(&output, 1)?;
+    expect_one_error(&output, 1)?;
     ensure!(
         String::from_utf8_lossy(&output.stderr).contains("192.0.2.1"),
         "the address is not named: {}",
@@ -242,7 +243,7 @@ fn foreign_address(entry: &'static Entry, _: &'static [&'static str]) -> Result<
 /// Errors go to stderr also when it is a socket, except under `--inetd`, where that socket is the client.
 fn one_socket_for_all_streams(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let said = |arguments: &[&str]| -> Result<String> {
+    let printed = |arguments: &[&str]| -> Result<String> {
         let ours = TcpStream::connect(listener.local_addr()?)?;
         ours.set_read_timeout(Some(WAIT_LIMIT))?;
         let theirs = OwnedFd::from(listener.accept()?.0);
@@ -251,17 +252,17 @@ fn one_socket_for_all_streams(entry: &'static Entry, _: &'static [&'static str])
         let mut group = Group::start(command.env_remove("RUST_LOG"))?;
         drop(command); // it holds the socket too
         group.ended_within(WAIT_LIMIT).with_context(|| format!("{arguments:?}: it does not exit"))?;
-        let mut said = String::new();
-        (&ours).read_to_string(&mut said)?;
-        Ok(said)
+        let mut printed = String::new();
+        (&ours).read_to_string(&mut printed)?;
+        Ok(printed)
     };
     for (arguments, wrong) in [(&["-p", "http"][..], "try --help"), (&["192.0.2.1"], "192.0.2.1")] {
-        let line = said(arguments)?;
+        let line = printed(arguments)?;
         ensure!(line.starts_with("error: ") && line.contains(wrong), "{arguments:?}: it prints {line:?}");
         ensure!(line.ends_with('\n') && line.lines().count() == 1, "{arguments:?}: it prints {line:?}");
     }
     for arguments in [&["--inetd", "wait"][..], &["--inetd=wait"], &["--inetd", "nowait", "-p", "http"]] {
-        let line = said(arguments)?;
+        let line = printed(arguments)?;
         ensure!(line.is_empty(), "{arguments:?}: the client received {line:?}");
     }
     Ok(())
@@ -279,7 +280,7 @@ fn ready_line(ctx: &mut Ctx) -> Result<()> {
 fn ipv6(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
     if !can_listen(Ipv6Addr::LOCALHOST) {
         let output = run(entry, &["-p", "0", "::1"])?;
-        is_one_error(&output, 1)?;
+        expect_one_error(&output, 1)?;
         let line = String::from_utf8_lossy(&output.stderr);
         ensure!(line.contains("::1"), "the address is not named: {line:?}");
         return Ok(());

@@ -47,10 +47,11 @@ fn first_word(line: &str) -> Option<String> {
     line.split_whitespace().next().map(str::to_owned)
 }
 
-/// The other ways to work out an answer, by the name of their test. One case asks 65,536 questions, so the delay is
-/// short, but long enough for the task to be suspended.
+/// The arguments for the other ways to work out an answer, each after the name of its test. One case asks 65,536
+/// questions, so the delay is short, but long enough for the task to be suspended.
 const OTHER_WAYS: [(&str, &[&str]); 2] =
     [("all_awaited", &["--delay", "5us", "--await"]), ("all_offloaded", &["--offload"])];
 
-/// One thread for `--offload`: the blocking pool never gives a thread back (blocking 1.7), and the verdict counts them.
+/// A wrapper that allows `--offload` one thread. The blocking pool never ends a thread (blocking 1.7), and the verdict
+/// counts threads.
 const SMALL_POOL: &[&str] = &["env", "BLOCKING_MAX_THREADS=1"];

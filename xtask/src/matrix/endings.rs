@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
 use self::clients::{Subject, asked, asked_then_ended, drained, grace_over, never_reading, over_the_limit, reset};
-use super::lifecycle::is_reset;
+use super::lifecycle::expect_reset_unread;
 use super::{Ctx, ended};
 use crate::harness::client::Client;
 use crate::harness::metrics::scrape;
@@ -136,7 +136,7 @@ const ROWS: &[Row] = &[
     Row {
         cause: "over the limit",
         name: "over_the_limit",
-        applies: |entry| !entry.is_example && !entry.makes_wait(),
+        applies: |entry| !entry.is_example && !entry.makes_clients_wait(),
         arguments: &["--max-connections", "1"],
         act: over_the_limit,
         receives: "`Error: too many clients.`",
@@ -170,7 +170,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         let servers = SERVERS.iter().filter(|entry| (row.applies)(entry));
         trials.extend(servers.map(|entry| {
             let arguments = [&["-v", "--metrics", "127.0.0.1:0"], row.arguments].concat();
-            let run = move || ended(entry, &[], &arguments, |ctx| row.is_kept(ctx));
+            let run = move || ended(entry, &[], &arguments, |ctx| row.check(ctx));
             Trial::new(format!("matrix::{}::endings::{}", entry.name, row.name), run)
         }));
     }
@@ -237,7 +237,8 @@ const fn line(text: &'static str) -> Line {
 }
 
 impl Row {
-    fn is_kept(&self, ctx: &mut Ctx) -> Result<()> {
+    /// Brings the ending about, and compares the wire, the counter and the log with the row.
+    fn check(&self, ctx: &mut Ctx) -> Result<()> {
         let began = Instant::now();
         let target = (self.act)(ctx)?;
         if let Some(client) = target.client {
@@ -258,11 +259,11 @@ impl Row {
     /// Expects the bytes, then FIN or RST. A lingering close lasts at least until `linger_end`.
     fn is_on_the_wire(&self, mut client: Client, linger_end: Instant) -> Result<()> {
         if self.then == Then::Reset {
-            return is_reset(&client);
+            return expect_reset_unread(&client);
         }
         client.expect(self.bytes)?;
         client.expect_end()?;
-        // The first byte may draw a RST, after which the next send fails.
+        // The server's kernel answers a byte after the close with RST. The next send then fails.
         let mut is_refused = || client.push(b"x").is_err();
         if self.then == Then::Close {
             return wait_for(WAIT_LIMIT, || is_refused().then_some(())).context("bytes after the end are not refused");
@@ -279,12 +280,12 @@ impl Row {
     fn is_logged(&self, ctx: &Ctx, address: SocketAddr) -> Result<()> {
         let prefix = format!("{address} ");
         let about_client = |entry: &&str| entry.contains(&format!("] {prefix}")) && !entry.ends_with(" accepted");
-        let is_as_told = |log: &str| {
+        let is_complete = |log: &str| {
             let is_there = |line: &Line| log.lines().any(|entry| line.is_logged_as(entry, &prefix));
             let expected = self.log.iter().filter(|line| line.has_address).count();
             self.log.iter().all(is_there) && log.lines().filter(about_client).count() == expected
         };
-        let logged = ctx.server.wait_for_log(WAIT_LIMIT, |log| is_as_told(log).then_some(()));
+        let logged = ctx.server.wait_for_log(WAIT_LIMIT, |log| is_complete(log).then_some(()));
         logged.with_context(|| format!("the log should have {} about {address}, and nothing else", self.log_cell()))
     }
 }
@@ -321,5 +322,5 @@ fn is_counted(ctx: &Ctx, counter: &str) -> Result<()> {
 const LINGER: Duration = Duration::from_secs(1);
 const DRAINING_LINGER: Duration = Duration::from_millis(250);
 
-/// How long an RST may take to arrive.
+/// The pause after a byte, in which an RST would arrive.
 const GLANCE: Duration = Duration::from_millis(10);

@@ -1,8 +1,8 @@
 //! Hostile clients: whatever one of them does, honest ones are served meanwhile and nothing is left behind.
 //!
 //! Where an architecture serves any number of clients, the honest client stays connected and keeps asking. Where
-//! clients wait in the backlog, it connects for each question; then the promise is that it waits at most one timeout
-//! for each client ahead of it.
+//! clients wait until one of a few is served, it connects for each question; it may then have to wait for one timeout
+//! for each client ahead of it, but not longer.
 
 pub(crate) mod crowd;
 pub(crate) mod garbage;
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{Case, Ctx};
 use crate::harness::Client;
-use crate::harness::client::Came;
+use crate::harness::client::Received;
 use crate::servers::Entry;
 
 /// Runs `attack` next to an honest client, none of whose questions may fail. Where clients wait in the backlog, it may
@@ -26,9 +26,9 @@ fn with_honest_client(ctx: &Ctx, turns: u32, time: Duration, attack: impl FnOnce
     let honest = ctx.honest()?;
     attack()?;
     let longest = honest.finish()?.percentile(100);
-    if ctx.entry.makes_wait() {
-        let limit = (time + LATE) * turns + LATE;
-        ensure!(longest <= limit, "the honest client waited {longest:?} for {turns} times {time:?}");
+    if ctx.entry.makes_clients_wait() {
+        let limit = (time + TOLERANCE) * turns + TOLERANCE;
+        ensure!(longest <= limit, "the honest client waited {longest:?}; {limit:?} is allowed");
     }
     Ok(())
 }
@@ -46,25 +46,25 @@ fn turn(entry: &Entry, place: usize) -> u32 {
 
 /// Expects that clients that connected one after another since `start` are closed, without a byte and without a reset,
 /// each after it has been served for `time`.
-fn are_closed(entry: &Entry, clients: &mut [Client], start: Instant, time: Duration) -> Result<()> {
+fn expect_all_closed(entry: &Entry, clients: &mut [Client], start: Instant, time: Duration) -> Result<()> {
     for (place, client) in clients.iter_mut().enumerate() {
         client.expect_end().with_context(|| format!("hostile client {place}"))?;
-        is_closed_in_time(start.elapsed(), time * (turn(entry, place) + 1), turn(entry, place) + 1)?;
+        expect_closed_in_time(start.elapsed(), time * (turn(entry, place) + 1), turn(entry, place) + 1)?;
     }
     Ok(())
 }
 
-/// Expects that a deadline is kept: the client is not closed before it, and only some ticks after it for each of the
-/// `turns` before.
-fn is_closed_in_time(after: Duration, time: Duration, turns: u32) -> Result<()> {
+/// Expects that a deadline is kept: the client is closed not before `time`, and at most [`TOLERANCE`] after it for each
+/// of the `turns` that it had to wait for.
+fn expect_closed_in_time(after: Duration, time: Duration, turns: u32) -> Result<()> {
     ensure!(after >= time, "closed after {after:?}, before its {time:?} were over");
-    ensure!(after <= time + LATE * turns, "closed only after {after:?}, although its time was {time:?}");
+    ensure!(after <= time + TOLERANCE * turns, "closed only after {after:?}, although its time was {time:?}");
     Ok(())
 }
 
-/// Runs an attack whose client must itself be quick; `attack` records whether it was. If the machine delayed it,
-/// nothing is proved, and the attack is tried again.
-fn in_time(mut attack: impl FnMut(&mut Clock) -> Result<()>) -> Result<()> {
+/// Runs an attack whose client must send or read in time; `attack` records whether it did. If the machine delayed the
+/// client, a failure proves nothing, and the attack is tried again.
+fn retry_if_late(mut attack: impl FnMut(&mut Clock) -> Result<()>) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let mut clock = Clock::default();
         match attack(&mut clock) {
@@ -72,7 +72,7 @@ fn in_time(mut attack: impl FnMut(&mut Clock) -> Result<()>) -> Result<()> {
             done => return done,
         }
     }
-    Err(anyhow!("in {ATTEMPTS} attempts the test's client was too slow"))
+    Err(anyhow!("in each of {ATTEMPTS} attempts the machine delayed the test's own client: nothing was tested"))
 }
 
 /// Records whether a client was quick enough.
@@ -109,30 +109,32 @@ impl Repeated {
 }
 
 /// Expects that the server uses almost no processor time although hostile clients are connected.
-fn is_asleep(ctx: &Ctx) -> Result<()> {
+fn expect_idle(ctx: &Ctx) -> Result<()> {
     let used = ctx.server.cpu_within(LOOK);
-    ensure!(used < LOOK / 20, "with nothing to do it used {used:?} of processor time in {LOOK:?}");
+    ensure!(used < LOOK / 20, "with nothing to do, the server used {used:?} of processor time in {LOOK:?}");
     Ok(())
 }
 
 /// Returns whether the connection is over, by end of file or reset; fails if a byte has been received.
 fn is_over(client: &mut Client) -> Result<bool> {
-    let came = client.try_read()?;
-    ensure!(!matches!(came, Came::Bytes(_)), "received {came:?}, expected the end of the connection");
-    Ok(came != Came::Nothing)
+    let received = client.try_read()?;
+    ensure!(!matches!(received, Received::Bytes(_)), "received {received:?}, expected the end of the connection");
+    Ok(received != Received::Nothing)
 }
 
-/// Runs the case against the examples too: they have the protocol with its timeouts.
+/// Applies the case to the examples too, because they implement the protocol and its timeouts.
 const fn everywhere(case: Case) -> Case {
     case.on(|_| true)
 }
 
-/// How late a deadline may be kept: five times the usual two ticks.
-const LATE: Duration = Duration::from_millis(2500);
+/// The time by which a server may miss a deadline: five times the usual two ticks.
+const TOLERANCE: Duration = Duration::from_millis(2500);
 
 /// How long an idle server is observed.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// The number of hostile clients where any number is served.
 const HANDFUL: usize = 8;
 
+/// The maximum number of times that an attack is tried.
 const ATTEMPTS: u32 = 5;

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::{Case, Ctx, case, ending};
 
 pub(super) use asked::questions_asked_are_answered;
-pub(super) use cut::{grace_over_for_never_readers, is_reset, never_readers};
+pub(super) use cut::{expect_reset_unread, grace_over_for_never_readers, never_readers};
 
 /// Sends a signal, and waits until the server logs that it drains.
 fn begin_drain(ctx: &Ctx, signal: Signal) -> Result<()> {

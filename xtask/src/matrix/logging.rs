@@ -1,4 +1,5 @@
-//! The log: what it has at each level, how much at most, and that a broken stderr is never noticed by a client.
+//! The log: its lines at each level, their limit per second, and a stderr that cannot be written, which no client
+//! notices.
 
 pub(crate) mod broken;
 pub(crate) mod limit;
@@ -17,7 +18,7 @@ use crate::harness::client::{APHORISMS, Client};
 use crate::harness::folder::Folder;
 use crate::harness::group::{Group, run_within};
 use crate::harness::log::{converse, stands_for};
-use crate::harness::{WAIT_LIMIT, is_one_error};
+use crate::harness::{WAIT_LIMIT, expect_one_error};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -48,14 +49,15 @@ fn logs(entry: &'static Entry, wrapper: &[&str], arguments: &[&str], expected: &
     ended(entry, wrapper, arguments, |ctx| {
         converse(&ctx.server)?;
         ctx.server.stop(WAIT_LIMIT)?;
-        is_said(&ctx.server.whole_log(), expected)
+        expect_lines(&ctx.server.whole_log(), expected)
     })
 }
 
-fn is_said(log: &str, expected: &[&str]) -> Result<()> {
+fn expect_lines(log: &str, expected: &[&str]) -> Result<()> {
     for what in ALL {
         let is_there = log.lines().any(|line| line.contains(what));
-        ensure!(is_there == expected.contains(&what), "{what:?} is {}in the log", if is_there { "" } else { "not " });
+        let wrong = if is_there { "should not be" } else { "is not" };
+        ensure!(is_there == expected.contains(&what), "{what:?} {wrong} in the log");
     }
     ensure!(!expected.is_empty() || log.is_empty(), "the log is not empty");
     Ok(())
@@ -71,16 +73,17 @@ fn log_file(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
         ensure!(ctx.server.whole_log().is_empty(), "stderr is not empty");
         let log = fs::read_to_string(&file.path)?;
         ensure!(log.starts_with("before\n"), "the file was truncated");
-        is_said(&log, &[START, CUT_SHORT, END])
+        expect_lines(&log, &[START, CUT_SHORT, END])
     })
 }
 
-/// Only the ready line may go to stdout: one error says so. It is refused with workers too, which print no ready line.
+/// A log file that is also stdout is refused with one error, because only the ready line may go to stdout. The same
+/// holds for servers with workers, whose parent prints the ready line.
 fn log_file_is_stdout(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     for path in ["/dev/stdout", "/proc/self/fd/1"] {
         let output = run_within(WAIT_LIMIT, entry.command()?.args(["-p", "0", "-vv", "--log-file", path]))?;
         let errors = String::from_utf8_lossy(&output.stderr);
-        is_one_error(&output, 1)?;
+        expect_one_error(&output, 1)?;
         ensure!(errors.starts_with(&format!("error: the log file {path} ")), "{errors}");
     }
     // stdout and log may both be /dev/null.
@@ -105,7 +108,7 @@ fn probes_do_not_show(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Many clients end in an unusual way within a moment: the log has a few lines and the number of the rest.
+/// Many clients end in the same unusual way within a short time: a few of them are logged, and the others counted.
 fn some_lines_of_a_kind(ctx: &mut Ctx) -> Result<()> {
     let cut_short = |log: &str| log.lines().filter(|line| line.contains(CUT_SHORT)).map(stands_for).collect::<Vec<_>>();
     let start = Instant::now();
@@ -117,7 +120,7 @@ fn some_lines_of_a_kind(ctx: &mut Ctx) -> Result<()> {
     let seconds = usize::try_from(start.elapsed().as_secs())? + 1;
     ctx.server.logs(CUT_SHORT)?;
     let lines = cut_short(&ctx.server.log()).len();
-    // A process of one client has a limit of its own, and one line to write.
+    // Where each client has a process, the limit applies to that process, which logs only one line.
     let most = if ctx.entry.forks { CROWD } else { SOME_LINES * seconds * ctx.server.workers().len() };
     ensure!(lines <= most, "{lines} lines for {CROWD} clients in {seconds} s");
     // After a second without such lines, each process logs how many it has left out.
@@ -156,7 +159,8 @@ const MOMENT: Duration = Duration::from_millis(300);
 
 const CROWD: usize = 100;
 
-/// Lines of one kind per second and process. The limit is half of this, but the log's seconds begin at other times.
+/// The maximum number of lines of one kind in a second of the test, from each process. The limit is half of this, but a
+/// second of the test may overlap with two seconds of the log.
 const SOME_LINES: usize = 20;
 
 /// Enough questions to fill a pipe and all buffers before it.

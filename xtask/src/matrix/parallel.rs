@@ -25,10 +25,10 @@ pub(crate) const CASES: &[Case] = &[
 
 fn slow_answers(ctx: &mut Ctx) -> Result<()> {
     let Some(answers_at_once) = ctx.entry.answers_at_once else { return each_on_its_own(ctx) };
-    // Each of several looping processes accepts by itself: the first to wake up may accept all clients of a burst.
-    let at_once = ctx.entry.processes == 1 || ctx.entry.makes_wait();
+    // Several processes with event loops accept from one listener: the first to wake up may accept a whole burst.
+    let at_once = ctx.entry.processes == 1 || ctx.entry.makes_clients_wait();
     // Twice as many clients as answers at a time: the second half is answered a turn later.
-    judge(&arrivals(ctx, 2 * answers_at_once, at_once)?, answers_at_once, ctx.entry.is_even)
+    judge(&arrivals(ctx, 2 * answers_at_once, at_once)?, answers_at_once, ctx.entry.reaches_limit)
 }
 
 fn each_on_its_own(ctx: &mut Ctx) -> Result<()> {
@@ -59,28 +59,28 @@ fn arrivals(ctx: &Ctx, clients: usize, at_once: bool) -> Result<Vec<Duration>> {
     Ok(arrivals)
 }
 
-/// Expects that answers arrive in turns, a delay apart. Each turn has `answers_at_once` of them; if it is not
-/// `is_even`, some turn has, and none has more.
-fn judge(arrivals: &[Duration], answers_at_once: usize, is_even: bool) -> Result<()> {
+/// Expects that answers arrive in turns, one [`DELAY`] apart. With `reaches_limit`, each turn has `answers_at_once`
+/// answers. Otherwise at least one turn has that many, and none has more.
+fn judge(arrivals: &[Duration], answers_at_once: usize, reaches_limit: bool) -> Result<()> {
     let turns = turns(arrivals, DELAY);
     let is_full = |turn: &usize| *turn == answers_at_once;
-    let is_right = if is_even {
+    let is_right = if reaches_limit {
         turns.iter().all(is_full)
     } else {
         turns.iter().any(is_full) && turns.iter().all(|&turn| turn <= answers_at_once)
     };
-    // No answer can be quicker than its delay. Answers that are held back until all are there would come in one late
-    // turn.
+    // No answer can arrive before its delay is over. A server that holds answers back until all are ready would send
+    // the first one too late.
     let first = arrivals.first().copied().unwrap_or_default();
     let is_in_time = (DELAY..DELAY * 2).contains(&first);
     ensure!(
         is_right && is_in_time,
-        "{answers_at_once} at a time were promised; answers came in turns of {turns:?}, at {arrivals:?}"
+        "{answers_at_once} answers at a time are expected; they arrived in turns of {turns:?}, at {arrivals:?}"
     );
     Ok(())
 }
 
-/// Returns how many answers came in each turn, where an answer takes `delay`.
+/// Returns how many answers arrived in each turn, where an answer takes `delay`.
 pub(crate) fn turns(arrivals: &[Duration], delay: Duration) -> Vec<usize> {
     arrivals.chunk_by(|a, b| *b - *a < delay / 2).map(<[_]>::len).collect()
 }
@@ -88,20 +88,21 @@ pub(crate) fn turns(arrivals: &[Duration], delay: Duration) -> Vec<usize> {
 /// `--delay` in the arguments.
 const DELAY: Duration = Duration::from_millis(200);
 
-/// Late enough for the previous question to be in work, early enough for the same turn.
+/// The time between two clients. It is long enough that a thread has begun the previous question, and short enough that
+/// both answers arrive in the same turn.
 const APART: Duration = Duration::from_millis(25);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn is_met(milliseconds: &[u64], answers_at_once: usize, is_even: bool) -> bool {
+    fn is_met(milliseconds: &[u64], answers_at_once: usize, reaches_limit: bool) -> bool {
         let arrivals: Vec<Duration> = milliseconds.iter().copied().map(Duration::from_millis).collect();
-        judge(&arrivals, answers_at_once, is_even).is_ok()
+        judge(&arrivals, answers_at_once, reaches_limit).is_ok()
     }
 
     #[test]
-    fn the_shape_is_judged() {
+    fn turns_are_compared_with_the_promise() {
         let (one_by_one, in_twos, uneven) = ([201, 402, 603, 804], [201, 202, 403, 404], [201, 401, 402, 601]);
         assert!(is_met(&one_by_one, 1, true));
         assert!(is_met(&in_twos, 2, true));

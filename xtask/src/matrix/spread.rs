@@ -1,4 +1,4 @@
-//! Whether clients are spread evenly over workers, processes and loops, according to the server's log.
+//! Clients are spread evenly over workers, processes and loops. The server's log shows where each was served.
 
 use anyhow::{Context, Result, ensure};
 
@@ -8,14 +8,15 @@ use crate::harness::log::lines_by_writer;
 
 pub(crate) const CASES: &[Case] = &[
     case("even", even).arguments(&["-v"]).on(|entry| entry.parts.is_some()),
-    // Not a row of the table, but the same promise: the kernel wakes the process that has waited longest in accept().
+    // Four processes of `zen-single` are not in the list of servers, but clients are spread evenly over them too: the
+    // kernel wakes the process that has waited longest in accept().
     case("even_over_processes", even_over_four)
         .arguments(&["-v", "--processes", "4"])
         .on(|entry| entry.name == "single"),
 ];
 
 fn even(ctx: &mut Ctx) -> Result<()> {
-    is_even(ctx, ctx.entry.parts.context("it has parts")?)
+    is_even(ctx, ctx.entry.parts.context("the server has no parts")?)
 }
 
 fn even_over_four(ctx: &mut Ctx) -> Result<()> {
@@ -31,7 +32,7 @@ fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
         client.ask_all().with_context(|| format!("client {n}"))?;
         // Where clients wait in the backlog they close immediately; elsewhere they stay, because the loop with the
         // fewest clients is chosen.
-        if ctx.entry.makes_wait() {
+        if ctx.entry.makes_clients_wait() {
             drop(client);
         } else {
             staying.push(client);
@@ -55,9 +56,10 @@ fn is_even(ctx: &Ctx, parts: usize) -> Result<()> {
     Ok(())
 }
 
-/// The end of a client. Its acceptance does not tell which process or thread served it, because one loop accepts for
-/// all.
+/// The log line from which the shares are counted: the close of a client, written by the thread that served it. The
+/// line of its acceptance would not do, because one loop accepts for all.
 const SERVED: &str = " closed: ";
 
-/// Each tick moves a waiting worker to the end of the kernel's queue; the number of clients makes up for that.
+/// The number of clients. At each tick a waiting worker goes to the end of the kernel's queue, which disturbs the
+/// order; with enough clients the shares still come out even.
 const CLIENTS: usize = 80;

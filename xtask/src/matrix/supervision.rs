@@ -30,7 +30,7 @@ pub(crate) const CASES: &[Case] = &[
     supervising("a_stopped_worker_is_not_waited_for", |entry, _| {
         ends_supervised(entry, &["--grace", "300ms"], a_stopped_worker_is_not_waited_for)
     }),
-    // With six workers, the second round of deaths reaches ten while the first pauses have not ended.
+    // Six workers that are killed at the same time count as six failures, so ten are reached soon.
     bare("too_many_deaths", too_many_deaths)
         .arguments(&["--processes", "6"])
         .on(|entry| !entry.is_example && !entry.forks && entry.processes == 1),
@@ -49,7 +49,7 @@ pub(super) fn supervised(entry: &Entry, arguments: &[&'static str]) -> Vec<&'sta
     [two, arguments].concat()
 }
 
-/// Runs a case with workers; the verdict follows.
+/// Runs a case against a server with workers, then checks the verdict.
 fn serves_supervised(
     entry: &'static Entry,
     arguments: &[&'static str],
@@ -91,7 +91,7 @@ fn the_parent_is_killed(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The grace covers the whole server: when it is over, the parent kills a worker that is left.
+/// The grace applies to the whole server: a second after it, the parent kills a worker that has not exited.
 fn a_stopped_worker_is_not_waited_for(ctx: &mut Ctx) -> Result<()> {
     process::stop(ctx.server.workers()[0])?;
     let start = Instant::now();
@@ -100,7 +100,7 @@ fn a_stopped_worker_is_not_waited_for(ctx: &mut Ctx) -> Result<()> {
     ensure!(status.success() && start.elapsed() < 5 * REPLACED, "it ended with {status} after {:?}", start.elapsed());
     let log = ctx.server.whole_log();
     let warned = log.lines().filter(|line| line.contains("[WARN ") && line.contains("--grace is over: 1 ")).count();
-    ensure!(warned == 1, "{warned} warnings say that one worker was ended");
+    ensure!(warned == 1, "{warned} warnings say that one worker was killed, instead of one");
     Ok(())
 }
 
@@ -116,7 +116,7 @@ fn too_many_deaths(entry: &'static Entry, arguments: &'static [&'static str]) ->
             if let Some(status) = ctx.server.ended_within(Duration::from_millis(5)) {
                 break status;
             }
-            ensure!(start.elapsed() < 2 * WAIT_LIMIT, "it starts workers for ever");
+            ensure!(start.elapsed() < 2 * WAIT_LIMIT, "the server does not give up");
         };
         pauses_of_crash_loop(status, &ctx.server.whole_log()).map(drop)
     })
@@ -156,10 +156,10 @@ fn proc_is_hidden(entry: &'static Entry, _: &'static [&'static str]) -> Result<(
     command.args(arguments);
     command.arg(workspace::binary(entry.binary)?).args(["-p", "0", "--processes", "2"]);
     let output = run_within(WAIT_LIMIT, &mut command)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    let printed = String::from_utf8_lossy(&output.stderr);
+    let errors: Vec<&str> = printed.lines().filter(|line| line.starts_with("error: ")).collect();
     let is_one = errors.len() == 1 && errors[0].contains("mount /proc");
-    ensure!(output.status.code() == Some(1) && output.stdout.is_empty() && is_one, "{}: {said}", output.status);
+    ensure!(output.status.code() == Some(1) && output.stdout.is_empty() && is_one, "{}: {printed}", output.status);
     Ok(())
 }
 

@@ -23,6 +23,8 @@ pub(crate) const CASES: &[Case] = &[
         .alone(),
 ];
 
+/// Expects two system calls per answer of a blocking server (recv, send), and of zen-poll at most five more per wait,
+/// which the `k` answers between two waits share. For other servers the numbers are only reported.
 fn per_answer(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
     let shares = shares(entry, arguments)?;
     let calls: f64 = shares.values().sum();
@@ -61,7 +63,7 @@ pub(crate) fn shares(entry: &'static Entry, arguments: &[&str]) -> Result<BTreeM
     Ok(long.into_iter().map(share).collect())
 }
 
-/// Returns the calls of a whole run, by name, in which each client asks this many questions.
+/// Runs a server whose clients each ask this many questions, and returns its number of system calls, by name.
 fn traced(entry: &'static Entry, arguments: &[&str], questions: u32) -> Result<BTreeMap<String, u64>> {
     let folder = Folder::new()?;
     let table = folder.path().join("table");
@@ -93,5 +95,7 @@ fn keep_busy(address: SocketAddr, together: Option<usize>, questions: u32) -> Re
 const WAITS: [&str; 5] = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll"];
 
 const CLIENTS: u32 = 64;
+
+/// The questions of each client in the short and in the long trace.
 const SHORT: u32 = 10;
 const LONG: u32 = 110;

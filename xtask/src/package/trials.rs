@@ -72,8 +72,8 @@ impl Script {
 }
 
 impl Found {
-    /// Expects this version, and that cargo runs the script again once something is `done`.
-    fn is_until<T>(&self, expected: &str, done: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Fails unless the script found this version, and a watched file changes when `done` is called.
+    fn expect_rerun<T>(&self, expected: &str, done: impl FnOnce() -> Result<T>) -> Result<T> {
         ensure!(self.version == expected, "the script finds {}, expected {expected}", self.version);
         // Of a folder, cargo watches everything in it.
         fn state(path: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
@@ -85,7 +85,7 @@ impl Found {
         let all = || self.watched.iter().flat_map(|path| state(path)).collect::<Vec<_>>();
         let before = all();
         let result = done()?;
-        ensure!(before != all(), "it would not be built again; watched are {:?}", self.watched);
+        ensure!(before != all(), "no watched file changed, so cargo would not run it again: {:?}", self.watched);
         Ok(result)
     }
 }
@@ -102,7 +102,7 @@ fn in_a_package() -> Result<()> {
     Ok(())
 }
 
-/// The script finds the commit in every state of a branch, and cargo runs it again for the next commit.
+/// Checks that the script finds the commit in every state of a branch, and that cargo runs it again after a commit.
 fn in_a_checkout(format: &str) -> Result<()> {
     let git = tool("git")?;
     let folder = Folder::new()?;
@@ -125,27 +125,28 @@ fn in_a_checkout(format: &str) -> Result<()> {
     let head = || git("rev-parse HEAD").map(|commit| format!("1.2.3 ({})", &commit[..7]));
     let commit = || git("commit --quiet --allow-empty -m another");
 
-    found("checkout")?.is_until("1.2.3", commit).context("before the first commit")?;
+    found("checkout")?.expect_rerun("1.2.3", commit).context("before the first commit")?;
     let first = head()?;
-    found("checkout")?.is_until(&first, || git("worktree add --quiet -b other ../worktree").and_then(|_| commit()))?;
+    found("checkout")?
+        .expect_rerun(&first, || git("worktree add --quiet -b other ../worktree").and_then(|_| commit()))?;
     let second = head()?;
     ensure!(second != first, "there is no second commit");
     git("clone --quiet --no-local --depth 1 . ../shallow")?;
     ensure!(found("shallow")?.version == second, "in a shallow clone");
     let commit_there = || git("-C ../worktree commit --quiet --allow-empty -m there");
-    found("worktree")?.is_until(&first, commit_there).context("in a worktree")?;
+    found("worktree")?.expect_rerun(&first, commit_there).context("in a worktree")?;
     let there = git("rev-parse other").map(|commit| format!("1.2.3 ({})", &commit[..7]))?;
     git("pack-refs --all")?;
-    found("worktree")?.is_until(&there, commit_there).context("in a worktree, on a packed branch")?;
-    found("checkout")?.is_until(&second, commit).context("on a packed branch")?;
+    found("worktree")?.expect_rerun(&there, commit_there).context("in a worktree, on a packed branch")?;
+    found("checkout")?.expect_rerun(&second, commit).context("on a packed branch")?;
     git("pack-refs --all")?;
-    // With this setting git writes neither of the two.
+    // With this setting git does not create logs/HEAD again.
     git("config core.logAllRefUpdates false")?;
     let _ = fs::remove_file(checkout.join(".git/logs/HEAD"));
-    found("checkout")?.is_until(&head()?, commit).context("on a packed branch, without a log")?;
-    found("checkout")?.is_until(&head()?, commit).context("on a branch, without a log")?;
+    found("checkout")?.expect_rerun(&head()?, commit).context("on a packed branch, without a log")?;
+    found("checkout")?.expect_rerun(&head()?, commit).context("on a branch, without a log")?;
     git("checkout --quiet --detach")?;
-    found("checkout")?.is_until(&head()?, commit).context("on no branch")?;
+    found("checkout")?.expect_rerun(&head()?, commit).context("on no branch")?;
     ensure!(found("checkout/vendor")?.version == "1.2.3", "the commit of another repository is found");
 
     let alone = script.run_with(&checkout.join("zen-proto"), |command| _ = command.env("PATH", ""))?;
@@ -162,7 +163,7 @@ fn programs_name_the_commit() -> Result<()> {
     names_itself(&std::env::current_exe()?, "cargo xtask", &version)
 }
 
-/// `--version` prints zen-proto's version: so all crates have the same, and depend on exactly that one.
+/// Checks that all crates have the version of zen-proto, which `--version` prints, and depend on exactly that one.
 fn all_have_one_version() -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     for package in &workspace::metadata()?.packages {
@@ -174,7 +175,7 @@ fn all_have_one_version() -> Result<()> {
     Ok(())
 }
 
-/// A package has everything that crates.io shows or requires.
+/// Checks that a package has everything that crates.io shows or requires.
 fn is_described(package: &Package) -> Result<()> {
     let has_words = |words: &[String]| !words.is_empty() && words.len() <= 5;
     ensure!(package.description.is_some() && package.license.is_some(), "no description, or no licence");
@@ -185,7 +186,7 @@ fn is_described(package: &Package) -> Result<()> {
     Ok(())
 }
 
-/// A package has its sources, licences and READMEs, and no other files.
+/// Checks that a package has its sources, licences and READMEs, and no other files.
 fn holds_what_it_should(package: &Package) -> Result<()> {
     let mut cargo = workspace::cargo();
     let output = cargo.args(["package", "--list", "--allow-dirty", "-p", &package.name]).output()?;

@@ -1,6 +1,6 @@
-/* What the tests ask a page. Each function returns what is wrong, or the empty text. */
+/* Checks that the tests run in a page. overlaps() and foreign() return the faults as text; without a fault it is empty. */
 
-/** The nodes of text that are seen. */
+/** Returns the visible text nodes. */
 function shownTexts() {
   const isShown = element => element.checkVisibility({ visibilityProperty: true }) && !element.closest("script, style, template");
   const nodes = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -11,9 +11,9 @@ function shownTexts() {
   return nodes;
 }
 
-/** Texts that lie on each other, or leave the window or what holds them. */
+/** Returns the texts that overlap, or that extend beyond the window or their container. */
 function overlaps() {
-  // What stays in the window while the rest scrolls lies on it, and what scrolls by itself is cut.
+  // A sticky element covers what scrolls below it, and a scroll container clips its texts: neither is a fault.
   const isFloating = element => element && (getComputedStyle(element).position === "sticky" || isFloating(element.parentElement));
   const isPlaced = ({ parentElement }) => !parentElement.closest("select, .scroll") && !isFloating(parentElement);
   const page = { left: 0, right: innerWidth, top: -scrollY, bottom: Infinity };
@@ -38,7 +38,7 @@ function overlaps() {
   return complaints.slice(0, 5).join("; ");
 }
 
-/** Words of another language than this one, seen or read aloud. Names, quotations, code, calls and paths are of none. */
+/** Returns the words that are not in this language, visible or for screen readers. Names, quotations, code, calls and paths do not count. */
 function foreign(language, names) {
   const texts = shownTexts().filter(({ parentElement }) => !parentElement.closest("code, .place")).map(node => node.textContent);
   document.querySelectorAll("[aria-label], [aria-valuetext]").forEach(element => texts.push(element.ariaLabel ?? "", element.ariaValueText ?? ""));

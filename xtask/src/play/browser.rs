@@ -17,7 +17,7 @@ use crate::harness::{WAIT_LIMIT, chromium};
 
 /// A browser with one page. It ends when this is dropped.
 pub(crate) struct Browser {
-    // First, so that the browser has ended before its profile goes.
+    // The first field is dropped first: the browser ends before its profile is removed.
     _group: Group,
     _profile: Folder,
     orders: ChildStdin,
@@ -25,7 +25,7 @@ pub(crate) struct Browser {
     session: Option<String>,
     sent: u64,
     /// What the page wrote to the console as a warning or an error, and exceptions that it did not catch.
-    pub(crate) complaints: Vec<String>,
+    pub(crate) problems: Vec<String>,
     /// The addresses that the page requested, its own first.
     pub(crate) requests: Vec<String>,
 }
@@ -46,20 +46,12 @@ impl Browser {
         let (sender, messages) = channel();
         thread::spawn(move || {
             let read = BufReader::new(answers).split(0).map_while(Result::ok);
-            // Ends with the browser, or when no one wants more.
+            // Ends when the browser ends, or when the receiver is dropped.
             let _ = read.filter_map(|json| serde_json::from_slice(&json).ok()).try_for_each(|json| sender.send(json));
         });
-        let (complaints, requests) = (Vec::new(), Vec::new());
-        let mut browser = Browser {
-            _group: group,
-            _profile: profile,
-            orders,
-            messages,
-            session: None,
-            sent: 0,
-            complaints,
-            requests,
-        };
+        let (problems, requests) = (Vec::new(), Vec::new());
+        let mut browser =
+            Browser { _group: group, _profile: profile, orders, messages, session: None, sent: 0, problems, requests };
         let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }))?["targetId"].clone();
         let attached = browser.call("Target.attachToTarget", json!({ "targetId": target, "flatten": true }))?;
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
@@ -106,7 +98,7 @@ impl Browser {
             "ArrowUp" => 38,
             "ArrowRight" => 39,
             "ArrowDown" => 40,
-            _ => bail!("the number of the key {key} is not known here"),
+            _ => bail!("no key code for {key}: add it to this list"),
         };
         let text = if key == " " { " " } else { "" };
         for kind in ["keyDown", "keyUp"] {
@@ -120,7 +112,7 @@ impl Browser {
     pub(crate) fn resize(&mut self, width: u32, height: u32) -> Result<()> {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", size)?;
-        // The page has heard of it, and has drawn once more.
+        // After two frames the page has handled the event, and has drawn itself again.
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")?;
         Ok(())
     }
@@ -132,35 +124,35 @@ impl Browser {
     }
 
     /// Fails if the page logged a warning or an error, or requested an address that does not begin with its own.
-    pub(crate) fn is_content(&mut self, own: &str) -> Result<()> {
-        // What happened before this is heard before its answer.
+    pub(crate) fn check_log_and_requests(&mut self, own: &str) -> Result<()> {
+        // Events of earlier actions arrive before this answer.
         self.evaluate("0")?;
-        ensure!(self.complaints.is_empty(), "the browser complains: {:?}", self.complaints);
+        ensure!(self.problems.is_empty(), "the browser logged {:?}", self.problems);
         let other: Vec<_> =
             self.requests.iter().filter(|url| !url.starts_with(own) && !url.starts_with("data:")).collect();
-        ensure!(other.is_empty(), "the page asks for {other:?}");
+        ensure!(other.is_empty(), "the page requested {other:?}");
         Ok(())
     }
 
-    /// Fails if a text overlaps another or leaves what holds it, or the page is wider than the window.
-    pub(crate) fn is_laid_out(&mut self) -> Result<()> {
+    /// Fails if a text overlaps another or extends beyond its container, or if the page is wider than the window.
+    pub(crate) fn check_layout(&mut self) -> Result<()> {
         self.check("overlaps()")
     }
 
-    /// Fails if a text, seen or read aloud, has words of another language than this one: `en` or `zh`. Names are of
-    /// none.
-    pub(crate) fn is_in(&mut self, language: &str, names: &[String]) -> Result<()> {
+    /// Fails if a text, visible or for screen readers, has words that are not in `language` (`en` or `zh`). The `names`
+    /// may occur in both languages.
+    pub(crate) fn check_language(&mut self, language: &str, names: &[String]) -> Result<()> {
         let names: Vec<&str> = names.iter().map(String::as_str).chain(NAMES.iter().copied()).collect();
         self.check(&format!("foreign({}, {})", json!(language), json!(names)))
             .with_context(|| format!("not in {language}"))
     }
 
-    /// Fails with what one of the checks finds.
+    /// Calls one of the [`CHECKS`]. Fails with the faults that it returns.
     fn check(&mut self, call: &str) -> Result<()> {
         let found = self.evaluate(&format!("(() => {{ {CHECKS} return {call}; }})()"))?;
         match found.as_str() {
             Some("") => Ok(()),
-            found => bail!("{}", found.context("a check returns text")?),
+            found => bail!("{}", found.context("the check returned no text")?),
         }
     }
 
@@ -175,25 +167,25 @@ impl Browser {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let message =
-                self.messages.recv_timeout(left).map_err(|_| anyhow!("no answer from the browser to {method}"))?;
+                self.messages.recv_timeout(left).map_err(|_| anyhow!("{method}: no answer within {WAIT_LIMIT:?}"))?;
             if message["id"] == json!(self.sent) {
                 ensure!(message.get("error").is_none(), "{method}: {}", message["error"]);
                 return Ok(message["result"].clone());
             }
-            self.heard(&message);
+            self.record_event(&message);
         }
     }
 
     /// Records an event.
-    fn heard(&mut self, message: &Value) {
+    fn record_event(&mut self, message: &Value) {
         let told = &message["params"];
         match message["method"].as_str() {
-            Some("Runtime.exceptionThrown") => self.complaints.push(told["exceptionDetails"].to_string()),
+            Some("Runtime.exceptionThrown") => self.problems.push(told["exceptionDetails"].to_string()),
             Some("Runtime.consoleAPICalled") if told["type"] == "error" || told["type"] == "warning" => {
-                self.complaints.push(told["args"].to_string());
+                self.problems.push(told["args"].to_string());
             }
             Some("Log.entryAdded") if told["entry"]["level"] != "verbose" => {
-                self.complaints.push(told["entry"].to_string());
+                self.problems.push(told["entry"].to_string());
             }
             Some("Network.requestWillBeSent") => {
                 self.requests.extend(told["request"]["url"].as_str().map(str::to_owned));
@@ -203,8 +195,8 @@ impl Browser {
     }
 }
 
-/// Functions that a page is asked to call.
+/// JavaScript functions that are run in the page.
 const CHECKS: &str = include_str!("browser.js");
 
-/// Words that every language has, and each language's name for the other.
+/// Words that occur in texts of both languages, and the names of the languages.
 const NAMES: &[&str] = &["strace", "backlog", "SIGTERM", "Linux", "ms", "MiB", "English", "中文"];

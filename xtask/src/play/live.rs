@@ -7,7 +7,8 @@
 //! 4. `stage` holds the server and its clients. It streams the `picture` of the last seconds and the `counters` to the
 //!    page, and ends the run when no page has been open for a while.
 //!
-//! All of it is one thread. What the page starts ends with the run: strace and the server are one process group.
+//! All of it runs on one thread, except starting and stopping the server, which block. strace and the server are one
+//! process group, and end with the run.
 
 mod clients;
 mod counters;
@@ -39,13 +40,13 @@ pub(crate) fn run(server: &str) -> Result<ExitCode> {
     let entry = servers::named(server)?;
     workspace::build()?;
     serve(entry, LOST_AFTER, |address| {
-        println!("open {address} in a browser; Ctrl-C, or closing the page, ends the server and its clients");
+        println!("open {address} in a browser; the server ends with Ctrl-C, or 30 s after the page is closed");
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs the server and its page until no page has been open for `lost_after`. The first may take ten times as long.
-/// Calls `opened` with the address of the page.
+/// Runs the server and its page until no page has been open for `lost_after`. For the first page it waits ten times as
+/// long. Calls `opened` with the address of the page.
 fn serve(entry: &'static Entry, lost_after: Duration, opened: impl FnOnce(&str)) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     LocalSet::new().block_on(&runtime, async {
@@ -62,5 +63,5 @@ fn serve(entry: &'static Entry, lost_after: Duration, opened: impl FnOnce(&str))
     })
 }
 
-/// How long the server runs without an open page.
+/// The time for which the server runs without an open page.
 const LOST_AFTER: Duration = Duration::from_secs(30);

@@ -23,7 +23,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     let mut trials = Vec::new();
     for case in OUTCOMES {
         let name = format!("play::outcome::{}::{}", case.scenario, case.server);
-        trials.push(Trial::new(name, move || ends_as_said(case)));
+        trials.push(Trial::new(name, move || has_the_expected_outcome(case)));
     }
     trials.push(Trial::new("play::browser_finds_faults", browser_finds_faults));
     trials.push(Trial::new("play::page", the_page));
@@ -31,10 +31,10 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
     Ok(trials)
 }
 
-/// Records a scenario, at most three times: a machine that halts for a while draws another picture.
+/// Records a scenario once.
 fn record(server: &str, scenario: &str, folder: &Folder) -> Result<Model> {
     let scene = Scene::new(servers::named(server)?, scenario::named(scenario)?, &[]).map_err(|why| anyhow!(why))?;
-    recorded(&[scene], folder.path())?.pop().context("it was recorded")
+    recorded(&[scene], folder.path())?.pop().context("there is no recording")
 }
 
 struct Case {
@@ -44,10 +44,11 @@ struct Case {
     outcome: Outcome,
 }
 
-fn ends_as_said(case: &Case) -> Result<()> {
+fn has_the_expected_outcome(case: &Case) -> Result<()> {
     strace()?;
     let folder = Folder::new()?;
     let mut seen = None;
+    // A machine that is busy for a moment can change the outcome, but hardly each time.
     for _ in 0..ATTEMPTS {
         let model = record(case.server, case.scenario, &folder)?;
         seen = model.client(case.client).map(|lane| lane.outcome);
@@ -82,7 +83,7 @@ fn the_page() -> Result<()> {
             }
         }
     }
-    browser.is_content(&own)
+    browser.check_log_and_requests(&own)
 }
 
 /// Returns the names that are the same in every language: of servers, threads and system calls.
@@ -96,7 +97,7 @@ fn names(models: &[Model]) -> Vec<String> {
     calls.chain(threads).chain(servers).collect()
 }
 
-/// Each check of a page fails on a page with one fault.
+/// Checks that each check of a page fails on a page with one fault.
 fn browser_finds_faults() -> Result<()> {
     chromium()?;
     let folder = Folder::new()?;
@@ -106,7 +107,7 @@ fn browser_finds_faults() -> Result<()> {
     let mut browser = Browser::open(&own)?;
     let mut shows = |body: &str, words: &str| -> Result<()> {
         browser.evaluate(&format!("document.body.innerHTML = {}", json!(body)))?;
-        let found = browser.is_laid_out().and_then(|()| browser.is_in("zh", &["smol".to_owned()]));
+        let found = browser.check_layout().and_then(|()| browser.check_language("zh", &["smol".to_owned()]));
         let found = found.err().map_or(String::new(), |error| format!("{error:#}"));
         ensure!(found == words, "{body}: {found:?}, not {words:?}");
         Ok(())
@@ -122,10 +123,10 @@ fn browser_finds_faults() -> Result<()> {
     shows("<select><option>一<option>Play</select>", "not in zh: Play")?;
     shows("<p aria-label='Play 一'>一</p>", "not in zh: Play")?;
     browser.evaluate("document.body.textContent = 'one, 中文, 一'")?;
-    let found = browser.is_in("en", &[]).err().map(|error| format!("{error:#}"));
+    let found = browser.check_language("en", &[]).err().map(|error| format!("{error:#}"));
     ensure!(found.as_deref() == Some("not in en: 一"), "{found:?}");
 
-    browser.is_content(&own)?;
+    browser.check_log_and_requests(&own)?;
     for script in [
         "console.error('a fault')",
         "console.warn('a fault')",
@@ -135,26 +136,27 @@ fn browser_finds_faults() -> Result<()> {
         "new Image().src = 'http://127.0.0.1:9/'",
     ] {
         browser.evaluate(script)?;
-        // What it does later happens, too.
+        // Waits for what the script does later.
         browser.evaluate("new Promise(done => setTimeout(done, 50))")?;
-        ensure!(browser.is_content(&own).is_err(), "{script} is not found");
-        browser.complaints.clear();
+        ensure!(browser.check_log_and_requests(&own).is_err(), "the fault of this script is not noticed: {script}");
+        browser.problems.clear();
         let is_request = script.contains("http");
-        ensure!(browser.is_content(&own).is_err() == is_request, "{script}: {:?}", browser.requests);
+        ensure!(browser.check_log_and_requests(&own).is_err() == is_request, "{script}: {:?}", browser.requests);
         browser.requests.clear();
     }
     Ok(())
 }
 
-/// A right guess for `single` and a wrong one for `poll`; then the page says so, and why.
+/// Guesses right for `single` and wrong for `poll`. Then the page shows both verdicts, and the reasons.
 fn plays_after_a_guess(browser: &mut Browser) -> Result<()> {
     let text = |browser: &mut Browser, selector: &str| -> Result<String> {
         let value = browser.evaluate(&format!("document.querySelector('{selector}').textContent"))?;
         Ok(value.as_str().unwrap_or_default().to_owned())
     };
-    ensure!(text(browser, "#questions legend")?.contains("single: what will client 2 see?"), "it asks something else");
+    let question = text(browser, "#questions legend")?;
+    ensure!(question.contains("single: what will client 2 see?"), "the page asks {question:?}");
     browser.click("#start")?;
-    ensure!(text(browser, "#missing")? == "Choose an answer first.", "it plays without a guess");
+    ensure!(text(browser, "#missing")? == "Choose an answer first.", "the page does not ask for a guess");
     browser.click("#questions fieldset:nth-child(1) input[value=answered-late]")?;
     browser.click("#questions fieldset:nth-child(2) input[value=rejected]")?;
     browser.evaluate("document.getElementById('speed').value = '4'")?;
@@ -171,7 +173,7 @@ fn plays_after_a_guess(browser: &mut Browser) -> Result<()> {
     Ok(())
 }
 
-/// The picture is one stop of the tabulator key, and the arrow keys tell of its bars.
+/// Checks that the Tab key reaches the picture, and that the arrow keys select its bars.
 fn steps_by_keys(browser: &mut Browser) -> Result<()> {
     browser.click("#again")?;
     let time = |browser: &mut Browser| browser.evaluate("Number(document.getElementById('scrubber').value)");
@@ -203,14 +205,14 @@ fn switches_language(browser: &mut Browser, names: &[String]) -> Result<()> {
         let seen = browser.evaluate("document.documentElement.lang + document.title")?;
         ensure!(seen == format!("{lang}{title}"), "{seen}");
         browser.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")?;
-        browser.is_in(language, names)?;
+        browser.check_language(language, names)?;
         let missing = browser.evaluate("Object.keys(WORDS.en).filter(key => !(key in WORDS.zh)).join()")?;
         ensure!(missing == "", "not in Chinese: {missing}");
     }
     Ok(())
 }
 
-/// No text overlaps another or the edge of the window, at any moment of the animation.
+/// Checks the layout and the language of the page at a few moments of the animation.
 fn fits(browser: &mut Browser, language: &str, names: &[String]) -> Result<()> {
     browser.evaluate(&format!(
         "document.documentElement.lang.startsWith('{language}') || document.getElementById('language').click()"
@@ -222,8 +224,8 @@ fn fits(browser: &mut Browser, language: &str, names: &[String]) -> Result<()> {
                const scrubber = document.getElementById('scrubber'); scrubber.value = {place}; scrubber.oninput(); }}"
         ))?;
         browser.evaluate("document.getElementById('legend').open = true")?;
-        browser.is_laid_out().with_context(|| format!("{scenario} at {place}"))?;
-        browser.is_in(language, names).with_context(|| format!("{scenario} at {place}"))?;
+        browser.check_layout().with_context(|| format!("{scenario} at {place}"))?;
+        browser.check_language(language, names).with_context(|| format!("{scenario} at {place}"))?;
     }
     Ok(())
 }
@@ -242,7 +244,7 @@ const EVERY_CHOICE: &str = r##"(() => {
 
 const ATTEMPTS: usize = 3;
 
-/// What is typical of a scenario, and what differs between architectures.
+/// Outcomes that are typical of a scenario, or that differ between architectures.
 const OUTCOMES: &[Case] = &[
     Case { scenario: "silent-client", server: "workers", client: 2, outcome: Outcome::AnsweredAtOnce },
     Case { scenario: "silent-client", server: "single", client: 1, outcome: Outcome::Closed },

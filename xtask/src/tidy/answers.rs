@@ -1,5 +1,4 @@
-//! What must hold of the answers for teachers: they take up the questions under *Predict* of each README, in their
-//! order.
+//! The answers for teachers: they repeat the questions under *Predict* of each README, in the same order.
 
 use std::fs;
 use std::path::Path;
@@ -25,12 +24,12 @@ pub(super) fn each_prediction_has_its_answer() -> Result<()> {
             }
         }
     }
-    none(differing, "the answers are to other questions")
+    none(differing, "READMEs whose questions differ from those in the answers for teachers")
 }
 
-/// Returns the questions of each paragraph and list item under the heading that asks something.
+/// Returns the questions under the heading: one string for each paragraph or list item that asks something.
 fn questions(readme: &str, heading: &str) -> Vec<String> {
-    // Every second part is a block.
+    // Every second part is the inside of a code block, and is skipped.
     let prose: Vec<&str> = section(readme, heading).split("\n```").step_by(2).collect();
     let text = prose.join("\n\n").replace("\n- ", "\n\n");
     text.split("\n\n").map(asked_in).filter(|questions| !questions.is_empty()).collect()

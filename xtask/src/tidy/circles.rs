@@ -1,5 +1,5 @@
-//! The modules of each crate form layers: no two of them import each other, not even by way of a third. The same holds
-//! for the folders at the root of a crate.
+//! The modules of each crate form layers: no module imports itself through others. The same holds for the folders at
+//! the root of a crate.
 //!
 //! An import is a path in the code that begins with `crate`, `super` or `self`; unit tests may import what they like.
 
@@ -27,7 +27,7 @@ pub(super) fn imports_form_layers() -> Result<()> {
             format!("{}: {} imports {}", package.name, shown(module), others.join(", "))
         }));
     }
-    none(found, "modules that import each other")
+    none(found, "circles of imports")
 }
 
 /// A module by the names that lead to it from the root of its crate.
@@ -45,7 +45,7 @@ fn module(folder: &Path, file: &Path) -> Option<Module> {
     Some(names)
 }
 
-/// For each module the others that its code names.
+/// Returns, for each module, the other modules that its code names.
 fn imports(modules: &BTreeMap<Module, &[String]>) -> BTreeMap<Module, BTreeSet<Module>> {
     let of = |(module, tokens): (&Module, &&[String])| {
         let named = paths(tokens).into_iter().map(|path| {
@@ -67,7 +67,7 @@ fn imports(modules: &BTreeMap<Module, &[String]>) -> BTreeMap<Module, BTreeSet<M
     modules.iter().map(of).collect()
 }
 
-/// For each module at the root of the crate the others there that it or a module in its folder names.
+/// Returns the imports between the modules at the root of the crate. Each stands for all modules in its folder.
 fn of_folders(imports: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<Module, BTreeSet<Module>> {
     let folder = |module: &Module| module.iter().take(1).cloned().collect::<Module>();
     let mut of_folders = BTreeMap::<Module, BTreeSet<Module>>::new();
@@ -79,8 +79,8 @@ fn of_folders(imports: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<Module, 
     of_folders
 }
 
-/// What is left when those go that import no other, or that no other imports, again and again: circles, and what lies
-/// between them.
+/// Returns the modules on circles, and those on paths between circles. Modules that import no other, and modules that
+/// no other imports, are removed repeatedly until only these are left.
 fn in_circles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<Module, BTreeSet<Module>> {
     loop {
         let before = imports.len();
@@ -94,7 +94,7 @@ fn in_circles(mut imports: BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<Modul
     }
 }
 
-/// Every path that begins with `crate`, `super` or `self`; a `use` of several is taken apart.
+/// Returns every path that begins with `crate`, `super` or `self`. A `use` of several items yields a path for each.
 fn paths(tokens: &[String]) -> Vec<Vec<&str>> {
     let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
     let (mut paths, mut rest) = (Vec::new(), &tokens[..]);
@@ -107,7 +107,7 @@ fn paths(tokens: &[String]) -> Vec<Vec<&str>> {
     paths
 }
 
-/// Reads one path, which goes on behind `before`; returns what follows it.
+/// Reads the rest of a path that begins with `before`, and returns the tokens after it.
 fn path<'a, 't>(before: &[&'a str], mut rest: &'t [&'a str], paths: &mut Vec<Vec<&'a str>>) -> &'t [&'a str] {
     let mut names = before.to_vec();
     loop {

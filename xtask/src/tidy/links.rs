@@ -1,5 +1,4 @@
-//! What must hold of the links in the READMEs and in the pages for teachers: each leads to a file that is there, and to
-//! a heading in it.
+//! The links in the READMEs and in the pages for teachers: each leads to an existing file, and to an existing heading.
 
 use std::fs;
 use std::path::Path;
@@ -36,12 +35,12 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-/// Where the links of a Markdown text lead.
+/// Returns the targets of the links of a Markdown text.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link)
 }
 
-/// What a page calls its headings: letters in lower case, figures, and a hyphen for each space.
+/// Returns the anchors of the headings as GitHub derives them: lower-case letters, digits, and a hyphen for each space.
 fn anchors(text: &str) -> impl Iterator<Item = String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     headings.map(|line| {

@@ -1,4 +1,4 @@
-//! What must hold in the manifests.
+//! Rules for the manifests: dependencies, versions, lints, advisories.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::workspace::{self, Dependency, Package};
 /// The libraries that every server may use in addition to zen-proto.
 const HELPERS: [&str; 5] = ["anyhow", "clap", "log", "slab", "zen-proto"];
 
-/// The runtimes: what a server is about.
+/// The libraries that only one server may use: its runtime.
 const RUNTIMES: [(&str, &[&str]); 2] =
     [("zen-poll", &["polling"]), ("zen-async", &["async-std", "smol", "async-global-executor"])];
 
@@ -24,7 +24,7 @@ pub(super) fn dependencies_are_those_allowed() -> Result<()> {
             }
         }
     }
-    none(wrong, "dependencies")
+    none(wrong, "dependencies that are not allowed")
 }
 
 fn objection(package: &Package, dependency: &Dependency) -> Option<&'static str> {
@@ -34,7 +34,7 @@ fn objection(package: &Package, dependency: &Dependency) -> Option<&'static str>
     if is_ours && name != "zen-proto" {
         return Some("of the workspace only zen-proto may be linked");
     }
-    // xtask reads the command lines of servers.
+    // xtask makes the manual pages from the servers' options, which are in the feature `server`.
     let may_read_options = is_server || package.name == "xtask";
     if is_ours && !may_read_options && dependency.features.iter().any(|feature| feature == "server") {
         return Some("the feature `server` is for servers");
@@ -53,7 +53,7 @@ pub(super) fn protocol_needs_at_most_memchr() -> Result<()> {
     let names = tree.lines().filter_map(|line| line.split_whitespace().next());
     none(
         names.filter(|name| !["zen-proto", "memchr"].contains(name)).map(str::to_owned).collect(),
-        "the protocol half needs",
+        "dependencies of the protocol half other than memchr",
     )
 }
 
@@ -80,13 +80,13 @@ pub(super) fn lints_are_the_workspaces() -> Result<()> {
     none(without.map(|(name, _)| name.to_owned()).collect(), "crates without the workspace's lints")
 }
 
-/// Its reason is written there: the frozen twin of smol.
+/// Fails unless deny.toml excepts one advisory, with its reason: RUSTSEC-2025-0052, async-std is discontinued.
 pub(super) fn one_advisory_is_excepted() -> Result<()> {
     let deny = fs::read_to_string(workspace::root()?.join("deny.toml")).context("deny.toml")?;
     let stated = deny.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     let excepted: Vec<&str> = stated.filter(|line| line.contains("RUSTSEC-")).collect();
     let is_one = matches!(excepted[..], [line] if line.contains("RUSTSEC-2025-0052") && line.contains("reason"));
-    ensure!(is_one, "excepted with a reason should be RUSTSEC-2025-0052 alone, not {excepted:?}");
+    ensure!(is_one, "deny.toml should except RUSTSEC-2025-0052 alone, with a reason; it excepts {excepted:?}");
     Ok(())
 }
 

@@ -89,7 +89,7 @@ fn collect_lines(stream: TokenStream, lines: &mut BTreeSet<usize>) {
     }
 }
 
-/// Skips `[doc = …]` or `![doc = …]`, as which a doc comment is parsed; false if something else follows.
+/// Skips `[doc = …]` or `![doc = …]`, the parsed form of a doc comment. Returns false if something else follows.
 fn skips_doc(trees: &mut token_stream::IntoIter) -> bool {
     let mut ahead = trees.clone().skip_while(|tree| matches!(tree, TokenTree::Punct(punct) if punct.as_char() == '!'));
     let Some(TokenTree::Group(group)) = ahead.next() else { return false };

@@ -1,4 +1,4 @@
-//! What must hold in the sources.
+//! Rules for the Rust files: `unsafe`, module docs, names, length.
 
 use std::fs;
 use std::path::Path;
@@ -15,12 +15,15 @@ pub(super) fn unsafe_stands_in_one_block() -> Result<()> {
         let found = source.tokens.iter().filter(|token| *token == "unsafe").count();
         let blocks = positions(&source.tokens, &["unsafe", "{"]).count();
         if source.name() == REGISTRATION {
-            ensure!(found == 1 && blocks == 1, "{REGISTRATION} says unsafe {found} times, {blocks} of them a block");
+            ensure!(
+                found == 1 && blocks == 1,
+                "{REGISTRATION} should have one `unsafe` block; it has `unsafe` {found} times, {blocks} of them a block"
+            );
         } else if found > blocks || found > 0 && !WRAPPERS.contains(&source.name().as_str()) {
             elsewhere.push(format!("{}: {found} times", source.name()));
         }
     }
-    none(elsewhere, "unsafe")
+    none(elsewhere, "`unsafe` where it is not allowed")
 }
 
 pub(super) fn crate_roots_forbid_unsafe_code() -> Result<()> {
@@ -42,7 +45,7 @@ pub(super) fn crate_roots_forbid_unsafe_code() -> Result<()> {
     none(lacking, "crate roots that do not forbid unsafe code")
 }
 
-/// All of zen-proto but the module `server` is handed its bytes and its time.
+/// Fails if the protocol half of zen-proto (all but the module `server`) does I/O, reads a clock, sleeps or logs.
 pub(super) fn protocol_does_no_io() -> Result<()> {
     const MODULES: [&str; 7] = ["env", "fs", "io", "net", "os", "process", "thread"];
     const WORDS: [&str; 8] = ["log", "sleep", "SystemTime", "dbg", "eprint", "eprintln", "print", "println"];
@@ -66,7 +69,7 @@ pub(super) fn protocol_does_no_io() -> Result<()> {
 
 pub(super) fn modules_begin_with_their_doc() -> Result<()> {
     let lacking = source::all()?.iter().filter(|source| !source.text.starts_with("//! "));
-    none(lacking.map(|source| source.name()).collect(), "no module doc first")
+    none(lacking.map(|source| source.name()).collect(), "files that do not begin with a module doc")
 }
 
 /// Fails for `foo/mod.rs` where `foo.rs` is meant. Under `tests/`, cargo would take `foo.rs` for a test of its own.
@@ -82,7 +85,7 @@ pub(super) fn no_test_is_ignored() -> Result<()> {
     none(found.map(|source| source.name()).collect(), "ignored tests")
 }
 
-/// A file that a reader cannot hold in the head wants a split along an idea.
+/// Fails for files with more than 400 lines of code, which should be split into modules with one purpose each.
 pub(super) fn files_are_short() -> Result<()> {
     const LIMIT: usize = 400;
     let long = source::all()?.iter().filter(|source| source.code_lines > LIMIT);

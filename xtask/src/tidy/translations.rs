@@ -30,11 +30,11 @@ enum Kept<'a> {
     Heading(usize),
     /// A row of a table: words change, their number does not.
     Row,
-    /// A line of a fenced block, its fences included: byte for byte, as only the English ones are run.
+    /// A line of a fenced block, its fences included. It stays byte for byte, because only the English blocks are run.
     Fenced(&'a str),
 }
 
-/// Where the Chinese text first differs in what it should have kept.
+/// Returns a description of the first difference in what the Chinese text should have kept; `None` without one.
 fn first_difference(stem: &str, english: &str, chinese: &str) -> Option<String> {
     let (to_chinese, to_english) = (format!("[中文]({stem}.zh-CN.md)"), format!("[English]({stem}.md)"));
     if !english.lines().any(|line| line == to_chinese) {
@@ -47,13 +47,13 @@ fn first_difference(stem: &str, english: &str, chinese: &str) -> Option<String> 
     loop {
         let (their, our) = (theirs.next(), ours.next());
         if their.map(|(_, what)| what) != our.map(|(_, what)| what) {
-            return Some(format!("{}, but {} in the English", told(our), told(their)));
+            return Some(format!("{}, but {} in the English", described(our), described(their)));
         }
         their?;
     }
 }
 
-fn told(kept: Option<(usize, Kept)>) -> String {
+fn described(kept: Option<(usize, Kept)>) -> String {
     match kept {
         None => "nothing more".to_owned(),
         Some((line, Kept::Heading(level))) => format!("line {line} is a heading of level {level}"),
@@ -62,7 +62,8 @@ fn told(kept: Option<(usize, Kept)>) -> String {
     }
 }
 
-/// What a translation of this text keeps, each with its line; but what is generated may be older in one of them.
+/// Returns what a translation of this text must keep, each with its line number. Generated parts are left out, because
+/// they may be older in one of the two pages.
 fn kept(text: &str) -> Vec<(usize, Kept<'_>)> {
     let mut kept = Vec::new();
     let mut lines = text.lines().zip(1..);
@@ -89,7 +90,7 @@ fn kept(text: &str) -> Vec<(usize, Kept<'_>)> {
 
 const FENCE: &str = "```";
 
-/// Between these a task writes figures.
+/// The lines around a part that `cargo xtask bench` generates.
 const GENERATED: (&str, &str) = ("<!-- bench:begin -->", "<!-- bench:end -->");
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::none;
 use super::source;
 use crate::workspace;
 
-/// Fails for words that are banned from comments, messages and help texts, since plainer ones exist.
+/// Fails for words that are banned from Rust files and Markdown pages, because plainer ones exist.
 pub(super) fn sentences_are_plain() -> Result<()> {
     let mut found = Vec::new();
     for (name, text) in texts()? {
@@ -67,7 +67,7 @@ fn texts() -> Result<Vec<(String, String)>> {
             }
         }
     }
-    // This list of the words has them itself.
+    // This file contains the list of banned words.
     texts.retain(|(name, _)| name != "xtask/src/tidy/words.rs");
     Ok(texts)
 }

@@ -1,6 +1,6 @@
 //! Draws lanes: a tall bar is work, a thin band is sleep, and the figure below it is the number of the client.
 
-use super::model::{Activity, ClientLane, Interval, Lane, Model, Stay};
+use super::model::{Activity, ClientLane, ClientState, Interval, Lane, Model};
 use super::strace::Micros;
 use super::summary::{client_text, described, lane_text, millis, stay_text, step};
 use crate::svg::{Anchor, Svg, escaped};
@@ -165,18 +165,18 @@ impl<'a> Drawing<'a> {
         for interval in &lane.intervals {
             let (x, y, width) = (self.x(interval.from), self.y, self.x(interval.until) - self.x(interval.from));
             let mark = match interval.stay {
-                Stay::Connecting | Stay::Backlog => {
+                ClientState::Connecting | ClientState::Backlog => {
                     let paint = format!(r#"class="backlog s{hue}" fill="url(#{}-backlog-{hue})""#, self.id);
                     format!(r#"y="{y:.1}" height="{BAR}" {paint}"#)
                 }
-                Stay::Answer => format!(r#"y="{y:.1}" height="{BAR}" {}"#, self.paint(Some(lane.client))),
-                Stay::Sending | Stay::NotReading => {
+                ClientState::Answer => format!(r#"y="{y:.1}" height="{BAR}" {}"#, self.paint(Some(lane.client))),
+                ClientState::Sending | ClientState::NotReading => {
                     format!(r#"y="{:.1}" height="{BAND}" class="c{hue}""#, y + BAR - BAND)
                 }
-                Stay::Idle => format!(r#"y="{:.1}" height="2" class="c{hue}""#, y + BAR - 2.0),
+                ClientState::Idle => format!(r#"y="{:.1}" height="2" class="c{hue}""#, y + BAR - 2.0),
             };
             let words = stay_text(interval.stay);
-            let width = if interval.stay == Stay::Answer { width.max(THINNEST) } else { width };
+            let width = if interval.stay == ClientState::Answer { width.max(THINNEST) } else { width };
             let title = format!("{words}: {} ms", millis(interval.until - interval.from));
             self.svg.push(format_args!(r#"<rect x="{x:.2}" width="{width:.2}" {mark}><title>{title}</title></rect>"#));
             if width > room_for(words) {
@@ -255,16 +255,16 @@ const COLOURS: usize = 8;
 const LEGEND: &[(&str, &str)] = &[
     (
         r#"<rect width="20" height="18" fill="url(#ID-client-1)"/><rect x="26" width="20" height="18" fill="url(#ID-client-2)"/><rect x="52" width="20" height="18" fill="url(#ID-client-3)"/>"#,
-        "works for client 1, 2, 3; a client: waits for its answer",
+        "thread: works for a client; client: waits for its answer",
     ),
     (r#"<rect width="72" height="18" class="none"/>"#, "works for no particular client"),
     (
         r#"<path class="s1" d="M36 18V5"/><circle class="head c1" cx="36" cy="5" r="3"/>"#,
-        "an answer is sent; a client: has its answer",
+        "thread: sends an answer; client: receives it",
     ),
     (
         r#"<rect y="6" width="72" height="7" opacity=".6" fill="url(#ID-client-1)"/>"#,
-        "asleep in recv() until this one client speaks",
+        "asleep in recv() until this one client sends",
     ),
     (r#"<rect y="6" width="72" height="7" class="accept"/>"#, "asleep in accept() until a client connects"),
     (r#"<rect y="6" width="72" height="7" class="poll"/>"#, "asleep in epoll_wait() until any client needs it"),

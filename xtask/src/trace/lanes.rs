@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use descriptors::Descriptors;
 
-use super::model::{Activity, ClientInterval, ClientLane, Event, Interval, Kind, Lane, Outcome, Stay};
+use super::model::{Activity, ClientInterval, ClientLane, ClientState, Event, Interval, Kind, Lane, Outcome};
 use super::scenario::Visit;
 use super::strace::{Call, Log, Micros};
 
@@ -27,7 +27,7 @@ pub(crate) fn threads(log: &Log, ports: &Ports, start: Micros, end: Micros) -> V
     let mut lanes: Vec<Lane> = Vec::new();
     for (&number, thread) in threads {
         let own = thread.name.as_deref().unwrap_or("main");
-        // The first of several processes only looks after the others.
+        // The first of several processes only supervises the others.
         let name = match (processes.len(), place(thread.process)) {
             (1, _) => own.to_owned(),
             (_, 0) => format!("{own} of the parent"),
@@ -37,7 +37,7 @@ pub(crate) fn threads(log: &Log, ports: &Ports, start: Micros, end: Micros) -> V
         let from = thread.born.max(start);
         let until = thread.ended.unwrap_or(end).min(end);
         let (mut intervals, has_served) = intervals(&calls, &descriptors, thread.process, from, until);
-        // A thread that polls in a process without accepts looks after other processes. One that sleeps in poll()
+        // A thread that polls in a process without accept() supervises other processes. One that sleeps in poll()
         // instead of epoll_wait() waits for signals.
         let polls = calls
             .iter()
@@ -125,12 +125,12 @@ fn intervals(
     (intervals, matters)
 }
 
-/// What a thread does in `call`, which is about a client or not, and works for a client or not. Calls that cannot sleep
-/// are work.
+/// Returns what a thread does in `call`. The call's descriptor belongs to the client `about`, and `blocks` if it is in
+/// blocking mode; the thread works for `client`. Calls that cannot sleep are work.
 fn activity(call: &Call, about: Option<usize>, blocks: bool, client: Option<usize>) -> Activity {
     let says = |word: &str| call.arguments.contains(word);
     let ends_at_once = || call.errno.as_deref() == Some("EAGAIN") && call.end - call.start < AT_ONCE;
-    // A time-out of 0: it only looks. epoll_pwait() has two more arguments after it.
+    // With a timeout of 0 the call does not sleep. epoll_pwait() has two more arguments after the timeout.
     let from_last = if call.name == "epoll_wait" { 0 } else { 2 };
     let is_look = call.arguments.rsplit(", ").nth(from_last) == Some("0");
     match call.name.as_str() {
@@ -170,7 +170,7 @@ pub(crate) fn clients(log: &Log, visits: &[Visit], start: Micros, work: Micros) 
 fn client(visit: &Visit, accepted: Option<Micros>, start: Micros, work: Micros) -> ClientLane {
     let mut intervals: Vec<ClientInterval> = Vec::new();
     let connected = visit.times(Kind::Connected).next().unwrap_or(visit.came);
-    // What strace does not see has happened when the first answer comes.
+    // If strace did not see the accept(), it is taken to have happened when the first answer arrived.
     let first = visit.times(Kind::Answered).next().unwrap_or(visit.left);
     let accepted = accepted.unwrap_or(first).clamp(visit.came, first.max(visit.came));
     let mut from = visit.came;
@@ -184,26 +184,26 @@ fn client(visit: &Visit, accepted: Option<Micros>, start: Micros, work: Micros) 
         from = from.max(until);
     };
     if visit.port == 0 || connected - visit.came > AT_ONCE {
-        spend(connected.max(visit.came + 1), Stay::Connecting);
+        spend(connected.max(visit.came + 1), ClientState::Connecting);
     }
     if visit.port != 0 {
-        spend(accepted, Stay::Backlog);
+        spend(accepted, ClientState::Backlog);
     }
-    let (mut stay, mut pending) = (Stay::Idle, 0);
+    let (mut stay, mut pending) = (ClientState::Idle, 0);
     for event in &visit.events {
         spend(event.at, stay);
         stay = match event.kind {
-            Kind::StoppedReading => Stay::NotReading,
-            _ if stay == Stay::NotReading => stay,
+            Kind::StoppedReading => ClientState::NotReading,
+            _ if stay == ClientState::NotReading => stay,
             Kind::Asked => {
                 pending += event.count;
-                Stay::Answer
+                ClientState::Answer
             }
             Kind::Answered => {
                 pending = pending.saturating_sub(event.count);
-                if pending > 0 { Stay::Answer } else { Stay::Idle }
+                if pending > 0 { ClientState::Answer } else { ClientState::Idle }
             }
-            Kind::Sent if pending == 0 => Stay::Sending,
+            Kind::Sent if pending == 0 => ClientState::Sending,
             _ => stay,
         };
     }
@@ -218,7 +218,7 @@ fn client(visit: &Visit, accepted: Option<Micros>, start: Micros, work: Micros) 
     }
 }
 
-/// Returns what a client saw, in one word.
+/// Returns the outcome for a client. An answer takes `work`.
 fn outcome(visit: &Visit, work: Micros) -> Outcome {
     let saw = |kind| visit.times(kind).next().is_some();
     let [asked, connected] = [Kind::Asked, Kind::Connected].map(|kind| visit.times(kind).next().unwrap_or(visit.came));

@@ -81,7 +81,7 @@ pub(crate) struct Interval {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) call: Option<String>,
     pub(crate) calls: usize,
-    /// Where in [`Model::sources`] the line stands that waits here.
+    /// The index in [`Model::sources`] of the line that belongs to this interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) source: Option<usize>,
 }
@@ -101,7 +101,7 @@ pub(crate) struct Lane {
 /// What a client does for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Stay {
+pub(crate) enum ClientState {
     /// The kernel has not completed its connection, because the backlog is full.
     Connecting,
     /// It is connected, but the server has not accepted it: it waits in the backlog.
@@ -121,7 +121,7 @@ pub(crate) enum Stay {
 pub(crate) struct ClientInterval {
     pub(crate) from: Micros,
     pub(crate) until: Micros,
-    pub(crate) stay: Stay,
+    pub(crate) stay: ClientState,
 }
 
 /// One client.
@@ -170,7 +170,7 @@ pub(crate) enum Kind {
     Left,
 }
 
-/// What a client saw on the whole.
+/// The outcome for a client, which a question of `play` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Outcome {
@@ -223,12 +223,12 @@ impl Model {
 }
 
 impl ClientLane {
-    /// Returns when it connected.
+    /// Returns when it began to connect.
     pub(crate) fn came(&self) -> Micros {
         self.intervals.first().map_or(0, |interval| interval.from)
     }
 
-    /// Returns when it had answers.
+    /// Returns the times at which it received answers.
     pub(crate) fn answered(&self) -> impl Iterator<Item = Micros> {
         self.events.iter().filter(|event| event.kind == Kind::Answered).map(|event| event.at)
     }

@@ -14,7 +14,7 @@ pub(crate) fn page(recordings: &[Recording]) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Which thread waits for which client</title>\n\
          <style>{}{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>Which thread waits for which client</h1>\n<p>{INTRODUCTION}</p>\n\
-         <div class=\"top\">\n<div class=\"wide\"><table>\n<caption>The same play, {} times</caption>\n{HEADINGS}{rows}</table></div>\n\
+         <div class=\"top\">\n<div class=\"wide\"><table>\n<caption>The same scenario with {} servers</caption>\n{HEADINGS}{rows}</table></div>\n\
          <div class=\"wide\">{}</div>\n</div>\n</header>\n<main>\n{cards}</main>\n</body>\n</html>\n",
         svg::STYLE,
         recordings.len(),
@@ -37,7 +37,7 @@ fn row(recording: &Recording) -> String {
     let name = recording.model.server;
     let waits = (2..=recording.model.clients.len())
         .map(|client| format!("<td>{} ms</td>", millis(recording.first_wait(client))));
-    let (class, told) = if recording.makes_wait() { (" class=\"waits\"", "yes") } else { ("", "no") };
+    let (class, told) = if recording.makes_clients_wait() { (" class=\"waits\"", "yes") } else { ("", "no") };
     format!(
         "<tr{class}><th scope=\"row\"><a href=\"#{name}\">{name}</a></th><td>{told}</td>{}<td>{:.0} %</td><td>{:.1}</td></tr>\n",
         waits.collect::<String>(),
@@ -46,9 +46,10 @@ fn row(recording: &Recording) -> String {
     )
 }
 
-const INTRODUCTION: &str = "Three clients ask three questions each. Client 1 comes first and thinks for 40 ms before each further question; \
-clients 2 and 3 come while it thinks, and do not think at all. Everything but the architecture of the server is the same. The times are \
-those under strace, which sees every system call and makes each of them slower; the system calls include those for coming and going, and those that only a debug build makes.";
+const INTRODUCTION: &str = "Three clients ask three questions each. Client 1 connects first and thinks for 40 ms before each further question; \
+clients 2 and 3 connect while it thinks, and ask without a pause. Everything but the architecture of the server is the same. The times are \
+those under strace, which sees every system call and makes each of them slower; the system calls include those \
+that open and close connections, and those that only a debug build makes.";
 
 const HEADINGS: &str = "<tr><th scope=\"col\">server</th><th scope=\"col\">client 3 waits for client 1</th><th scope=\"col\">client 2: first answer after</th>\
 <th scope=\"col\">client 3: first answer after</th><th scope=\"col\">threads asleep</th><th scope=\"col\">system calls per answer</th></tr>\n";

@@ -1,4 +1,4 @@
-//! A recording of one server: the scenario under strace, and once more without it, to see what strace costs.
+//! A recording of one server: a scenario under strace, and for `trace` also without it, to see what strace costs.
 
 use std::fs;
 use std::path::Path;
@@ -30,8 +30,8 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Records a server several times and keeps the run that the rest of the machine disturbed least. A run of each
-    /// without strace shows what strace costs.
+    /// Records a server several times and keeps the run that the rest of the machine disturbed least. After each it
+    /// also runs the server without strace; the fastest of these runs shows what strace costs.
     pub(crate) fn calmest(scene: &Scene, folder: &Path) -> Result<Recording> {
         let mut calmest: Option<Recording> = None;
         for attempt in 1..=ATTEMPTS {
@@ -44,7 +44,7 @@ impl Recording {
             {
                 calmest.untraced = recording.untraced.clone();
             }
-            if calmest.as_ref().is_none_or(|calmest| recording.unrest() < calmest.unrest()) {
+            if calmest.as_ref().is_none_or(|calmest| recording.busy_time() < calmest.busy_time()) {
                 recording.untraced = calmest.map_or(recording.untraced, |calmest| calmest.untraced);
                 fs::rename(own.join(LOG), folder.join(LOG)).context("cannot keep the log")?;
                 calmest = Some(recording);
@@ -55,7 +55,7 @@ impl Recording {
     }
 
     /// Returns how long the threads that are drawn worked: nearly all of that is due to strace and to other programs.
-    fn unrest(&self) -> Micros {
+    fn busy_time(&self) -> Micros {
         let intervals = self.model.shown().flat_map(|lane| &lane.intervals);
         intervals.filter(|interval| !interval.activity.is_waiting()).map(Interval::length).sum()
     }
@@ -69,10 +69,10 @@ impl Recording {
         let played = scene.played(server).context("under strace")?;
         let log = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let log = Log::parse(&String::from_utf8_lossy(&log));
-        ensure!(!log.calls.is_empty(), "{} holds no call", file.display());
+        ensure!(!log.calls.is_empty(), "{} has no system call", file.display());
         let mut recording = Recording::from(scene, &log, played);
         let lines = Lines::of(scene.entry)?;
-        lines.enter(&mut recording.model.threads);
+        lines.set_sources(&mut recording.model.threads);
         recording.model.sources = lines.sources();
         Ok(recording)
     }
@@ -148,7 +148,7 @@ impl Scene {
         [binary].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
     }
 
-    /// Returns how many connections the kernel keeps until the server accepts them: one more than it is told.
+    /// Returns how many connections the kernel keeps until the server accepts them: one more than the backlog.
     fn seats(&self) -> usize {
         let backlog = self.options.iter().skip_while(|option| *option != "--backlog").nth(1);
         backlog.and_then(|backlog| backlog.parse().ok()).unwrap_or(DEFAULT_BACKLOG) + 1
@@ -172,15 +172,15 @@ impl Scene {
             thread::sleep(Duration::from_millis(10));
             server.signal(Signal::TERM)?;
         }
-        server.ended_within(WAIT_LIMIT).context("still there after SIGTERM")?;
+        server.ended_within(WAIT_LIMIT).context("the server still runs after SIGTERM")?;
         Ok(Played { visits, drained })
     }
 }
 
-/// A scenario that was played.
+/// The result of a scenario.
 pub(crate) struct Played {
     pub(crate) visits: Vec<Visit>,
-    /// When the server was told to drain.
+    /// When the server was sent SIGTERM, if the scenario does that.
     pub(crate) drained: Option<Micros>,
 }
 
@@ -196,7 +196,7 @@ const STARTS_PROCESS: Micros = 100_000;
 const ATTEMPTS: usize = 3;
 /// The file with strace's output, which stays in the folder.
 pub(crate) const LOG: &str = "strace.log";
-/// The server notices a moment later that the last client has left.
+/// The time that is drawn after the last client has left, because the server notices that a moment later.
 const AFTERWARDS: Micros = 3_000;
-/// What servers tell the kernel without `--backlog`.
+/// The backlog of a server without `--backlog`.
 pub(crate) const DEFAULT_BACKLOG: usize = 1024;

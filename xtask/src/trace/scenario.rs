@@ -1,6 +1,6 @@
-//! What the clients do: about ten scenarios, each for every server to which it applies.
+//! The scenarios: what the clients do, and to which servers each scenario applies.
 //!
-//! The first client begins. The others begin at fixed times after its first step.
+//! Client 1 starts first. The others start at fixed times after its first step is complete.
 
 pub(crate) mod client;
 
@@ -26,9 +26,9 @@ pub(crate) struct Scenario {
     /// Options of the server, or why the scenario does not apply to it.
     pub(crate) arguments: fn(&Entry) -> Result<Vec<&'static str>, &'static str>,
     pub(crate) clients: fn(&Entry) -> Vec<Plan>,
-    /// How long the server works on an answer, as `arguments` say.
+    /// How long the server works on an answer: the `--delay` in `arguments`.
     pub(crate) work: Duration,
-    /// How long after the first client's first step the server is told to drain.
+    /// The time from the first client's first step to SIGTERM; `None`: the server is not drained.
     pub(crate) drains_after: Option<Duration>,
     /// Whether the server may open only one more descriptor.
     pub(crate) lacks_descriptors: bool,
@@ -51,7 +51,7 @@ pub(crate) fn named(name: &str) -> Result<&'static Scenario> {
 }
 
 impl Scenario {
-    /// Runs the clients against a server and returns what each saw. Calls `drain` when the server is to drain.
+    /// Runs the clients against a server and returns what each saw. Calls `drain` at the time of SIGTERM.
     pub(crate) fn play(
         &self,
         entry: &Entry,
@@ -69,7 +69,7 @@ impl Scenario {
                 Ok(()) => {}
                 // It has failed, and its error is returned below.
                 Err(RecvTimeoutError::Disconnected) => {}
-                Err(RecvTimeoutError::Timeout) => bail!("client 1 did not get on within {WAIT_LIMIT:?}"),
+                Err(RecvTimeoutError::Timeout) => bail!("client 1 did not finish its first step within {WAIT_LIMIT:?}"),
             }
             for (place, plan) in plans.enumerate() {
                 clients.push(start(place + 2, plan, None));
@@ -124,7 +124,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "dripping-client",
-        about: "the first client sends its question byte by byte, one in 80 ms",
+        about: "the first client sends its question byte by byte, one byte every 80 ms",
         arguments: |entry| visible(entry, vec!["--question-timeout", "600ms"]),
         clients: |_| {
             let question = APHORISMS[0].0;
@@ -187,11 +187,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "too-many-clients",
-        about: "more clients connect than the server, its queue and its backlog hold; the first ones stay for 450 ms",
+        about: "more clients connect than the server's limit or its backlog allows; the first ones stay for 450 ms",
         arguments: |entry| match entry {
             Entry { queue: Some(_), .. } => Ok(vec!["--max-connections", "6"]),
             Entry { at_once: Some(_), .. } => Ok(vec!["--backlog", "1"]),
-            Entry { processes: 2.., .. } => Err("each process has a limit of its own, so who is rejected is chance"),
+            Entry { processes: 2.., .. } => Err("each process has its own limit: which client is rejected is chance"),
             _ => visible(entry, vec!["--max-connections", "2"]),
         },
         clients: too_many,
@@ -201,7 +201,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "no-descriptors",
         about: "the server may open one more descriptor, and two clients connect",
         arguments: |entry| match entry {
-            Entry { is_example: true, .. } => Err("examples promise nothing where descriptors are short"),
+            Entry { is_example: true, .. } => Err("examples make no promise about running out of descriptors"),
             Entry { processes: 2.., .. } => Err("each process has descriptors of its own"),
             _ => Ok(vec![]),
         },
@@ -217,7 +217,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "draining",
         about: "SIGTERM comes while one client is silent, one has sent half a question and one waits for an answer",
         arguments: |entry| match entry {
-            Entry { is_example: true, .. } => Err("examples promise nothing of draining"),
+            Entry { is_example: true, .. } => Err("examples make no promise about draining"),
             _ => Ok(vec!["--delay", "150ms"]),
         },
         clients: |_| {
@@ -235,7 +235,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// What most of them share.
+/// The defaults of a scenario.
 const PLAIN: Scenario = Scenario {
     name: "",
     about: "",
@@ -246,7 +246,8 @@ const PLAIN: Scenario = Scenario {
     lacks_descriptors: false,
 };
 
-/// As many that stay as are served or queued, as many more as wait in the backlog, and the one that is too many.
+/// Returns the clients of `too-many-clients`: silent ones that fill the server and its queue, others that fill the
+/// backlog, one that is over the limit, and one that connects after the silent ones have left.
 fn too_many(entry: &Entry) -> Vec<Plan> {
     let (served, waiting) = match entry {
         Entry { queue: Some(_), .. } => (6, 0),
@@ -267,15 +268,15 @@ fn too_many(entry: &Entry) -> Vec<Plan> {
     plans
 }
 
-/// The options, if what the server does can be seen by strace.
+/// Returns `arguments`, or why the scenario does not apply: strace must see the calls of the server.
 fn visible(entry: &Entry, arguments: Vec<&'static str>) -> Result<Vec<&'static str>, &'static str> {
-    if entry.makes_requests() {
-        return Err("it gives its calls to the kernel as requests, which strace does not see");
+    if entry.uses_io_uring() {
+        return Err("it submits its calls through io_uring, where strace does not see them");
     }
     Ok(arguments)
 }
 
-/// The three questions, one after the other.
+/// Returns the steps that ask the three questions, with a pause of `thinks` between two of them.
 fn asks(thinks: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
     for (place, (question, _)) in APHORISMS.iter().enumerate() {
@@ -291,7 +292,7 @@ fn plan(behaviour: &'static str, after: u64, steps: Vec<Step>) -> Plan {
     Plan { behaviour, is_subject: true, after: Duration::from_millis(after), steps }
 }
 
-/// So short that it only says that a client is connected.
+/// The length of a first step that only shows that the client is connected.
 const MOMENT: Duration = Duration::from_millis(1);
 /// Longer than any server waits in a scenario.
 const LONG: Duration = Duration::from_millis(1_600);

@@ -31,7 +31,7 @@ impl Lines {
     }
 
     /// Sets the source of each interval: a place in [`Lines::sources`].
-    pub(crate) fn enter(&self, lanes: &mut [Lane]) {
+    pub(crate) fn set_sources(&self, lanes: &mut [Lane]) {
         for interval in lanes.iter_mut().flat_map(|lane| &mut lane.intervals) {
             let sleeps = interval.call.as_deref().is_some_and(|call| call.ends_with("nanosleep"));
             let doing = (interval.activity, interval.activity == Activity::Work && sleeps);
@@ -131,7 +131,7 @@ mod tests {
         let lane = Lane { name: String::new(), process: 1, thread: 1, intervals: vec![interval], matters: true };
         let lines = Lines::of(entry).expect("its files can be read");
         let mut lanes = [lane];
-        lines.enter(&mut lanes);
+        lines.set_sources(&mut lanes);
         Some(lines.sources().swap_remove(lanes[0].intervals[0].source?))
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Call {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Thread {
-    /// As the server names it; `None` for the first thread of a process.
+    /// The name that the thread has set; `None` if it has set none, like the first thread of a process.
     pub(crate) name: Option<String>,
     /// The number of its process, which is that of the process's first thread.
     pub(crate) process: i32,
@@ -82,8 +82,8 @@ impl Log {
         }
     }
 
-    /// Forgets the calls that returned before this time, and the threads that ended before it. Keeps what says to
-    /// which client an open descriptor belongs: the accept() of each, and the newest of the calls in [`CLIENTS_BY`].
+    /// Forgets the calls that returned before this time, and the threads that ended before it. To know the client of
+    /// each open descriptor, it keeps the last accept() of each, and the newest of the calls in [`CLIENTS_BY`].
     pub(crate) fn forget(&mut self, before: Micros) {
         let mut later = BTreeSet::new();
         let mut kept = 0;
@@ -101,7 +101,7 @@ impl Log {
         self.threads.retain(|_, thread| thread.ended.is_none_or(|ended| ended >= before));
     }
 
-    /// Divides a line, and records that its thread exists.
+    /// Splits a line, and records that its thread exists.
     fn begin<'l>(&mut self, line: &'l str) -> Option<(i32, Micros, &'l str)> {
         let (thread, time, what) = split(line)?;
         self.last = self.last.max(time);
@@ -117,7 +117,7 @@ impl Log {
         }
     }
 
-    /// Takes out the call of a thread that has not returned, since more is known of it now.
+    /// Removes the call of a thread that has not returned, so that a more complete one can replace it.
     fn take_begun(&mut self, thread: i32) -> Option<(Micros, String)> {
         let (start, begun) = self.begun.remove(&thread)?;
         let after = self.calls.partition_point(|call| call.start <= start);
@@ -206,7 +206,7 @@ impl Call {
     }
 }
 
-/// `THREAD SECONDS.MICROS WHAT`
+/// Splits a line of the form `THREAD SECONDS.MICROS WHAT`.
 fn split(line: &str) -> Option<(i32, Micros, &str)> {
     let (thread, rest) = line.split_once(' ')?;
     let (time, what) = rest.trim_start().split_once(' ')?;
@@ -220,13 +220,14 @@ fn micros(time: &str) -> Option<Micros> {
     Some(seconds * 1_000_000 + fraction.parse::<Micros>().ok()?)
 }
 
-/// `NAME(ARGUMENTS) = RESULT ERRNO (…) <TIME>`, of which the last parts may lack.
+/// Parses `NAME(ARGUMENTS) = RESULT ERRNO (…) <TIME>`. The last parts may be missing. Without a time, the call ended
+/// when the line was `seen`.
 fn call(thread: i32, start: Micros, seen: Micros, text: &str) -> Option<Call> {
     let (name, rest) = text.split_once('(')?;
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return None;
     }
-    // In what follows the last equals sign there is none: neither numbers nor the names of errors have one.
+    // The last equals sign is the one before the result, because neither a number nor the name of an error has one.
     let (arguments, outcome) = rest.rsplit_once(" = ").unwrap_or((rest, "?"));
     let mut words = outcome.split_whitespace();
     let result = words.next().and_then(number);
@@ -252,7 +253,7 @@ fn number(word: &str) -> Option<i64> {
 
 /// The calls that say to which client a descriptor belongs, or that it belongs to none any more.
 const CLIENTS_BY: [&str; 4] = ["accept", "accept4", "close", "getpeername"];
-/// More than the connections of the last seconds make.
+/// The most calls in [`CLIENTS_BY`] that are kept: more than the connections of the last seconds cause.
 const MOST_KEPT: usize = 4_000;
 /// The end of a call that has not returned.
 pub(crate) const NOT_YET: Micros = Micros::MAX;
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_come_back_lasts_until_the_end() {
+    fn a_call_that_did_not_return_lasts_until_the_end() {
         let log = Log::parse(LINES);
         assert_eq!(named(&log, 702, "recvfrom")[0].end, 1_000_060_300);
         assert_eq!(named(&log, 700, "exit_group")[0].result, None);
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_not_the_client_of_an_open_descriptor() {
+    fn the_client_of_an_open_descriptor_is_not_forgotten() {
         let mut log = Log::default();
         log.read("700 1000.000000 accept4(3, {sin_port=htons(1)}, [16], 0) = 8 <0.000001>");
         log.read(r#"700 1000.000001 recvfrom(8, "?", 1, 0, NULL, NULL) = 1 <0.000001>"#);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Activity, ClientLane, Interval, Kind, Lane, Outcome, Stay};
+use super::model::{Activity, ClientLane, ClientState, Interval, Kind, Lane, Outcome};
 use super::recording::Recording;
 use super::scenario::{THREE_TALKERS, Visit, median_answer};
 use super::strace::Micros;
@@ -67,7 +67,7 @@ impl Recording {
         percent(spent.iter().map(Spent::asleep).sum(), spent.iter().map(|spent| spent.all).sum())
     }
 
-    /// Returns system calls per answer, including those that accept and close connections.
+    /// Returns the system calls per answer, including those that accept and close connections.
     pub(crate) fn calls_per_answer(&self) -> f64 {
         self.calls.len() as f64 / self.visits.iter().map(Visit::answers).sum::<usize>().max(1) as f64
     }
@@ -87,7 +87,7 @@ impl Recording {
     }
 
     /// Returns whether the last client had to wait until the first one had left.
-    pub(crate) fn makes_wait(&self) -> bool {
+    pub(crate) fn makes_clients_wait(&self) -> bool {
         let left = self.visits.first().map(|visit| visit.left);
         let last = self.visits.last().and_then(|visit| visit.times(Kind::Answered).next());
         last.zip(left).is_some_and(|(answered, left)| answered > left)
@@ -101,7 +101,7 @@ impl Recording {
         let client = lane.client;
         let (came, waited) = (lane.came(), self.first_wait(client));
         let is_late = match self.model.scenario == THREE_TALKERS.name {
-            true => self.makes_wait(),
+            true => self.makes_clients_wait(),
             false => lane.outcome == Outcome::AnsweredLate,
         };
         if !is_late && self.model.scenario == THREE_TALKERS.name {
@@ -117,7 +117,7 @@ impl Recording {
         });
         let why = doing.max_by_key(|(time, _)| *time).map(|(_, text)| text).unwrap_or_default();
         if is_late {
-            let until = if self.makes_wait() { ", until client 1 has left" } else { "" };
+            let until = if self.makes_clients_wait() { ", until client 1 has left" } else { "" };
             return format!("Client {client} waits {} ms for its first answer{until}: {why}.", millis(waited));
         }
         format!("Client {client} {} after {} ms.", outcome_text(lane.outcome), millis(waited))
@@ -194,7 +194,7 @@ fn during(activity: Activity, client: Option<usize>) -> String {
 pub(crate) fn lane_text(lane: &Lane) -> String {
     let spent = Spent::of(lane);
     if spent.idle() < 50.0 {
-        return format!("there for {} ms only", millis(spent.all));
+        return format!("busy for most of its {} ms", millis(spent.all));
     }
     let most = spent.sorted();
     let most = most.iter().filter(|(activity, ..)| activity.is_waiting()).take(1);
@@ -218,14 +218,14 @@ pub(crate) fn described(interval: &Interval) -> String {
 }
 
 /// Returns what a client does, in words.
-pub(crate) fn stay_text(stay: Stay) -> &'static str {
+pub(crate) fn stay_text(stay: ClientState) -> &'static str {
     match stay {
-        Stay::Connecting => "is not connected yet, the backlog is full",
-        Stay::Backlog => "in the backlog, not accepted",
-        Stay::Answer => "waits for its answer",
-        Stay::Sending => "sends a part of a question",
-        Stay::Idle => "waits for nothing",
-        Stay::NotReading => "reads no answer",
+        ClientState::Connecting => "is not connected yet, the backlog is full",
+        ClientState::Backlog => "in the backlog, not accepted",
+        ClientState::Answer => "waits for its answer",
+        ClientState::Sending => "sends a part of a question",
+        ClientState::Idle => "waits for nothing",
+        ClientState::NotReading => "reads no answer",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stdout};
 
-use super::model::{Activity, ClientLane, Interval, Lane, Stay};
+use super::model::{Activity, ClientLane, ClientState, Interval, Lane};
 use super::recording::Recording;
 use super::strace::Micros;
 use super::summary::{Spent, activity_text, millis, step};
@@ -39,7 +39,7 @@ pub(crate) fn text(recording: &Recording, columns: usize, is_coloured: bool) -> 
 pub(crate) const LEGEND: &str = "\
 threads   1 2 3 works for that client (* for no client)   ₁₂₃ asleep in recv() or send() for that client
           _ asleep in accept()   . asleep in epoll_wait()   ~ asleep until another thread wakes it
-clients   : not connected   % in the backlog   ? waits for an answer   ! has it   - waits for nothing
+clients   : not connected   % in the backlog   ? waits for an answer   ! receives it   - waits for nothing
           + sends a part of a question   = reads no answer
 ";
 
@@ -56,7 +56,7 @@ fn numbers(recording: &Recording, margin: usize) -> String {
     let calls: Vec<String> =
         recording.calls_by_name().into_iter().map(|(name, count)| format!("{name} {count}")).collect();
     text += &format!(
-        "{:.1} system calls per answer, coming and going included: {}\n",
+        "{:.1} system calls per answer, with those that open and close connections: {}\n",
         recording.calls_per_answer(),
         calls.join(", ")
     );
@@ -143,12 +143,12 @@ fn of_client(lane: &ClientLane, scale: &Scale) -> Vec<Cell> {
         let longest = stays.max_by_key(|stay| stay.until.min(until) - stay.from.max(from));
         let sign = match longest.map(|stay| stay.stay) {
             _ if is_full => '!',
-            Some(Stay::Connecting) => ':',
-            Some(Stay::Backlog) => '%',
-            Some(Stay::Answer) => '?',
-            Some(Stay::Sending) => '+',
-            Some(Stay::NotReading) => '=',
-            Some(Stay::Idle) => '-',
+            Some(ClientState::Connecting) => ':',
+            Some(ClientState::Backlog) => '%',
+            Some(ClientState::Answer) => '?',
+            Some(ClientState::Sending) => '+',
+            Some(ClientState::NotReading) => '=',
+            Some(ClientState::Idle) => '-',
             None => ' ',
         };
         Cell { sign, client: (sign != ' ').then_some(lane.client), is_full }
@@ -161,5 +161,5 @@ const COLOURS: [u8; 8] = [74, 214, 43, 175, 186, 117, 167, 146];
 const COLUMNS: usize = 100;
 const FEWEST: usize = 20;
 const MOST: usize = 160;
-/// A shorter time is shown as 0.0 ms.
+/// The shortest time that is listed: a shorter one would be shown as 0.0 ms.
 const WORTH_TELLING: Micros = 50;

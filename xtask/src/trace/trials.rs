@@ -34,7 +34,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
 fn has_its_shape(entry: &'static Entry) -> Result<()> {
     let folder = Folder::new()?;
     let mut judged = Ok(());
-    // A machine that halts for as long as client 1 thinks draws another picture; not three times in a row.
+    // A machine that pauses for as long as client 1 thinks changes the picture, but hardly three times in a row.
     for _ in 0..ATTEMPTS {
         judged = Scene::new(entry, THREE_TALKERS, &[])
             .map_err(|why| anyhow!(why))
@@ -49,20 +49,24 @@ fn has_its_shape(entry: &'static Entry) -> Result<()> {
 
 fn judge(entry: &Entry, recording: &Recording) -> Result<()> {
     let serves_one = entry.at_once == Some(1);
-    ensure!(recording.makes_wait() == serves_one, "{}", recording.verdict());
-    let first = recording.visits.iter().find(|visit| visit.client == 1).context("client 1 came")?;
+    ensure!(recording.makes_clients_wait() == serves_one, "{}", recording.verdict());
+    let first = recording.visits.iter().find(|visit| visit.client == 1).context("there is no client 1")?;
     for visit in recording.visits.iter().filter(|visit| visit.client != 1) {
         let waited_for_first = visit.times(Kind::Answered).next().is_some_and(|answered| answered > first.left);
-        ensure!(waited_for_first == serves_one, "client {} is answered as if it were elsewhere", visit.client);
+        ensure!(
+            waited_for_first == serves_one,
+            "client {} waited for client 1: {waited_for_first}, expected {serves_one}",
+            visit.client
+        );
     }
     let answers: usize = recording.visits.iter().map(Visit::answers).sum();
-    ensure!(answers == CLIENTS * QUESTIONS, "{answers} answers are drawn");
+    ensure!(answers == CLIENTS * QUESTIONS, "the clients received {answers} answers, not {}", CLIENTS * QUESTIONS);
     let sends = |client| {
         let lanes = recording.model.shown().flat_map(|lane| &lane.intervals);
         lanes.filter(|interval| interval.activity == Activity::Send && interval.client == Some(client)).count()
     };
     for client in 1..=CLIENTS {
-        let is_seen = entry.makes_requests() || sends(client) >= QUESTIONS;
+        let is_seen = entry.uses_io_uring() || sends(client) >= QUESTIONS;
         ensure!(is_seen, "{} answers to client {client} were seen by strace", sends(client));
     }
     sums_up(recording)?;
@@ -76,7 +80,7 @@ fn judge(entry: &Entry, recording: &Recording) -> Result<()> {
     Ok(())
 }
 
-/// Returns the style and the words of a picture without the figures, which differ from run to run, and what they shift.
+/// Returns the style and the words of a picture, without numbers and positions, which differ from run to run.
 fn gist(picture: &str) -> String {
     const SAID: [&str; 7] =
         ["<title", "<desc", "<text x", "<text class=\"t", "<text class=\"v", "<text class=\"h", "<g "];
@@ -92,7 +96,7 @@ fn gist(picture: &str) -> String {
     gist
 }
 
-/// Each lane is divided without a gap, from its thread's birth to its end.
+/// Checks that the intervals of each lane have no gap, from the first to the last.
 fn sums_up(recording: &Recording) -> Result<()> {
     for lane in recording.model.shown() {
         let (Some(first), Some(last)) = (lane.intervals.first(), lane.intervals.last()) else { continue };
@@ -104,6 +108,6 @@ fn sums_up(recording: &Recording) -> Result<()> {
 }
 
 const ATTEMPTS: usize = 3;
-/// Of the scenario: three clients with three questions each.
+/// The clients of the scenario, and the questions of each.
 const CLIENTS: usize = 3;
 const QUESTIONS: usize = 3;

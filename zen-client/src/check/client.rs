@@ -216,7 +216,7 @@ impl<'t> Client<'t> {
         self.target.transcript.note(self.number, what, bytes);
     }
 
-    /// Sleeps until the socket is ready (true), or until `until` (false).
+    /// Sleeps until the socket is ready, at most until `until`. Returns whether it is ready.
     fn wait(&self, interest: PollFlags, until: Instant) -> bool {
         loop {
             let left = until.saturating_duration_since(Instant::now());

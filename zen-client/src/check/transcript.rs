@@ -24,7 +24,7 @@ struct State {
     observed: Option<Vec<String>>,
 }
 
-/// Something that a client did or received. Many in a row are one event.
+/// Something that a client did or received, or several such things in a row.
 struct Event {
     at: Duration,
     client: usize,
@@ -136,7 +136,7 @@ impl Event {
     }
 }
 
-/// Usually less than a network needs for one way.
+/// Reads within this time are shown as one event. Another answer from a network usually takes longer.
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// The most bytes of an event that are kept, because a line shows no more.
 const MOST_BYTES: usize = 64;

@@ -19,7 +19,7 @@ pub(super) struct Connection {
     pub(super) is_connected: bool,
     /// When connecting began.
     pub(super) opened: Nanos,
-    /// Which of the addresses is next; counts on without end.
+    /// The next address: an index that grows, and is taken modulo the number of addresses.
     pub(super) address_index: usize,
     /// When it may be opened again at the earliest.
     pub(super) not_before: Nanos,

@@ -5,8 +5,8 @@
 //! 3. A readable connection is read once. It is registered edge-triggered, so a short read has emptied it.
 //! 4. The bytes are compared, each whole answer is counted with its time, and the next question is sent.
 //!
-//! That is one `recv` and one `send` for each answer, and a share of an `epoll_wait`. The clock is read once per chunk,
-//! which is no system call. Nothing is allocated for a question.
+//! That is one `recv` and one `send` for each answer, or for several with `--pipeline`, and a share of an `epoll_wait`.
+//! The clock is read once per chunk, which is no system call. Nothing is allocated for a question.
 
 mod lifecycle;
 mod retrying;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::measured::Measured;
 
-/// Objectives that must be met together.
+/// Conditions on the result of a run: all must hold for `--find-max`, and none may for `--fail-if`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Objectives(Vec<Objective>);
 
@@ -34,11 +34,11 @@ enum Metric {
     Errors,
 }
 
-/// The measured value of an objective, and whether a run met it.
+/// The measured value of an objective, and whether the objective is true of the run.
 pub(super) struct Outcome {
     pub(super) is_true: bool,
     pub(super) text: String,
-    /// Seconds, or a share of 1; infinite where the questions of the metric were not answered.
+    /// Seconds, or a share of 1; infinite if too few questions were answered for the metric.
     pub(super) value: f64,
 }
 
@@ -80,7 +80,7 @@ impl Metric {
         matches!(self, Self::Unserved | Self::Errors)
     }
 
-    /// Returns seconds or a share of 1; infinite where the questions in question were not answered.
+    /// Returns seconds or a share of 1; infinite if too few questions were answered for the metric.
     fn value(self, measured: &Measured, failures_are_slow: bool) -> f64 {
         let (times, failed) = (measured.response(), measured.tally.failures.all());
         let slow = if failures_are_slow { failed as f64 } else { 0.0 };

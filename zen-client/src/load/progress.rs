@@ -16,7 +16,7 @@ use signal_hook::flag;
 
 /// The interval at which progress is shown and interrupts are noticed.
 pub(super) const WATCH_PERIOD: Duration = Duration::from_millis(100);
-/// Why there is no result.
+/// The error of a run that was interrupted too early to have a result.
 pub(super) const INTERRUPTED: &str = "interrupted before any answer was measured";
 
 /// The progress of one run.
@@ -33,7 +33,7 @@ impl Progress {
         for signal in [SIGINT, SIGTERM].into_iter().filter(|signal| !is_ignored(*signal)) {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))
                 .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
-                .context("cannot take signals")?;
+                .context("cannot handle signals")?;
         }
         // This process may have been started with them blocked.
         SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]).thread_unblock().context("cannot unblock signals")?;

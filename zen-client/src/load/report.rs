@@ -151,10 +151,10 @@ fn micros(nanos: u64) -> f64 {
 /// Changes when the meaning of a field changes or a field is removed; a new field does not change it.
 const SCHEMA: &str = "zen-client load 2";
 
-const OPEN_LOOP: &str = "Response time counts from when a question was due, service time from when it was sent. They \
-    differ by how long it waited to be sent, for a connection still busy or for this machine to wake.";
+const OPEN_LOOP: &str = "Response time counts from when a question was due, service time from when it was sent. The \
+    difference is how long it waited to be sent, because its connection was busy or this machine woke up late.";
 const CLOSED_LOOP: &str = "Response time equals service time, because a closed loop asks only when it has an answer. \
-    Only --rate shows how long clients wait that ask whether or not the server keeps up.";
+    Use --rate to measure clients that ask whether or not the server keeps up.";
 const RETRIES: &str = "Response time counts from when a question was due, in a closed loop from its first try; service \
     time from the try that was answered. They differ by the failed tries and the pauses, and in an open loop by how \
     long it waited to be sent.";

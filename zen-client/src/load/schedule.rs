@@ -43,7 +43,7 @@ struct RandomTimes {
     random: Rng,
     /// The mean distance in nanoseconds.
     mean: f64,
-    /// When each question of this thread is due, after the start; and the last time exactly.
+    /// When each question of this thread is due, counted from the start. `last` is the last of these times, unrounded.
     due: Vec<Nanos>,
     last: f64,
 }

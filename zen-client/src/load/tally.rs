@@ -75,7 +75,7 @@ pub(crate) struct Tally {
     /// The number of those that count. `waited` is the sum of their times until an answer arrived, in ns.
     waiting: u64,
     pub(crate) waited: u128,
-    /// Since when these numbers are the same.
+    /// When these numbers last changed.
     since: Nanos,
     /// Questions that were asked again and are neither answered nor given up.
     unresolved: u64,

@@ -39,7 +39,7 @@ pub(super) struct Behavior {
     pub(super) wrong_every: usize,
     /// Every n-th connection is closed immediately; 0: none.
     pub(super) drop_every: usize,
-    /// Questions a second; a further one costs its connection.
+    /// The most questions a second. On a further question the server closes the connection.
     pub(super) capacity: Option<u32>,
 }
 

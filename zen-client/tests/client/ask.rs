@@ -191,7 +191,7 @@ fn a_silent_server_runs_into_the_time_out() {
 }
 
 #[test]
-fn dripping_bytes_buy_no_time() {
+fn dripping_bytes_do_not_extend_the_timeout() {
     let server = serve(1, |mut stream| {
         let _ = stream.write_all(b"Error:");
         while stream.write_all(b"u").is_ok() {
@@ -264,7 +264,7 @@ fn failures_are_retried_as_often_as_asked() {
 }
 
 #[test]
-fn who_answers_is_said_once_for_each_conversation() {
+fn verbose_names_the_server_once_for_each_conversation() {
     // A client gets one answer: each question needs a conversation of its own.
     let server = serve(1, |mut stream| {
         answer_once(&mut stream);
@@ -278,7 +278,7 @@ fn who_answers_is_said_once_for_each_conversation() {
 }
 
 #[test]
-fn a_reader_who_leaves_is_no_error() {
+fn a_closed_stdout_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_zen-client"))
         .args(["-n", "1000000000", "-p", &honest().port().to_string()])
         .stdout(Stdio::piped())
@@ -288,7 +288,7 @@ fn a_reader_who_leaves_is_no_error() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.contains("? "));
-    // Its stdout is closed now: if it did not notice, a billion questions would last beyond any patience.
+    // Its stdout is closed now. If it did not notice, a billion questions would take hours.
     let (sender, receiver) = mpsc::channel();
     let mut stderr = child.stderr.take().unwrap();
     std::thread::spawn(move || {

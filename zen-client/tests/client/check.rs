@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::fake_server::{Fault, converse};
 use crate::running::{Died, client, client_of, serve, serve_on, text};
 
-/// A server that takes one client at a time, wrong in one way.
+/// Starts a server that serves one client at a time, with a fault.
 fn one_at_a_time(fault: Fault) -> SocketAddr {
     serve(1, move |mut stream| match converse(&mut stream, fault) {
         Err(error) if fault == Fault::DiesOfReset && is_reset(&error) => Err(Died),
@@ -21,7 +21,7 @@ fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
-/// The names of the failed cases with their rules, as `--json` gives them.
+/// Returns the names of the failed cases with their rules, from the output of `--json`.
 fn failures(output: &Output) -> Vec<(String, u64)> {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let cases = report["cases"].as_array().unwrap();
@@ -79,8 +79,7 @@ fn a_server_on_ipv6_passes() {
     }
 }
 
-// What each fault costs, in the order in which the cases run. A server that is wrong in one thing is blamed for what
-// shows of it, and for nothing else.
+// The cases that each fault fails, in the order in which they run. A server with one fault fails no other case.
 
 #[test]
 fn questions_cut_wrongly() {
@@ -142,8 +141,8 @@ fn wrong_white_space() {
 #[test]
 fn a_wrong_limit() {
     blames(Fault::NoLimit, "5 question-of-257, 5 257-without-mark, 5 too-long-after-known, 8 too-long-keeps-coming");
-    blames(Fault::LimitWithoutMark, "5 257-without-mark, 5 too-long-after-known, 8 too-long-keeps-coming");
-    blames(Fault::LimitIncludesNoMark, "5 question-of-257, 5 257-without-mark, 5 too-long-after-known");
+    blames(Fault::LimitOnlyAtMark, "5 257-without-mark, 5 too-long-after-known, 8 too-long-keeps-coming");
+    blames(Fault::LimitExcludesMark, "5 question-of-257, 5 257-without-mark, 5 too-long-after-known");
 }
 
 #[test]
@@ -206,7 +205,7 @@ fn a_server_that_stays_after_the_end_of_file() {
     }
 }
 
-/// The lines about one failed case, without the times.
+/// Returns the lines about one failed case, without the times.
 fn explanation(fault: Fault, arguments: &str) -> String {
     let output = client_of(one_at_a_time(fault), &format!("check --timeout 300ms {arguments}"));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -298,7 +297,7 @@ fn a_command_runs_at_the_moment_of_the_failure() {
     assert_eq!(report["cases"][1]["observed"], Value::from(Vec::<Value>::new()), "{report}");
 }
 
-/// The report on a server with one fault, in a format.
+/// Returns the report on a server with one fault, in this format.
 fn formatted(format: &str) -> String {
     let output =
         client_of(one_at_a_time(Fault::IgnoresCase), &format!("check --format {format} near-misses any-bytes"));

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// How a server can be wrong. Each of these mistakes has been made in earnest.
+/// A fault of a server. Each of them has occurred in a real server.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
     None,
-    /// Takes the buffer for one question as soon as it ends in `?`, as the book's `recv_until` does.
+    /// Takes the buffer for one question as soon as it ends in `?`, as `recv_until` of
+    /// *Foundations of Python Network Programming* does.
     FramesByLastByte,
     /// Takes what one read brought for one question.
     FramesByRead,
@@ -32,8 +33,10 @@ pub(crate) enum Fault {
     /// Ends the conversation after an unknown question.
     ClosesAfterUnknown,
     NoLimit,
-    LimitWithoutMark,
-    LimitIncludesNoMark,
+    /// Notices that a question is too long only at its `?`.
+    LimitOnlyAtMark,
+    /// Accepts 256 bytes before the `?`.
+    LimitExcludesMark,
     /// Forgets pending answers when the next question is too long.
     TooLongForgetsAnswers,
     StaysAfterTooLong,
@@ -93,11 +96,11 @@ pub(crate) fn converse(stream: &mut TcpStream, fault: Fault) -> io::Result<()> {
 const UNKNOWN: &[u8] = b"Error: unknown aphorism.";
 const TOO_LONG: &[u8] = b"Error: question too long.";
 
-/// Takes whole questions off `buffer`; true: what follows is too long.
+/// Removes the whole questions from `buffer`. Returns their answers, and whether what follows is too long.
 fn take_answers(buffer: &mut Vec<u8>, fault: Fault) -> (Vec<&'static [u8]>, bool) {
     let limit = match fault {
         Fault::NoLimit => usize::MAX,
-        Fault::LimitIncludesNoMark => 257,
+        Fault::LimitExcludesMark => 257,
         _ => 256,
     };
     let mut answers = Vec::new();
@@ -117,7 +120,7 @@ fn take_answers(buffer: &mut Vec<u8>, fault: Fault) -> (Vec<&'static [u8]>, bool
                 let question: Vec<u8> = buffer.drain(..=mark).collect();
                 answers.push(answer_to(&question, fault));
             }
-            None if buffer.len() <= limit || fault == Fault::LimitWithoutMark => return (answers, false),
+            None if buffer.len() <= limit || fault == Fault::LimitOnlyAtMark => return (answers, false),
             _ => return (answers, true),
         }
     }
@@ -146,7 +149,7 @@ fn answer_to(question: &[u8], fault: Fault) -> &'static [u8] {
     known.iter().find(is_asked).map_or(unknown, |(_, answer)| answer)
 }
 
-/// Does what the fault says at the client's end of file.
+/// Handles the client's end of file, with the fault.
 fn farewell(stream: &mut TcpStream, buffer: &[u8], fault: Fault) -> io::Result<()> {
     match fault {
         Fault::AnswersWhatIsCutShort if !buffer.is_empty() => stream.write_all(UNKNOWN),
@@ -158,7 +161,7 @@ fn farewell(stream: &mut TcpStream, buffer: &[u8], fault: Fault) -> io::Result<(
     }
 }
 
-/// Closes by rule 8, or as the fault says.
+/// Closes by rule 8, or with the fault.
 fn hang_up(stream: &mut TcpStream, fault: Fault) -> io::Result<()> {
     match fault {
         Fault::ResetsAfterTooLong => return SockRef::from(&*stream).set_linger(Some(Duration::ZERO)),

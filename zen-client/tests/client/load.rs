@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::fake_server::{Fault, converse};
 use crate::running::{Died, Running, client, client_of, serve, text};
 
-/// A server for this number of `clients` that has `fault`.
+/// Starts a server with `fault`, for this number of `clients` at a time.
 pub(crate) fn server(clients: usize, fault: Fault) -> SocketAddr {
     serve(clients, move |mut stream| {
         let _ = stream.set_nodelay(true);
@@ -24,7 +24,7 @@ pub(crate) fn server(clients: usize, fault: Fault) -> SocketAddr {
     })
 }
 
-/// A server for many clients that does `first` to each client, and then keeps the protocol.
+/// Starts a server for eight clients at a time that calls `first` for each, and then keeps the protocol.
 fn after(first: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr {
     serve(8, move |mut stream| {
         first(&mut stream);
@@ -37,7 +37,7 @@ fn report(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
-/// A short run with four connections, as JSON.
+/// Makes a short run, with four connections unless `arguments` have `-c`. Returns its JSON and its output.
 pub(crate) fn load(server: SocketAddr, arguments: &str) -> (Value, Output) {
     let connections = if arguments.contains("-c ") { "" } else { "-c 4" };
     let output = client_of(server, &format!("load --json -d 300ms --warmup 0 {connections} {arguments}"));
@@ -206,7 +206,7 @@ fn pipelines_churn_threads_and_misbehaving_clients_cause_no_failure() {
 }
 
 #[test]
-fn a_wrong_answer_is_wrong() {
+fn a_second_answer_counts_as_wrong() {
     fails_by("wrong", &load(server(8, Fault::AnswersTwice), ""));
 }
 
@@ -235,12 +235,12 @@ fn without_any_answer_there_is_no_result() {
 }
 
 #[test]
-fn silence_is_timed_out() {
+fn a_missing_answer_counts_as_timed_out() {
     fails_by("timed_out", &load(server(64, Fault::NeverAnswers), "--timeout 100ms"));
 }
 
 #[test]
-fn a_lost_answer_is_lost() {
+fn a_close_before_the_answer_counts_as_lost() {
     let hanging_up = after(|stream| {
         let _ = stream.read(&mut [0; 64]);
         let _ = stream.shutdown(std::net::Shutdown::Both);
@@ -249,7 +249,7 @@ fn a_lost_answer_is_lost() {
 }
 
 #[test]
-fn a_reset_is_a_reset() {
+fn a_reset_before_the_answer_counts_as_reset() {
     let resetting = serve(8, |mut stream| {
         let _ = stream.read(&mut [0; 64]);
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).map_err(|_| Died)
@@ -258,7 +258,7 @@ fn a_reset_is_a_reset() {
 }
 
 #[test]
-fn a_full_server_refuses() {
+fn a_rejection_counts_as_refused() {
     let clients = Arc::new(AtomicUsize::new(0));
     let full = serve(8, move |mut stream| {
         if clients.fetch_add(1, Ordering::SeqCst) > 1 {
@@ -312,7 +312,7 @@ fn a_wrong_command_line_names_the_flag() {
 }
 
 #[test]
-fn the_table_is_for_people() {
+fn the_table_has_the_main_figures_and_no_progress_bar() {
     let output = client_of(server(4, Fault::None), "load -c 4 -d 300ms --warmup 0");
     let table = text(&output.stdout);
     for part in ["closed loop", "answers a second", "service time", "response time", "ok: Little's law holds"] {
@@ -323,7 +323,7 @@ fn the_table_is_for_people() {
 
 /// A process inherits what its parent has blocked.
 #[test]
-fn a_blocked_interrupt_is_taken() {
+fn an_interrupt_that_the_parent_blocked_is_handled() {
     nix::sys::signal::SigSet::from(nix::sys::signal::Signal::SIGINT).thread_block().unwrap();
     an_interrupted_run_has_a_result();
 }
@@ -358,7 +358,7 @@ fn an_ignored_signal_stays_ignored() {
     }
 }
 
-/// A server that answers each client five times, and then never again.
+/// Starts a server that answers five questions of each client, and then none for a minute.
 fn falling_silent() -> SocketAddr {
     after(|stream| {
         let mut question = [0; 64];
@@ -374,7 +374,7 @@ fn falling_silent() -> SocketAddr {
 const SOON: Duration = Duration::from_secs(7);
 
 #[test]
-fn an_interrupt_behind_the_measured_time_brings_the_result() {
+fn an_interrupt_after_the_measured_time_gives_the_result() {
     for (signal, more) in
         [(Signal::INT, ""), (Signal::TERM, ""), (Signal::INT, "--retries 1000"), (Signal::INT, "-r 100")]
     {
@@ -411,7 +411,7 @@ fn an_interrupt_during_the_warm_up_ends_the_run() {
 
 #[test]
 fn an_interrupt_while_it_connects_ends_it() {
-    // A backlog for one client, which has come: what the next ones send is dropped, and they wait.
+    // The backlog has room for one client, and one is in it. The kernel drops the SYNs of further clients, which wait.
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     listener.listen(0).unwrap();

@@ -10,7 +10,8 @@ use crate::fake_server::{Fault, converse};
 use crate::load::{fails_by, load, server, verdict};
 use crate::running::{client_of, serve, text};
 
-/// A server for 16 clients that does `unkind` to the client with this number, and true: serves it nevertheless.
+/// Starts a server for 16 clients at a time. It calls `unkind` with the number of each client, and serves the client
+/// afterwards if that returned true.
 fn unreliable(unkind: impl Fn(usize, &mut TcpStream) -> bool + Send + Sync + 'static) -> SocketAddr {
     let clients = AtomicUsize::new(0);
     serve(16, move |mut stream| {
@@ -27,9 +28,9 @@ fn retries(report: &Value) -> [u64; 4] {
 }
 
 #[test]
-fn in_every_mode_what_found_no_answer_is_asked_again() {
+fn unanswered_questions_are_asked_again_in_every_mode() {
     for arguments in ["", "-P 4", "-r 200", "-r 200 -P 4", "--churn", "--churn -r 200", "--threads 2 -r 200"] {
-        // A tenth question never gets its answer; nor does the only one of every fifth client.
+        // The tenth question of a client gets no answer, and every fifth client gets none at all.
         let server = unreliable(|number, stream| {
             for _ in 0..if number % 5 == 4 { 0 } else { 9 } {
                 let mut question = [0; 256];
@@ -57,7 +58,7 @@ fn in_every_mode_what_found_no_answer_is_asked_again() {
 }
 
 #[test]
-fn who_is_turned_away_comes_again() {
+fn rejected_clients_connect_again() {
     let rejected = |number| number % 3 != 2;
     let server = unreliable(move |number, stream| {
         if rejected(number) {
@@ -97,7 +98,7 @@ fn a_wrong_answer_is_not_asked_for_again() {
 }
 
 #[test]
-fn without_a_server_it_is_tried_as_often_as_asked() {
+fn without_a_server_the_retries_end_with_one_error_line() {
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let output = client_of(unused, "load --retries 2");
     let stderr = text(&output.stderr);

@@ -1,4 +1,4 @@
-//! What the tests of both commands need: small servers on threads, and the client with a bound on its life.
+//! What the tests of all commands share: small servers on threads, and the client, with a time limit.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -51,7 +51,7 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// What it says until it ends.
+    /// Waits until the client ends, and returns its output.
     pub(crate) fn output(mut self) -> Output {
         let stderr =
             self.stderr.recv_timeout(WAIT_LIMIT).unwrap_or_else(|_| panic!("it still runs after {WAIT_LIMIT:?}"));
@@ -77,13 +77,13 @@ fn read_aside(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-/// Text that a client wrote.
+/// Returns the output of a client as text.
 pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// A server with `workers` threads on a free port, which calls `converse` for each client. It ends with the test, or
-/// when `converse` says that it must.
+/// Starts a server with `workers` threads on a free port, which call `converse` for each client. A thread ends with the
+/// test, or when `converse` returns [`Died`].
 pub(crate) fn serve(
     workers: usize,
     converse: impl Fn(TcpStream) -> Result<(), Died> + Send + Sync + 'static,
@@ -91,7 +91,7 @@ pub(crate) fn serve(
     serve_on(TcpListener::bind("127.0.0.1:0").unwrap(), workers, converse)
 }
 
-/// The same on a listener of the caller's.
+/// Starts a server like [`serve`], on a given listener.
 pub(crate) fn serve_on(
     listener: TcpListener,
     workers: usize,
@@ -106,6 +106,6 @@ pub(crate) fn serve_on(
     address
 }
 
-/// The server is gone.
+/// The error of a conversation after which its worker thread serves no more clients.
 #[derive(Debug)]
 pub(crate) struct Died;

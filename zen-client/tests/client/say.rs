@@ -1,4 +1,4 @@
-//! `zen-client say`: what goes out, what is printed, and how it ends.
+//! `zen-client say`: what it sends, what it prints, and how it ends.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -12,7 +12,7 @@ use socket2::SockRef;
 use crate::fake_server::{Fault, converse};
 use crate::running::{Died, client_of, serve, text};
 
-/// A server that reports what a client sends until its end of file, and then answers with `bytes`.
+/// Starts a server that reports what a client sends until its end of file, and then sends `bytes`.
 fn listening(bytes: &'static [u8]) -> (SocketAddr, mpsc::Receiver<Vec<u8>>) {
     let (sender, receiver) = mpsc::channel();
     let server = serve(1, move |mut stream| {
@@ -33,7 +33,7 @@ fn honest() -> SocketAddr {
 }
 
 #[test]
-fn the_text_goes_out_as_it_stands_and_then_an_end_of_file() {
+fn escapes_are_replaced_and_an_end_of_file_follows() {
     for (text, bytes) in
         [("a?b", &b"a?b"[..]), (r"\x20\r\n\0\\\77", b" \r\n\0\\?"), ("-- -x?", b"-x?"), (r"\x2d", b"-")]
     {
@@ -46,7 +46,7 @@ fn the_text_goes_out_as_it_stands_and_then_an_end_of_file() {
 }
 
 #[test]
-fn what_comes_is_printed_as_it_comes() {
+fn received_bytes_are_printed_unchanged() {
     let (server, _sent) = listening(b"HTTP/1.1 \x1b\xff\0\r\n");
     let output = client_of(server, "say ?");
     assert_eq!(output.stdout, b"HTTP/1.1 \x1b\xff\0\r\n");
@@ -123,7 +123,7 @@ fn the_servers_end_of_file_is_the_end_though_stdin_is_open() {
 }
 
 #[test]
-fn a_reset_is_an_error_behind_what_came() {
+fn a_reset_after_an_answer_is_an_error() {
     let resetting = serve(1, |mut stream| {
         let _ = stream.write_all(b"ugly.");
         // So that the client reads the answer first.

@@ -3,7 +3,7 @@
 use crate::running::{client, text};
 
 #[test]
-fn the_instrument_is_sound() {
+fn the_selftest_passes() {
     let output = client("selftest");
     let stdout = text(&output.stdout);
     assert!(output.status.success() && output.stderr.is_empty(), "{stdout}");

@@ -14,8 +14,8 @@ use crate::fake_server::Fault;
 use crate::load::server;
 use crate::running::text;
 
-/// Runs the client with a non-blocking socket that is full as its stdout (or stderr), and reads it a moment later.
-/// What the client wrote, and its exit status.
+/// Runs the client with a full, non-blocking socket as its stdout (or stderr), and reads the socket a moment later.
+/// Returns what the client wrote, and its exit status.
 fn through_a_full_socket(arguments: &str, is_stderr: bool) -> (String, Option<i32>) {
     let (mut reader, mut writer) = UnixStream::pair().unwrap();
     ioctl_fionbio(&writer, true).unwrap();

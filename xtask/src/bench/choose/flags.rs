@@ -51,9 +51,9 @@ impl Flags {
     }
 }
 
-/// Refuses objectives that the load cannot read, before anything is measured.
+/// Fails if zen-client cannot parse the objectives, so that nothing is measured before a typing error is found.
 pub(super) fn check_objectives(slo: &str) -> Result<()> {
-    // The load reads its flags in order, and `--help` ends it before it connects.
+    // zen-client parses --fail-if first; then --help ends it before it connects.
     let mut load = Command::new(workspace::built(Profile::Release, "zen-client")?);
     let output = load.args(["load", "--fail-if", slo, "--help"]).output().context("cannot run zen-client")?;
     let text = String::from_utf8_lossy(&output.stderr);
@@ -64,7 +64,7 @@ pub(super) fn check_objectives(slo: &str) -> Result<()> {
 
 fn share(text: &str) -> Result<f64> {
     let percent: f64 = text.trim_end_matches('%').parse().context("not a percentage, such as 2%")?;
-    ensure!(percent > 0.0 && percent <= 100.0, "more than 0 % and at most 100 %");
+    ensure!(percent > 0.0 && percent <= 100.0, "expected more than 0 % and at most 100 %");
     Ok(percent / 100.0)
 }
 
@@ -78,6 +78,20 @@ fn work(text: &str) -> Result<[String; 2]> {
     };
     humantime::parse_duration(duration).with_context(|| format!("'{duration}' is not a duration, such as 20ms"))?;
     Ok([flag.to_owned(), duration.to_owned()])
+}
+
+#[cfg(test)]
+impl Flags {
+    /// Returns the flags of a command line for 1,000 clients and 2,000 questions a second, with `more` words.
+    pub(super) fn of_test(more: &[&str]) -> Self {
+        #[derive(clap::Parser)]
+        struct CommandLine {
+            #[command(flatten)]
+            choose: Flags,
+        }
+        let words = [&["choose", "--clients", "1000", "--rate", "2000", "--slo", "p99<5ms"][..], more].concat();
+        <CommandLine as clap::Parser>::try_parse_from(words).expect("it is a command line").choose
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The servers that are drawn together, because they wait in the same way.
+//! Families: servers that are drawn in one panel, because they wait for clients in the same way.
 
 use crate::bench::results::{Results, Row};
 

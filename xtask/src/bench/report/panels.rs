@@ -20,14 +20,15 @@ pub(crate) struct Point {
     pub(crate) what: String,
 }
 
-/// What all panels of a picture have in common, so that they can be compared.
+/// The axes that all panels of a picture share, so that they can be compared.
 pub(crate) struct Axes {
     pub(crate) x: Vec<(f64, String)>,
     /// The first and the last position.
     pub(crate) x_range: (f64, f64),
     pub(crate) x_title: &'static str,
     pub(crate) y_title: &'static str,
-    /// Whether measured points have dots, and lines that end early are labelled there; else all labels are at the edge.
+    /// Whether measured points have dots, and lines that end early are labelled at their end. Otherwise all labels are
+    /// at the right edge.
     pub(crate) has_dots: bool,
 }
 
@@ -98,7 +99,7 @@ fn labels(svg: &mut Svg, own: &[&Line], axes: &Axes, positions: impl Fn(&Line) -
     }
 }
 
-/// How close to the end of the axis a line ends that is not early.
+/// The distance to the end of the axis within which the end of a line is not early.
 const LATE: f64 = 12.0;
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 280.0;

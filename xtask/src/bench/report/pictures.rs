@@ -10,8 +10,7 @@ use crate::bench::results::{CPU, Results, Row};
 use crate::bench::statistics::Comparison;
 use crate::svg::Svg;
 
-/// Draws what an answer costs: a dot for each server, its range, and the band within which a server differs from
-/// itself.
+/// Draws the processor time of an answer: a dot and a range for each server, and a band for the noise of the A/A pair.
 pub(crate) fn cost(results: &Results, families: &Families, is_wide: bool) -> Svg {
     let level = headline(results);
     let row = |row: &Row, level: usize, is_compared: bool| {
@@ -61,7 +60,7 @@ pub(crate) fn cost(results: &Results, families: &Families, is_wide: bool) -> Svg
     rows::rows(&groups, &Layout { width, names, remarks, title, has_stems: false }, &ticks, &place, band)
 }
 
-/// Draws what an answer costs with more and more connections.
+/// Draws the processor time of an answer by the number of connections.
 pub(crate) fn cost_by_connections(results: &Results, families: &Families) -> Vec<Svg> {
     let lines = lines(results, families, |row| {
         let points = row.levels.iter().filter_map(|level| {
@@ -92,7 +91,7 @@ pub(crate) fn cost_by_connections(results: &Results, families: &Families) -> Vec
     families.numbers().map(|family| panel(&lines, family, &axes)).collect()
 }
 
-/// Draws how long clients wait, up to the slowest of 10,000.
+/// Draws the response times by percentile, from 50 % to 99.99 %, or to the highest percentile that was measured.
 pub(crate) fn latency(results: &Results, families: &Families) -> Vec<Svg> {
     let wanted = headline(results);
     let lines = lines(results, families, |row| {

@@ -17,7 +17,7 @@ impl Scale {
         let positive = figures.into_iter().filter(|figure| figure.is_finite() && *figure > 0.0);
         let (low, high) = positive.fold((f64::INFINITY, 0.0_f64), |(low, high), it| (low.min(it), high.max(it)));
         let (low, high) = if low > high { (1.0, 10.0) } else { (low * 0.9, high * 1.1) };
-        // A small range is not magnified to look like a big one.
+        // A small range must not fill the axis, or small differences would look large.
         let (low, high) = if high / low < NARROWEST { (low / 1.4, high * 1.4) } else { (low, high) };
         Scale { low, high, from, to }
     }
@@ -72,6 +72,7 @@ pub(crate) fn nines(percentile: f64) -> f64 {
     (1.0 / (1.0 - percentile / 100.0)).log10()
 }
 
+/// An axis is widened if the ratio of its ends is smaller than this.
 const NARROWEST: f64 = 1.6;
 
 #[cfg(test)]
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn nines_are_even() {
+    fn percentiles_and_connections_have_short_forms() {
         assert!((nines(90.0) - 1.0).abs() < 1e-9 && (nines(99.9) - 3.0).abs() < 1e-9);
         assert_eq!([1, 16, 1000, 10_000].map(short), ["1", "16", "1k", "10k"]);
     }

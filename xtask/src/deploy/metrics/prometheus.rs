@@ -38,7 +38,7 @@ fn rules() -> Result<()> {
     Ok(())
 }
 
-/// One of three servers is stopped and one is frozen: both alert, and the third does not. Back again, they are quiet.
+/// Of three servers, one exits and one is frozen: an alert fires for these two. When both serve again, none fires.
 fn alert_fires() -> Result<()> {
     let prometheus = tool("prometheus")?;
     let entry = servers::named("poll")?;
@@ -51,7 +51,7 @@ fn alert_fires() -> Result<()> {
         ensure!(config.contains(port), "prometheus.yml does not scrape {port}");
         config = config.replace(port, address);
     }
-    // Ten times as fast as in production.
+    // The intervals are a tenth of those in production.
     for (slow, fast) in [("interval: 5s", "interval: 500ms"), ("timeout: 2s", "timeout: 200ms")] {
         ensure!(config.contains(slow), "prometheus.yml has no {slow}");
         config = config.replace(slow, fast);

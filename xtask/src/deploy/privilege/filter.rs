@@ -14,7 +14,8 @@ use super::super::fixture::succeeds;
 use super::super::unit::Unit;
 use crate::harness::tool;
 
-/// Restricts this thread, and the program that it executes, to these calls; others fail with EPERM, as the unit says.
+/// Restricts this thread, and the program that it executes, to the system calls that the unit allows. Others fail with
+/// EPERM.
 pub(super) fn install(unit: &Unit) -> Result<()> {
     let refusal = unit.all("SystemCallErrorNumber").last();
     ensure!(refusal == Some("EPERM"), "the unit sets SystemCallErrorNumber={refusal:?}");
@@ -49,7 +50,7 @@ fn allowed(unit: &Unit) -> Result<BTreeSet<String>> {
     Ok(allowed)
 }
 
-/// Returns the rules for socket(2): these families only.
+/// Returns the rules for socket(2), one for each address family that the unit allows.
 fn families(unit: &Unit) -> Result<Vec<SeccompRule>> {
     let names = unit.all("RestrictAddressFamilies").flat_map(str::split_whitespace);
     let rules = names.map(|name| {
@@ -57,7 +58,7 @@ fn families(unit: &Unit) -> Result<Vec<SeccompRule>> {
             "AF_INET" => AddressFamily::INET,
             "AF_INET6" => AddressFamily::INET6,
             "AF_UNIX" => AddressFamily::UNIX,
-            _ => bail!("{name} has no number here"),
+            _ => bail!("the test does not know the address family {name}: add it here"),
         };
         let is = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family.as_raw().into())?;
         Ok(SeccompRule::new(vec![is])?)

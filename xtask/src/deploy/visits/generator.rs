@@ -29,7 +29,8 @@ pub(super) struct Generator {
     poller: OwnedFd,
     /// The visits that are not over, by number.
     open: BTreeMap<u64, Visit>,
-    /// When to look at a visit again, unless that try is over by then: the time, the number, and which try.
+    /// Timers of visits: the time, the number of the visit, and the number of its try. A timer whose try is over is
+    /// ignored.
     alarms: BinaryHeap<Reverse<(Instant, u64, u32)>>,
 }
 
@@ -66,7 +67,7 @@ impl Generator {
             if is_over && self.open.is_empty() {
                 return Ok(());
             }
-            ensure!(self.open.len() <= MOST, "{} visits are open, and none ends", self.open.len());
+            ensure!(self.open.len() <= MOST, "{} visits are open, more than {MOST}", self.open.len());
             let alarm = self.alarms.peek().map(|Reverse((at, ..))| *at);
             let next = if is_over { alarm.unwrap_or(due) } else { alarm.unwrap_or(due).min(due) };
             self.sleep(next)?;
@@ -76,7 +77,7 @@ impl Generator {
         }
     }
 
-    /// Handles timeouts and ends of pauses.
+    /// Handles the timers that are due: timeouts of tries, and ends of pauses before the next try.
     fn alarms_due(&mut self) -> Result<()> {
         while let Some(&Reverse((at, number, tries))) = self.alarms.peek()
             && at <= Instant::now()
@@ -121,7 +122,7 @@ impl Generator {
             Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
                 self.failed(number, error.kind())
             }
-            // On one machine a connection is there immediately, and sends its question immediately, as a client does.
+            // On loopback a connection is often complete by now, so its question is sent immediately.
             _ => self.ready(number),
         }
     }
@@ -202,5 +203,5 @@ const RETRIES: u32 = 8;
 /// start, or a balancer to find a dead one.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Of a thousand visits a second, this many are open after eight seconds without an answer.
+/// The largest number of open visits: those of eight seconds without an answer, at a thousand visits a second.
 const MOST: usize = 8000;

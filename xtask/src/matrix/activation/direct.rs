@@ -16,7 +16,7 @@ use super::{Case, bare};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::group::Group;
 use crate::harness::log::writer_and_text;
-use crate::harness::{Server, WAIT_LIMIT, is_conformant, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, expect_conformant, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -33,7 +33,7 @@ pub(crate) const CASES: &[Case] = &[
 fn stdin_is_the_listener(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut server = start_on(entry, &listener, &[])?;
-    is_conformant(listener.local_addr()?)?;
+    expect_conformant(listener.local_addr()?)?;
     ends_after_sigterm(&mut server)
 }
 
@@ -59,14 +59,14 @@ fn stdin_is_the_client(entry: &'static Entry, _: &'static [&'static str]) -> Res
             }
             Ok(())
         });
-        let checked = is_conformant(address);
+        let checked = expect_conformant(address);
         is_over.store(true, Ordering::Relaxed);
         drop(TcpStream::connect(address));
         super_server.join().map_err(|_| anyhow!("the super-server panicked"))?.and(checked)
     })
 }
 
-/// Expects that `--inetd nowait` with workers is refused: with one client they have nothing to share.
+/// Expects that `--inetd nowait` with `--processes` is refused, because one client needs no workers.
 fn is_refused(entry: &'static Entry) -> Result<()> {
     let mut command = entry.command()?;
     let output = crate::harness::group::run_within(WAIT_LIMIT, command.args(["--inetd", "nowait"]))?;
@@ -74,7 +74,7 @@ fn is_refused(entry: &'static Entry) -> Result<()> {
     Ok(())
 }
 
-/// stdin, stdout and stderr are all the client, as inetd arranges it; the log must not reach it, not even at -vv.
+/// stdin, stdout and stderr are the client's socket, as under inetd. The client must receive no log line, even at -vv.
 fn no_talk_to_the_client(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     if entry.processes > 1 {
         return is_refused(entry);

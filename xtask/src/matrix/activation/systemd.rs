@@ -12,7 +12,7 @@ use super::{Case, bare};
 use crate::harness::client::Client;
 use crate::harness::group::Group;
 use crate::harness::server::{self, LISTEN_FDS};
-use crate::harness::{WAIT_LIMIT, activation, free_address, is_conformant, shown, tool, wait_for};
+use crate::harness::{WAIT_LIMIT, activation, expect_conformant, free_address, shown, tool, wait_for};
 use crate::servers::Entry;
 
 pub(crate) const CASES: &[Case] = &[
@@ -38,8 +38,8 @@ fn under_systemd(entry: &'static Entry, how: &[&str], arguments: &[&str], says_r
     let (_group, stdout) = activation::systemd(how, address, &server)?;
     if says_ready {
         let line = format!("listening on {address}\n");
-        let said = stdout.wait_for(WAIT_LIMIT, |said| (said == line.as_bytes()).then_some(()));
-        said.with_context(|| format!("no ready line, but {}", stdout.text()))
+        let printed = stdout.wait_for(WAIT_LIMIT, |printed| (printed == line.as_bytes()).then_some(()));
+        printed.with_context(|| format!("no ready line, but {}", stdout.text()))
     } else {
         ensure!(stdout.text().is_empty(), "it printed {}", stdout.text());
         Ok(())
@@ -54,9 +54,9 @@ fn listen_fds(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let stdout = group.capture_stdout()?;
     let stderr = group.capture_stderr()?;
     let line = format!("listening on {address}\n");
-    let said = stdout.wait_for(WAIT_LIMIT, |said| (said == line.as_bytes()).then_some(()));
-    said.with_context(|| format!("no ready line for {address} but {}", stdout.text()))?;
-    is_conformant(address)?;
+    let printed = stdout.wait_for(WAIT_LIMIT, |printed| (printed == line.as_bytes()).then_some(()));
+    printed.with_context(|| format!("no ready line for {address} but {}", stdout.text()))?;
+    expect_conformant(address)?;
     // Another process has set the backlog of this listener: the server cannot know it.
     ensure!(stderr.text().contains(" clients at once, no backlog of its own, "), "it logs {}", stderr.text());
     group.signal(Signal::TERM)?;
@@ -73,8 +73,9 @@ fn listen_fds_of_another(entry: &'static Entry, _: &'static [&'static str]) -> R
     {
         let mut group = activated(entry, &listener, variables, &["-p", "0"])?;
         let stdout = group.capture_stdout()?;
-        let line = stdout
-            .wait_for(WAIT_LIMIT, |said| said.ends_with(b"\n").then(|| String::from_utf8_lossy(said).into_owned()));
+        let line = stdout.wait_for(WAIT_LIMIT, |printed| {
+            printed.ends_with(b"\n").then(|| String::from_utf8_lossy(printed).into_owned())
+        });
         let line = line.context("no ready line")?;
         let address = line.trim_end().strip_prefix("listening on ").context("a ready line")?.parse()?;
         ensure!(listener.local_addr()? != address, "it took the listener of another process");
@@ -88,9 +89,9 @@ fn listen_fds_with_port(entry: &'static Entry, _: &'static [&'static str]) -> Re
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let mut group = activated(entry, &listener, LISTEN_FDS, &["-p", "0"])?;
     let stderr = group.capture_stderr()?;
-    let status = group.ended_within(WAIT_LIMIT).context("it serves with both")?;
-    let said = stderr.at_end();
-    ensure!(status.code() == Some(2) && said.starts_with(b"error: "), "{status}, {}", shown(&said));
+    let status = group.ended_within(WAIT_LIMIT).context("the server does not exit")?;
+    let printed = stderr.at_end();
+    ensure!(status.code() == Some(2) && printed.starts_with(b"error: "), "{status}, {}", shown(&printed));
     Ok(())
 }
 
@@ -104,7 +105,8 @@ fn listen_fds_not_one(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     Ok(())
 }
 
-/// A server that the first client of a unit with two addresses starts refuses, and says what to write instead.
+/// A server that receives two listeners, as from a unit with two addresses, exits with an error that says what to write
+/// instead.
 fn systemd_two_listeners(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let activate = tool("systemd-socket-activate")?;
     let (address, other) = (free_address()?, free_address()?);
@@ -120,7 +122,8 @@ fn systemd_two_listeners(entry: &'static Entry, _: &'static [&'static str]) -> R
     is_refused(&mut group, &["LISTEN_FDS=2,", "ListenStream="])
 }
 
-/// A server refuses a descriptor that is no TCP listener: a client (Accept=yes), a datagram socket, a file, or none.
+/// A server refuses a descriptor that is no TCP listener: a client (Accept=yes), a datagram socket, a Unix socket, or a
+/// file.
 fn listen_fds_no_listener(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let client = TcpStream::connect(listener.local_addr()?)?;
@@ -143,10 +146,10 @@ fn is_refused(group: &mut Group, says: &[&str]) -> Result<()> {
     let stderr = group.capture_stderr()?;
     let status =
         group.ended_within(WAIT_LIMIT).with_context(|| format!("it does not exit, and prints {}", stdout.text()))?;
-    let (silence, said) = (stdout.at_end(), String::from_utf8_lossy(&stderr.at_end()).into_owned());
-    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    let (silence, printed) = (stdout.at_end(), String::from_utf8_lossy(&stderr.at_end()).into_owned());
+    let errors: Vec<&str> = printed.lines().filter(|line| line.starts_with("error: ")).collect();
     let is_one = errors.len() == 1 && says.iter().all(|what| errors[0].contains(what));
-    ensure!(status.code() == Some(1) && silence.is_empty() && is_one, "{status}: {said}");
+    ensure!(status.code() == Some(1) && silence.is_empty() && is_one, "{status}: {printed}");
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Subject {
     pub(super) client: Option<Client>,
     /// Clients that must stay connected until everything has been compared.
     pub(super) others: Vec<Client>,
-    /// Whether the server has been told to stop.
+    /// Whether the server has received SIGTERM.
     pub(super) is_stopped: bool,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn reset(ctx: &mut Ctx, bytes: &[u8]) -> Result<Subject> {
         client.send(&[b"Simple is better than?", bytes].concat())?;
         client.expect(b"complex.")?;
     }
-    // Before that the process of this one client may not have started, and would find no client.
+    // Where each client has a process, it may be starting still. If the reset came first, it would find no connection.
     ctx.server.wait_until_asleep(WAIT_LIMIT)?;
     let address = client.stream().local_addr()?;
     client.reset()?;
@@ -109,6 +109,6 @@ fn is_accepted(ctx: &Ctx, client: &Client) -> Result<bool> {
     decided.context("the client is neither accepted nor rejected")
 }
 
-/// Bytes of bare `?` that a server reads in full although it cannot send all answers. A close with unread input would
-/// be a reset anyway.
+/// The number of bare `?` that a server reads in full although it cannot send all answers. With unread input, every
+/// close would be a reset.
 const UNREAD: usize = 8192;

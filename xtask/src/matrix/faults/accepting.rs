@@ -1,5 +1,5 @@
-//! Accepting fails: resources are used up for now, one client's connection failed, or the listener is broken for good.
-//! Also: what a new client needs after accept(), such as a poller's registration or a thread.
+//! accept() fails: resources are exhausted for now, one client's connection has failed, or the listener is broken for
+//! good. Also: a new client cannot be registered with the poller, or given a thread or a process.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -11,11 +11,11 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Case, Ctx, acceptors, answered, bare, bystander, case, ending, others_are_served};
-use crate::harness::client::{APHORISMS, Came, Client};
+use crate::harness::client::{APHORISMS, Client, Received};
 use crate::harness::group::run_within;
 use crate::harness::metrics::scrape;
 use crate::harness::tracer::{Tracer, span};
-use crate::harness::{Server, WAIT_LIMIT, is_one_error, process, strace, wait_for};
+use crate::harness::{Server, WAIT_LIMIT, expect_one_error, process, strace, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -25,14 +25,14 @@ pub(crate) const CASES: &[Case] = &[
     case("accept_fails_for_each_client", accept_fails_for_each_client).arguments(&["--metrics", "0"]).alone(),
     bare("excess_is_rejected_while_draining", excess_is_rejected_while_draining)
         .arguments(&["--max-connections", "1"])
-        .on(|entry| has_one_process(entry) && !entry.makes_wait())
+        .on(|entry| has_one_process(entry) && !entry.makes_clients_wait())
         .alone(),
     ending("accept_fails_while_draining", accept_fails_while_draining).arguments(&["--grace", "60s"]),
     ending("accept_einval_for_ever", |ctx| accept_fails_for_ever(ctx, "EINVAL")).on(has_one_process),
     ending("accept_ebadf_for_ever", |ctx| accept_fails_for_ever(ctx, "EBADF")).on(has_one_process),
     ending("accept_enotsock_for_ever", |ctx| accept_fails_for_ever(ctx, "ENOTSOCK")).on(has_one_process),
     case("accept_fails_for_ever_in_workers", accept_fails_for_ever_in_workers).on(|entry| entry.processes > 1),
-    // An epoll instance has no room: the wrapper makes epoll refuse the descriptors that later clients get.
+    // As if epoll had no room (ENOSPC): under the wrapper it refuses all descriptors from 64 on.
     case("no_room_in_epoll", no_room_in_epoll)
         .under(&["python3", "-c", REFUSE_EPOLL])
         .on(|entry| !entry.is_example && matches!(entry.package, "zen-poll" | "zen-async")),
@@ -73,8 +73,8 @@ fn accept_failed_for_one_client(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// After 64 such errors in a row a thread backs off before each further attempt, until one succeeds. An error is logged
-/// at most once a second, and each is counted.
+/// After 64 errors of single clients in a row a thread backs off before each further attempt, until one succeeds.
+/// Errors are logged at most once a second, and all are counted.
 fn accept_fails_for_each_client(ctx: &mut Ctx) -> Result<()> {
     let workers = acceptors(ctx.entry, &ctx.server);
     let tracer = Tracer::attach(&workers, "accept4", "error=EPERM")?;
@@ -95,14 +95,17 @@ fn accept_fails_for_each_client(ctx: &mut Ctx) -> Result<()> {
     let threads = injected.len();
     let counts: Vec<usize> = injected.values().map(Vec::len).collect();
     let total: usize = counts.iter().sum();
-    // strace takes a while to attach and detach, hence three times as many.
+    // Attaching and detaching strace takes time, so three times as many attempts are allowed.
     let tries = 3 * usize::try_from(FOR_A_WHILE.as_millis() / BACK_OFF.as_millis())?;
     let most = IN_A_ROW * workers.len() + tries * threads;
-    ensure!((IN_A_ROW..=most).contains(&total), "{counts:?} tries in {FOR_A_WHILE:?}, not {IN_A_ROW} to {most}");
+    ensure!(
+        (IN_A_ROW..=most).contains(&total),
+        "the threads called accept {counts:?} times; {IN_A_ROW} to {most} in total are expected"
+    );
     let log = ctx.server.log();
     let lines = log.lines().filter(|line| line.contains("cannot accept a client now: ")).count();
     let most = 3 * workers.len() * usize::try_from(FOR_A_WHILE.as_secs())?;
-    ensure!((1..=most).contains(&lines), "{lines} lines say so, not 1 to {most}");
+    ensure!((1..=most).contains(&lines), "{lines} lines `cannot accept a client now`; 1 to {most} are expected");
     let counted = || scrape(&ctx.server).ok()?.get("zen_accept_errors_total").copied();
     // strace detaches from a thread in the middle of a call, which may then fail in another way.
     let are_all = total as f64..=(total + threads) as f64;
@@ -131,9 +134,12 @@ fn excess_is_rejected_while_draining(entry: &'static Entry, arguments: &'static 
     excess.send(APHORISMS[0].0)?;
     server.signal(Signal::TERM)?;
     inside.expect_end()?;
-    let came = excess.read_some().context("the client over the limit")?;
+    let received = excess.read_some().context("the client over the limit")?;
     let is_told = |bytes: &Vec<u8>| bytes == b"Error: too many clients." || bytes == APHORISMS[0].1;
-    ensure!(matches!(&came, Came::Bytes(bytes) if is_told(bytes)), "the client over the limit received {came:?}");
+    ensure!(
+        matches!(&received, Received::Bytes(bytes) if is_told(bytes)),
+        "the client over the limit received {received:?}"
+    );
     server.ends_well()?;
     drop((next, tracer));
     Ok(())
@@ -156,7 +162,7 @@ fn accept_fails_for_ever(ctx: &mut Ctx, error: &str) -> Result<()> {
     // A thread that sleeps in accept() does not notice before a client connects. The client may be served first, so it
     // closes immediately.
     drop(ctx.server.asking_client());
-    let status = ctx.server.ended_within(WAIT_LIMIT).context("it goes on without a listener")?;
+    let status = ctx.server.ended_within(WAIT_LIMIT).context("it does not exit although its listener is broken")?;
     ensure!(status.code() == Some(1), "it ended with {status}");
     bystander.iter_mut().try_for_each(|client| client.expect_end()).context("the bystander")?;
     for (thread, times) in tracer.detach()? {
@@ -204,7 +210,10 @@ fn no_room_in_epoll(ctx: &mut Ctx) -> Result<()> {
             Ok(()) => served.push(client),
             Err(error) => {
                 let error = error.to_string();
-                ensure!(error.contains("end of file") || error.contains("reset"), "a client that was refused: {error}");
+                ensure!(
+                    error.contains("end of file") || error.contains("reset"),
+                    "expected end of file or a reset for a refused client, but: {error}"
+                );
                 refused += 1;
             }
         }
@@ -214,9 +223,9 @@ fn no_room_in_epoll(ctx: &mut Ctx) -> Result<()> {
     served
         .iter_mut()
         .try_for_each(|client| client.ask_all())
-        .context("a client from before the others were refused")?;
+        .context("a client that was served before others were refused")?;
     drop(served);
-    // The verdict's clients need low numbers again.
+    // The clients of the verdict need descriptors below 64, which must be free again.
     let gone = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before).then_some(()));
     gone.context("descriptors are left open")
 }
@@ -254,7 +263,7 @@ fn no_thread_at_start(entry: &'static Entry, _: &'static [&'static str]) -> Resu
     ]);
     command.arg(workspace::binary(entry.binary)?).args(entry.arguments).args(["-p", "0"]);
     let output = run_within(WAIT_LIMIT, &mut command)?;
-    is_one_error(&output, 1)
+    expect_one_error(&output, 1)
 }
 
 /// Errors of accept() that concern one client. Linux passes on errors of the new connection (accept(2)).

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Case, Ctx, bare, bystander, case, ended, ending, others_are_served, served_clients};
-use crate::harness::client::{APHORISMS, Came, Client};
+use crate::harness::client::{APHORISMS, Client, Received};
 use crate::harness::process::{accepted_socket, holds};
 use crate::harness::tracer::Tracer;
 use crate::harness::{WAIT_LIMIT, wait_for};
@@ -56,9 +56,9 @@ fn is_disconnected(client: &mut Client) -> Result<()> {
         // The server may have closed already.
         let _ = client.send(APHORISMS[0].0);
         match client.read_some()? {
-            Came::End | Came::Reset => return Ok(()),
-            Came::Bytes(bytes) if bytes == APHORISMS[0].1 => {}
-            came => bail!("received {came:?}"),
+            Received::End | Received::Reset => return Ok(()),
+            Received::Bytes(bytes) if bytes == APHORISMS[0].1 => {}
+            received => bail!("received {received:?}"),
         }
     }
     bail!("the client is still served")
@@ -105,7 +105,7 @@ fn a_panic_outside(ctx: &mut Ctx) -> Result<()> {
     let mut client = served_clients(ctx, 1)?.pop().context("a client")?;
     let mut bystander = bystander(ctx)?;
     client.send(FATAL.as_bytes())?;
-    ensure!(matches!(client.read_some()?, Came::End | Came::Reset), "the client is still served");
+    ensure!(matches!(client.read_some()?, Received::End | Received::Reset), "the client is still served");
     // With one thread, all its clients are lost with it.
     bystander.iter_mut().filter(|_| has_other_threads(ctx.entry)).try_for_each(|client| client.expect_end())?;
     let status = ctx.server.ended_within(WAIT_LIMIT).context("it does not exit after a panic")?;
@@ -113,7 +113,7 @@ fn a_panic_outside(ctx: &mut Ctx) -> Result<()> {
     let log = ctx.server.whole_log();
     let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     let (panics, errors) = (lines("panicked at"), lines("error: the server has a defect"));
-    ensure!(panics == 1 && errors == 1, "{panics} lines report the panic, {errors} say why the server exits");
+    ensure!(panics == 1 && errors == 1, "{panics} lines report the panic and {errors} the exit; one each is expected");
     Ok(())
 }
 
@@ -137,7 +137,7 @@ fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
             is_quick = start.elapsed() < TICK / 2;
             drop(clients);
             ctx.server.ended_within(WAIT_LIMIT).context("it does not exit")?;
-            // A client that is lost on its way to a loop was accepted, but no loop logs its close.
+            // If a client is lost while it is handed to a loop, its acceptance is logged, but no close.
             let is_served = ctx.server.whole_log().contains(&format!("{late} closed: "));
             ensure!(is_served, "a client that connected right after the panic is lost");
             Ok(())
@@ -146,7 +146,7 @@ fn a_loop_panics(entry: &'static Entry, _: &'static [&'static str]) -> Result<()
             return tried;
         }
     }
-    bail!("in {ATTEMPTS} attempts the test's client was too slow")
+    bail!("in each of {ATTEMPTS} attempts the machine delayed the test's own client: nothing was tested")
 }
 
 /// Without a supervisor, an abort ends the server, and no process is left that could hold the port.

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::{Case, Ctx, acceptors, answered, bare, bystander, case, ending};
 use crate::harness::group::run_within;
 use crate::harness::process::limit_descriptors;
-use crate::harness::{WAIT_LIMIT, is_one_error, process, tool, wait_for};
+use crate::harness::{WAIT_LIMIT, expect_one_error, process, tool, wait_for};
 use crate::matrix::served;
 use crate::servers::Entry;
 use crate::workspace;
@@ -40,9 +40,9 @@ fn no_descriptor_left(ctx: &mut Ctx) -> Result<()> {
     let connect = || (0..3).map(|_| ctx.server.asking_client()).collect::<Result<Vec<_>>>();
     let mut waiting = if sleeps_in_accept { Vec::new() } else { connect()? };
     ctx.server.logs("cannot accept")?;
-    let said = lines();
+    let logged_before = lines();
     let cpu = ctx.server.cpu_within(LOOK);
-    let said = lines() - said;
+    let logged = lines() - logged_before;
     if waiting.is_empty() {
         waiting = connect()?;
     }
@@ -56,19 +56,23 @@ fn no_descriptor_left(ctx: &mut Ctx) -> Result<()> {
     for mut client in waiting {
         answered(&mut client).context("after descriptors were free")?;
     }
-    ensure!(cpu < LOOK / 50, "it used {cpu:?} of processor time in {LOOK:?}");
+    ensure!(cpu < LOOK / 50, "without descriptors, the server used {cpu:?} of processor time in {LOOK:?}");
     let processes = acceptors.len();
-    ensure!(said <= FEW_LINES * processes, "{said} lines of {processes} processes in {LOOK:?}");
+    ensure!(
+        logged <= FEW_LINES * processes,
+        "{processes} processes logged `cannot accept` {logged} times in {LOOK:?}; {FEW_LINES} each are allowed"
+    );
     Ok(())
 }
 
-/// Signals are handled, at no cost in between. poll(2) fails when it is given more descriptors than the limit allows.
+/// Without a free descriptor a server still handles signals, and does not spin: poll(2) fails when it is given more
+/// descriptors than the limit allows.
 fn signals_without_descriptors(ctx: &mut Ctx) -> Result<()> {
-    let client = ctx.client()?; // the process of a client is one that gets signals
+    let client = ctx.client()?; // so that a server with a process for each client has one
     ctx.server.wait_until_asleep(WAIT_LIMIT)?;
     for pid in ctx.server.processes() {
         limit_descriptors(pid, Some(0))?;
-        // They interrupt a wait that began before.
+        // SIGSTOP and SIGCONT interrupt waits, so that the next wait begins under the new limit.
         process::stop(pid)?;
         process::signal(pid, Signal::CONT)?;
     }
@@ -79,8 +83,8 @@ fn signals_without_descriptors(ctx: &mut Ctx) -> Result<()> {
     ctx.server.ends_well()
 }
 
-/// The start is refused with both numbers. With as many descriptors as it named, the server raises its limit, starts,
-/// and can serve all its clients.
+/// The server refuses to start, and its error names the limit and the number needed. With that many descriptors as the
+/// hard limit, it raises its soft limit, starts, and can serve all its clients.
 fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let mut command = Command::new(tool("prlimit")?);
     command.arg("--nofile=20:20").arg(workspace::binary(entry.binary)?).args(entry.arguments).args([
@@ -90,11 +94,11 @@ fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str
         CONNECTIONS,
     ]);
     let output = run_within(WAIT_LIMIT, &mut command)?;
-    is_one_error(&output, 1)?;
+    expect_one_error(&output, 1)?;
     let text = String::from_utf8_lossy(&output.stderr);
     let numbers: Vec<u64> = text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
     let needed = *numbers.iter().max().with_context(|| text.to_string())?;
-    ensure!(numbers.contains(&20) && needed > 20, "not both numbers: {text}");
+    ensure!(numbers.contains(&20) && needed > 20, "the error does not name the limit 20 and the number needed: {text}");
 
     let limit = format!("--nofile=20:{needed}");
     served(entry, &["prlimit", &limit], &["--max-connections", CONNECTIONS], false, |ctx| {
@@ -108,14 +112,14 @@ fn too_few_descriptors_at_start(entry: &'static Entry, _: &'static [&'static str
     })
 }
 
-/// The error names the flag that takes most of them.
+/// The error names the flag that needs the most descriptors.
 fn too_few_descriptors_for(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
     let mut command = Command::new(tool("prlimit")?);
     command.arg("--nofile=64:64").arg(workspace::binary(entry.binary)?).args(["-p", "0"]).args(arguments);
     let output = run_within(WAIT_LIMIT, &mut command)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    is_one_error(&output, 1)?;
-    ensure!(said.ends_with(&format!(", or lower {}\n", arguments[0])), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    expect_one_error(&output, 1)?;
+    ensure!(printed.ends_with(&format!(", or lower {}\n", arguments[0])), "{printed}");
     Ok(())
 }
 
@@ -125,14 +129,17 @@ fn too_few_descriptors_for_the_default(entry: &'static Entry, _: &'static [&'sta
     served(entry, &["prlimit", "--nofile=64:64"], &[], false, |ctx| {
         let log = ctx.server.log();
         let warnings: Vec<&str> = log.lines().filter(|line| line.contains("[WARN ")).collect();
-        if entry.makes_wait() {
+        if entry.makes_clients_wait() {
             ensure!(warnings.is_empty(), "{warnings:?}");
             return ctx.client()?.ask_all();
         }
         let [warning] = warnings[..] else { bail!("one warning is expected: {log}") };
         let lowered = warning.split_once("--max-connections is ").and_then(|(_, rest)| rest.split_once(": "));
         let lowered = lowered.with_context(|| log.clone())?.0;
-        ensure!(warning.contains(" 1024 ") && warning.contains("the limit is 64:"), "not both numbers: {warning}");
+        ensure!(
+            warning.contains(" 1024 ") && warning.contains("the limit is 64:"),
+            "the warning does not name 1024 and the limit 64: {warning}"
+        );
         ensure!(log.contains(&format!("at most {lowered} clients at once")), "it logs {log}");
         let most: usize = lowered.parse()?;
         let before = ctx.server.usage().descriptors;
@@ -150,8 +157,8 @@ fn too_few_descriptors_for_the_default(entry: &'static Entry, _: &'static [&'sta
 /// `--max-connections`.
 const CONNECTIONS: &str = "60";
 
-/// How long processor time and log lines are observed.
+/// The time for which processor time and log lines are observed.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The log promises one line a second from each process.
+/// The maximum number of lines from each process in [`LOOK`]. One a second is promised; the others are a margin.
 const FEW_LINES: usize = 3;

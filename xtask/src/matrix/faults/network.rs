@@ -37,7 +37,7 @@ fn resets(entry: &'static Entry, arguments: &[&str], run: fn(&mut Ctx) -> Result
             Ok(())
         })?;
         let resets = network.resets()?;
-        ensure!(resets == expected, "{resets} connections were reset, not {expected}");
+        ensure!(resets == expected, "the server's host reset {resets} connections, not {expected}");
         Ok(())
     })
 }
@@ -56,12 +56,12 @@ fn drain(ctx: &mut Ctx) -> Result<u64> {
 /// Each of them is reset at the question timeout.
 fn never_readers(ctx: &mut Ctx) -> Result<u64> {
     let clients = lifecycle::never_readers(ctx, 3)?;
-    clients.iter().try_for_each(lifecycle::is_reset)?;
+    clients.iter().try_for_each(lifecycle::expect_reset_unread)?;
     ctx.server.stop(WAIT_LIMIT)?;
     Ok(clients.len() as u64)
 }
 
-/// The server is not told, so it notices by its timeouts.
+/// No packet tells the server that its clients are gone, so its timeouts must disconnect them.
 fn the_network_goes_away(entry: &'static Entry, arguments: &'static [&'static str]) -> Result<()> {
     let network = Network::make()?;
     let wrapper = network.wrapper();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::Repeated;
-use crate::harness::client::{APHORISMS, Came, Client};
+use crate::harness::client::{APHORISMS, Client, Received};
 use crate::harness::{WAIT_LIMIT, shown, wait_for};
 use crate::matrix::{Case, Ctx, case};
 use crate::trial::note;
@@ -17,11 +17,11 @@ use crate::trial::note;
 pub(crate) const CASES: &[Case] = &[
     case("too_many_clients", too_many_clients)
         .arguments(&["--max-connections", "32"])
-        .on(|entry| !entry.is_example && !entry.makes_wait())
+        .on(|entry| !entry.is_example && !entry.makes_clients_wait())
         .alone(),
     case("too_many_clients", too_many_clients_wait)
         .arguments(&["--max-connections", "32"])
-        .on(|entry| !entry.is_example && entry.makes_wait())
+        .on(|entry| !entry.is_example && entry.makes_clients_wait())
         .alone(),
     case("two_at_full_speed", two_at_full_speed).alone(),
 ];
@@ -35,7 +35,7 @@ fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
     let (least, most) = (LIMIT - 1, LIMIT * processes - 1);
     let mut inside = ctx.server.clients(most + TOO_MANY)?;
     let mut rejected_in_all = 0;
-    // Before each rejection the server waits a few milliseconds for a permit to become free.
+    // Before each rejection the server waits some milliseconds for a permit to become free.
     let looked = wait_for(WAIT_LIMIT, || match take_out_rejected(&mut inside) {
         Ok(rejected) => {
             rejected_in_all += rejected;
@@ -44,10 +44,10 @@ fn too_many_clients(ctx: &mut Ctx) -> Result<()> {
         Err(error) => Some(Err(error)),
     });
     looked.unwrap_or(Ok(()))?;
-    // One process may have to wait once more after all the others are full.
-    thread::sleep(LOOKED);
+    // With several processes, the last one may reject a client only after this wait.
+    thread::sleep(REJECTION_WAIT);
     rejected_in_all += take_out_rejected(&mut inside)?;
-    let counts = format!("{} idle clients and an honest one are served, {rejected_in_all} were rejected", inside.len());
+    let counts = format!("{} idle clients and an honest one stay, {rejected_in_all} were rejected", inside.len());
     ensure!((least..=most).contains(&inside.len()) && rejected_in_all >= TOO_MANY, "{counts}");
     inside.iter_mut().try_for_each(Client::ask_all).context("a client that was served before")?;
 
@@ -68,21 +68,21 @@ fn take_out_rejected(clients: &mut Vec<Client>) -> Result<usize> {
     let before = clients.len();
     for mut client in take(clients) {
         match client.try_read()? {
-            Came::Nothing => clients.push(client),
-            Came::Bytes(bytes) => {
+            Received::Nothing => clients.push(client),
+            Received::Bytes(bytes) => {
                 ensure!(bytes == b"Error: too many clients.", "received {}", shown(&bytes));
                 client.expect_end()?;
             }
-            came => bail!("received {came:?} before the error"),
+            received => bail!("received {received:?} before the error"),
         }
     }
     Ok(before - clients.len())
 }
 
-/// Where clients wait, none is rejected: they wait in the backlog and are served in the order in which they connected.
-/// Only a server with a queue of its own rejects the clients beyond it.
+/// Where clients wait in the backlog, none is rejected, and they are served in the order in which they connected. A
+/// server with a queue of its own rejects the clients for which its queue has no room.
 fn too_many_clients_wait(ctx: &mut Ctx) -> Result<()> {
-    let at_once = ctx.entry.at_once.context("it serves a number of clients")?;
+    let at_once = ctx.entry.at_once.context("the server has no fixed capacity")?;
     let mut inside = ctx.server.clients(at_once)?;
     inside.iter_mut().try_for_each(Client::ask_all)?;
     let waiting = ctx.entry.queue.unwrap_or(LIMIT + TOO_MANY - at_once);
@@ -97,8 +97,8 @@ fn too_many_clients_wait(ctx: &mut Ctx) -> Result<()> {
     waiting[0].send(question)?;
     waiting[0].expect_silence(GLANCE)?;
     for client in &mut waiting {
-        let came = client.try_read()?;
-        ensure!(came == Came::Nothing, "a client that waits received {came:?}");
+        let received = client.try_read()?;
+        ensure!(received == Received::Nothing, "a client that waits received {received:?}");
     }
     inside.iter_mut().try_for_each(Client::ask_all).context("a client that was served before")?;
 
@@ -110,13 +110,13 @@ fn too_many_clients_wait(ctx: &mut Ctx) -> Result<()> {
     waiting.into_iter().try_for_each(|mut client| client.ask_all())
 }
 
-/// Two clients that always ask and always read leave an honest one its share. Where one client is served at a time, the
-/// first keeps the server to itself: it asks, as any client may.
+/// Two clients that ask and read without a pause do not starve an honest one. Where one client is served at a time, the
+/// first one occupies the server for as long as it asks, which the protocol allows.
 fn two_at_full_speed(ctx: &mut Ctx) -> Result<()> {
     let address = ctx.server.address();
     let (is_over, answers) = (AtomicBool::new(false), [AtomicUsize::new(0), AtomicUsize::new(0)]);
     thread::scope(|scope| {
-        // They stop in any case, also after an error.
+        // The busy clients stop when this is dropped, also after an error.
         let _end = AtEnd(&is_over);
         let busy = answers.each_ref().map(|answers| scope.spawn(|| ask_at_full_speed(address, &is_over, answers)));
         let served = ctx.entry.at_once.map_or(2, |at_once| at_once.min(2));
@@ -136,7 +136,7 @@ fn two_at_full_speed(ctx: &mut Ctx) -> Result<()> {
         let had: Vec<_> = had.map(|(now, before)| now - before).collect();
         ensure!(
             had.iter().filter(|&&answers| answers >= BUSY).count() == served,
-            "the busy clients had {had:?} answers"
+            "expected {served} busy clients with at least {BUSY} answers each; they received {had:?}"
         );
         is_over.store(true, Ordering::Relaxed);
         for client in busy {
@@ -146,8 +146,8 @@ fn two_at_full_speed(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// One answer in a hundred may take longer. A server that starves clients does so in each sample; a machine that is
-/// busy with something else does not.
+/// Expects that 99 % of an honest client's answers arrive within [`FAIR`], in at least one sample. A server that
+/// starves clients does so in every sample; a machine that is busy with something else does not.
 fn leave_an_honest_one_its_share(ctx: &Ctx) -> Result<()> {
     let mut seen = Vec::new();
     for _ in 0..LOOKS {
@@ -163,7 +163,7 @@ fn leave_an_honest_one_its_share(ctx: &Ctx) -> Result<()> {
             return Ok(());
         }
     }
-    bail!("the 99th percentile of an honest client's waits was {seen:?}")
+    bail!("the 99th percentile of an honest client's waits was above {FAIR:?} in each sample: {seen:?}")
 }
 
 /// Keeps the network full of questions, and reads all answers, until it `is_over`.
@@ -176,19 +176,20 @@ fn ask_at_full_speed(address: SocketAddr, is_over: &AtomicBool, answers: &Atomic
     while !is_over.load(Ordering::Relaxed) {
         asking.push(&mut client)?;
         match client.read_some()? {
-            Came::Bytes(bytes) => {
+            Received::Bytes(bytes) => {
                 ensure!(bytes[0] == answer[read % answer.len()], "received {} after {read} bytes", shown(&bytes));
                 read += bytes.len();
                 answers.store(read / answer.len(), Ordering::Relaxed);
             }
-            // It is not served yet, or the machine is busy: the number of answers is judged in the end.
-            Came::Nothing => {}
-            came => bail!("received {came:?} after {read} bytes"),
+            // The client is not served yet, or the machine is busy. The number of answers is checked at the end.
+            Received::Nothing => {}
+            received => bail!("received {received:?} after {read} bytes"),
         }
     }
     Ok(())
 }
 
+/// Sets a flag when it is dropped.
 struct AtEnd<'a>(&'a AtomicBool);
 
 impl Drop for AtEnd<'_> {
@@ -212,16 +213,16 @@ const TOO_MANY: usize = 50;
 /// A permit can be used again within 100 ms; this is five times as much.
 const SOON: Duration = Duration::from_millis(500);
 
-/// Twenty times as long as a server waits for a permit before it rejects a client.
-const LOOKED: Duration = Duration::from_millis(100);
+/// Longer than a server waits for a permit before it rejects a client: 5 ms, or 50 ms with a process for each client.
+const REJECTION_WAIT: Duration = Duration::from_millis(100);
 
-/// The contract: busy clients leave others answers within this time.
+/// The contract: the time in which other clients are answered although two are busy.
 const FAIR: Duration = Duration::from_millis(50);
 
 /// How many samples are taken.
 const LOOKS: usize = 3;
 
-/// Fewer answers in that time are not full speed.
+/// The minimum number of answers that a busy client receives in [`FOR_A_WHILE`].
 const BUSY: usize = 10_000;
 
 const FOR_A_WHILE: Duration = Duration::from_secs(1);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{everywhere, handful, is_asleep, is_closed_in_time, with_honest_client};
-use crate::harness::client::{APHORISMS, Came};
+use super::{everywhere, expect_closed_in_time, expect_idle, handful, with_honest_client};
+use crate::harness::client::{APHORISMS, Received};
 use crate::harness::{WAIT_LIMIT, shown, wait_for};
 use crate::matrix::{Case, Ctx, case};
 
@@ -27,14 +27,14 @@ fn too_long_behind_a_good_question(ctx: &mut Ctx) -> Result<()> {
         for too_much in [257, 4096, 60_000] {
             let mut client = ctx.client()?;
             client.send(&[b"Simple is better than?", &vec![b'x'; too_much][..]].concat())?;
-            client.expect(b"complex.Error: question too long.").with_context(|| format!("{too_much} bytes behind"))?;
-            client.expect_end().with_context(|| format!("{too_much} bytes behind"))?;
+            client.expect(b"complex.Error: question too long.").with_context(|| format!("{too_much} bytes"))?;
+            client.expect_end().with_context(|| format!("{too_much} bytes"))?;
         }
         Ok(())
     })
 }
 
-/// A client that stays connected after a question too long is kept for the second of rule 8 and no longer.
+/// A client that stays connected after a question that is too long is disconnected after 1 s (rule 8).
 fn too_long_then_silence(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.usage().descriptors;
     let start = Instant::now();
@@ -46,10 +46,11 @@ fn too_long_then_silence(ctx: &mut Ctx) -> Result<()> {
     }
     let closed = wait_for(WAIT_LIMIT, || (ctx.server.usage().descriptors <= before).then_some(()));
     closed.context("the server keeps clients whose question was too long")?;
-    is_closed_in_time(start.elapsed(), LINGER, 1)
+    expect_closed_in_time(start.elapsed(), LINGER, 1)
 }
 
-/// A client that sends without end and never reads is told once, and closed after 64 KiB or a second (rule 8).
+/// A client that sends without end and never reads receives one error, and is disconnected after 64 KiB or 1 s (rule
+/// 8).
 fn endless_question(ctx: &mut Ctx) -> Result<()> {
     with_honest_client(ctx, 1, LINGER, || {
         let mut client = ctx.client()?;
@@ -58,15 +59,15 @@ fn endless_question(ctx: &mut Ctx) -> Result<()> {
         // A failed write: the server has closed.
         while let Ok(n) = client.stream().write(&[b'x'; 4096]) {
             sent += n;
-            ensure!(sent <= ENDLESS, "{sent} bytes of one question were taken");
+            ensure!(sent <= ENDLESS, "the server has taken {sent} bytes of one question");
         }
         let after = start.elapsed();
-        ensure!(after <= LINGER + super::LATE, "it could send for {after:?}");
+        ensure!(after <= LINGER + super::TOLERANCE, "it could send for {after:?}");
         // Bytes that arrived before the reset can still be read, though not on every system.
         match client.read_some()? {
-            Came::Bytes(bytes) => ensure!(bytes == TOO_LONG, "received {}", shown(&bytes)),
-            Came::Reset => {}
-            came => bail!("received {came:?}"),
+            Received::Bytes(bytes) => ensure!(bytes == TOO_LONG, "received {}", shown(&bytes)),
+            Received::Reset => {}
+            received => bail!("received {received:?}"),
         }
         Ok(())
     })
@@ -103,7 +104,8 @@ fn control_bytes(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// A request without a `?` is a question too slow; one with it gets an answer that no browser understands.
+/// An HTTP request without a `?` is a question that never ends, so the question timeout closes it. One with a `?` is
+/// answered with the error of the protocol. A long one is a question that is too long.
 fn http_request(ctx: &mut Ctx) -> Result<()> {
     let head = "Host: localhost\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
     with_honest_client(ctx, 3, SLOW, || {
@@ -116,7 +118,7 @@ fn http_request(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// A short hello is a question too slow, one of the usual size a question too long.
+/// A short TLS hello is a question that never ends; a hello of the usual size is a question that is too long.
 fn tls_hello(ctx: &mut Ctx) -> Result<()> {
     with_honest_client(ctx, 2, SLOW, || {
         is_too_slow(ctx, &hello(180), b"")?;
@@ -135,7 +137,7 @@ fn urgent_data(ctx: &mut Ctx) -> Result<()> {
         client.send_urgent(b" ")?;
     }
     // From now on a poller reports the socket as ready, although there may be nothing to read.
-    is_asleep(ctx).context("after urgent data")?;
+    expect_idle(ctx).context("after urgent data")?;
     for client in &mut clients {
         client.ask_all().context("after urgent data")?;
     }
@@ -161,7 +163,7 @@ fn is_too_slow(ctx: &Ctx, bytes: &[u8], answer: &[u8]) -> Result<()> {
     client.send(bytes)?;
     client.expect(answer)?;
     client.expect_end()?;
-    is_closed_in_time(start.elapsed(), SLOW, 1)
+    expect_closed_in_time(start.elapsed(), SLOW, 1)
 }
 
 /// Returns the beginning of a TLS 1.3 ClientHello, padded to `length` bytes. It has no `?`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::{everywhere, with_honest_client};
-use crate::harness::client::{APHORISMS, Came, Client};
+use crate::harness::client::{APHORISMS, Client, Received};
 use crate::harness::{WAIT_LIMIT, shown, wait_for};
 use crate::matrix::{Case, Ctx, case};
 
@@ -30,7 +30,8 @@ fn connect_and_close(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Ten thousand resets, or 500 where each costs a process, cause only some lines a second in the log.
+/// Ten thousand resets, or 500 where each costs a process, leave few lines in the log: a reset before the first
+/// question is logged only at -v.
 fn connect_and_reset(ctx: &mut Ctx) -> Result<()> {
     connect_and_leave(ctx, if ctx.entry.forks { 500 } else { 10_000 }, Client::reset)?;
     let lines = lines_about_clients(ctx)?;
@@ -71,15 +72,15 @@ fn many_questions_then_reset(ctx: &mut Ctx) -> Result<()> {
         let mut read = 0;
         while !writer.is_finished() {
             match client.read_some()? {
-                Came::Bytes(bytes) => {
+                Received::Bytes(bytes) => {
                     let expected: Vec<u8> =
                         answer.iter().cycle().skip(read % answer.len()).take(bytes.len()).copied().collect();
                     ensure!(bytes == expected, "received {} after {read} bytes", shown(&bytes));
                     read += bytes.len();
                 }
-                // The writer has a timeout of its own.
-                Came::Nothing => {}
-                came => bail!("received {came:?} after {read} bytes"),
+                // If the writer is stuck, its own timeout ends it.
+                Received::Nothing => {}
+                received => bail!("received {received:?} after {read} bytes"),
             }
         }
         writer.join().map_err(|_| anyhow!("the writer panicked"))?.context("not all questions were taken")?;
@@ -96,8 +97,9 @@ fn answers_left_unread(ctx: &mut Ctx) -> Result<()> {
         for _ in 0..20 {
             let mut client = ctx.client()?;
             client.send(&questions)?;
-            let came = wait_for(WAIT_LIMIT, || matches!(client.stream().peek(&mut answers), Ok(8000)).then_some(()));
-            came.context("not all answers were received")?;
+            let received =
+                wait_for(WAIT_LIMIT, || matches!(client.stream().peek(&mut answers), Ok(8000)).then_some(()));
+            received.context("not all answers were received")?;
             // Closing with unread bytes sends a reset to the server, which may be writing.
             drop(client);
             let mut client = Client::connect_with_buffer(ctx.server.address(), 4096)?;
@@ -114,8 +116,8 @@ fn lines_about_clients(ctx: &Ctx) -> Result<usize> {
     Ok(ctx.server.log().lines().filter(|line| line.contains("] 127.0.0.1:")).count())
 }
 
-/// Connects this many clients one after another, which `leave`, while an honest one asks. Now and then it waits for the
-/// server, because with a full backlog the kernel would delay every client by a second.
+/// Connects this many clients one after another, and calls `leave` with each, while an honest client asks. From time to
+/// time it waits for the server: with a full backlog, the kernel would delay every client by a second.
 fn connect_and_leave(ctx: &Ctx, count: usize, leave: impl Fn(Client) -> Result<()>) -> Result<()> {
     let pace = ctx.entry.queue.map_or(PACE, |queue| PACE.min(queue));
     with_honest_client(ctx, 0, Duration::ZERO, || {
@@ -129,9 +131,10 @@ fn connect_and_leave(ctx: &Ctx, count: usize, leave: impl Fn(Client) -> Result<(
     })
 }
 
-/// How many clients may wait for the server: fewer than its backlog, or than a queue of its own. With a thread for each
-/// of more clients, glibc would cache too many stacks.
+/// The number of clients that leave between two waits for the server. It is smaller than the backlog, and keeps the
+/// number of threads small where each client has one: glibc caches their stacks, which the verdict would count as
+/// memory.
 const PACE: usize = 100;
 
-/// How long the reader waits before it checks on its writer.
+/// The time for which the reader waits for bytes before it checks whether the writer has ended.
 const GLANCE: Duration = Duration::from_millis(50);

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Clock, are_closed, everywhere, handful, in_time, is_closed_in_time, is_over, with_honest_client};
+use super::{
+    Clock, everywhere, expect_all_closed, expect_closed_in_time, handful, is_over, retry_if_late, with_honest_client,
+};
 use crate::harness::client::{APHORISMS, Client};
 use crate::matrix::{Case, Ctx, case};
 
@@ -18,20 +20,21 @@ pub(crate) const CASES: &[Case] = &[
     everywhere(case("three_slow_questions", three_slow_questions).arguments(SLOW_ARGUMENTS)),
 ];
 
-/// Silent clients are closed at the idle timeout. Where clients wait in the backlog, the second half is served after
-/// it.
+/// Silent clients are closed at the idle timeout. Where clients wait for each other, the second half is served after
+/// the first half has been closed.
 fn silence_after_connect(ctx: &mut Ctx) -> Result<()> {
     with_honest_client(ctx, 2, IDLE, || {
         let start = Instant::now();
         let mut silent = ctx.server.clients(handful(ctx.entry) * 2)?;
-        are_closed(ctx.entry, &mut silent, start, IDLE)
+        expect_all_closed(ctx.entry, &mut silent, start, IDLE)
     })
 }
 
-/// The idle timeout begins again with each answer. Where clients wait in the backlog, the next one waits for it.
+/// Each answer restarts the idle timeout. Where clients wait for each other, the next client waits until it has
+/// expired.
 fn silence_after_an_answer(ctx: &mut Ctx) -> Result<()> {
     with_honest_client(ctx, 3, IDLE, || {
-        in_time(|clock| {
+        retry_if_late(|clock| {
             let mut start = Instant::now();
             let mut silent = ctx.server.clients(handful(ctx.entry))?;
             for (question, answer) in APHORISMS {
@@ -50,10 +53,10 @@ fn silence_after_an_answer(ctx: &mut Ctx) -> Result<()> {
             let mut next = ctx.client()?;
             let (question, answer) = APHORISMS[0];
             next.ask(question, answer).context("the next client")?;
-            if ctx.entry.makes_wait() {
-                is_closed_in_time(start.elapsed(), IDLE, 1).context("the clients before the next one")?;
+            if ctx.entry.makes_clients_wait() {
+                expect_closed_in_time(start.elapsed(), IDLE, 1).context("the clients before the next one")?;
             }
-            are_closed(ctx.entry, &mut silent, start, IDLE)
+            expect_all_closed(ctx.entry, &mut silent, start, IDLE)
         })
     })
 }
@@ -69,7 +72,7 @@ fn one_byte_then_silence(ctx: &mut Ctx) -> Result<()> {
         let start = Instant::now();
         let mut slow = ctx.server.clients(handful(ctx.entry) * 2)?;
         slow.iter_mut().try_for_each(|client| client.send(b"B"))?;
-        are_closed(ctx.entry, &mut slow, start, SLOW)
+        expect_all_closed(ctx.entry, &mut slow, start, SLOW)
     })
 }
 
@@ -81,7 +84,7 @@ fn one_byte_at_a_time(ctx: &mut Ctx) -> Result<()> {
 /// Each question takes more than half of the question timeout, and all together more than twice of it.
 fn three_slow_questions(ctx: &mut Ctx) -> Result<()> {
     with_honest_client(ctx, 3, SLOW, || {
-        in_time(|clock| {
+        retry_if_late(|clock| {
             let mut client = ctx.client()?;
             APHORISMS.iter().try_for_each(|(question, answer)| {
                 send_slowly(&mut client, question, SLOW.mul_f32(0.6), clock)?;
@@ -119,7 +122,7 @@ fn drip(ctx: &Ctx, bytes: &[u8], time: Duration) -> Result<()> {
         let mut staying = Vec::new();
         for mut client in dripping {
             if is_over(&mut client)? {
-                is_closed_in_time(start.elapsed(), time, 1)?;
+                expect_closed_in_time(start.elapsed(), time, 1)?;
             } else {
                 staying.push(client);
             }
@@ -129,8 +132,8 @@ fn drip(ctx: &Ctx, bytes: &[u8], time: Duration) -> Result<()> {
             break;
         }
         ensure!(
-            start.elapsed() <= time + super::LATE,
-            "its time was {time:?}, but it is still connected after {:?}",
+            start.elapsed() <= time + super::TOLERANCE,
+            "a client should be closed after {time:?}, but is still connected after {:?}",
             start.elapsed()
         );
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::{Clock, LATE, Repeated, everywhere, in_time, is_asleep, with_honest_client};
+use super::{Clock, Repeated, TOLERANCE, everywhere, expect_idle, retry_if_late, with_honest_client};
 use crate::harness::client::{APHORISMS, Client};
 use crate::harness::{WAIT_LIMIT, queue};
 use crate::matrix::{Case, Ctx, case};
@@ -20,16 +20,17 @@ pub(crate) const CASES: &[Case] = &[
     everywhere(case("slow_reading_to_the_end", slow_reading_to_the_end).arguments(SLOW_ARGUMENTS)),
 ];
 
-/// The answers pile up to a bound without using processor time, and the client is reset at the question timeout.
+/// Pending answers stop growing at a bound, waiting costs no processor time, and the client is reset at the question
+/// timeout.
 fn never_reading(ctx: &mut Ctx) -> Result<()> {
     with_honest_client(ctx, 1, SLOW, || {
-        in_time(|clock| {
-            let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
+        retry_if_late(|clock| {
+            let mut client = NeverReader::connect(ctx, APHORISMS[2].0)?;
             let mut was_observed = false;
             // It asks as fast as it can, so that the server always has a next question.
             while client.is_there(usize::MAX)? {
                 if client.is_stuck() && !was_observed {
-                    is_asleep(ctx).context("with a client that does not read")?;
+                    expect_idle(ctx).context("with a client that does not read")?;
                     // If its time was over meanwhile, the server was not observed with the client connected.
                     was_observed = client.grew_before.elapsed() < SLOW;
                 }
@@ -43,11 +44,11 @@ fn never_reading(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// The client asks so much that the server has read everything and cannot write everything. The close must be a reset,
-/// or the kernel would try for minutes to deliver the rest.
+/// The server can read all questions, but the answers exceed what the kernel buffers. The server must end the
+/// connection with a reset: after a normal close, the kernel would try for minutes to deliver the rest.
 fn never_reading_nor_asking_on(ctx: &mut Ctx) -> Result<()> {
     with_honest_client(ctx, 1, SLOW, || {
-        let mut client = Stubborn::connect(ctx, b"?")?;
+        let mut client = NeverReader::connect(ctx, b"?")?;
         client.client.send(&[b'?'; 2 * CHUNK])?;
         while !client.was_reset()? {
             client.check_queue()?;
@@ -57,15 +58,15 @@ fn never_reading_nor_asking_on(ctx: &mut Ctx) -> Result<()> {
     })
 }
 
-/// A hundred such clients cost no memory but that of the processes which serve one each, if any. Where clients wait in
-/// the backlog, there are twice as many as are served.
+/// A hundred clients that never read cost at most [`MEMORY`], and [`PROCESS`] each where every client has a process.
+/// Where clients wait, there are twice as many clients as are served at the same time.
 fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
     let before = ctx.server.usage().memory;
     let count = ctx.entry.at_once.map_or(CROWD, |at_once| at_once * 2);
     with_honest_client(ctx, 2, SLOW, || {
         // A bare question mark has the longest answer for its length.
         let question = |n| if n % 10 == 0 { &b"?"[..] } else { APHORISMS[2].0 };
-        let mut clients = (0..count).map(|n| Stubborn::connect(ctx, question(n))).collect::<Result<Vec<_>>>()?;
+        let mut clients = (0..count).map(|n| NeverReader::connect(ctx, question(n))).collect::<Result<Vec<_>>>()?;
         let (mut most, mut gone) = (0, Vec::new());
         while !clients.is_empty() {
             let mut staying = Vec::new();
@@ -77,7 +78,7 @@ fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
             sleep(GLANCE);
         }
         let processes = if ctx.entry.forks { PROCESS * count as u64 } else { 0 };
-        ensure!(most <= before + MEMORY + processes, "its memory grew from {before} to {most} bytes");
+        ensure!(most <= before + MEMORY + processes, "the server's memory grew from {before} to {most} bytes");
         nothing_is_kept(&gone)
     })
 }
@@ -85,9 +86,9 @@ fn many_never_reading(ctx: &mut Ctx) -> Result<()> {
 /// A client that begins to read in time receives every answer.
 fn reading_in_time(ctx: &mut Ctx) -> Result<()> {
     with_honest_client(ctx, 2, SLOW, || {
-        in_time(|clock| {
+        retry_if_late(|clock| {
             let start = Instant::now();
-            let mut client = Stubborn::connect(ctx, APHORISMS[2].0)?;
+            let mut client = NeverReader::connect(ctx, APHORISMS[2].0)?;
             let rest = ask_in_background(&client.client, ASKED)?;
             sleep(SLOW / 2);
             client.check_queue()?;
@@ -103,7 +104,7 @@ fn reading_in_time(ctx: &mut Ctx) -> Result<()> {
 /// A client asks ten thousand questions, shuts down its sending side, and reads slowly: 80,000 bytes and end of file.
 fn slow_reading_to_the_end(ctx: &mut Ctx) -> Result<()> {
     with_honest_client(ctx, 4, SLOW, || {
-        in_time(|clock| {
+        retry_if_late(|clock| {
             let mut client = ctx.client()?;
             let rest = ask_in_background(&client, 10_000)?;
             gets_everything(&mut client, 10_000, Duration::from_millis(3), clock)?;
@@ -137,7 +138,7 @@ fn gets_everything(client: &mut Client, count: usize, pause: Duration, clock: &m
 }
 
 /// A client with a small buffer that asks without end and reads nothing.
-struct Stubborn {
+struct NeverReader {
     client: Client,
     /// The server's address and the client's.
     addresses: (SocketAddr, SocketAddr),
@@ -151,14 +152,14 @@ struct Stubborn {
     grew_before: Instant,
 }
 
-impl Stubborn {
-    fn connect(ctx: &Ctx, question: &[u8]) -> Result<Stubborn> {
+impl NeverReader {
+    fn connect(ctx: &Ctx, question: &[u8]) -> Result<NeverReader> {
         let now = Instant::now();
         let server = ctx.server.address();
         let client = Client::connect_with_buffer(server, 4096)?;
         let addresses = (server, client.stream().local_addr()?);
         let asking = Repeated::new(question);
-        Ok(Stubborn { client, addresses, asking, seen_at: now, held: 0, most: 0, grew_after: now, grew_before: now })
+        Ok(NeverReader { client, addresses, asking, seen_at: now, held: 0, most: 0, grew_after: now, grew_before: now })
     }
 
     /// Checks what the server's kernel holds for it, and asks with at most this many writes. Returns false once it is
@@ -210,14 +211,14 @@ impl Stubborn {
     fn was_reset_in_time(&self) -> Result<()> {
         let (least, most) = (self.grew_before.elapsed(), self.grew_after.elapsed());
         ensure!(self.most >= 16 * 1024, "the kernel held only {} bytes for it", self.most);
-        ensure!(most >= SLOW, "reset after {most:?}, before its time was over");
-        ensure!(least <= SLOW + LATE, "reset only after {least:?}");
+        ensure!(most >= SLOW, "the client was reset after {most:?}, before the timeout of {SLOW:?}");
+        ensure!(least <= SLOW + TOLERANCE, "the client was reset only after {least:?}; the timeout is {SLOW:?}");
         Ok(())
     }
 }
 
 /// Expects that the kernel keeps nothing for clients that were reset.
-fn nothing_is_kept(clients: &[Stubborn]) -> Result<()> {
+fn nothing_is_kept(clients: &[NeverReader]) -> Result<()> {
     for client in clients {
         let kept = queue::unsent(client.addresses.0, client.addresses.1)?;
         ensure!(kept == 0, "the kernel still holds {kept} bytes for a client");
@@ -231,8 +232,8 @@ const SLOW_ARGUMENTS: &[&str] = &["--question-timeout", "400ms"];
 
 const CROWD: usize = 100;
 
-/// What a server reads in one call. If each byte is a question, the answers to one chunk fill the kernel's buffers, and
-/// those to two exceed them.
+/// The bytes that a server reads in one call. If each byte is a `?`, the answers to one chunk fit into the kernel's
+/// buffers, and the answers to two chunks do not.
 const CHUNK: usize = 4096;
 
 /// Questions whose answers exceed what the kernel holds.
@@ -241,13 +242,14 @@ const ASKED: usize = 50_000;
 /// The contract: what the kernel may hold of one client's answers.
 const HELD: u32 = 256 * 1024;
 
-/// Bytes that the server may need for all of them while they are connected.
+/// The bytes by which the server's memory may grow while all these clients are connected.
 const MEMORY: u64 = 4 << 20;
 
-/// The bytes of memory that the process of one client may take in addition: its stacks and its heap.
+/// The bytes that a process for one client may use in addition, for stacks and heap.
 const PROCESS: u64 = 512 << 10;
 
-/// The pause between two looks at the kernel's queue.
+/// The pause between two checks of the kernel's queue.
 const GLANCE: Duration = Duration::from_millis(10);
 
+/// The time without growth after which the queue counts as full.
 const STUCK: Duration = Duration::from_millis(50);

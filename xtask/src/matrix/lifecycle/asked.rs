@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::super::faults::served_clients;
 use super::cut::{UNREAD, never_readers};
 use super::{Case, Ctx, begin_drain, ending};
-use crate::harness::client::{APHORISMS, Came, Client};
+use crate::harness::client::{APHORISMS, Client, Received};
 use crate::trial::note;
 
 pub(crate) const CASES: &[Case] = &[
@@ -34,8 +34,8 @@ pub(crate) fn questions_asked_are_answered(ctx: &mut Ctx) -> Result<()> {
     clients.iter_mut().try_for_each(|client| client.send(&questions.concat()))?;
     ctx.server.signal(Signal::TERM)?;
     for client in &mut clients {
-        client.expect(&answers.concat()).context("the client had asked")?;
-        client.expect_end().context("the client was answered")?;
+        client.expect(&answers.concat()).context("a client that asked before SIGTERM")?;
+        client.expect_end().context("a client that has been answered")?;
     }
     drop(clients);
     ctx.server.ends_well()
@@ -70,7 +70,8 @@ fn silent_clients_are_closed_at_once(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The server is stopped while clients connect, so that they are in the backlog when it finds the signal.
+/// The server is stopped (SIGSTOP) while clients connect. When it continues and handles SIGTERM, they are in the
+/// backlog.
 fn queued_clients_are_answered(ctx: &mut Ctx) -> Result<()> {
     ctx.server.stop_all()?;
     let mut clients = ctx.server.clients(QUEUED)?;
@@ -150,7 +151,7 @@ fn under_load(ctx: &mut Ctx) -> Result<()> {
         Ok::<_, anyhow::Error>(sums)
     })?;
     if lost > 0 {
-        note(format!("{}: of {begun} clients, {lost} asked too late in a drain and received nothing", ctx.entry.name));
+        note(format!("{}: of {begun} clients, {lost} asked after SIGTERM and received nothing", ctx.entry.name));
     }
     ctx.server.ends_well()
 }
@@ -162,13 +163,13 @@ fn ask_to_the_end(mut client: Client, stopped_at: &OnceLock<Instant>) -> Result<
         let _ = client.stream().write_all(question);
         let sent_at = Instant::now();
         match client.read_some()? {
-            Came::Bytes(bytes) => ensure!(bytes == *answer, "a wrong answer"),
-            Came::End => {
+            Received::Bytes(bytes) => ensure!(bytes == *answer, "a wrong answer"),
+            Received::End => {
                 let is_late = stopped_at.get().is_some_and(|&stopped_at| sent_at >= stopped_at);
                 ensure!(is_late, "no answer to a question from before the signal");
                 return Ok(());
             }
-            came => bail!("received {came:?}"),
+            received => bail!("received {received:?}"),
         }
     }
     Ok(())
@@ -180,13 +181,14 @@ fn ask_once(mut client: Client, stopped_at: &OnceLock<Instant>) -> Result<bool> 
     let _ = client.stream().write_all(question);
     let is_late = stopped_at.get().is_some();
     match client.read_some() {
-        Ok(Came::Bytes(bytes)) if bytes == answer => Ok(true),
-        Ok(Came::Reset | Came::End) | Err(_) if is_late => Ok(false),
-        came => bail!("received {came:?}"),
+        Ok(Received::Bytes(bytes)) if bytes == answer => Ok(true),
+        Ok(Received::Reset | Received::End) | Err(_) if is_late => Ok(false),
+        received => bail!("received {received:?}"),
     }
 }
 
-/// Less than any timeout (10 s at least); a drain that waits for none usually takes a tick or two.
+/// The maximum duration of a drain that waits for no timeout. It usually takes a tick or two; the shortest default
+/// timeout is 10 s.
 const SOON: Duration = Duration::from_secs(5);
 
 const QUEUED: usize = 8;

@@ -1,4 +1,4 @@
-//! Ends that wait for no client: a second signal, and the end of the grace.
+//! Shutdowns that do not wait for clients: a second signal, and the end of `--grace`.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::harness::{WAIT_LIMIT, wait_for};
 
 pub(crate) const CASES: &[Case] = &[
     ending("sigterm_twice", |ctx| two_signals(ctx, Signal::TERM, Signal::TERM)).arguments(&["--delay", "60s"]),
-    // Burning takes a whole processor per thread, so these run alone.
+    // `--burn` keeps a whole processor busy for each thread, so cases with it run alone.
     ending("sigint_twice", |ctx| two_signals(ctx, Signal::INT, Signal::INT)).arguments(&["--burn", "60s"]).alone(),
     ending("sigint_then_sigterm", |ctx| two_signals(ctx, Signal::INT, Signal::TERM)).arguments(&["--delay", "60s"]),
     ending("grace_over_while_sleeping", grace_over_while_working)
@@ -50,12 +50,13 @@ fn grace_over_while_working(ctx: &mut Ctx) -> Result<()> {
     is_over(ctx, start, clients.len())
 }
 
-/// Clients that never read would keep the drain waiting for longer than the grace. Returns how many were reset.
+/// Clients that never read are reset at the end of the grace, so that they cannot prolong the drain. Returns how many
+/// were reset.
 pub(crate) fn grace_over_for_never_readers(ctx: &mut Ctx) -> Result<u64> {
     let clients = never_readers(ctx, 4)?;
     let start = Instant::now();
     begin_drain(ctx, Signal::TERM)?;
-    clients.iter().try_for_each(is_reset)?;
+    clients.iter().try_for_each(expect_reset_unread)?;
     is_over(ctx, start, clients.len())?;
     Ok(clients.len() as u64)
 }
@@ -86,7 +87,7 @@ fn counts(ctx: &Ctx, cut: usize) -> Result<()> {
     let counted: Vec<usize> =
         log.lines().filter(|line| line.contains("[WARN ")).filter_map(count).filter(|&n| n > 0).collect();
     ensure!(counted.iter().sum::<usize>() == cut, "{cut} clients were cut off, the warnings say {counted:?}");
-    ensure!(counted.len() <= ctx.entry.processes, "more than one warning of a process: {counted:?}");
+    ensure!(counted.len() <= ctx.entry.processes, "more than one warning for each process: {counted:?}");
     Ok(())
 }
 
@@ -109,7 +110,7 @@ pub(crate) fn never_readers(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
         client.expect(b"complex.").context("before it stops reading")?;
         client.send(&[b'?'; UNREAD])?;
         // The first answers have arrived.
-        wait_for(WAIT_LIMIT, || client.stream().peek(&mut [0]).ok()).context("no answer comes")?;
+        wait_for(WAIT_LIMIT, || client.stream().peek(&mut [0]).ok()).context("the client received no answer")?;
         Ok(client)
     };
     let clients = (0..count).map(never_reader).collect();
@@ -117,8 +118,8 @@ pub(crate) fn never_readers(ctx: &Ctx, count: usize) -> Result<Vec<Client>> {
     clients
 }
 
-/// Expects that the client is reset, which shows although it does not read.
-pub(crate) fn is_reset(client: &Client) -> Result<()> {
+/// Expects that the client is reset. The socket's pending error (SO_ERROR) shows this without a read.
+pub(crate) fn expect_reset_unread(client: &Client) -> Result<()> {
     let error =
         wait_for(WAIT_LIMIT, || client.stream().take_error().transpose()).context("the client is not reset")??;
     ensure!(error.kind() == ErrorKind::ConnectionReset, "{error}, not a reset");
@@ -131,5 +132,6 @@ pub(crate) const UNREAD: usize = 32768;
 /// `--grace` in the arguments.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// Usually it is a few milliseconds more than the grace.
+/// The maximum duration of a shutdown that waits for no client. It usually takes a few milliseconds more than the
+/// grace.
 const SOON: Duration = Duration::from_secs(5);

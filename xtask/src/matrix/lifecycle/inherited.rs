@@ -19,7 +19,8 @@ pub(crate) const CASES: &[Case] = &[
     bare("ignored_sigchld", ignored_sigchld).on(has_supervisor_of_its_own),
 ];
 
-/// Returns whether to test the supervisor with this server: it is part of every binary, and once for each is enough.
+/// Returns whether the supervisor is tested with this server. Every binary contains it, and one server of each binary
+/// is enough; servers that use it by default are tested too.
 fn has_supervisor_of_its_own(entry: &Entry) -> bool {
     !entry.is_example && (entry.is_first_of_package() || entry.processes > 1)
 }

@@ -1,4 +1,4 @@
-//! A stderr that is closed, full, stuck or without a reader: clients are served as usual, even when much is logged.
+//! A stderr that is closed, full, never read or without a reader: clients are served as usual, even at -vv.
 
 use anyhow::{Context, Result};
 

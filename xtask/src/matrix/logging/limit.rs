@@ -1,4 +1,5 @@
-//! A log that cannot be written for a while, or not at all: clients are served, and lost lines are counted.
+//! A log file that cannot be written for a while, or that is refused at the start. Clients are served meanwhile, and
+//! lost lines are counted.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -10,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use super::super::{Case, bare, ended};
 use super::{File, QUESTION, QUESTIONS, load};
 use crate::harness::group::{Group, run_within};
-use crate::harness::{WAIT_LIMIT, is_one_error, wait_for};
+use crate::harness::{WAIT_LIMIT, expect_one_error, wait_for};
 use crate::servers::Entry;
 use crate::workspace;
 
@@ -30,7 +31,7 @@ fn log_file_at_its_limit(entry: &'static Entry, _: &'static [&'static str]) -> R
         let before = file.read();
         ensure!(LIMITS.contains(&before.len()), "the file is not at its limit: {} bytes", before.len());
         fs::File::options().write(true).open(&file.path)?.set_len(0)?;
-        // Each process that lost lines counts them itself.
+        // Each process reports the lines that it has lost.
         let told = |log: &str| log.lines().filter_map(lost).sum::<usize>();
         let is_whole = |line: &&str| ASKED_AND_ANSWERED.iter().any(|end| line.ends_with(end));
         let whole = |log: &str| log.lines().filter(is_whole).count();
@@ -39,7 +40,11 @@ fn log_file_at_its_limit(entry: &'static Entry, _: &'static [&'static str]) -> R
         ensure!(after.lines().all(|line| line.starts_with("20")), "a line has no time stamp: {after:?}");
         // There are a few more lines of each process and of the client.
         let most = LINES + 4 * ctx.server.processes().len();
-        ensure!(whole(&before) + told(&after) <= most, "{} of {most} are lost", told(&after));
+        let (written, left_out) = (whole(&before), told(&after));
+        ensure!(
+            written + left_out <= most,
+            "{written} lines were written and {left_out} counted as lost, which is more than {most}"
+        );
 
         drop(client);
         ctx.client()?.ask_all()?;
@@ -56,13 +61,13 @@ fn log_file_is_a_pipe_without_reader(entry: &'static Entry, _: &'static [&'stati
     mknodat(CWD, &file.path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
     ended(entry, &[], &["-vv", "--log-file", &file.argument()], |ctx| {
         for reader in 1..=2 {
-            let mut client = load(ctx)?; // it stays, or its process would exit before a reader comes
+            let mut client = load(ctx)?; // it stays, or its process would exit before there is a reader
             client.ask_all()?;
             let mut cat = Group::start(Command::new("cat").arg(&file.path).stdout(Stdio::piped()))?;
             let read = cat.capture_stdout()?;
             let told = |read: &[u8]| String::from_utf8_lossy(read).lines().find_map(lost);
             let told = read.wait_for(WAIT_LIMIT, told);
-            told.with_context(|| format!("reader {reader}: what did not fit into the pipe is not counted"))?;
+            told.with_context(|| format!("reader {reader}: the lines that were lost are not counted"))?;
         }
         ctx.server.stop(WAIT_LIMIT)
     })
@@ -75,7 +80,7 @@ fn log_file_cannot_be_one(entry: &'static Entry, _: &'static [&'static str]) -> 
     let _listener = UnixListener::bind(&socket.path)?;
     for path in [folder.argument(), socket.argument()] {
         let output = run_within(WAIT_LIMIT, entry.command()?.args(["-p", "0", "--log-file", &path]))?;
-        is_one_error(&output, 1)?;
+        expect_one_error(&output, 1)?;
         let line = String::from_utf8_lossy(&output.stderr);
         ensure!(line.contains(&*path) && line.contains("--log-file"), "the error does not name path and flag: {line}");
     }

@@ -52,15 +52,18 @@ fn one_for_each_client(ctx: &mut Ctx) -> Result<()> {
     for child in children {
         let name = fs::read_to_string(format!("/proc/{child}/comm"))?;
         ensure!(name.trim_end() == ctx.entry.package, "a child is called {name:?}");
-        let told = fs::read_to_string(format!("/proc/{child}/cmdline"))?.replace('\0', " ");
-        ensure!(told.contains(" --worker --inetd nowait ") && !told.contains(" -p "), "a child is told {told:?}");
+        let line = fs::read_to_string(format!("/proc/{child}/cmdline"))?.replace('\0', " ");
+        ensure!(
+            line.contains(" --worker --inetd nowait ") && !line.contains(" -p "),
+            "the command line of a child is {line:?}"
+        );
     }
     drop(clients);
     let gone = wait_for(WAIT_LIMIT, || process::children(ctx.server.pid()).is_empty().then_some(()));
     gone.context("the clients have left, but their processes have not exited")
 }
 
-/// Only its own client is lost. The log and the metrics say so.
+/// When a child dies, only its own client is lost. The log and the metrics show it.
 fn a_child_dies(ctx: &mut Ctx) -> Result<()> {
     let mut bystander = served_clients(ctx, 1)?;
     let before = process::children(ctx.server.pid());
@@ -78,19 +81,19 @@ fn a_child_dies(ctx: &mut Ctx) -> Result<()> {
         let line = format!("process {child} died by {cause}: its client is lost");
         ctx.server.logs(&line)?;
         bystander.iter_mut().try_for_each(Client::ask_all).context("the bystander")?;
-        let told = scrape(&ctx.server)?;
+        let metrics = scrape(&ctx.server)?;
         let [lost, died] =
-            ["zen_connections_closed_total{reason=\"lost\"}", "zen_worker_exits_total"].map(|it| told[it]);
+            ["zen_connections_closed_total{reason=\"lost\"}", "zen_worker_exits_total"].map(|name| metrics[name]);
         ensure!(
             lost == f64::from(number) && died == lost,
-            "{number} died, {died} are counted, and {lost} lost clients"
+            "{number} children died, but the metrics count {died}, and {lost} lost clients"
         );
-        ensure!(told["zen_connections_active"] == 1.0, "its permit is not free: {told:?}");
+        ensure!(metrics["zen_connections_active"] == 1.0, "the permit of the lost client is not free: {metrics:?}");
     }
     Ok(())
 }
 
-/// The parent waits for its grace and a second more.
+/// The parent waits for the grace and one second more; then it kills the child that is left.
 fn a_stopped_child_is_not_waited_for(ctx: &mut Ctx) -> Result<()> {
     let _client = served_clients(ctx, 1)?;
     process::stop(*process::children(ctx.server.pid()).first().context("a child")?)?;
@@ -101,23 +104,24 @@ fn a_stopped_child_is_not_waited_for(ctx: &mut Ctx) -> Result<()> {
     ensure!(status.success() && (GRACE..5 * GRACE).contains(&took), "it ended with {status} after {took:?}");
     let log = ctx.server.whole_log();
     for line in ["--grace is over: 1 clients are reset", "1 processes have not ended, and are killed"] {
-        ensure!(log.lines().filter(|said| said.ends_with(line)).count() == 1, "it does not say once: {line}");
+        let count = log.lines().filter(|entry| entry.ends_with(line)).count();
+        ensure!(count == 1, "the log should have this line once, but has it {count} times: {line}");
     }
     Ok(())
 }
 
-/// A child's end is noticed, while serving and while draining.
+/// The parent notices the exit of a child, while serving and while draining.
 fn permits_are_freed(ctx: &mut Ctx) -> Result<()> {
     for _ in 0..3 {
         ctx.server.served_client()?.leave()?;
         let gone = wait_for(WAIT_LIMIT, || process::children(ctx.server.pid()).is_empty().then_some(()));
-        gone.context("the child has ended, and is not reaped")?;
+        gone.context("the client has left, but its process has not exited or is not reaped")?;
     }
     let _last = ctx.server.served_client()?;
     ctx.server.stop(WAIT_LIMIT)
 }
 
-/// A child that is not ready for SIGHUP yet would die of it.
+/// SIGHUP does not kill a child that is starting and has no handler for it yet.
 fn sighup_while_children_start(entry: &'static Entry, _: &'static [&'static str]) -> Result<()> {
     let folder = Folder::new()?;
     let path = folder.path().join("log");
@@ -157,10 +161,10 @@ fn without_proc(entry: &'static Entry, _: &'static [&'static str]) -> Result<()>
 const ABORTS: &str = "Who aborts?";
 const PANICS: &str = "Who panics?";
 
-/// One permit: the next client is served once it is free.
+/// Arguments for one permit, so that the next client is served only when it is free again.
 const ONE: &[&str] = &["--max-connections", "1"];
 
-/// What `--grace` says above, and the second more.
+/// The minimum duration of the shutdown: `--grace 300ms`, and the parent's margin of 1 s.
 const GRACE: Duration = Duration::from_millis(1300);
 
 const CLIENTS: usize = 50;

@@ -114,7 +114,7 @@ fn one_process_is_one_worker(entry: &'static Entry, _: &'static [&'static str]) 
         let workers = ctx.server.workers();
         ensure!(workers.len() == 1 && workers[0] != ctx.server.pid(), "the workers are {workers:?}");
         process::signal(workers[0], Signal::KILL)?;
-        // Until it has exited it may still accept a client.
+        // Until the killed worker has exited, it may still accept a client.
         ctx.server.workers_are(WAIT_LIMIT, |now| !now.contains(&workers[0]))?;
         ctx.client()?.ask_all().context("once it is replaced")
     })
@@ -153,7 +153,7 @@ fn workers_have_the_programs_name(entry: &'static Entry, _: &'static [&'static s
 /// The question that ends a worker.
 const FATAL: &str = "Who fails?";
 
-/// Clients one after another, and how long each waits before it asks. Together it is longer than a tick, so that a
-/// worker that accepts while it drains would be found.
+/// The number of clients, and the time that each waits before it asks. The total is longer than a tick, so that some
+/// client would meet a worker that accepts while it drains.
 const CLIENTS: usize = 30;
 const MOMENT: Duration = Duration::from_millis(20);

@@ -74,7 +74,7 @@ impl Client {
         Client { number, behaviour, seen: Rc::default(), connections: None }
     }
 
-    /// Begins to connect to a server, and forgets what it saw of another one.
+    /// Begins to connect to a server, and forgets its connections to the previous one.
     pub(super) fn connect(&mut self, server: SocketAddr) {
         self.seen.borrow_mut().visits.clear();
         let (number, behaviour, seen) = (self.number, self.behaviour, Rc::clone(&self.seen));
@@ -102,7 +102,7 @@ impl Client {
         self.seen.borrow().answers
     }
 
-    /// Returns its connections since `start`. One that lasts ends `now`.
+    /// Returns its connections since `start`. One that is still open is returned as if it ended `now`.
     pub(super) fn visits(&self, start: Micros, now: Micros) -> Vec<Visit> {
         let mut seen = self.seen.borrow_mut();
         seen.forget(start);
@@ -117,7 +117,8 @@ impl Drop for Client {
 }
 
 impl Seen {
-    /// Forgets connections that ended before `start`, and of the others what makes no difference after it.
+    /// Forgets connections that ended before `start`. Of the others it keeps the connect, and all events from the last
+    /// answer before `start` on.
     fn forget(&mut self, start: Micros) {
         // The last one stays, so that the page can say how it ended.
         while self.visits.len() > 1 && self.visits[0].left < start {
@@ -166,7 +167,7 @@ impl Connection<'_> {
         self.seen.borrow_mut().visits.back_mut().map(change);
     }
 
-    /// Connects, and behaves until the connection ends.
+    /// Connects, and does what its behaviour demands until the connection ends. Returns how it ended.
     async fn last(&mut self, server: SocketAddr) -> Result<Infallible, Kind> {
         let socket = TcpSocket::new_v4().map_err(kind)?;
         if self.behaviour == Behaviour::NeverReading {
@@ -254,7 +255,7 @@ impl Connection<'_> {
     }
 }
 
-/// Returns the ending that an error is.
+/// Returns how a connection ended that failed with this error.
 fn kind(error: io::Error) -> Kind {
     match error.kind() {
         ErrorKind::ConnectionRefused => Kind::Refused,
@@ -269,5 +270,5 @@ const AWAY: Duration = Duration::from_secs(1);
 const DRIP: Duration = Duration::from_millis(400);
 /// How many questions a pipelining client sends in one go.
 const AT_ONCE: usize = 20;
-/// The bytes of a receive buffer that is soon full.
+/// The size of a receive buffer that is soon full, in bytes.
 const SMALL_BUFFER: u32 = 4096;

@@ -11,7 +11,7 @@ use super::traced::Traced;
 #[derive(Clone, Copy, Default, Serialize)]
 pub(super) struct Counters {
     answers_per_second: f64,
-    /// Processors in use; 1 is one.
+    /// Processors in use: 0.5 is one that is busy for half of the time.
     processors: f64,
     threads: usize,
     processes: usize,
@@ -19,7 +19,7 @@ pub(super) struct Counters {
     memory: u64,
 }
 
-/// Counts from one second to the next.
+/// The last figures, and the sums from which the next ones are computed.
 pub(super) struct Counter {
     counters: Counters,
     at: Instant,

@@ -1,4 +1,4 @@
-//! The page's address, and what it answers: the page, its events, and its actions.
+//! The HTTP server of the page: it serves the page and its events, and carries out its actions.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -64,7 +64,7 @@ impl Site {
                     async move { Ok::<_, Infallible>(site.answer(request, &stage).await) }
                 };
                 let stream = TokioIo::new(stream);
-                // A connection that fails concerns the browser alone: it opens another.
+                // The error of a connection is ignored, because the browser opens another one.
                 connections.spawn_local(
                     http1::Builder::new().timer(TokioTimer::new()).serve_connection(stream, service_fn(answer)),
                 );
@@ -73,7 +73,7 @@ impl Site {
     }
 
     async fn answer(&self, request: Request<Incoming>, stage: &Rc<RefCell<Stage>>) -> Response<Channel<Bytes>> {
-        // The name of another site may be made to lead to this address.
+        // Another site may let its own name resolve to this address (DNS rebinding).
         if request.headers().get(HOST).is_none_or(|host| *host != self.host) {
             return text(StatusCode::FORBIDDEN, "error: this is not the address of the page");
         }
@@ -125,7 +125,7 @@ fn response(status: StatusCode, kind: &'static str, body: Channel<Bytes>) -> Res
 /// The page asks this address only, and no other site may show it in a frame.
 const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
                       img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-/// A browser needs six.
+/// The most connections at a time. A browser opens six.
 const MOST_CONNECTIONS: usize = 32;
-/// The bytes of an action.
+/// The most bytes of an action.
 const LONGEST_ACTION: usize = 1024;

@@ -19,8 +19,8 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    /// Draws what happened since `from` to a server that was started at `start`. `serving` has the threads that have
-    /// mattered before.
+    /// Draws what happened since `from` to a server that was started at `start`. `serving` has the threads that
+    /// have been drawn before: they are drawn again, and new ones are added.
     pub(super) fn of(
         log: &Log,
         lines: &Lines,
@@ -39,7 +39,7 @@ impl Picture {
                 interval.until += from - start;
             }
         }
-        lines.enter(&mut threads);
+        lines.set_sources(&mut threads);
         let mut clients: Vec<ClientLane> = Vec::new();
         for visit in lanes::clients(log, visits, start, 0) {
             match clients.last_mut().filter(|lane| lane.client == visit.client) {

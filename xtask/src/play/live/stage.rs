@@ -30,7 +30,7 @@ pub(super) struct Stage {
     error: Option<String>,
     is_swapping: bool,
     clients: Vec<Client>,
-    /// How many clients there have been.
+    /// The number of the newest client, which counts those that have been removed.
     numbered: usize,
     /// When the server was started, by the clock.
     start: Micros,
@@ -46,7 +46,7 @@ pub(super) struct Stage {
 /// An open page.
 struct Page {
     events: Sender<Bytes>,
-    /// It has received what ended before this time, since the server was started.
+    /// The page has received what ended before this time, in microseconds since the server was started.
     seen: Micros,
 }
 
@@ -109,7 +109,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Returns whether no page has been open for long enough, and the run ends.
+    /// Returns whether the run ends: a page asked for that, or none has been open for `lost_after`.
     fn is_over(&mut self) -> bool {
         if !self.pages.is_empty() {
             self.end = Instant::now() + self.lost_after;
@@ -192,7 +192,11 @@ pub(super) async fn act(stage: &Rc<RefCell<Stage>>, action: Action) -> Result<()
 
 /// Ends the server, and starts another to which the clients connect.
 pub(super) async fn swap(stage: Rc<RefCell<Stage>>, entry: &'static Entry) -> Result<()> {
-    ensure!(!entry.makes_requests(), "strace does not see what {} asks the kernel for: choose another", entry.name);
+    ensure!(
+        !entry.uses_io_uring(),
+        "{} submits its calls through io_uring, where strace does not see them: choose another server",
+        entry.name
+    );
     ensure!(!stage.borrow().is_swapping, "a server is being started: wait for it");
     stage.borrow_mut().is_swapping = true;
     let stopped = close(&stage).await;
@@ -224,7 +228,7 @@ pub(super) async fn stream(stage: &RefCell<Stage>) {
     }
 }
 
-/// How often a page is updated: half the delay that a person notices.
+/// The interval at which a page is updated. A person hardly notices so short a delay.
 const TICK: Duration = Duration::from_millis(100);
 /// The time that a page shows.
 pub(super) const WINDOW: Micros = 10_000_000;
@@ -232,5 +236,5 @@ pub(super) const WINDOW: Micros = 10_000_000;
 const MOST_CLIENTS: usize = 200;
 /// The most pages at a time.
 const MOST_PAGES: usize = 4;
-/// The most events that a page has not read; with more it is dropped.
+/// The most events that wait for a page to read them. If there are more, the page is dropped.
 const UNREAD: usize = 50;

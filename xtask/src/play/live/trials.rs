@@ -1,4 +1,4 @@
-//! The run behind the live page, as tests: what it refuses, what it tells, and that nothing is left of it.
+//! Tests of `play --live`: the requests that are rejected, the events, and that no process is left behind.
 
 mod page;
 
@@ -27,7 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let bodies: [(&str, Body); 6] = [
         ("only_its_own_page_is_answered", only_its_own_page_is_answered),
         ("one_client_too_many_is_refused", one_client_too_many_is_refused),
-        ("what_waits_is_told_and_a_swap_keeps_the_clients", what_waits_is_told_and_a_swap_keeps_the_clients),
+        ("the_events_show_waits_and_a_swap_keeps_the_clients", the_events_show_waits_and_a_swap_keeps_the_clients),
         ("a_lost_page_ends_the_run", a_lost_page_ends_the_run),
         ("an_interrupt_leaves_nothing", an_interrupt_leaves_nothing),
         ("a_page_in_a_browser", page::in_a_browser),
@@ -64,7 +64,7 @@ fn only_its_own_page_is_answered() -> Result<()> {
         ensure!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{request} of {host}: {answer}");
     }
     let long = format!(r#"{{"do":"{}"}}"#, "x".repeat(2000));
-    ensure!(run.page.act(&long)?.0 == 409, "a long action is taken");
+    ensure!(run.page.act(&long)?.0 == 409, "an action over the limit is accepted");
     run.stop()
 }
 
@@ -87,14 +87,14 @@ fn one_client_too_many_is_refused() -> Result<()> {
     run.stop()
 }
 
-fn what_waits_is_told_and_a_swap_keeps_the_clients() -> Result<()> {
+fn the_events_show_waits_and_a_swap_keeps_the_clients() -> Result<()> {
     let run = Run::start("single", WAIT_LIMIT)?;
     let mut events = run.page.events()?;
     run.page.act(r#"{"do":"add","behaviour":"silent"}"#)?;
     let start = Instant::now();
     events.wait(|event| sleeps_in_recv(event, 1).then_some(()))?;
     // It takes 200 ms where the machine has nothing else to do.
-    ensure!(start.elapsed() < Duration::from_secs(2), "that was told after {:?}", start.elapsed());
+    ensure!(start.elapsed() < Duration::from_secs(2), "the events show the recv() only after {:?}", start.elapsed());
     run.page.act(r#"{"do":"add","behaviour":"honest"}"#)?;
     events.wait(|event| (stay(event, 2)? == "backlog").then_some(()))?;
 
@@ -125,7 +125,7 @@ fn a_lost_page_ends_the_run() -> Result<()> {
     // A page that is open keeps it running.
     let end = Instant::now() + lost_after + Duration::from_secs(1);
     let threads = events.wait(|event| (Instant::now() >= end).then(|| threads(event)))?;
-    ensure!(!threads.is_empty(), "no thread was told of");
+    ensure!(!threads.is_empty(), "the events have no thread");
     drop(events);
     run.ends()?;
     are_gone(&threads)
@@ -136,7 +136,7 @@ fn an_interrupt_leaves_nothing() -> Result<()> {
     let mut group = Group::start(command.args(["play", "--live", "workers"]).stdout(Stdio::piped()))?;
     let stdout = group.capture_stdout()?;
     let line = stdout.wait_for(6 * WAIT_LIMIT, |said| String::from_utf8_lossy(said).lines().find_map(Page::named));
-    let page = line.with_context(|| format!("it names no page: {}", stdout.text()))?;
+    let page = line.with_context(|| format!("no address of a page in {:?}", stdout.text()))?;
     let mut events = page.events()?;
     page.act(r#"{"do":"add","behaviour":"silent"}"#)?;
     let threads = events.wait(|event| sleeps_in_recv(event, 1).then(|| threads(event)))?;
@@ -155,7 +155,7 @@ struct Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // A test that fails leaves nothing running either.
+        // A failed test must not leave the run behind.
         if let Some(thread) = self.thread.take()
             && self.page.act(r#"{"do":"stop"}"#).is_ok()
         {
@@ -182,8 +182,8 @@ impl Run {
             serve(entry, lost_after, |address| _ = opened.send(Page::named(address)))
         });
         match is_opened.recv_timeout(WAIT_LIMIT) {
-            Ok(page) => Ok(Run { page: page.context("it names no page")?, thread: Some(thread) }),
-            Err(_) if thread.is_finished() => bail!("it ended: {:?}", thread.join()),
+            Ok(page) => Ok(Run { page: page.context("no address of a page")?, thread: Some(thread) }),
+            Err(_) if thread.is_finished() => bail!("the run ended: {:?}", thread.join()),
             Err(_) => bail!("no page was opened within {WAIT_LIMIT:?}"),
         }
     }
@@ -238,14 +238,14 @@ impl Events {
         let mut line = String::new();
         while Instant::now() < deadline {
             line.clear();
-            ensure!(self.0.read_line(&mut line)? > 0, "the events end");
+            ensure!(self.0.read_line(&mut line)? > 0, "the stream of events ended");
             if let Some(json) = line.strip_prefix("data: ")
                 && let Some(found) = find(&serde_json::from_str(json)?)
             {
                 return Ok(found);
             }
         }
-        bail!("not told within {WAIT_LIMIT:?}; the last event is {line}")
+        bail!("no expected event within {WAIT_LIMIT:?}; the last one is {line}")
     }
 }
 
@@ -267,7 +267,7 @@ fn sleeps_in_recv(event: &Value, number: u64) -> bool {
         .any(|last| last["activity"] == "recv" && last["client"] == number)
 }
 
-/// Returns the threads that an event tells of, by their numbers.
+/// Returns the numbers of the threads in an event.
 fn threads(event: &Value) -> Vec<u64> {
     event["threads"].as_array().into_iter().flatten().filter_map(|lane| lane["thread"].as_u64()).collect()
 }
@@ -275,5 +275,5 @@ fn threads(event: &Value) -> Vec<u64> {
 fn are_gone(threads: &[u64]) -> Result<()> {
     let is_there = |thread: &&u64| Path::new("/proc").join(thread.to_string()).exists();
     let gone = wait_for(WAIT_LIMIT, || threads.iter().find(is_there).is_none().then_some(()));
-    gone.with_context(|| format!("some of {threads:?} are still there"))
+    gone.with_context(|| format!("some of these threads still run: {threads:?}"))
 }

@@ -6,20 +6,20 @@
  *
  * Draws threads, backlog and clients of a model into an <svg class="trace">, as they are at `time`.
  *
- * model    An object as xtask/src/trace/model.rs documents it. Needed are `threads`, `clients`, `length` and `seats`.
- *          It may grow between two calls: then give another `options.revision`.
+ * model    An object as xtask/src/trace/model.rs documents it. `threads`, `clients`, `length` and `seats` are required.
+ *          If it has grown since the last call, `options.revision` must be a new value.
  * time     Microseconds. What comes later is hidden, and a line marks this time.
  * options  word(key, ...values)  the text for a key, in the reader's language (words.js); needed
  *          from, until           the window of time that is as wide as the picture [0, model.length]
- *          revision              anything; another one says that the model has changed
- *          selected              the place in `bars` of the bar that is marked, or -1
+ *          revision              any value; a new value means that the model has changed
+ *          selected              the index in `bars` of the marked bar, or -1
  *          onSelect(place)       called when the pointer is over a bar, or an arrow key has moved to it
  *
  * bars     All bars in reading order: { kind: "thread" | "client", lane, interval, y }.
  *
  *   drawLanes.explain(article, bar, sources, word)
  *
- * Says in the elements .detail and .source of an article what a bar is, and at which of the model's `sources` it waits.
+ * Writes into the elements .detail and .source of an article what a bar shows, and the source line that belongs to it.
  */
 const drawLanes = (() => {
   const NS = "http://www.w3.org/2000/svg";
@@ -84,7 +84,7 @@ const drawLanes = (() => {
       marks.appendChild(element("rect", { x: left.toFixed(2), y: y + top, width: shown.toFixed(2), height, ...attributes }));
       const text = inside(word, kind, interval, shown);
       if (text) marks.appendChild(element("text", { class: "inside mid", x: ((left + right) / 2).toFixed(1), y: y + (height < BAR ? BAR - BAND - 4 : BAR - 5) }, text));
-      // What reacts to the pointer is as tall as the lane.
+      // The area that reacts to the pointer is as tall as the lane.
       const target = element("rect", { x: left.toFixed(2), y, width: Math.max(shown, 3).toFixed(2), height: BAR, fill: "transparent", "data-bar": place });
       marks.appendChild(target);
       state.bars.push({ kind, lane, interval, y, left, right: left + shown });
@@ -155,7 +155,7 @@ const drawLanes = (() => {
     state.time = time;
   }
 
-  /** A bar of a thread: from the top, height, and paint. */
+  /** Returns how to draw a bar of a thread: its offset from the top of the lane, its height, and its attributes. */
   function thread(id, { activity, client }) {
     const paint = client ? { fill: `url(#${id}-client-${colour(client)})` } : { class: "nothing" };
     const band = [BAR - BAND, BAND];
@@ -181,18 +181,18 @@ const drawLanes = (() => {
 
   const pins = lane => lane.events.filter(event => event.kind === "answered").map(event => [event.at, lane.client]);
   const sends = lane => lane.intervals.filter(({ activity, client }) => activity === "send" && client).map(({ until, client }) => [until, client]);
-  /** Chinese characters take the room of two. */
+  /** Returns the width of a text in characters; a Chinese character counts as nearly two. */
   const wide = text => [...text].reduce((sum, c) => sum + (c > "\u2e80" ? 1.9 : 1), 0);
 
   const millis = time => time >= 10000 ? (time / 1000).toFixed(0) : (time / 1000).toFixed(1);
   const place = source => source ? `${source.file}:${source.line}` : "";
 
-  /** What a client did or received. */
+  /** Returns what a client did or received, in words. */
   function happened(word, { kind, text }) {
     return word(`kind-${kind}`, text ? `“${text}”` : "").trim();
   }
 
-  /** The name of a lane, in the reader's language. */
+  /** Returns the name of a lane, in the reader's language. */
   function named(word, { name, client }) {
     if (client) return word("client", client);
     const [, own, process, isParent, number] = name.match(/^(.+?)(?: of process (\d+)| of (the parent))?(?: \(no\. (\d+)\))?$/);
@@ -215,7 +215,7 @@ const drawLanes = (() => {
     find("detail").textContent = parts.join(" · ");
   }
 
-  /** What a lane does, in a few words. */
+  /** Returns what a lane does, in a few words. */
   function describe(word, kind, interval) {
     if (kind === "client") return word(`stay-${interval.stay}`);
     return interval.client ? word(`${interval.activity}-for`, interval.client) : word(interval.activity);
@@ -254,7 +254,7 @@ const drawLanes = (() => {
     return defs;
   }
 
-  /** One stop for the tabulator key; arrow keys go from bar to bar and from lane to lane. */
+  /** Makes the picture reachable with the Tab key. Arrow keys move from bar to bar and from lane to lane. */
   function listen(svg, state) {
     svg.setAttribute("tabindex", "0");
     svg.onpointermove = event => {

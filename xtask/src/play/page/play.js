@@ -2,15 +2,15 @@
 (() => {
   const models = JSON.parse(document.getElementById("data").textContent);
   const $ = id => document.getElementById(id);
-  const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
+  const prefersReducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
   const remembered = name => { try { return localStorage.getItem(name); } catch { return null; } };
-  const remember = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a page of a file may not */ } };
+  const remember = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a page that is opened as a file may not store anything */ } };
 
   const state = { language: "en", word: words("en"), time: 0, isPlaying: false, last: 0, guess: {}, stage: "ask", right: 0, guesses: 0, views: [], fromEnd: 1 };
   const scenarios = [...new Set(models.map(model => model.scenario))];
   const servers = [...new Set(models.map(model => model.server))];
   const model = (scenario, server) => models.find(model => model.scenario === scenario && model.server === server);
-  /** The client in question: scenarios have about the same last clients with each server. */
+  /** Returns the client of the question. It is counted from the end, because the last clients of a scenario are about the same with each server. */
   const subject = model => model.subjects.at(-state.fromEnd) ?? model.subjects[0];
   const length = () => Math.max(...state.views.map(view => view.model.length), 1);
   const { happened, millis, named, place } = drawLanes;
@@ -28,7 +28,7 @@
     $("client").onchange = () => { state.fromEnd = Number($("client").value); ask(); };
     $("language").onclick = () => { setLanguage(state.language === "en" ? "zh" : "en"); relabel(); };
     $("guess").onsubmit = guessed;
-    $("skip").onclick = () => { state.stage = "play"; state.guess = {}; tell(); play(); };
+    $("skip").onclick = () => { state.stage = "play"; state.guess = {}; showStage(); play(); };
     $("play").onclick = () => state.isPlaying ? pause() : play();
     $("step").onclick = () => step(1);
     $("back").onclick = () => step(-1);
@@ -52,7 +52,7 @@
     drawLanes.legend($("marks"), state.word);
   }
 
-  /** All words again, with nothing else changed. */
+  /** Writes all texts again, in the chosen language, and changes nothing else. */
   function relabel() {
     document.querySelectorAll("option").forEach(option => option.told && (option.textContent = option.told()));
     address();
@@ -61,13 +61,13 @@
     ask();
     Object.assign(state, { stage, guess });
     for (const input of $("guess").querySelectorAll("input")) input.checked = guess[input.name] === input.value;
-    tell();
+    showStage();
     show(time);
   }
 
   const address = () => history.replaceState(null, "", `#${[$("scenario").value, $("left").value, $("right").value, state.language].join("/")}`);
 
-  /** Another scenario or server. */
+  /** Shows the chosen scenario and servers. */
   function choose() {
     pause();
     const scenario = $("scenario").value;
@@ -83,7 +83,7 @@
     $("pictures").classList.toggle("two", chosen.length === 2);
     const subjects = chosen[0].subjects;
     fill($("client"), subjects.map((client, place) => [String(subjects.length - place), () => state.word("client", client)]));
-    // An honest one tells the architectures apart best; of many, the one that is too many.
+    // An honest client shows best how the architectures differ. In too-many-clients, the last but one is over the limit.
     const honest = subjects.findIndex(client => questions.lane(chosen[0], client).behaviour === "honest");
     state.fromEnd = scenario === "too-many-clients" ? 2 : subjects.length - Math.max(honest, 0);
     $("client").value = String(state.fromEnd);
@@ -100,7 +100,7 @@
     return made;
   }
 
-  /** The words of a picture that do not change with the time. */
+  /** Writes the texts of a picture that do not change with the time. */
   function heads(view) {
     const { model, find } = view;
     find("server").textContent = model.server;
@@ -124,7 +124,7 @@
     find("rows").replaceChildren(head, ...threads.map(row), ...clients.map(row));
   }
 
-  /** The question for each server that is shown. */
+  /** Asks the question about each server that is shown. */
   function ask() {
     pause();
     Object.assign(state, { stage: "ask", guess: {}, time: 0 });
@@ -143,7 +143,7 @@
       }
       return set;
     }));
-    tell();
+    showStage();
     show(0);
   }
 
@@ -155,12 +155,12 @@
     if (!isWhole) return;
     state.guess = Object.fromEntries(chosen.map(input => [input.name, input.value]));
     state.stage = "play";
-    tell();
+    showStage();
     play();
   }
 
-  /** Shows the question, the animation, or what came of it. */
-  function tell() {
+  /** Shows what belongs to the stage: the question, the animation, or the result. */
+  function showStage() {
     document.body.dataset.stage = state.stage;
     $("missing").textContent = "";
     $("guess").querySelectorAll("input, #start, #skip").forEach(input => input.disabled = state.stage !== "ask");
@@ -189,7 +189,7 @@
       state.guesses += 1;
       state.right += guess === questions.lane(model, subject(model)).outcome;
     });
-    tell();
+    showStage();
   }
 
   function play() {
@@ -208,7 +208,7 @@
   function frame(now) {
     if (!state.isPlaying) return;
     const passed = now - state.last, speed = Number($("speed").value);
-    if (isCalm.matches) {
+    if (prefersReducedMotion.matches) {
       // No motion: one step after the other.
       if (passed > 900 / speed) { state.last = now; step(1, true); }
     } else {
@@ -219,7 +219,7 @@
     else requestAnimationFrame(frame);
   }
 
-  /** To the next, or the last, moment at which something happens. */
+  /** Moves to the next moment at which something happens, or to the previous one if `direction` is -1. */
   function step(direction, isPlaying) {
     if (!isPlaying) pause();
     const near = length() / 400;
@@ -247,7 +247,7 @@
     }
   }
 
-  /** What the marked bar is. */
+  /** Explains the marked bar. */
   const detail = ({ article, drawn, selected, model }) => drawLanes.explain(article, drawn?.bars[selected], model.sources, state.word);
 
   /** Milliseconds that a whole recording takes at speed 1. */

@@ -1,5 +1,5 @@
 "use strict";
-/* The question before the animation, and why its answer is right: both from the recording. */
+/* Derives from a recording the question that is asked before the animation, and the reasons for the right answer. */
 const questions = (() => {
   const LIKELY = {
     "honest": ["answered-at-once", "answered-late", "rejected", "closed"],
@@ -9,7 +9,7 @@ const questions = (() => {
     "pipelining": ["answered-together", "answered-at-once", "rejected", "reset"],
     "half-question": ["answered-then-closed", "closed", "reset", "nothing"],
   };
-  /** What a client may see at the end of a server. */
+  /** What a client may see while a server drains. */
   const WHILE_DRAINING = ["answered-then-closed", "closed", "refused", "reset"];
 
   const lane = (model, client) => model.clients.find(lane => lane.client === client);
@@ -25,7 +25,7 @@ const questions = (() => {
 
   const { millis, named, place } = drawLanes;
 
-  /** Returns what it took from connecting until the fate of a client was known. */
+  /** Returns the time at which the outcome for a client was certain. */
   function decisive(lane) {
     const ends = { "rejected": "rejected", "closed": "ended", "reset": "reset", "refused": "refused" };
     const kind = ends[lane.outcome] ?? "answered";
@@ -42,7 +42,7 @@ const questions = (() => {
         const key = [thread.thread, interval.activity, interval.client].join();
         const entry = spent.get(key) ?? { thread, interval, time: 0 };
         entry.time += time;
-        // The longest stands for all of them.
+        // The longest interval represents them all.
         if (interval.until - interval.from > entry.interval.until - entry.interval.from) entry.interval = interval;
         spent.set(key, entry);
       }

@@ -9,13 +9,13 @@ use crate::trace::strace::{Call, Log, Micros};
 pub(super) struct Descriptors<'a> {
     ports: &'a Ports,
     /// By process and descriptor, in the order of time.
-    since: BTreeMap<(i32, i32), Vec<Since>>,
+    since: BTreeMap<(i32, i32), Vec<Ownership>>,
     /// When clients were accepted, by their ports.
     accepted: BTreeMap<u16, Micros>,
 }
 
-/// From this time on a descriptor belongs to this client, or to no client any more.
-struct Since {
+/// The client to which a descriptor belongs from a time on; `None` after it is closed.
+struct Ownership {
     time: Micros,
     client: Option<usize>,
     /// Whether a call for it may sleep.
@@ -32,14 +32,14 @@ impl<'a> Descriptors<'a> {
                     descriptors.accepted.extend(call.port().map(|port| (port, call.end)));
                     (call.brought(), descriptors.brought(call))
                 }
-                // A process of one client inherits the connection, and asks for its address.
+                // A process for one client inherits the connection, and gets the client's address from getpeername().
                 "getpeername" => (call.descriptor(), descriptors.brought(call)),
                 "close" => (call.descriptor(), None),
                 _ => continue,
             };
             let blocks = !call.arguments.contains("SOCK_NONBLOCK");
             let place = (process, descriptor.unwrap_or(-1));
-            descriptors.since.entry(place).or_default().push(Since { time: call.end, client, blocks });
+            descriptors.since.entry(place).or_default().push(Ownership { time: call.end, client, blocks });
         }
         descriptors.since.values_mut().for_each(|since| since.sort_by_key(|since| since.time));
         descriptors
@@ -55,7 +55,7 @@ impl<'a> Descriptors<'a> {
         self.since(process, call).is_none_or(|since| since.blocks)
     }
 
-    fn since(&self, process: i32, call: &Call) -> Option<&Since> {
+    fn since(&self, process: i32, call: &Call) -> Option<&Ownership> {
         let since = self.since.get(&(process, call.descriptor()?))?;
         // strace rounds: a call may seem to begin a microsecond before the one before it ended.
         since.iter().rev().find(|since| since.time <= call.start + 1)

@@ -74,7 +74,7 @@ fn a_thread_that_serves_no_client_does_not_matter() {
 fn a_client_waits_in_the_backlog_and_for_its_answer() {
     let lanes = clients(&Log::parse(LINES), &[visit()], 1_000_500, 0);
     let told: Vec<_> = lanes[0].intervals.iter().map(|interval| (interval.until, interval.stay)).collect();
-    assert_eq!(told, [(600, Stay::Backlog), (1_750, Stay::Answer), (41_500, Stay::Idle)]);
+    assert_eq!(told, [(600, ClientState::Backlog), (1_750, ClientState::Answer), (41_500, ClientState::Idle)]);
     assert_eq!((lanes[0].client, lanes[0].came(), lanes[0].outcome), (2, 400, Outcome::AnsweredAtOnce));
     assert_eq!(lanes[0].answered().collect::<Vec<_>>(), [1_750]);
 }

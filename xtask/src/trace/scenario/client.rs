@@ -47,7 +47,7 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// Returns when something of this kind happened.
+    /// Returns the times of the events of this kind.
     pub(crate) fn times(&self, kind: Kind) -> impl Iterator<Item = Micros> {
         self.events.iter().filter(move |event| event.kind == kind).map(|event| event.at)
     }
@@ -117,6 +117,7 @@ pub(crate) fn now() -> Micros {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Micros)
 }
 
+/// A client that is connected.
 struct Talk {
     stream: TcpStream,
     events: Vec<Event>,
@@ -184,7 +185,7 @@ impl Talk {
         Ok(())
     }
 
-    /// What came in one read is one event.
+    /// Records the whole answers of one read as one event. The beginning of a further answer is kept for the next read.
     fn received(&mut self, bytes: &[u8]) {
         self.partial.extend(bytes);
         let Some(end) = self.partial.iter().rposition(|&byte| byte == b'.') else { return };
@@ -194,7 +195,7 @@ impl Talk {
         self.saw(kind, count, &whole);
     }
 
-    /// Takes note of a reset. A time that is over, or a signal, is no event.
+    /// Records a reset. A timeout or an interrupted call is no event. Returns any other error.
     fn broke(&mut self, error: &io::Error) -> Result<()> {
         match error.kind() {
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => self.saw(Kind::Reset, 0, b""),
@@ -220,5 +221,5 @@ impl Talk {
     }
 }
 
-/// As much of the bytes stays in an event.
+/// The most bytes that an event keeps.
 const LONGEST_TEXT: usize = 48;

@@ -1,4 +1,4 @@
-//! The rest of a connection's life: how it is opened and closed, and what is done now and then.
+//! Opening and closing connections, and what is done at each tick and at the end of the measured time.
 
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
@@ -135,7 +135,7 @@ impl Generator {
     pub(super) fn ended(&mut self, slot: usize) {
         if self.connections[slot].asked.is_empty() {
             self.tally.reopened += 1;
-            self.fail_and_close(slot);
+            self.abandon(slot);
         } else {
             self.fail(slot, Failure::Lost);
         }
@@ -151,7 +151,8 @@ impl Generator {
         }
     }
 
-    fn fail_and_close(&mut self, slot: usize) {
+    /// Closes a connection, and takes back its questions without counting a failure.
+    fn abandon(&mut self, slot: usize) {
         let Self { connections, tally, now, .. } = self;
         let connection = &mut connections[slot];
         let is_good = connection.kind == Kind::Good;
@@ -159,7 +160,7 @@ impl Generator {
         connection.close();
     }
 
-    /// Does what need not happen immediately.
+    /// Does the periodic work: timeouts, reopening connections, and the bytes of dripping ones.
     pub(super) fn tick(&mut self, shared: &Shared) {
         self.next_tick = self.now + self.tick;
         shared.answers.fetch_add(std::mem::take(&mut self.answers), Ordering::Relaxed);
@@ -218,7 +219,7 @@ impl Generator {
             let has_tries = self.plan.retries > 0 && !connection.asked.is_empty();
             if !connection.is_served && (is_stuck || !has_tries && (is_out || connection.has_failed)) {
                 self.tally.unserved += 1;
-                self.fail_and_close(slot);
+                self.abandon(slot);
             }
         }
     }
@@ -253,7 +254,7 @@ impl Generator {
         if self.schedule.is_some() { LATE } else { 0 }
     }
 
-    /// Returns how long missing answers are waited for after `end`.
+    /// Returns until when missing answers are waited for, if the measured time ends at `end`.
     pub(super) fn last_moment(&self, end: Nanos, shared: &Shared) -> Nanos {
         let tries = u64::from(self.plan.retries) + 1;
         let longest = (nanos(self.plan.timeout) + self.tick) * tries + nanos(pause::LONGEST) * (tries - 1);
@@ -262,6 +263,6 @@ impl Generator {
 
     /// Takes back the questions whose answers are not waited for any more.
     pub(super) fn give_up(&mut self) {
-        (0..self.good).for_each(|slot| self.fail_and_close(slot));
+        (0..self.good).for_each(|slot| self.abandon(slot));
     }
 }

@@ -4,7 +4,7 @@
 //! 2. The slot's next connection goes to the next address: immediately, or after a pause if every address has failed.
 //! 3. It asks them again. A question whose tries are used up is a failure.
 //!
-//! Nothing of this is on the path of an answer; without `--retries` every failure is final.
+//! None of this runs while answers arrive. Without `--retries` every failure is final.
 
 use std::cmp::Reverse;
 
@@ -28,7 +28,7 @@ impl Generator {
         if connection.kind != Kind::Good {
             connection.asked.clear();
         }
-        let owed = connection.asked.len();
+        let unanswered = connection.asked.len();
         let is_wrong = failure == Failure::Wrong;
         if is_wrong {
             // The answer would be wrong again.
@@ -37,13 +37,13 @@ impl Generator {
         connection.asked.retain_mut(|asked| tally.failed(asked, *now, plan.retries));
         let kept = connection.asked.len();
         // If nothing was asked, the connection itself is tried again.
-        let is_retried = kept > 0 || owed == 0 && !is_wrong && connection.failed_in_a_row <= plan.retries;
+        let is_retried = kept > 0 || unanswered == 0 && !is_wrong && connection.failed_in_a_row <= plan.retries;
         if is_retried {
             tally.retries.note(failure);
         }
-        if kept < owed || !is_retried {
+        if kept < unanswered || !is_retried {
             let times = match failure {
-                Failure::Lost | Failure::Reset => (owed - kept).max(1),
+                Failure::Lost | Failure::Reset => (unanswered - kept).max(1),
                 _ => 1,
             };
             tally.failures.note(failure, times as u64);
@@ -127,7 +127,7 @@ mod tests {
 
     use crate::load::{Measured, Plan, Tally, measure_quietly};
 
-    /// Starts a server for one connection after the other, which counts those with a question.
+    /// Starts a server for one connection after the other, which counts its reads: one for each question.
     fn counting() -> (SocketAddr, Arc<AtomicU64>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, visits) = (listener.local_addr().unwrap(), Arc::<AtomicU64>::default());
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_is_asked_again_at_the_next_address_in_the_same_order() {
+    fn unanswered_questions_are_asked_again_in_order_at_the_next_address() {
         let listeners = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
         let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
         let [first, second] = listeners;
@@ -218,8 +218,8 @@ mod tests {
         let plan = Plan { connections: 1, pipeline: 3, retries: 1, warmup, duration, ..Plan::default() };
         let tally = measure_quietly(&plan, &addresses).unwrap().tally;
         let (asked, asked_again) = (unfaithful.join().unwrap(), honest.join().unwrap());
-        let owed = &asked[asked.iter().position(|byte| *byte == b'?').unwrap() + 1..];
-        assert!(asked_again.starts_with(owed), "{} {}", asked.escape_ascii(), asked_again.escape_ascii());
+        let unanswered = &asked[asked.iter().position(|byte| *byte == b'?').unwrap() + 1..];
+        assert!(asked_again.starts_with(unanswered), "{} {}", asked.escape_ascii(), asked_again.escape_ascii());
         let retries = tally.retries;
         assert_eq!((retries.connections, retries.by_kind.lost, tally.failures.all()), (1, 1, 0));
         // Two are pending, and a third if it was asked before the end of file was seen.

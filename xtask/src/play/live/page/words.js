@@ -1,4 +1,4 @@
-/* The words of the live page that the other page has not. */
+/* The texts of the live page that the page of recordings does not have. */
 Object.assign(WORDS.en, {
   "live-title": "Watch a server wait, live",
   "live-intro": "A real server under strace. Add a client, see which thread waits for it and which clients wait for that thread; then choose another server.",
@@ -8,8 +8,8 @@ Object.assign(WORDS.en, {
   "a-thread": "thread", "a-client": "client", "now": "now", "since": "for", "behaviour": "behaviour", "answers": "answers", "ending": "last ending",
   "seconds": "{0} s", "away": "is not connected",
   "client-honest": "honest", "client-silent": "silent", "client-dripping": "dripping", "client-never-reading": "never reading",
-  "client-pipelining": "pipelining", "client-half-question": "half a question and gone",
-  "end-left": "it left", "end-ended": "closed by the server", "end-reset": "reset by the server", "end-rejected": "too many clients", "end-refused": "refused",
+  "client-pipelining": "pipelining", "client-half-question": "half a question, then closes",
+  "end-left": "closed by the client", "end-ended": "closed by the server", "end-reset": "reset by the server", "end-rejected": "too many clients", "end-refused": "refused",
   "count-answers": "answers a second", "count-waiting": "clients waiting", "count-processor": "processor", "count-processes": "processes",
   "count-threads": "threads", "count-memory": "memory",
   "starting": "{0} is being started.", "lost": "No news from the server: the run has ended, or the connection is lost.",
@@ -23,8 +23,8 @@ Object.assign(WORDS.zh, {
   "a-thread": "线程", "a-client": "客户端", "now": "此刻", "since": "已有", "behaviour": "行为", "answers": "回答数", "ending": "上次如何结束",
   "seconds": "{0} 秒", "away": "没有连接",
   "client-honest": "守规矩", "client-silent": "沉默", "client-dripping": "逐字节发送", "client-never-reading": "从不读取",
-  "client-pipelining": "流水线提问", "client-half-question": "问一半就走",
-  "end-left": "自己离开", "end-ended": "服务器关闭了连接", "end-reset": "服务器重置了连接", "end-rejected": "客户端太多，被回绝", "end-refused": "连接被拒绝",
+  "client-pipelining": "流水线提问", "client-half-question": "发半个问题就断开",
+  "end-left": "客户端关闭了连接", "end-ended": "服务器关闭了连接", "end-reset": "服务器重置了连接", "end-rejected": "客户端太多，被回绝", "end-refused": "连接被拒绝",
   "count-answers": "每秒回答数", "count-waiting": "在等待的客户端", "count-processor": "处理器", "count-processes": "进程",
   "count-threads": "线程", "count-memory": "内存",
   "starting": "正在启动 {0}。", "lost": "服务器没有消息：运行已经结束，或者连接断了。",

@@ -7,7 +7,7 @@ use crate::harness::WAIT_LIMIT;
 use crate::play::browser::Browser;
 use crate::servers::SERVERS;
 
-/// A silent client makes the next one wait for `single`; after a swap to `poll` it is served.
+/// Lets a silent client block `single` for the next client, and swaps to `poll`, which serves both.
 pub(super) fn in_a_browser() -> Result<()> {
     let run = Run::start("single", WAIT_LIMIT)?;
     let mut browser = Browser::open(&run.page.url())?;
@@ -45,14 +45,14 @@ pub(super) fn in_a_browser() -> Result<()> {
             for language in ["zh-CN", "en"] {
                 browser.click("#language")?;
                 ensure!(browser.evaluate("document.documentElement.lang")? == language, "it is not in {language}");
-                let is_fine = browser.is_laid_out().and_then(|()| browser.is_in(&language[..2], &names));
+                let is_fine = browser.check_layout().and_then(|()| browser.check_language(&language[..2], &names));
                 is_fine.with_context(|| format!("{width} pixels, {theme}, {language}"))?;
             }
         }
     }
     let missing = browser.evaluate("Object.keys(WORDS.en).filter(key => !(key in WORDS.zh)).join()")?;
     ensure!(missing == "", "not in Chinese: {missing}");
-    browser.is_content(&run.page.url())?;
+    browser.check_log_and_requests(&run.page.url())?;
     browser.click("#stop")?;
     run.ends()
 }
