@@ -153,7 +153,7 @@ fn run_probe(probe: &Probe, command: &[String]) -> Value {
         Err(error) => return failed(probe.name, probe.about, &error, start.elapsed()),
     };
     match (probe.run)(&challenger, command) {
-        Ok(_) => json!({
+        Ok(()) => json!({
             "name": probe.name, "rule": null, "passed": true, "expected": null, "saw": null,
             "milliseconds": start.elapsed().as_millis() as u64,
         }),

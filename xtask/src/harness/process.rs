@@ -120,7 +120,8 @@ pub(crate) fn is_asleep(group: i32) -> bool {
         let folder = format!("/proc/{pid}/task");
         names_in(Path::new(&folder)).into_iter().map(move |task| stat(&format!("{folder}/{task}")))
     };
-    members(group).into_iter().flat_map(tasks).all(|stat| stat.starts_with('S'))
+    let states: Vec<String> = members(group).into_iter().flat_map(tasks).collect();
+    !states.is_empty() && states.iter().all(|stat| stat.starts_with('S'))
 }
 
 /// Returns a line for each thread of each member, zombies included: its name, its state, the kernel function in which
@@ -145,7 +146,8 @@ pub(crate) fn threads_shown(group: i32) -> String {
 /// Returns whether every thread of a process is stopped, as by SIGSTOP.
 fn is_stopped(pid: i32) -> bool {
     let folder = format!("/proc/{pid}/task");
-    names_in(Path::new(&folder)).iter().all(|task| stat(&format!("{folder}/{task}")).starts_with('T'))
+    let tasks = names_in(Path::new(&folder));
+    !tasks.is_empty() && tasks.iter().all(|task| stat(&format!("{folder}/{task}")).starts_with('T'))
 }
 
 fn is_member(pid: i32, group: i32) -> bool {
