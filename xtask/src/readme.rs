@@ -96,6 +96,9 @@ impl Block {
                 step.output.push(text.trim_end().to_owned());
             }
         }
+        // The reader's shell has also started the server, for which `wait` would wait forever.
+        let waits_for_all = block.steps.iter().any(|step| step.command.ends_with(" wait"));
+        ensure!(!waits_for_all, "line {line}: `wait` waits for the server, too: use a subshell, or `wait $!`");
         Ok(block)
     }
 
@@ -221,6 +224,13 @@ mod tests {
         assert_eq!((block.line, block.steps.len()), (2, 2));
         assert_eq!(block.steps[0].command, "one &");
         assert_eq!((block.steps[1].output.as_slice(), block.steps[1].status), (&["out".to_owned()][..], 1));
+    }
+
+    #[test]
+    fn a_block_must_not_wait_for_its_server() {
+        let is_allowed = |line: &str| blocks(&format!("```console\n$ serve &\n$ {line}\n```\n"))[0].is_ok();
+        assert!(is_allowed("(ask & ask & wait)") && is_allowed("ask & ask; wait $!"));
+        assert!(!is_allowed("ask & ask & wait") && !is_allowed("ask & ask; wait"));
     }
 
     #[test]

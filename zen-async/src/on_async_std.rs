@@ -31,8 +31,9 @@ struct Shared {
 pub(crate) fn serve(server: &'static Server, threads: usize, answering: Answering) -> anyhow::Result<()> {
     let sweeper: &'static Sweeper = Box::leak(Box::default());
     server.stop.on_request(|| sweeper.wake_all());
-    // This must come before any call of async-std, which would otherwise start a thread for each processor. The
-    // variable is the one that `options.rs` has checked. Without it, ASYNC_GLOBAL_EXECUTOR_THREADS would apply.
+    // This must come before any call of async-std, which would otherwise start a thread for each processor. A variable
+    // of the environment takes precedence over `threads`. `with_env_var` makes it the one that `options.rs` has
+    // checked, instead of ASYNC_GLOBAL_EXECUTOR_THREADS.
     let config = GlobalExecutorConfig::default().with_env_var("ASYNC_STD_THREAD_COUNT");
     let config = config.with_min_threads(threads).with_max_threads(threads);
     async_global_executor::init_with_config(config.with_thread_name_fn(|| "executor".into()));

@@ -182,10 +182,11 @@ thread_local! {
 
 /// Waits until the client has sent something, and reads it. An empty result is the end of file.
 ///
-/// A turn lasts from one read of the client to the next. After a quick one, the next question may have arrived
-/// already. So the task tries recv() first; if that succeeds, it saves an epoll_ctl() and the wait. After a slow turn
-/// the task waits for the reactor first. Otherwise it would be served before clients that have waited longer: the
-/// executor lets the reactor check for events only after about 200 polls of tasks.
+/// A turn lasts from a read until the task wants to read again; the client's silence is not part of it. After a quick
+/// one, the next question may have arrived already. So the task tries recv() first; if that succeeds, it saves an
+/// epoll_ctl() and the wait. After a slow turn the task waits for the reactor first. Otherwise it would be served
+/// before clients that have waited longer: the executor lets the reactor check for events only after about 200 polls of
+/// tasks, and the thread `async-io` begins to do so only after some milliseconds.
 async fn read(stream: &Async<TcpStream>, was_quick: bool) -> Result<Vec<u8>> {
     if was_quick {
         smol::future::yield_now().await; // the other tasks run first, even if this client always has a question
@@ -239,7 +240,7 @@ async fn sweep(sweeper: &'static Sweeper, stop: &'static Stop) {
     }
 }
 
-/// A turn is quick if it took less than this, from one read of the client to the next.
+/// A turn is quick if it took less than this, from a read until the task wants to read again.
 const QUICK: Duration = Duration::from_millis(1);
 
 /// The number of attempts to accept after which the existing clients are served.

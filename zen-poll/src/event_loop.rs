@@ -78,8 +78,9 @@ struct EventLoop<P> {
 struct Client<P> {
     stream: Registration<TcpStream>,
     protocol: P,
-    /// The client's generation: the upper 32 bits of its key. A slot is soon used again. An event that is still pending
-    /// for the slot's previous client must not be taken for an event of this client.
+    /// The client's generation: the upper 32 bits of its key. A slot is soon used again. An event of its previous
+    /// client must not be taken for one of this client. In this loop none is pending then, because `run` handles all
+    /// events before it registers new clients. The generation makes this independent of that order.
     generation: u32,
     /// True if the loop waits until it can write to this client; false if it waits until it can read.
     wants_write: bool,

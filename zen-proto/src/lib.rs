@@ -26,8 +26,8 @@
 //!    closes. An incomplete question is dropped and logged.
 //! 7. A server over its connection limit rejects a client within milliseconds: it sends [`TOO_MANY`] in one
 //!    non-blocking write, sends FIN, discards the bytes of one read, and closes.
-//! 8. A close never loses an answer. In a lingering close the server sends FIN, reads and discards until the end of
-//!    file, 64 KiB or 1 s (250 ms while draining), and closes.
+//! 8. A close loses no answer, unless the client goes on sending after it. In a lingering close the server sends FIN,
+//!    reads and discards until the end of file, 64 KiB or 1 s (250 ms while draining), and closes.
 //!
 //! How each conversation can end is the table at [`Ending`].
 

@@ -14,7 +14,7 @@ use crate::converse::serve_client;
 /// Serves from `workers` threads until no more clients are accepted and the last is closed.
 ///
 /// 1. The main thread sleeps in accept(), which rejects a client over the connection limit. This limit is the number of
-///    workers plus the length of the queue, or `--max-connections` if that is less.
+///    workers plus the length of the queue, or `--max-connections` if it is given and less.
 /// 2. An accepted client goes to the end of the queue, and one sleeping worker is woken.
 /// 3. A worker takes the first client of the queue and serves it until its conversation is over. The client's
 ///    deadlines begin here.

@@ -114,6 +114,7 @@ fn text(flags: &Flags, results: &Results) -> Result<String> {
         ));
     }
     text.push_str(&balancers(flags, results, machines));
+    text.push_str(&each(flags, results, &machine));
     text.push_str("\nWhere the numbers come from\n");
     for it in &resources {
         text.push_str(&format!("- {}: {}\n", it.name, it.origin));
@@ -132,6 +133,25 @@ fn text(flags: &Flags, results: &Results) -> Result<String> {
     }
     text.push_str("- left out: the network's bandwidth, work on answers, connecting and closing\n");
     Ok(text)
+}
+
+/// Returns a table of what the same load takes with each server that was measured.
+fn each(flags: &Flags, results: &Results, machine: &Machine) -> String {
+    let mut table = format::table(&["server", "machines", "first to run out", "processors", "memory"]);
+    for row in results.servers.iter().filter(|row| !row.is_duplicate) {
+        let Ok(resources) = resources(flags, results, row, machine) else { continue }; // it was not measured
+        let first = resources.iter().max_by(|one, other| one.share(1.0).total_cmp(&other.share(1.0)));
+        let needed =
+            |name| resources.iter().find(|it| it.name == name).map_or("–".into(), |it| (it.write)(it.needed));
+        table.add_row([
+            row.name.clone(),
+            count(resources.iter().map(Resource::machines).fold(1.0, f64::max)),
+            first.map_or("–", |first| first.name).to_owned(),
+            needed("processors"),
+            needed("memory"),
+        ]);
+    }
+    format!("\nThe same load with each server\n\n{table}\n")
 }
 
 /// One of the machines, which are all equal.
@@ -367,6 +387,7 @@ mod tests {
         let mut results = results();
         results.problems =
             ["poll, 1 connection: 3 reset", "poll-chat, 1 connection: 3 reset"].map(str::to_owned).into();
+        results.servers.retain(|row| ["workers", "per-connection", "poll"].contains(&row.name.as_str()));
         let text = text(&plan("--clients 10000000 --rate 1000000 --headroom 50"), &results).expect("it fits");
         assert_eq!(text, TEXT, "{text}");
     }
@@ -386,6 +407,16 @@ so that one may fail
 First to run out on these machines: memory, at 1.03 times this load. Next: processors, at 3.20 times.
 Behind a balancer: 63 of its addresses for each machine, because an address has 10,000 ports (10001 20000, \
 net.ipv4.ip_local_port_range).
+
+The same load with each server
+
+┌──────────────────────────────────────────────────────────────────────┐
+│ server           machines   first to run out   processors     memory │
+╞══════════════════════════════════════════════════════════════════════╡
+│ workers           625,000    clients at once         10.0          – │
+│ per-connection         16             memory         10.0   46.6 GiB │
+│ poll                   16             memory         10.0   46.6 GiB │
+└──────────────────────────────────────────────────────────────────────┘
 
 Where the numbers come from
 - memory: 904 B per client (servers[poll].idle.bytes_per_client) and 4.00 KiB in the kernel for its socket (assumed, \

@@ -7,7 +7,8 @@
 //! - *What is a waker?* A pointer to a task. Calling it puts the task on the executor's list (`Wake` in `executor.rs`).
 //! - *What calls it?* The reactor, when the task's socket is ready or its timer has expired (`Reactor::wait`). A waker
 //!   may be called from any thread: the thread that handles signals calls the waker of `sweep` (see below).
-//! - *Where does the thread sleep?* Only in `Poller::wait`, and only while no task is woken (`Executor::run`).
+//! - *Where does the thread sleep?* Only in `Poller::wait`, and only while no task is woken (`Executor::run`). With
+//!   `--delay` it also sleeps in each answer, and then no task runs.
 //!
 //! No deadline needs a timer of its own: the task `sweep` checks all deadlines once a tick.
 //!

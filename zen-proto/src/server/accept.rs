@@ -67,8 +67,9 @@ impl Server {
 
     /// Registers a client that was accepted in another way, for example by io_uring.
     ///
-    /// `Next` means that the client is over the limit. Then call [`try_accept`](Self::try_accept) after a few
-    /// milliseconds, which rejects it. The result may be another client that has waited in this way.
+    /// `Next` means that the client is over the limit, or has already disconnected. Then call
+    /// [`try_accept`](Self::try_accept) after a few milliseconds: it serves the client if there is a permit by then,
+    /// and rejects it otherwise. The result may be another client that has waited in this way.
     pub fn admit(&'static self, stream: TcpStream) -> Accepted {
         let address = stream.peer_addr().ok();
         match self.register(stream, address) {

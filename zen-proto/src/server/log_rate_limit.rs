@@ -1,4 +1,5 @@
-//! The rate limit of the log: at most ten lines per second from one place in the source code. The others are counted.
+//! The rate limit of the log: at most ten lines per second from one place in the source code. The others are
+//! counted. Lines that appear only with -v or -vv have no limit; see `logging::format`.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -43,7 +44,8 @@ impl RateLimit {
         Some(take(&mut kind.left_out))
     }
 
-    /// Returns lines with the counts of suppressed lines that are at least this old and have not been logged.
+    /// Returns a line for each kind that has suppressed lines which no line mentions yet, and whose current second
+    /// began at least `age` ago.
     pub(super) fn take_suppressed(&mut self, age: Duration) -> impl Iterator<Item = (Level, String)> {
         self.kinds.values_mut().filter(move |kind| kind.left_out > 0 && kind.second.elapsed() >= age).map(|kind| {
             let (level, latest) = &kind.latest;

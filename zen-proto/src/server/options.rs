@@ -61,7 +61,7 @@ pub struct Options {
     #[arg(long, value_name = "wait|nowait")]
     pub inetd: Option<Inetd>,
 
-    /// With --inetd wait: print_and_exit after this time without a client; 0 is never [default: 60s]
+    /// With --inetd wait: exit after this time without a client; 0 is never [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub idle_exit: Option<Duration>,
 

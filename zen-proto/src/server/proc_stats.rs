@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The total resource usage of some processes. Processes that have just ended are left out. A value is `None` if it
-/// could not be read for any process, for example without /proc.
+/// could be read for none of them, for example without /proc.
 #[derive(Default)]
 pub(super) struct ProcStats {
     seconds: Option<f64>,

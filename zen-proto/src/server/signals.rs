@@ -78,8 +78,9 @@ impl Signals {
     }
 }
 
-/// Returns whether this is SIGTERM or SIGINT, the second of which ends the server immediately. SIGHUP does not count,
-/// because a service manager may send it together with SIGTERM. Neither does the waker.
+/// Returns whether this is SIGTERM or SIGINT. If one of them has arrived before, of either kind, the server ends
+/// immediately. SIGHUP does not count, because a service manager may send it together with SIGTERM. Neither does the
+/// waker.
 pub(super) fn ends_when_repeated(signal: i32) -> bool {
     [SIGTERM, SIGINT].contains(&signal)
 }

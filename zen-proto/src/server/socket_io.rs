@@ -60,7 +60,8 @@ pub fn try_write(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
 }
 
-/// Returns whether a call returned only so that the server can check the clock and the stop flag.
+/// Returns whether a call had no result: nothing has arrived, there is no room, or a signal interrupted it. In a server
+/// that sleeps in its calls this happens at each tick, so that it can check the clock and the stop flag.
 pub fn is_tick(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

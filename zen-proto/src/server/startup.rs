@@ -217,7 +217,7 @@ fn others(options: &Options, waiting: Waiting) -> Others {
     }
 }
 
-/// Returns the flag that determines the connection limit. Only a pool has a capacity and rejects clients.
+/// Returns the flag that determines the connection limit. Of the servers with a capacity, only a pool rejects clients.
 fn limiting_flag(capacity: Option<usize>, most: Option<NonZeroUsize>) -> &'static str {
     match (capacity, most) {
         (Some(capacity), most) if most.is_none_or(|most| most.get() > capacity) => "--workers, --queue",

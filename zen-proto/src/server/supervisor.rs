@@ -117,7 +117,7 @@ impl<'a> Supervisor<'a> {
     fn fill_vacancies(&mut self) -> Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
         for slot in &mut self.slots {
-            if matches!(slot, Slot::Vacant(since) if *since <= Instant::now()) {
+            if matches!(slot, Slot::Vacant(until) if *until <= Instant::now()) {
                 *slot = match Worker::start(listener, self.is_inherited) {
                     Ok(worker) => Slot::Working(Box::new(worker)),
                     Err(error) if !self.is_ready => return Err(error),

@@ -111,7 +111,8 @@ impl Worker {
     pub(super) fn start(listener: &Socket, is_inherited: bool) -> Result<Self> {
         let mut command = this_program();
         command.arg("--worker").args(is_inherited.then_some("--inherited")).args(std::env::args_os().skip(1));
-        // WATCHDOG_USEC also applies to workers, but not if WATCHDOG_PID, removed above, names another process.
+        // If the watchdog is for this process, it also applies to its workers: `this_program` removes WATCHDOG_PID, and
+        // without that variable WATCHDOG_USEC applies to any process. If it is for another process, remove both.
         if watchdog::interval().is_none() {
             command.env_remove("WATCHDOG_USEC");
         }
