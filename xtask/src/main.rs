@@ -49,6 +49,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use signal_hook::consts::SIGXFSZ;
 
 /// Runs one of the project's tasks.
@@ -77,7 +78,7 @@ fn main() -> ExitCode {
     let _ = signal_hook::flag::register(SIGXFSZ, &IS_REACHED);
     // An error is ignored: a stream that is closed cannot be made blocking, and need not be.
     let _ = make_blocking(io::stdout()).and_then(|()| make_blocking(io::stderr()));
-    let done = harness::group::set_up_cleanup().and_then(|()| match Task::parse() {
+    let done = harness::group::set_up_cleanup().and_then(|()| match parse() {
         Task::TestAll(flags) => test_all::run(&flags),
         Task::Fuzz(flags) => fuzz::run(&flags),
         Task::Soak(flags) => soak::run(&flags),
@@ -101,6 +102,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// Parses the command line. Ends the process if it is wrong, with one line on stderr and status 2, or asks for help.
+fn parse() -> Task {
+    Task::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            error.exit();
+        }
+        eprintln!("{}; try --help", first_line(&error));
+        std::process::exit(2);
+    })
+}
+
+/// Returns what is wrong, without the usage that clap adds.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    lines.join(" ")
+}
+
 /// Makes `stream` blocking. A parent such as Node may have made it non-blocking, and then lines would be lost: those of
 /// this task, and those of cargo and other programs that share the stream.
 fn make_blocking(stream: impl AsFd) -> io::Result<()> {
@@ -113,6 +132,22 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_reported_in_one_line() {
+        let message = |line: &str| {
+            let error = Task::try_parse_from(line.split(' ')).err();
+            error.map(|error| first_line(&error)).unwrap_or_default()
+        };
+        let wrong = message("xtask choose --rate x");
+        assert_eq!(wrong, "error: invalid value 'x' for '--rate <N>': invalid digit found in string");
+        assert_eq!(message("xtask no-task"), "error: unrecognized subcommand 'no-task'");
+        let missing = message("xtask choose --clients 1");
+        assert!(
+            missing.starts_with("error: the following required arguments were not provided: --rate <N>"),
+            "{missing}"
+        );
+    }
 
     #[test]
     fn a_non_blocking_stream_is_made_blocking() -> io::Result<()> {
