@@ -53,7 +53,7 @@ fn main() -> anyhow::Result<()> {
             executor
                 .spawn(async move {
                     let result = converse(stream, &counter).await;
-                    eprintln!("counter: {}", counter.get());
+                    eprintln!("questions counted: {}", counter.get());
                     result
                 })
                 .detach();

@@ -71,6 +71,11 @@ impl Challenger {
         self.group.id()
     }
 
+    /// Returns the number of open descriptors of all its processes.
+    pub(super) fn descriptors(&self) -> usize {
+        process::usage(process::members(self.group.id())).descriptors
+    }
+
     /// Returns the bytes of stacks and heap of all its processes.
     pub(super) fn memory(&self) -> u64 {
         process::usage(process::members(self.group.id())).memory
@@ -84,6 +89,9 @@ fn free_address() -> Result<SocketAddr> {
 /// Returns what each thread of a process group is blocked in at this moment, a line for each. If strace is missing or
 /// not allowed, a line says so.
 pub(super) fn blocked(group: i32) -> Vec<String> {
+    if process::members(group).is_empty() {
+        return vec!["the server has ended".to_owned()];
+    }
     let mut strace = Command::new("timeout");
     strace.args(["--signal=INT", WATCHED, "strace", "-qq", "-f", "-yy", "-o", "/dev/stdout"]);
     process::members(group).iter().for_each(|pid| _ = strace.args(["-p", &pid.to_string()]));

@@ -79,11 +79,18 @@ pub(super) const STAGES: [Stage; 6] = [
         name: "hostile clients",
         points: 15,
         cases: &["after-a-reset", "too-long-keeps-coming"],
-        probes: &[Probe {
-            name: "never-reading",
-            run: never_reading,
-            about: "a client that never reads costs little memory; read zen-proto/src/conversation.rs",
-        }],
+        probes: &[
+            Probe {
+                name: "never-reading",
+                run: never_reading,
+                about: "a client that never reads costs little memory; read zen-proto/src/conversation.rs",
+            },
+            Probe {
+                name: "clients-that-left",
+                run: clients_that_left,
+                about: "clients that have disconnected leave no open descriptors; see `cargo xtask lab close-wait`",
+            },
+        ],
     },
     Stage {
         name: "limits and draining",
@@ -157,6 +164,20 @@ fn never_reading(challenger: &Challenger, _: &[String]) -> Result<()> {
     Ok(())
 }
 
+fn clients_that_left(challenger: &Challenger, _: &[String]) -> Result<()> {
+    challenger.client()?.ask_all()?;
+    let before = challenger.descriptors();
+    for _ in 0..LEAVING {
+        challenger.client()?.ask_all()?;
+    }
+    let left = || challenger.descriptors().saturating_sub(before);
+    let are_closed = wait_for(ANSWER_WITHIN, || (left() < LEAVING / 2).then_some(()));
+    challenger.observing(
+        are_closed
+            .with_context(|| format!("{LEAVING} clients have disconnected, and {} more descriptors are open", left())),
+    )
+}
+
 fn terminates(challenger: &Challenger, _: &[String]) -> Result<()> {
     signal(challenger, Signal::TERM)?;
     let is_gone = || process::members(challenger.id()).is_empty().then_some(());
@@ -174,7 +195,7 @@ fn drains(challenger: &Challenger, _: &[String]) -> Result<()> {
     for pid in process::members(challenger.id()) {
         process::signal(pid, Signal::CONT)?;
     }
-    challenger.observing(client.expect(b"complex.")).context("the question that came before SIGTERM")?;
+    challenger.observing(client.expect(b"complex.")).context("no answer to the question that was sent before SIGTERM")?;
     challenger.observing(client.expect_end()).context("after the last answer")
 }
 
@@ -212,5 +233,6 @@ fn signal(challenger: &Challenger, signal: Signal) -> Result<()> {
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const LONGEST_LOAD: Duration = Duration::from_secs(60);
+const LEAVING: usize = 50;
 const MOST_PUSHED: usize = 64 << 20;
 const MOST_MEMORY: u64 = 4 << 20;

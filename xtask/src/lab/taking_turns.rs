@@ -239,7 +239,8 @@ fn lost_update(notes: &mut Notes) -> Result<()> {
     let faulty = faulty_example("lost_update")?;
     all_ask(&faulty)?;
     let counters = |log: &str| -> Option<Vec<usize>> {
-        let all: Vec<usize> = log.lines().filter_map(|line| line.strip_prefix("counter: ")?.parse().ok()).collect();
+        let all: Vec<usize> =
+            log.lines().filter_map(|line| line.strip_prefix("questions counted: ")?.parse().ok()).collect();
         (all.len() == CLIENTS).then_some(all)
     };
     let counter =

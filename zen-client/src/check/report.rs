@@ -152,7 +152,7 @@ impl Verdict {
     pub(super) fn text(&self) -> String {
         let case = (!self.about.is_empty()).then(|| format!("case: {}", self.about));
         let difference = self.difference.as_ref().map(|difference| format!("first difference: {difference}"));
-        let observed = (!self.observed.is_empty()).then(|| "output of --on-failure:".to_owned());
+        let observed = (!self.observed.is_empty()).then(|| "at that moment:".to_owned());
         let observations = self.observed.iter().map(|line| format!("  {line}"));
         let details = case.into_iter().chain(self.transcript.iter().cloned()).chain(difference);
         let details = details.chain(observed).chain(observations).filter(|_| !self.passed);
