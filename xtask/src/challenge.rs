@@ -5,6 +5,7 @@ mod probes;
 pub(crate) mod trials;
 
 use std::io::Write;
+use std::mem::take;
 use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -52,12 +53,19 @@ pub(crate) fn run(flags: &Flags) -> Result<ExitCode> {
         "the command must contain {{port}}, which becomes the port: `-- python3 zen.py {{port}}`"
     );
     workspace::build()?;
-    // The first start may compile. An error is ignored here, because each case then fails with it.
-    let _ = Challenger::compile_and_start(&flags.command);
+    // The first start may compile. If it fails, no other start is tried, and each case fails with its error.
+    let start = Instant::now();
+    let mut not_started = Challenger::compile_and_start(&flags.command).err().map(|error| (error, start.elapsed()));
     let is_text = flags.format == "text";
     let mut report = Report { server: flags.command.join(" "), ..Report::default() };
     for (number, stage) in (1..).zip(&STAGES).filter(|(number, _)| flags.stage.is_none_or(|only| only == *number)) {
-        let cases = run_stage(stage, &flags.command)?;
+        let cases = match &mut not_started {
+            Some((error, time)) => {
+                // The time is counted once.
+                with_points(stage, stage.names().map(|name| failed(name, "", error, take(time))).collect())
+            }
+            None => run_stage(stage, &flags.command)?,
+        };
         let part = Report { server: format!("stage {number}"), ..Report::default() }.with(cases.clone());
         if is_text {
             let gap = if flags.stage.is_none() && number > 1 { "\n" } else { "" };
@@ -120,9 +128,17 @@ impl Report {
 fn run_stage(stage: &Stage, command: &[String]) -> Result<Vec<Value>> {
     let mut cases = if stage.cases.is_empty() { Vec::new() } else { judge(stage.cases, command)? };
     cases.extend(stage.probes.iter().map(|probe| run_probe(probe, command)));
-    let points = f64::from(stage.points) / cases.len() as f64;
-    cases.iter_mut().for_each(|case| case["points"] = json!(points));
-    Ok(cases)
+    Ok(with_points(stage, cases))
+}
+
+/// Shares the points of a stage among its cases, in hundredths.
+fn with_points(stage: &Stage, mut cases: Vec<Value>) -> Vec<Value> {
+    let (hundredths, count) = (stage.points as usize * 100, cases.len());
+    for (number, case) in cases.iter_mut().enumerate() {
+        let share = hundredths / count + usize::from(number < hundredths % count);
+        case["points"] = json!(share as f64 / 100.0);
+    }
+    cases
 }
 
 /// Runs cases of `zen-client check` against a server, and returns their results.
@@ -142,7 +158,12 @@ fn judge(cases: &[&str], command: &[String]) -> Result<Vec<Value>> {
         return Ok(cases.iter().map(|case| failed(case, "", &error, Duration::ZERO)).collect());
     }
     let mut report: Value = serde_json::from_slice(&output.stdout).context("zen-client check --json")?;
-    let Value::Array(cases) = report["cases"].take() else { anyhow::bail!("zen-client check --json has no cases") };
+    let Value::Array(mut cases) = report["cases"].take() else { anyhow::bail!("zen-client check --json has no cases") };
+    for case in cases.iter_mut().filter(|case| case["passed"] == false) {
+        if let Value::Array(observed) = &mut case["observed"] {
+            observed.extend(challenger.stderr().into_iter().map(Value::String));
+        }
+    }
     Ok(cases)
 }
 
@@ -159,16 +180,19 @@ fn run_probe(probe: &Probe, command: &[String]) -> Value {
         }),
         Err(error) => {
             let mut case = failed(probe.name, probe.about, &error, start.elapsed());
-            case["observed"] = json!(challenger.observed());
+            case["observed"] = json!([challenger.observed(), challenger.stderr()].concat());
             case
         }
     }
 }
 
+/// Returns the result of a failed case. The first line of the error is what the case saw; further ones were observed.
 fn failed(name: &str, about: &str, error: &anyhow::Error, time: Duration) -> Value {
+    let text = format!("{error:#}");
+    let mut lines = text.lines();
     json!({
-        "name": name, "rule": null, "about": about, "passed": false, "expected": null, "saw": format!("{error:#}"),
-        "milliseconds": time.as_millis() as u64,
+        "name": name, "rule": null, "about": about, "passed": false, "expected": null, "saw": lines.next(),
+        "observed": lines.collect::<Vec<_>>(), "milliseconds": time.as_millis() as u64,
     })
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what grading needs, builds everything, and grades the starter. Gradescope runs this once, as root.
 set -e
+export HOME="${HOME:-/root}"
 apt-get update
 apt-get install -y build-essential curl python3 strace
 curl -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::harness::capture::Capture;
 use crate::harness::client::connect;
 use crate::harness::group::{Group, run_within};
 use crate::harness::{Client, WAIT_LIMIT, process, wait_for};
@@ -16,6 +17,7 @@ use crate::harness::{Client, WAIT_LIMIT, process, wait_for};
 pub(super) struct Challenger {
     group: Group,
     pub(super) address: SocketAddr,
+    stderr: Capture,
     observed: RefCell<Vec<String>>,
 }
 
@@ -40,12 +42,14 @@ impl Challenger {
         let words: Vec<_> = command.iter().map(|word| word.replace("{port}", &port)).collect();
         let (program, arguments) = words.split_first().context("no command")?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut group = Group::start(&mut command)?;
+        let stderr = group.capture_stderr()?;
         let is_up = || connect(address, WAIT_LIMIT).ok().map(|_| true);
         let up = wait_for(limit, || is_up().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
-        ensure!(up == Some(true), "nothing listens on {address} after `{}`", words.join(" "));
-        Ok(Self { group, address, observed: RefCell::default() })
+        let state = if up.is_none() { "it runs, and does not listen on this port" } else { "it has ended" };
+        ensure!(up == Some(true), "nothing listens on {address} after `{}`: {state}{}", words.join(" "), tail(&stderr));
+        Ok(Self { group, address, stderr, observed: RefCell::default() })
     }
 
     pub(super) fn client(&self) -> Result<Client> {
@@ -66,6 +70,11 @@ impl Challenger {
         self.observed.borrow().clone()
     }
 
+    /// Returns the last lines that the server has printed on stderr, with a heading; empty if it has printed nothing.
+    pub(super) fn stderr(&self) -> Vec<String> {
+        tail(&self.stderr).trim_start().lines().map(str::to_owned).collect()
+    }
+
     /// Returns its process ID, which is also that of its process group.
     pub(super) fn id(&self) -> i32 {
         self.group.id()
@@ -84,6 +93,14 @@ impl Challenger {
 
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Returns the last lines of a server's stderr after a heading; empty if there is none.
+fn tail(stderr: &Capture) -> String {
+    let text = stderr.text();
+    let lines: Vec<&str> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+    if last.is_empty() { String::new() } else { format!("\nthe last lines of its stderr:\n{}", last.join("\n")) }
 }
 
 /// Returns what each thread of a process group is blocked in at this moment, a line for each. If strace is missing or
@@ -124,6 +141,8 @@ fn calls(strace: &str) -> BTreeMap<&str, String> {
     calls
 }
 
+/// The number of lines of stderr that are shown.
+const SHOWN_LINES: usize = 10;
 /// The longest time for a first start, which may compile a server of ours and its dependencies.
 const LONGEST_COMPILATION: Duration = Duration::from_secs(120);
 /// The seconds for which strace is attached: enough to print the call of every blocked thread.

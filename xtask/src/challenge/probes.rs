@@ -20,6 +20,13 @@ pub(super) struct Stage {
     pub(super) probes: &'static [Probe],
 }
 
+impl Stage {
+    /// Returns the names of its cases and probes, in their order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.cases.iter().copied().chain(self.probes.iter().map(|probe| probe.name))
+    }
+}
+
 /// A test that acts as one or more clients.
 pub(super) struct Probe {
     pub(super) name: &'static str,
@@ -195,7 +202,9 @@ fn drains(challenger: &Challenger, _: &[String]) -> Result<()> {
     for pid in process::members(challenger.id()) {
         process::signal(pid, Signal::CONT)?;
     }
-    challenger.observing(client.expect(b"complex.")).context("no answer to the question that was sent before SIGTERM")?;
+    challenger
+        .observing(client.expect(b"complex."))
+        .context("no answer to the question that was sent before SIGTERM")?;
     challenger.observing(client.expect_end()).context("after the last answer")
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
             a_failure_shows_what_threads_are_blocked_in,
         ),
         Trial::new("challenge::a_server_that_does_not_start_fails", a_server_that_does_not_start_fails),
+        Trial::new("challenge::a_failure_shows_stderr", a_failure_shows_stderr),
         Trial::new("challenge::the_first_start_may_compile", the_first_start_may_compile).slow(),
     ];
     for (name, run) in formats::TESTS {
@@ -67,7 +68,20 @@ fn a_failure_shows_what_threads_are_blocked_in() -> Result<()> {
 fn a_server_that_does_not_start_fails() -> Result<()> {
     let shown = stage(1, &["true".to_owned(), "{port}".to_owned()])?;
     ensure!(shown.contains("FAILED known-questions: saw nothing listens on 127.0.0.1:"), "{shown}");
+    ensure!(shown.contains("`: it has ended\n"), "{shown}");
     ensure!(shown.contains("\n0 passed, 5 failed"), "{shown}");
+    Ok(())
+}
+
+/// The learner sees why a server has ended, or why it has closed a connection.
+fn a_failure_shows_stderr() -> Result<()> {
+    let script = "echo SyntaxError: {port} >&2; exit 1";
+    let shown = stage(1, &["sh", "-c", script].map(str::to_owned))?;
+    ensure!(shown.contains(": it has ended\n"), "{shown}");
+    ensure!(shown.matches("\n      SyntaxError: ").count() == 5 && shown.contains("\n0 passed, 5 failed"), "{shown}");
+    let panics = ["-p", "{port}", "--panic-on", "Simple is better than?"].map(str::to_owned);
+    let shown = stage(1, &[&[workspace::binary("zen-single")?.to_string_lossy().into_owned()], &panics[..]].concat())?;
+    ensure!(shown.contains("the last lines of its stderr:\n") && shown.contains("panicked at "), "{shown}");
     Ok(())
 }
 
