@@ -40,14 +40,14 @@ fn explains(case: &Case) -> Result<()> {
     let folder = Folder::new()?;
     let mut told = String::new();
     // A machine that is busy for a moment can change the recording, but hardly each time.
-    for _ in 0..super::trials::ATTEMPTS {
+    for _ in 0..ATTEMPTS {
         let (entry, scenario) = (servers::named(case.server)?, scenario::named(case.scenario)?);
         let scene = Scene::new(entry, scenario, &[]).map_err(|why| anyhow!(why))?;
         let models = recorded(&[scene], folder.path())?;
         let mut browser = Browser::open(&format!("file://{}", written(&models, folder.path())?.display()))?;
         told = why(&mut browser, &json!(models[0]), case.client, "en")?;
-        let is_said = |words: &&str| told.contains(*words);
-        if case.says.iter().all(|words| is_said(words)) && !case.never.iter().any(|words| is_said(words)) {
+        let is_said = |words: &&str| told.contains(words);
+        if case.says.iter().all(is_said) && !case.never.iter().any(is_said) {
             return Ok(());
         }
     }
@@ -80,7 +80,8 @@ fn made_up_recordings_are_explained() -> Result<()> {
     let events = json!([{ "at": 240_000, "kind": "answered" }]);
     let third = json!({ "client": 3, "behaviour": "honest", "intervals": late, "events": events,
         "outcome": "answered-late" });
-    let mut model = json!({ "server": "poll-processes", "scenario": "slow-answer", "command": "zen-poll", "work": 120_000,
+    let mut model = json!({ "server": "poll-processes", "scenario": "slow-answer", "command": "zen-poll",
+        "work": 120_000,
         "sources": [], "threads": two, "clients": [third] });
     let own = "Of these 220 ms, process 1 works 100 ms for client 1; the last 120 ms are client 3’s own work.";
     says(&model, "en", own)?;
@@ -118,6 +119,9 @@ fn why(browser: &mut Browser, model: &Value, client: usize, language: &str) -> R
     let told = browser.evaluate(&script)?;
     Ok(told.as_str().context("it is text")?.replace('\u{a0}', " "))
 }
+
+/// How often a scenario is recorded until it shows what is expected.
+pub(super) const ATTEMPTS: usize = 3;
 
 /// Explanations that were wrong once, or that are typical of an architecture.
 const CASES: &[Case] = &[

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use super::browser::Browser;
-use super::{explanations, live, recorded, written};
+use super::explanations::{self, ATTEMPTS};
+use super::{live, recorded, written};
 use crate::harness::folder::Folder;
 use crate::harness::{chromium, strace};
 use crate::servers::{self, SERVERS};
@@ -246,7 +247,7 @@ fn chooses_clients_and_servers(browser: &mut Browser) -> Result<()> {
         choose(browser, id, value)?;
     }
     let clients = texts(browser, "#client option")?;
-    ensure!(clients.as_str().is_some_and(|text| text.contains("single: client 5, poll: client 4")), "{clients}");
+    ensure!(clients.as_str().is_some_and(|text| text.contains("client 5 / 4")), "{clients}");
     let limits = texts(browser, ".limit")?;
     ensure!(limits == "One thread; the backlog has room for 2.|The limit is 2 clients at a time.", "{limits}");
     let about = texts(browser, "#left-about, #right-about")?;
@@ -307,9 +308,6 @@ const EVERY_CHOICE: &str = r##"(() => {
     }
   }
 })()"##;
-
-/// How often a scenario is recorded until it shows what is expected.
-pub(super) const ATTEMPTS: usize = 3;
 
 /// Outcomes that are typical of a scenario, or that differ between architectures.
 const OUTCOMES: &[Case] = &[

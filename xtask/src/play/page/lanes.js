@@ -223,9 +223,11 @@ const drawLanes = (() => {
   /** Returns what a lane does, in a few words. */
   function describe(word, kind, interval) {
     if (kind === "client") return word(`stay-${interval.stay}`);
-    return interval.client ? word(`${interval.activity}-for`, interval.client) : word(interval.activity);
+    return interval.client ? word(`${activity(interval)}-for`, interval.client) : word(activity(interval));
   }
-  const shorter = (word, kind, interval) => word(kind === "client" ? `stay-${interval.stay}-short` : `${interval.activity}-short`);
+  const shorter = (word, kind, interval) => word(kind === "client" ? `stay-${interval.stay}-short` : `${activity(interval)}-short`);
+  /** Returns the key of an activity. The model does not tell epoll_wait() from io_uring_enter(). */
+  const activity = interval => interval.call === "io_uring_enter" ? "ring" : interval.activity;
 
   function inside(word, kind, interval, room) {
     const isBusy = kind === "thread" && !ASLEEP.has(interval.activity);

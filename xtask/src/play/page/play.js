@@ -99,12 +99,8 @@
     show(0);
   }
 
-  /** Returns the client, counted from the end, as text: with the names of the servers if their clients differ. */
-  function asked(models, fromEnd) {
-    const clients = models.map(model => subject(model, fromEnd)), word = state.word;
-    if (new Set(clients).size === 1) return word("client", clients[0]);
-    return models.map((model, place) => word("about-differing", clients[place], model.server)).join(word("differing"));
-  }
+  /** Returns the client, counted from the end, as text: with both numbers if those of the servers differ. */
+  const asked = (models, fromEnd) => state.word("client", [...new Set(models.map(model => subject(model, fromEnd)))].join(" / "));
 
   /** Says what the chosen servers are, and which choice was replaced. */
   function describe() {
