@@ -9,10 +9,11 @@
 //!
 //! 1. `trace` records each scenario with each server to which it applies, some at the same time.
 //! 2. The recordings are written as JSON, and into one self-contained page.
-//! 3. In the page, `questions.js` derives a question from a recording, `lanes.js` draws it, `words.js` has all
-//!    texts in both languages, and `play.js` is the rest.
+//! 3. In the page, `questions.js` derives a question from a recording and `reasons.js` explains the answer.
+//!    `lanes.js` draws, `words.js` has all texts in both languages, and `play.js` is the rest.
 
 mod browser;
+mod explanations;
 mod live;
 mod trials;
 
@@ -121,7 +122,7 @@ fn written(models: &[Model], folder: &Path) -> Result<PathBuf> {
 /// Returns the whole page, which is self-contained.
 fn page(models: &[Model]) -> Result<String> {
     let data = serde_json::to_string(models).context("the recordings as JSON")?;
-    let scripts = [WORDS, LANES, QUESTIONS, PLAY].concat();
+    let scripts = [WORDS, LANES, QUESTIONS, REASONS, PLAY].concat();
     Ok(PAGE
         .replace("{{style}}", &[svg::STYLE, STYLE].concat())
         .replace("{{scripts}}", &scripts)
@@ -139,4 +140,5 @@ const STYLE: &str = include_str!("play/page/play.css");
 const WORDS: &str = include_str!("play/page/words.js");
 const LANES: &str = include_str!("play/page/lanes.js");
 const QUESTIONS: &str = include_str!("play/page/questions.js");
+const REASONS: &str = include_str!("play/page/reasons.js");
 const PLAY: &str = include_str!("play/page/play.js");

@@ -94,6 +94,7 @@ impl Browser {
             "Tab" => 9,
             "Enter" => 13,
             " " => 32,
+            "End" => 35,
             "ArrowLeft" => 37,
             "ArrowUp" => 38,
             "ArrowRight" => 39,
@@ -199,4 +200,18 @@ impl Browser {
 const CHECKS: &str = include_str!("browser.js");
 
 /// Words that occur in texts of both languages, and the names of the languages.
-const NAMES: &[&str] = &["strace", "backlog", "SIGTERM", "Linux", "ms", "MiB", "English", "中文"];
+const NAMES: &[&str] = &[
+    "strace",
+    "backlog",
+    "SIGTERM",
+    "Linux",
+    "epoll",
+    "io_uring",
+    "tokio",
+    "asynchat",
+    "SO_REUSEPORT",
+    "ms",
+    "MiB",
+    "English",
+    "中文",
+];

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use super::browser::Browser;
-use super::live;
-use super::{recorded, written};
+use super::explanations::{self, ATTEMPTS};
+use super::{live, recorded, written};
 use crate::harness::folder::Folder;
 use crate::harness::{chromium, strace};
 use crate::servers::{self, SERVERS};
@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Result<Vec<Trial>> {
         let name = format!("play::outcome::{}::{}", case.scenario, case.server);
         trials.push(Trial::new(name, move || has_the_expected_outcome(case)));
     }
+    trials.extend(explanations::trials());
     trials.push(Trial::new("play::browser_finds_faults", browser_finds_faults));
     trials.push(Trial::new("play::page", the_page));
     trials.extend(live::trials());
@@ -63,7 +64,13 @@ fn the_page() -> Result<()> {
     strace()?;
     chromium()?;
     let folder = Folder::new()?;
-    let pairs = [("single", "silent-client"), ("poll", "silent-client"), ("single", "too-many-clients")];
+    let pairs = [
+        ("single", "silent-client"),
+        ("poll", "silent-client"),
+        ("single", "too-many-clients"),
+        ("poll", "too-many-clients"),
+        ("completion", "three-talkers"),
+    ];
     let models: Vec<Model> =
         pairs.iter().map(|(server, scenario)| record(server, scenario, &folder)).collect::<Result<_>>()?;
     let own = format!("file://{}", written(&models, folder.path())?.display());
@@ -72,6 +79,8 @@ fn the_page() -> Result<()> {
 
     plays_after_a_guess(&mut browser)?;
     steps_by_keys(&mut browser)?;
+    ends_on_the_slider(&mut browser)?;
+    chooses_clients_and_servers(&mut browser)?;
     switches_language(&mut browser, &names)?;
     browser.evaluate(EVERY_CHOICE).context("every choice")?;
     for width in [360, 800, 1400] {
@@ -166,6 +175,8 @@ fn plays_after_a_guess(browser: &mut Browser) -> Result<()> {
     let verdicts = "[...document.querySelectorAll('.result')].map(result => result.dataset.verdict).join()";
     let verdicts = browser.evaluate(verdicts)?;
     ensure!(verdicts == "right,wrong", "{verdicts}");
+    let focused = browser.evaluate("document.activeElement.id")?;
+    ensure!(focused == "play", "after a guess the focus is on {focused}");
     let why = text(browser, ".why")?;
     let is_told = ["Client 2 has to wait", "asleep in recv() for client 1", "zen-single/src/serve.rs:"];
     ensure!(is_told.iter().all(|words| why.contains(words)), "{why}");
@@ -193,9 +204,65 @@ fn steps_by_keys(browser: &mut Browser) -> Result<()> {
     let first = told(browser)?;
     browser.press("ArrowRight")?;
     let second = told(browser)?;
-    ensure!(first != second && second.as_str().is_some_and(|told| told.contains(" ms, from ")), "{first}, {second}");
+    ensure!(first != second && second.as_str().is_some_and(|told| told.contains("ms, from ")), "{first}, {second}");
     let rows = browser.evaluate("document.querySelectorAll('.rows')[0].rows.length")?;
     ensure!(rows.as_i64().is_some_and(|rows| rows > 10), "the table has {rows} rows");
+    Ok(())
+}
+
+/// Checks that the End key on the slider gives the verdict, and that a reader of a small window sees it.
+fn ends_on_the_slider(browser: &mut Browser) -> Result<()> {
+    browser.resize(400, 800)?;
+    browser.prefer(&[("prefers-reduced-motion", "reduce")])?;
+    let is_seen = |selector: &str| {
+        let place = format!("document.querySelector('{selector}').getBoundingClientRect()");
+        format!("(({{ top, bottom }}) => top > -1 && bottom < innerHeight + 1)({place})")
+    };
+    // Another client makes the page ask again.
+    browser.evaluate("{ const client = document.getElementById('client'); client.onchange(); scrollTo(0, 0); }")?;
+    browser.click("#skip")?;
+    let top = "document.getElementById('transport').getBoundingClientRect().top < 20";
+    browser.wait_until(top).context("the timeline is not scrolled into view")?;
+    browser.evaluate("document.getElementById('scrubber').focus()")?;
+    browser.press("End")?;
+    browser.wait_until("document.body.dataset.stage === 'told'").context("the End key gives no verdict")?;
+    browser.wait_until(&is_seen(".result")).context("the verdict is not scrolled into view")?;
+    browser.prefer(&[])?;
+    browser.resize(1200, 900)
+}
+
+/// Checks that the page names the clients of both servers, says what a server is, and says which were not recorded.
+fn chooses_clients_and_servers(browser: &mut Browser) -> Result<()> {
+    let choose = |browser: &mut Browser, id: &str, value: &str| -> Result<()> {
+        browser
+            .evaluate(&format!(
+                "{{ const choice = document.getElementById('{id}'); choice.value = '{value}'; choice.onchange(); }}"
+            ))
+            .map(|_| ())
+    };
+    let texts = |browser: &mut Browser, selector: &str| {
+        browser.evaluate(&format!("[...document.querySelectorAll('{selector}')].map(e => e.textContent).join('|')"))
+    };
+    for (id, value) in [("scenario", "too-many-clients"), ("right", "poll")] {
+        choose(browser, id, value)?;
+    }
+    let clients = texts(browser, "#client option")?;
+    ensure!(clients.as_str().is_some_and(|text| text.contains("client 5 / 4")), "{clients}");
+    let limits = texts(browser, ".limit")?;
+    ensure!(limits == "One thread; the backlog has room for 2.|The limit is 2 clients at a time.", "{limits}");
+    let about = texts(browser, "#left-about, #right-about")?;
+    let expected = "One thread; accepts one client and stays with it until it leaves.\
+                    |One thread; an event loop serves all clients with epoll.";
+    ensure!(about == expected, "{about}");
+    choose(browser, "scenario", "three-talkers")?;
+    let replaced = texts(browser, "#not-recorded")?;
+    let expected = "single was not recorded in this scenario. poll was not recorded in this scenario.";
+    ensure!(replaced == expected, "{replaced}");
+    let title = browser.evaluate("document.querySelector('#left option[value=single]').title")?;
+    ensure!(title == "single was not recorded in this scenario.", "{title}");
+    for (id, value) in [("scenario", "silent-client"), ("left", "single"), ("right", "poll")] {
+        choose(browser, id, value)?;
+    }
     Ok(())
 }
 
@@ -241,8 +308,6 @@ const EVERY_CHOICE: &str = r##"(() => {
     }
   }
 })()"##;
-
-const ATTEMPTS: usize = 3;
 
 /// Outcomes that are typical of a scenario, or that differ between architectures.
 const OUTCOMES: &[Case] = &[

@@ -60,11 +60,13 @@ const drawLanes = (() => {
     svg.querySelector("defs").appendChild(element("clipPath", { id: `${id}-past` })).appendChild(clip);
     const texts = svg.appendChild(element("g", {}));
     const marks = svg.appendChild(element("g", { "clip-path": `url(#${id}-past)` }));
+    // Labels are drawn last, so that no line crosses them.
+    const labels = svg.appendChild(element("g", {}));
     let y = model.drained === undefined ? 0 : 12;
     const top = y + HEADING;
-    const heading = text => texts.appendChild(element("text", { class: "heading", x: MARGIN, y: (y += HEADING) - 6 }, text));
+    const heading = text => labels.appendChild(element("text", { class: "heading label", x: MARGIN, y: (y += HEADING) - 6 }, text));
     const lane = (kind, model, name) => {
-      const label = texts.appendChild(element("text", { x: MARGIN, y: (y += LABEL) - 10 }));
+      const label = labels.appendChild(element("text", { class: "label", x: MARGIN, y: (y += LABEL) - 10 }));
       label.appendChild(element("tspan", { class: "name" }, name));
       const told = label.appendChild(element("tspan", { class: "soft", dx: 8 }));
       state.labels.push({ kind, model, told, room: width - 2 * MARGIN - 8 - 8 * wide(name) });
@@ -196,6 +198,9 @@ const drawLanes = (() => {
   function named(word, { name, client }) {
     if (client) return word("client", client);
     const [, own, process, isParent, number] = name.match(/^(.+?)(?: of process (\d+)| of (the parent))?(?: \(no\. (\d+)\))?$/);
+    // The name alone would read as that of a client.
+    if (own === "client" && !process) return word("for-a-client", number ?? 1);
+    if (process && !number && /^(main$|zen-)/.test(own)) return word("a-process", process);
     const whole = process ? word("of-process", own, process) : isParent ? word("of-parent", own) : own;
     return number ? word("namesake", whole, number) : whole;
   }
@@ -218,9 +223,11 @@ const drawLanes = (() => {
   /** Returns what a lane does, in a few words. */
   function describe(word, kind, interval) {
     if (kind === "client") return word(`stay-${interval.stay}`);
-    return interval.client ? word(`${interval.activity}-for`, interval.client) : word(interval.activity);
+    return interval.client ? word(`${activity(interval)}-for`, interval.client) : word(activity(interval));
   }
-  const shorter = (word, kind, interval) => word(kind === "client" ? `stay-${interval.stay}-short` : `${interval.activity}-short`);
+  const shorter = (word, kind, interval) => word(kind === "client" ? `stay-${interval.stay}-short` : `${activity(interval)}-short`);
+  /** Returns the key of an activity. The model does not tell epoll_wait() from io_uring_enter(). */
+  const activity = interval => interval.call === "io_uring_enter" ? "ring" : interval.activity;
 
   function inside(word, kind, interval, room) {
     const isBusy = kind === "thread" && !ASLEEP.has(interval.activity);
@@ -285,7 +292,8 @@ const drawLanes = (() => {
     const marks = { work: thread("legend", { activity: "work", client: 1 }), recv: thread("legend", { activity: "recv", client: 1 }),
       accept: thread("legend", { activity: "accept" }), poll: thread("legend", { activity: "poll" }), thread: thread("legend", { activity: "thread" }),
       backlog: client("legend", { client: 2 }, { stay: "backlog" }), connecting: client("legend", { client: 2 }, { stay: "connecting" }),
-      answer: client("legend", { client: 2 }, { stay: "answer" }) };
+      answer: client("legend", { client: 2 }, { stay: "answer" }), idle: client("legend", { client: 2 }, { stay: "idle" }),
+      sending: client("legend", { client: 2 }, { stay: "sending" }), "no-client": thread("legend", { activity: "work" }) };
     const sample = (svg, text) => {
       const item = list.appendChild(document.createElement("li"));
       svg.setAttribute("aria-hidden", "true");
@@ -302,6 +310,9 @@ const drawLanes = (() => {
     svg.appendChild(element("path", { class: "s1", d: "M38 20V5" }));
     svg.appendChild(element("circle", { class: "head c1", cx: 38, cy: 5, r: 3 }));
     sample(svg, word("legend-pin"));
+    const signal = element("svg", { class: "trace", viewBox: "0 0 76 20" });
+    signal.appendChild(element("path", { class: "signal", d: "M38 0V20" }));
+    sample(signal, word("legend-signal"));
   }
 
   const isAsleep = interval => ASLEEP.has(interval.activity);

@@ -6,12 +6,12 @@
   const remembered = name => { try { return localStorage.getItem(name); } catch { return null; } };
   const remember = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a page that is opened as a file may not store anything */ } };
 
-  const state = { language: "en", word: words("en"), time: 0, isPlaying: false, last: 0, guess: {}, stage: "ask", right: 0, guesses: 0, views: [], fromEnd: 1 };
+  const state = { language: "en", word: words("en"), time: 0, isPlaying: false, last: 0, guess: {}, stage: "ask", right: 0, guesses: 0, views: [], fromEnd: 1, notRecorded: [] };
   const scenarios = [...new Set(models.map(model => model.scenario))];
   const servers = [...new Set(models.map(model => model.server))];
   const model = (scenario, server) => models.find(model => model.scenario === scenario && model.server === server);
   /** Returns the client of the question. It is counted from the end, because the last clients of a scenario are about the same with each server. */
-  const subject = model => model.subjects.at(-state.fromEnd) ?? model.subjects[0];
+  const subject = (model, fromEnd = state.fromEnd) => model.subjects.at(-fromEnd) ?? model.subjects[0];
   const length = () => Math.max(...state.views.map(view => view.model.length), 1);
   const { happened, millis, named, place } = drawLanes;
 
@@ -28,12 +28,16 @@
     $("client").onchange = () => { state.fromEnd = Number($("client").value); ask(); };
     $("language").onclick = () => { setLanguage(state.language === "en" ? "zh" : "en"); relabel(); };
     $("guess").onsubmit = guessed;
-    $("skip").onclick = () => { state.stage = "play"; state.guess = {}; showStage(); play(); };
+    $("skip").onclick = () => begin({});
     $("play").onclick = () => state.isPlaying ? pause() : play();
     $("step").onclick = () => step(1);
     $("back").onclick = () => step(-1);
     $("again").onclick = () => { pause(); show(0); };
-    $("scrubber").oninput = () => { pause(); show(length() * $("scrubber").value / 1000); };
+    $("scrubber").oninput = () => {
+      pause();
+      show(length() * $("scrubber").value / 1000);
+      if ($("scrubber").value === $("scrubber").max) finish();
+    };
     addEventListener("resize", () => show(state.time));
     choose();
   }
@@ -55,6 +59,7 @@
   /** Writes all texts again, in the chosen language, and changes nothing else. */
   function relabel() {
     document.querySelectorAll("option").forEach(option => option.told && (option.textContent = option.told()));
+    describe();
     address();
     const { time, stage, guess } = state;
     for (const view of state.views) heads(view);
@@ -74,15 +79,17 @@
     for (const id of ["left", "right"]) {
       for (const option of $(id).options) option.disabled = option.value !== "" && !model(scenario, option.value);
     }
+    state.notRecorded = [...new Set([$("left").value, $("right").value])].filter(server => server && !model(scenario, server));
     if (!model(scenario, $("left").value)) $("left").value = models.find(model => model.scenario === scenario).server;
     if (!model(scenario, $("right").value) || $("right").value === $("left").value) $("right").value = "";
+    describe();
     address();
     const chosen = [...new Set([$("left").value, $("right").value])].map(server => model(scenario, server)).filter(Boolean);
     state.views = chosen.map((model, place) => view(model, place));
     $("pictures").replaceChildren(...state.views.map(view => view.article));
     $("pictures").classList.toggle("two", chosen.length === 2);
-    const subjects = chosen[0].subjects;
-    fill($("client"), subjects.map((client, place) => [String(subjects.length - place), () => state.word("client", client)]));
+    const subjects = chosen[0].subjects, most = Math.max(...chosen.map(({ subjects }) => subjects.length));
+    fill($("client"), Array.from({ length: most }, (_, place) => [String(most - place), () => asked(chosen, most - place)]));
     // An honest client shows best how the architectures differ. In too-many-clients, the last but one is over the limit.
     const honest = subjects.findIndex(client => questions.lane(chosen[0], client).behaviour === "honest");
     state.fromEnd = scenario === "too-many-clients" ? 2 : subjects.length - Math.max(honest, 0);
@@ -90,6 +97,19 @@
     ask();
     state.views.forEach(heads);
     show(0);
+  }
+
+  /** Returns the client, counted from the end, as text: with both numbers if those of the servers differ. */
+  const asked = (models, fromEnd) => state.word("client", [...new Set(models.map(model => subject(model, fromEnd)))].join(" / "));
+
+  /** Says what the chosen servers are, and which choice was replaced. */
+  function describe() {
+    const notRecorded = server => state.word("not-recorded", server);
+    for (const id of ["left", "right"]) {
+      $(`${id}-about`).textContent = state.word(`server-${$(id).value}`);
+      for (const option of $(id).options) option.title = option.disabled ? notRecorded(option.value) : "";
+    }
+    $("not-recorded").textContent = state.notRecorded.map(notRecorded).join(" ");
   }
 
   function view(model, place) {
@@ -135,11 +155,13 @@
       const legend = set.appendChild(document.createElement("legend"));
       const client = subject(model), { behaviour } = questions.lane(model, client);
       legend.textContent = word("question", client, model.server);
+      const limit = questions.limit(word, model);
+      if (limit) set.append(Object.assign(document.createElement("p"), { className: "limit", textContent: limit }));
       for (const outcome of questions.options(model, client)) {
         const label = set.appendChild(document.createElement("label"));
         const input = label.appendChild(document.createElement("input"));
         Object.assign(input, { type: "radio", name: `guess-${place}`, value: outcome });
-        label.append(word(`${behaviour}-${outcome}`) || word(`outcome-${outcome}`));
+        label.append(word(`${behaviour}-${outcome}`) || model.work && word(`worked-${outcome}`) || word(`outcome-${outcome}`));
       }
       return set;
     }));
@@ -153,11 +175,19 @@
     const isWhole = chosen.length === state.views.length;
     $("missing").textContent = isWhole ? "" : state.word("choose-first");
     if (!isWhole) return;
-    state.guess = Object.fromEntries(chosen.map(input => [input.name, input.value]));
-    state.stage = "play";
+    begin(Object.fromEntries(chosen.map(input => [input.name, input.value])));
+  }
+
+  /** Plays from the start, where the reader sees it. */
+  function begin(guess) {
+    Object.assign(state, { stage: "play", guess });
     showStage();
+    $("play").focus({ preventScroll: true });
+    reveal($("transport"), "start");
     play();
   }
+
+  const reveal = (element, block) => element.scrollIntoView({ block, behavior: prefersReducedMotion.matches ? "auto" : "smooth" });
 
   /** Shows what belongs to the stage: the question, the animation, or the result. */
   function showStage() {
@@ -175,7 +205,7 @@
       const verdict = guess === undefined ? "no-guess" : guess === lane.outcome ? "right" : "wrong";
       result.dataset.verdict = verdict;
       find("verdict").textContent = word(verdict);
-      find("why").replaceChildren(...questions.why(word, model, client).map(text => Object.assign(document.createElement("p"), { textContent: text })));
+      find("why").replaceChildren(...reasons.why(word, model, client).map(text => Object.assign(document.createElement("p"), { textContent: text })));
     });
   }
 
@@ -190,6 +220,7 @@
       state.right += guess === questions.lane(model, subject(model)).outcome;
     });
     showStage();
+    reveal(state.views[0].find("result"), "nearest");
   }
 
   function play() {

@@ -1,5 +1,5 @@
 "use strict";
-/* Derives from a recording the question that is asked before the animation, and the reasons for the right answer. */
+/* Derives from a recording the question that is asked before the animation, and its possible answers. */
 const questions = (() => {
   const LIKELY = {
     "honest": ["answered-at-once", "answered-late", "rejected", "closed"],
@@ -23,61 +23,14 @@ const questions = (() => {
     return chosen.map((_, place) => chosen[(place + turn) % chosen.length]);
   }
 
-  const { millis, named, place } = drawLanes;
-
-  /** Returns the time at which the outcome for a client was certain. */
-  function decisive(lane) {
-    const ends = { "rejected": "rejected", "closed": "ended", "reset": "reset", "refused": "refused" };
-    const kind = ends[lane.outcome] ?? "answered";
-    return (lane.events.find(event => event.kind === kind) ?? lane.events.at(-1)).at;
+  /** Returns the sentence that says how many clients there can be, if the scenario is about that. */
+  function limit(word, model) {
+    if (model.scenario !== "too-many-clients") return "";
+    const [, most] = model.command.match(/--max-connections (\d+)/) ?? [];
+    if (most) return word("limit-clients", most);
+    const { length } = model.threads, isProcesses = new Set(model.threads.map(({ process }) => process)).size > 1;
+    return word(length === 1 ? "limit-one-thread" : isProcesses ? "limit-processes" : "limit-threads", length, model.seats);
   }
 
-  /** Returns what each thread did between two times, and for how long altogether: the longest first. */
-  function during(model, from, until) {
-    const spent = new Map();
-    for (const thread of model.threads) {
-      for (const interval of thread.intervals) {
-        const time = Math.min(interval.until, until) - Math.max(interval.from, from);
-        if (time <= 0) continue;
-        const key = [thread.thread, interval.activity, interval.client].join();
-        const entry = spent.get(key) ?? { thread, interval, time: 0 };
-        entry.time += time;
-        // The longest interval represents them all.
-        if (interval.until - interval.from > entry.interval.until - entry.interval.from) entry.interval = interval;
-        spent.set(key, entry);
-      }
-    }
-    return [...spent.values()].sort((a, b) => b.time - a.time);
-  }
-
-  /** Returns the sentences that say what a client saw and why. */
-  function why(word, model, client) {
-    const own = lane(model, client), came = own.intervals[0]?.from ?? 0, end = decisive(own);
-    const sentences = [word(`saw-${own.outcome}`, client, millis(end - came))];
-    const spent = during(model, came, end), others = spent.filter(({ interval }) => interval.client && interval.client !== client);
-    if (own.outcome === "answered-late") {
-      const isFree = spent.some(({ interval, time }) => ["accept", "poll", "other"].includes(interval.activity) && time > (end - came) / 2);
-      const [longest] = others;
-      if (own.intervals.some(({ stay }) => stay === "connecting")) sentences.push(word("why-connecting"));
-      else if (isFree && model.scenario === "no-descriptors") sentences.push(word("why-no-descriptors"));
-      else if (longest) {
-        const { thread, interval, time } = longest, source = model.sources[interval.source];
-        sentences.push(word(drawLanes.isAsleep(interval) ? "meanwhile" : "meanwhile-busy", millis(time), named(word, thread), drawLanes.describe(word, "thread", interval)));
-        if (source) sentences.push(word("where", place(source)));
-      }
-    }
-    const serves = model.threads.find(thread => thread.intervals.some(({ activity, client: of }) => activity === "send" && of === client));
-    if (own.outcome === "answered-at-once" && serves) {
-      sentences.push(word("served-by", named(word, serves), client));
-      const other = others.find(({ thread, interval, time }) => thread !== serves && interval.activity === "recv" && time > (end - came) / 2);
-      if (other) sentences.push(word("while-other", named(word, other.thread), other.interval.client));
-      else if (serves.intervals.some(({ activity }) => activity === "poll")) sentences.push(word("wakes-for-any", named(word, serves)));
-    }
-    const rule = word(`rule-${model.scenario}-${own.outcome}`);
-    const general = word(`rule-${own.outcome}`);
-    if (rule || general) sentences.push(rule || general);
-    return sentences;
-  }
-
-  return { options, why, lane };
+  return { options, lane, limit };
 })();

@@ -26,7 +26,7 @@ pub(super) fn in_a_browser() -> Result<()> {
 
     browser.evaluate("document.getElementById('lanes').focus()")?;
     browser.press("ArrowDown")?;
-    browser.wait_until(&says(".detail", " ms, from "))?;
+    browser.wait_until(&says(".detail", "ms, from "))?;
     // From bar to bar, until one waits.
     let next = "lanes.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight' }))";
     browser.wait_until(&format!("({next}, {})", says(".source:not([hidden])", "self.poller.wait(")))?;
