@@ -26,6 +26,8 @@ use std::fmt;
 /// A close sends FIN. A lingering close sends FIN, then reads and discards until the client's end of file, 64 KiB or
 /// 1 s (250 ms while draining). A reset sends RST and discards what is pending. A client for which no thread or
 /// process can be started is rejected like one over the limit; its log line gives the reason.
+/// The log line of a client that a pool rejects ends in `(--workers, --queue)`, unless `--max-connections` sets the
+/// limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// The client shut down its sending side after a whole question, or without having asked.

@@ -42,6 +42,7 @@ enum Entry {
     /// A line, and the number of lines lost before it.
     Line(u64, Vec<u8>),
     Flush(SyncSender<()>),
+    /// Wakes the log thread, so that it sees the flag [`REOPEN`], which the signal handler has set.
     Reopen,
 }
 

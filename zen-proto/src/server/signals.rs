@@ -36,7 +36,8 @@ pub(super) struct Signals(Vec<(i32, UnixStream)>);
 impl Signals {
     /// Registers handlers for these signals, and unblocks them if the process was started with some blocked.
     ///
-    /// Call this before threads are started: they inherit the signal mask.
+    /// Threads that are started later inherit the signal mask. An earlier one, such as `log`, may keep the signals
+    /// blocked: the kernel delivers a signal to a thread that does not block it.
     pub(super) fn register(signals: &[i32]) -> Result<Self> {
         let register = |&signal: &i32| {
             let (stream, waker) = UnixStream::pair()?;
