@@ -54,8 +54,8 @@ pub(super) fn stdin_as_client() -> Result<Option<TcpStream>> {
 
 /// Returns whether stderr is the socket on stdin, as under inetd.
 ///
-/// Without `--inetd` stderr is no client's connection, even if it is the same socket as stdin, so this returns false. It
-/// searches the command line itself, because it is also called after a parse error.
+/// Without `--inetd` stderr is no client's connection, even if it is the same socket as stdin, so this returns false.
+/// It searches the command line itself, because it is also called after a parse error.
 pub(super) fn stderr_is_client() -> bool {
     let is_inetd = std::env::args_os().any(|argument| argument.as_encoded_bytes().starts_with(b"--inetd"));
     is_inetd && is_stdin(std::io::stderr())
