@@ -12,8 +12,8 @@ use zen_proto::server::{Accepted, BACK_OFF, Connection, Server, TICK};
 
 use crate::registration::Registration;
 
-/// The listener's key in the poller. No client has this key, because slots are small numbers. The poller reserves the
-/// key `usize::MAX` for itself.
+/// The listener's key in the poller. No client has this key: the slot in its lower 32 bits would be far too large. The
+/// poller reserves the key `usize::MAX` for itself.
 pub(crate) const LISTENER: usize = usize::MAX - 1;
 
 /// An accepted client that no loop has registered yet.

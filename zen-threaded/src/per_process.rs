@@ -10,7 +10,8 @@ use crate::converse::serve_client;
 /// Serves until no more clients are accepted and the last child has ended.
 ///
 /// 1. The main thread sleeps in accept(), which rejects clients over `--max-connections`.
-/// 2. For each client it starts this program again, with the client as stdin, and closes its own copy of the socket.
+/// 2. For each client it starts this program again, with `--inetd nowait` and the client as stdin, and closes its own
+///    copy of the socket.
 /// 3. The child serves this one client, and ends. If it crashes, other clients are not affected.
 /// 4. The reaper sleeps until a child reports its counters or SIGCHLD arrives, and calls waitpid() for every child that
 ///    has ended. Before that call the child is a zombie, and its client counts against `--max-connections`.
