@@ -48,7 +48,15 @@ impl Challenger {
         let is_up = || connect(address, WAIT_LIMIT).ok().map(|_| true);
         let up = wait_for(limit, || is_up().or_else(|| group.ended_within(Duration::ZERO).map(|_| false)));
         let state = if up.is_none() { "it runs, and does not listen on this port" } else { "it has ended" };
-        ensure!(up == Some(true), "nothing listens on {address} after `{}`: {state}{}", words.join(" "), tail(&stderr));
+        if up == Some(false) {
+            stderr.wait_for(LAST_OUTPUT, |_| None::<()>); // until all that it has printed is read
+        }
+        ensure!(
+            up == Some(true),
+            "nothing listens on {address} after `{}`: {state}\n{}",
+            words.join(" "),
+            last_lines(&stderr).join("\n")
+        );
         Ok(Self { group, address, stderr, observed: RefCell::default() })
     }
 
@@ -72,7 +80,7 @@ impl Challenger {
 
     /// Returns the last lines that the server has printed on stderr, with a heading; empty if it has printed nothing.
     pub(super) fn stderr(&self) -> Vec<String> {
-        tail(&self.stderr).trim_start().lines().map(str::to_owned).collect()
+        last_lines(&self.stderr)
     }
 
     /// Returns its process ID, which is also that of its process group.
@@ -95,12 +103,13 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Returns the last lines of a server's stderr after a heading; empty if there is none.
-fn tail(stderr: &Capture) -> String {
+/// Returns a heading and the last lines of a server's stderr; empty if it has printed nothing.
+fn last_lines(stderr: &Capture) -> Vec<String> {
     let text = stderr.text();
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
-    if last.is_empty() { String::new() } else { format!("\nthe last lines of its stderr:\n{}", last.join("\n")) }
+    let heading = (!last.is_empty()).then_some("the last lines of its stderr:");
+    heading.into_iter().chain(last.iter().copied()).map(str::to_owned).collect()
 }
 
 /// Returns what each thread of a process group is blocked in at this moment, a line for each. If strace is missing or
@@ -141,6 +150,8 @@ fn calls(strace: &str) -> BTreeMap<&str, String> {
     calls
 }
 
+/// The longest time to wait for the stderr of a server that has ended. A process that it has started may keep it open.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// The number of lines of stderr that are shown.
 const SHOWN_LINES: usize = 10;
 /// The longest time for a first start, which may compile a server of ours and its dependencies.

@@ -38,20 +38,20 @@ fn explains(case: &Case) -> Result<()> {
     strace()?;
     chromium()?;
     let folder = Folder::new()?;
-    let mut told = String::new();
+    let mut text = String::new();
     // A machine that is busy for a moment can change the recording, but hardly each time.
     for _ in 0..ATTEMPTS {
         let (entry, scenario) = (servers::named(case.server)?, scenario::named(case.scenario)?);
         let scene = Scene::new(entry, scenario, &[]).map_err(|why| anyhow!(why))?;
         let models = recorded(&[scene], folder.path())?;
         let mut browser = Browser::open(&format!("file://{}", written(&models, folder.path())?.display()))?;
-        told = why(&mut browser, &json!(models[0]), case.client, "en")?;
-        let is_said = |words: &&str| told.contains(words);
-        if case.says.iter().all(is_said) && !case.never.iter().any(is_said) {
+        text = why(&mut browser, &json!(models[0]), case.client, "en")?;
+        let is_in_text = |words: &&str| text.contains(words);
+        if case.says.iter().all(is_in_text) && !case.never.iter().any(is_in_text) {
             return Ok(());
         }
     }
-    Err(anyhow!("the page says {told:?}, not {:?}, or it says {:?}", case.says, case.never))
+    Err(anyhow!("the page says {text:?}, not {:?}, or it says {:?}", case.says, case.never))
 }
 
 /// Checks the sentences about recordings that leave nothing to chance.
@@ -63,8 +63,8 @@ fn made_up_recordings_are_explained() -> Result<()> {
     fs::write(&file, format!("<!DOCTYPE html><meta charset=utf-8><script>{scripts}</script>"))?;
     let mut browser = Browser::open(&format!("file://{}", file.display()))?;
     let mut says = |model: &Value, language: &str, words: &str| -> Result<()> {
-        let told = why(&mut browser, model, 3, language)?;
-        ensure!(told.contains(words), "{told:?} lacks {words:?}");
+        let text = why(&mut browser, model, 3, language)?;
+        ensure!(text.contains(words), "{text:?} lacks {words:?}");
         Ok(())
     };
     // Client 3 waits in the backlog until the process that accepts it has finished its own client.
@@ -116,8 +116,8 @@ fn made_up_recordings_are_explained() -> Result<()> {
 /// Returns what the page says about a client of a recording. Its no-break spaces are returned as spaces.
 fn why(browser: &mut Browser, model: &Value, client: usize, language: &str) -> Result<String> {
     let script = format!("reasons.why(words('{language}'), {model}, {client}).join(' ')");
-    let told = browser.evaluate(&script)?;
-    Ok(told.as_str().context("it is text")?.replace('\u{a0}', " "))
+    let text = browser.evaluate(&script)?;
+    Ok(text.as_str().context("it is text")?.replace('\u{a0}', " "))
 }
 
 /// How often a scenario is recorded until it shows what is expected.
